@@ -1,0 +1,2 @@
+//! Configuration: text -> values -> live things.
+pub mod values;

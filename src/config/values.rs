@@ -1,0 +1,360 @@
+//! What will run: plain values, checked, free of files and sockets. The vocabulary every room shares.
+//!
+//! A value of these types has passed every check that needs neither a file nor a socket. `config::file`
+//! holds what was typed, `config::resolve` is the border between the two.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustls::pki_types::{DnsName, ServerName};
+
+/// The name of a listener, upstream, identity or trust: what the configuration calls it, and the
+/// label of its metrics.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// A name as it was typed; which characters are allowed is checked in `config::resolve`.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text as a shared string, for metric labels.
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub log: Log,
+    pub runtime: Runtime,
+    pub limits: Limits,
+    pub dns: Dns,
+    pub admin: Option<Admin>,
+    pub reload: Reload,
+    /// How long streams may finish after SIGTERM. Default 30 s.
+    pub drain_timeout: Duration,
+    pub identities: BTreeMap<Name, Identity>,
+    pub trusts: BTreeMap<Name, Trust>,
+    pub upstreams: BTreeMap<Name, Upstream>,
+    pub listeners: Vec<Listener>,
+}
+
+/// How the log is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A filter in the syntax of tracing's `EnvFilter`. Default `info`.
+    pub level: String,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line of text for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Threads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    /// Worker threads. Default: one per processor.
+    pub workers: Option<usize>,
+}
+
+/// Bounds of the whole process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once, over all listeners. Default: what the descriptor limit allows.
+    pub max_connections: Option<usize>,
+}
+
+/// Name resolution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Name servers; empty: those of the system.
+    pub servers: Vec<SocketAddr>,
+    /// An answer is kept at least so long, however short its TTL. Default 1 s.
+    pub min_ttl: Duration,
+    /// An answer is kept at most so long. Default 5 min.
+    pub max_ttl: Duration,
+}
+
+/// Where the process is watched and steered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    pub listen: ListenAddress,
+    pub access: Access,
+}
+
+/// What starts a reload besides SIGHUP and `POST /reload`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// Watch the configuration and every file it names. Default true.
+    pub watch: bool,
+}
+
+/// Who egret is: a certificate chain and its private key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// PEM chain (leaf first) or PKCS#12.
+    pub certificate: PathBuf,
+    /// PEM key: PKCS#8 (plain or encrypted), PKCS#1 or SEC1. `None`: in the file of the certificate.
+    pub private_key: Option<PathBuf>,
+    /// File whose first line is the password of the key or PKCS#12.
+    pub password_file: Option<PathBuf>,
+    /// Take a key file that others may read.
+    pub allow_loose_key_permissions: bool,
+}
+
+/// Whom egret believes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// What a certificate is checked against.
+    pub anchors: Anchors,
+    /// SHA-256 of the SubjectPublicKeyInfo of a certificate in the verified chain; one must be met.
+    /// With `Anchors::PinsOnly` the leaf's key alone decides.
+    pub pins: Vec<[u8; 32]>,
+    /// The certificate must carry one of these; empty: the server name.
+    pub names: Vec<ExpectedName>,
+    /// PEM or DER files of revocation lists. Every certificate of a chain is looked up; a list past
+    /// its `nextUpdate` is an error, a missing list is not.
+    pub crls: Vec<PathBuf>,
+}
+
+impl Default for Trust {
+    /// The system's roots, and the server name.
+    fn default() -> Self {
+        let anchors = Anchors::Roots { system: true, paths: Vec::new() };
+        Self { anchors, pins: Vec::new(), names: Vec::new(), crls: Vec::new() }
+    }
+}
+
+/// What a server's certificate is checked against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Anchors {
+    /// Chains to one of these roots: the system's, and PEM files and folders of such.
+    Roots { system: bool, paths: Vec<PathBuf> },
+    /// Exactly this certificate, whatever it says of itself (v1, CA as leaf). Name and dates are checked.
+    Certificate(ExactCertificate),
+    /// The leaf's public key is one of the pins; no chain is built. Name and dates are checked.
+    PinsOnly,
+}
+
+/// One certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExactCertificate {
+    /// A PEM or DER file that holds just one.
+    File(PathBuf),
+    /// The SHA-256 of its DER encoding.
+    Sha256([u8; 32]),
+}
+
+/// A name that a server's certificate has to carry as subject alternative name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExpectedName {
+    /// A host name; a wildcard in the certificate may cover it (RFC 9525).
+    Dns(DnsName<'static>),
+    Ip(IpAddr),
+    /// A URI, compared to the letter (a SPIFFE ID).
+    Uri(String),
+}
+
+/// A named destination.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// Tried in order.
+    pub servers: Vec<Server>,
+    pub tls: Tls,
+    /// What is said in plaintext before TLS begins.
+    pub upgrade: Option<Upgrade>,
+    /// One deadline for resolve + connect + upgrade + handshake, over all servers. Default 10 s.
+    pub originate_timeout: Duration,
+    pub stream: StreamLimits,
+}
+
+/// How long a stream may do what. A reload does not change the limits of a stream in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// No byte in either direction for so long ends the stream. `None`: never. Default 1 h.
+    pub idle: Option<Duration>,
+    /// A stream ends at this age. Default: none.
+    pub lifetime: Option<Duration>,
+    /// With one direction ended, no byte in the other for so long ends the stream. Default 60 s.
+    pub half_closed: Duration,
+    /// What an upstream's end without close_notify means.
+    pub eof: Eof,
+}
+
+/// What an upstream's FIN without close_notify means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eof {
+    /// A truncation: the client gets a reset.
+    Strict,
+    /// A clean end.
+    Lenient,
+}
+
+/// One server of an upstream, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Server {
+    pub host: Host,
+    pub port: u16,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Dns(name) => write!(f, "{}:{}", name.as_ref(), self.port),
+            Host::Ip(ip) => write!(f, "{}", SocketAddr::new(*ip, self.port)),
+        }
+    }
+}
+
+/// Where a server is found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    Dns(DnsName<'static>),
+    Ip(IpAddr),
+}
+
+impl Host {
+    /// The name to verify, and to send as SNI if it is a DNS name.
+    pub fn server_name(&self) -> ServerName<'static> {
+        match self {
+            Self::Dns(name) => ServerName::DnsName(name.clone()),
+            Self::Ip(ip) => ServerName::IpAddress((*ip).into()),
+        }
+    }
+}
+
+/// How TLS is spoken to an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    pub identity: Option<Name>,
+    /// `None`: the system's roots.
+    pub trust: Option<Name>,
+    /// `None`: the host of each server.
+    pub server_name: Option<ServerName<'static>>,
+    /// Send the server name in the ClientHello. Default true; never sent for an IP.
+    pub sni: bool,
+    pub verify: Verify,
+    pub min_version: TlsVersion,
+    pub max_version: TlsVersion,
+    /// In order of preference; empty: no ALPN extension. If set, the server has to choose one.
+    pub alpn: Vec<Vec<u8>>,
+    /// In order of preference; empty: X25519MLKEM768, X25519, P-256, P-384.
+    pub key_exchange: Vec<KeyExchange>,
+    /// Continue sessions by tickets. Default true.
+    pub resumption: bool,
+}
+
+/// What becomes of a server that does not pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Refused.
+    Full,
+    /// Served, logged and counted: for finding out what `Full` would refuse. Says why it is allowed.
+    Report { reason: String },
+    /// Not looked at. Says why it is allowed.
+    None { reason: String },
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+/// A group for the key exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyExchange {
+    /// Hybrid of X25519 and ML-KEM-768 (draft-ietf-tls-ecdhe-mlkem).
+    X25519Mlkem768,
+    X25519,
+    Secp256r1,
+    Secp384r1,
+}
+
+/// What is said in plaintext before TLS begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// SSLRequest (PostgreSQL protocol 3.0).
+    Postgres,
+}
+
+/// Where connections are accepted, and where they go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Its label: the configured name, else its address.
+    pub name: Name,
+    pub listen: ListenAddress,
+    pub upstream: Name,
+    pub access: Access,
+    /// Connections at once on this listener. Default: no bound of its own.
+    pub max_connections: Option<usize>,
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    Tcp(SocketAddr),
+    /// A Unix socket and the mode of its file. Default mode 0600.
+    Unix {
+        path: PathBuf,
+        mode: u32,
+    },
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Who may come. Loopback and Unix sockets need no word; any other address must name networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Networks of TCP clients; empty: everyone who can reach a loopback address.
+    pub networks: Vec<IpNet>,
+    /// Users at the other end of a Unix socket (SO_PEERCRED); empty: everyone whom the file's mode lets in.
+    pub users: Vec<User>,
+}
+
+/// A user of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum User {
+    Id(u32),
+    /// Looked up in the user database when the configuration is loaded.
+    Name(String),
+}
