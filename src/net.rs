@@ -1,29 +1,39 @@
 //! Sockets: what the standard library does not offer, and the one type for "TCP or Unix".
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::config::values::ListenAddress;
 
 /// A stream socket of either family.
 #[derive(Debug)]
 pub enum Stream {
+    /// TCP.
     Tcp(TcpStream),
+    /// A Unix socket.
     Unix(UnixStream),
 }
 
 /// Who is at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
+    /// An address and port.
     Tcp(SocketAddr),
-    /// The peer's user id and process id, as the kernel attests them.
+    /// A process of this machine, as the kernel attests it (SO_PEERCRED).
     Unix {
+        /// Its user.
         uid: u32,
+        /// Its process id when it connected.
         pid: Option<i32>,
     },
 }
@@ -48,6 +58,82 @@ impl Stream {
     }
 }
 
+/// A bound address on which connections are accepted.
+#[derive(Debug)]
+pub struct Socket {
+    address: ListenAddress,
+    bound: Bound,
+}
+
+#[derive(Debug)]
+enum Bound {
+    Tcp(TcpListener),
+    /// The file is unlinked when the socket goes.
+    Unix(UnixListener, #[expect(dead_code, reason = "held for its drop")] Unlink),
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {cause}")]
+pub struct BindError {
+    address: ListenAddress,
+    cause: io::Error,
+}
+
+/// Connections that may wait for accept. The kernel caps it at `net.core.somaxconn`, 4096 on current Linux.
+const BACKLOG: i32 = 4096;
+
+impl Socket {
+    /// Binds `address` and listens.
+    ///
+    /// # Errors
+    /// The address is taken, not ours, or not permitted. A Unix socket file on which nobody answers any more
+    /// is replaced; any other file in its place is an error.
+    pub fn bind(address: &ListenAddress) -> Result<Self, BindError> {
+        let bound = match address {
+            ListenAddress::Tcp(tcp) => bind_tcp(*tcp),
+            ListenAddress::Unix { path, mode } => bind_unix(path, *mode),
+        };
+        match bound {
+            Ok(bound) => Ok(Self { address: address.clone(), bound }),
+            Err(cause) => Err(BindError { address: address.clone(), cause }),
+        }
+    }
+
+    /// The address in fact: with the port that the kernel chose, where 0 was asked for.
+    pub fn local_address(&self) -> String {
+        self.tcp_address().map_or_else(|| self.address.to_string(), |address| address.to_string())
+    }
+
+    /// The address in fact, of a TCP socket.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match &self.bound {
+            Bound::Tcp(tcp) => tcp.local_addr().ok(),
+            Bound::Unix(..) => None,
+        }
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// Those of accept(2); the socket stays good. Cancel safe.
+    pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match &self.bound {
+            Bound::Tcp(listener) => {
+                let (tcp, peer) = listener.accept().await?;
+                // A socket whose options cannot be set has been reset by its peer: reading will tell.
+                let _ = prepare(&tcp);
+                Ok((Stream::Tcp(tcp), Peer::Tcp(peer)))
+            }
+            Bound::Unix(listener, _) => {
+                let (unix, _) = listener.accept().await?;
+                let credentials = unix.peer_cred()?;
+                Ok((Stream::Unix(unix), Peer::Unix { uid: credentials.uid(), pid: credentials.pid() }))
+            }
+        }
+    }
+}
+
 /// The next close of this socket sends RST and drops what is unsent.
 pub fn abort_on_close(tcp: &TcpStream) {
     // Best effort: the socket is about to be closed in any case.
@@ -65,6 +151,56 @@ pub fn prepare(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
     SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A restart must not wait for the old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // An IPv6 listener is just that; IPv4 is written as a listener of its own.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into()).map(Bound::Tcp)
+}
+
+fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
+    remove_stale(path)?;
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    let unlink = Unlink(path.to_owned());
+    // Nobody can connect before listen, so the mode is in force before the first client.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    socket.listen(BACKLOG)?;
+    Ok(Bound::Unix(UnixListener::from_std(socket.into())?, unlink))
+}
+
+/// Removes a socket file that a killed process left behind: one on which nobody answers.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+            Err(_) => fs::remove_file(path),
+        },
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is in its place")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Unlinks a socket file on drop.
+#[derive(Debug)]
+struct Unlink(PathBuf);
+
+impl Drop for Unlink {
+    fn drop(&mut self) {
+        // If it is gone, so much the better.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 impl AsyncRead for Stream {

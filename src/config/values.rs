@@ -50,23 +50,34 @@ impl fmt::Debug for Name {
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// How the log is written.
     pub log: Log,
+    /// Threads.
     pub runtime: Runtime,
+    /// Bounds of the whole process.
     pub limits: Limits,
+    /// Name resolution.
     pub dns: Dns,
+    /// Where the process is watched and steered. Default: nowhere.
     pub admin: Option<Admin>,
+    /// What starts a reload.
     pub reload: Reload,
     /// How long streams may finish after SIGTERM. Default 30 s.
     pub drain_timeout: Duration,
+    /// Who egret can be.
     pub identities: BTreeMap<Name, Identity>,
+    /// Whom egret can believe.
     pub trusts: BTreeMap<Name, Trust>,
+    /// Where connections can go. Each names an identity and a trust that exist.
     pub upstreams: BTreeMap<Name, Upstream>,
+    /// Where connections come in, at least one. Each names an upstream that exists.
     pub listeners: Vec<Listener>,
 }
 
 /// How the log is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
+    /// The shape of a line. Default text.
     pub format: LogFormat,
     /// A filter in the syntax of tracing's `EnvFilter`. Default `info`.
     pub level: String,
@@ -109,7 +120,9 @@ pub struct Dns {
 /// Where the process is watched and steered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
+    /// Where it listens: the same rule as for listeners.
     pub listen: ListenAddress,
+    /// Who may come.
     pub access: Access,
 }
 
@@ -160,7 +173,12 @@ impl Default for Trust {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Anchors {
     /// Chains to one of these roots: the system's, and PEM files and folders of such.
-    Roots { system: bool, paths: Vec<PathBuf> },
+    Roots {
+        /// Those of the operating system.
+        system: bool,
+        /// PEM files, and folders of PEM files.
+        paths: Vec<PathBuf>,
+    },
     /// Exactly this certificate, whatever it says of itself (v1, CA as leaf). Name and dates are checked.
     Certificate(ExactCertificate),
     /// The leaf's public key is one of the pins; no chain is built. Name and dates are checked.
@@ -181,6 +199,7 @@ pub enum ExactCertificate {
 pub enum ExpectedName {
     /// A host name; a wildcard in the certificate may cover it (RFC 9525).
     Dns(DnsName<'static>),
+    /// An address.
     Ip(IpAddr),
     /// A URI, compared to the letter (a SPIFFE ID).
     Uri(String),
@@ -191,11 +210,13 @@ pub enum ExpectedName {
 pub struct Upstream {
     /// Tried in order.
     pub servers: Vec<Server>,
+    /// How TLS is spoken to them.
     pub tls: Tls,
     /// What is said in plaintext before TLS begins.
     pub upgrade: Option<Upgrade>,
     /// One deadline for resolve + connect + upgrade + handshake, over all servers. Default 10 s.
     pub originate_timeout: Duration,
+    /// How long its streams may do what.
     pub stream: StreamLimits,
 }
 
@@ -224,7 +245,9 @@ pub enum Eof {
 /// One server of an upstream, as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
+    /// Where it is found.
     pub host: Host,
+    /// Its TCP port.
     pub port: u16,
 }
 
@@ -240,7 +263,9 @@ impl fmt::Display for Server {
 /// Where a server is found.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
+    /// By a name, resolved for each connection.
     Dns(DnsName<'static>),
+    /// At an address.
     Ip(IpAddr),
 }
 
@@ -257,6 +282,7 @@ impl Host {
 /// How TLS is spoken to an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
+    /// `None`: no client certificate.
     pub identity: Option<Name>,
     /// `None`: the system's roots.
     pub trust: Option<Name>,
@@ -264,8 +290,11 @@ pub struct Tls {
     pub server_name: Option<ServerName<'static>>,
     /// Send the server name in the ClientHello. Default true; never sent for an IP.
     pub sni: bool,
+    /// What becomes of a server that does not pass. Default full.
     pub verify: Verify,
+    /// The oldest version that is spoken. Default 1.2.
     pub min_version: TlsVersion,
+    /// The newest version that is spoken. Default 1.3.
     pub max_version: TlsVersion,
     /// In order of preference; empty: no ALPN extension. If set, the server has to choose one.
     pub alpn: Vec<Vec<u8>>,
@@ -281,15 +310,23 @@ pub enum Verify {
     /// Refused.
     Full,
     /// Served, logged and counted: for finding out what `Full` would refuse. Says why it is allowed.
-    Report { reason: String },
+    Report {
+        /// As the configuration says.
+        reason: String,
+    },
     /// Not looked at. Says why it is allowed.
-    None { reason: String },
+    None {
+        /// As the configuration says.
+        reason: String,
+    },
 }
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TlsVersion {
+    /// RFC 5246.
     V1_2,
+    /// RFC 8446.
     V1_3,
 }
 
@@ -298,8 +335,11 @@ pub enum TlsVersion {
 pub enum KeyExchange {
     /// Hybrid of X25519 and ML-KEM-768 (draft-ietf-tls-ecdhe-mlkem).
     X25519Mlkem768,
+    /// RFC 7748.
     X25519,
+    /// NIST P-256.
     Secp256r1,
+    /// NIST P-384.
     Secp384r1,
 }
 
@@ -315,8 +355,11 @@ pub enum Upgrade {
 pub struct Listener {
     /// Its label: the configured name, else its address.
     pub name: Name,
+    /// Where it listens.
     pub listen: ListenAddress,
+    /// Where its connections go.
     pub upstream: Name,
+    /// Who may come.
     pub access: Access,
     /// Connections at once on this listener. Default: no bound of its own.
     pub max_connections: Option<usize>,
@@ -325,10 +368,13 @@ pub struct Listener {
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
+    /// An address and port; port 0: one that the kernel chooses.
     Tcp(SocketAddr),
-    /// A Unix socket and the mode of its file. Default mode 0600.
+    /// A Unix socket.
     Unix {
+        /// Its file.
         path: PathBuf,
+        /// The mode of its file. Default 0600.
         mode: u32,
     },
 }
@@ -354,6 +400,7 @@ pub struct Access {
 /// A user of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum User {
+    /// By user id.
     Id(u32),
     /// Looked up in the user database when the configuration is loaded.
     Name(String),
