@@ -3,10 +3,13 @@
 //! A held handle costs a few nanoseconds an addition, a look-up with labels some hundreds: so listeners
 //! and upstreams resolve theirs when the snapshot is built, and the paths of bytes only add.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::config::values::Name;
 
 /// The registry of one process: makes handles, renders the text that Prometheus reads.
 #[derive(Clone)]
@@ -38,13 +41,12 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_accept_errors_total", Kind::Counter, "Errors of accept, by kind; accepting pauses after each."),
     ("egret_streams_ended_total", Kind::Counter, "Streams that ended, by reason."),
     ("egret_bytes_total", Kind::Counter, "Bytes of clients' data carried, by direction."),
-    ("egret_originations_total", Kind::Counter, "Finished originations, by kind of handshake."),
+    ("egret_originations_total", Kind::Counter, "Finished originations, by what became of resumption (reason): resumed, refused (offered, not taken), starved (no session at hand), off."),
     ("egret_origination_failures_total", Kind::Counter, "Failed originations, by reason."),
     ("egret_origination_seconds", Kind::Histogram, "Time of the phases of an origination."),
-    ("egret_resumption_total", Kind::Counter, "Handshakes by what became of resumption: resumed, refused (offered, not taken), starved (no ticket), off."),
     ("egret_verification_would_fail_total", Kind::Counter, "Servers served under verify = \"report\" that verification would have refused, by reason."),
     ("egret_upstream_insecure", Kind::Gauge, "1 for each upstream whose servers are not verified in full."),
-    ("egret_certificate_not_after_seconds", Kind::Gauge, "When a certificate ends, as Unix time; kind is identity, root or server (as observed)."),
+    (NOT_AFTER, Kind::Gauge, "When a certificate ends, as Unix time; kind is identity, root or server (as observed)."),
     ("egret_reloads_total", Kind::Counter, "Reloads, by result."),
     ("egret_generation", Kind::Gauge, "The running generation of the configuration."),
     ("egret_reload_last_success_seconds", Kind::Gauge, "When the running generation was loaded, as Unix time."),
@@ -103,6 +105,177 @@ impl Default for Registry {
         Self::new()
     }
 }
+
+/// Counters of one family that differ in the label `reason`. Reasons come from fixed sets in the code, so
+/// the list is short, and each is looked up in the registry once.
+pub struct ByReason {
+    registry: Registry,
+    family: &'static str,
+    labels: Vec<(&'static str, Arc<str>)>,
+    known: RwLock<Vec<(&'static str, Counter)>>,
+}
+
+impl ByReason {
+    /// Counters of `family` with `labels` and a reason.
+    pub fn new(registry: &Registry, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Self {
+        Self { registry: registry.clone(), family, labels: labels.to_vec(), known: RwLock::default() }
+    }
+
+    /// One more for this reason.
+    pub fn increment(&self, reason: &'static str) {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, counter)) = known.iter().find(|(name, _)| *name == reason) {
+            return counter.increment(1);
+        }
+        drop(known);
+        let mut labels = self.labels.clone();
+        labels.push(("reason", reason.into()));
+        let counter = self.registry.counter(self.family, &labels);
+        counter.increment(1);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).push((reason, counter));
+    }
+}
+
+/// Handles of one listener.
+pub struct ListenerMetrics {
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections in flight.
+    pub active: Gauge,
+    /// Connections closed before an upstream was asked.
+    pub refused: ByReason,
+    /// Errors of accept.
+    pub accept_errors: ByReason,
+}
+
+impl ListenerMetrics {
+    /// The handles of the listener called `listener`.
+    pub fn new(registry: &Registry, listener: &Name) -> Self {
+        let labels = [("listener", listener.shared())];
+        Self {
+            accepted: registry.counter("egret_connections_total", &labels),
+            active: registry.gauge("egret_connections_active", &labels),
+            refused: ByReason::new(registry, "egret_connections_refused_total", &labels),
+            accept_errors: ByReason::new(registry, "egret_accept_errors_total", &labels),
+        }
+    }
+}
+
+/// Handles of one route: what streams from a listener to an upstream did.
+pub struct RouteMetrics {
+    /// Bytes from clients that were handed to the upstream.
+    pub sent: Counter,
+    /// Bytes from the upstream that were handed to clients.
+    pub received: Counter,
+    /// How streams ended.
+    pub ended: ByReason,
+}
+
+impl RouteMetrics {
+    /// The handles of streams from `listener` to `upstream`.
+    pub fn new(registry: &Registry, listener: &Name, upstream: &Name) -> Self {
+        let labels = [("listener", listener.shared()), ("upstream", upstream.shared())];
+        let bytes = |direction: &str| {
+            let [listener, upstream] = labels.clone();
+            registry.counter("egret_bytes_total", &[listener, upstream, ("direction", direction.into())])
+        };
+        Self {
+            sent: bytes("sent"),
+            received: bytes("received"),
+            ended: ByReason::new(registry, "egret_streams_ended_total", &labels),
+        }
+    }
+}
+
+/// Handles of one upstream: what its originations did.
+pub struct UpstreamMetrics {
+    /// Finished originations by what became of resumption.
+    pub resumption: ByReason,
+    /// Failed attempts.
+    pub failures: ByReason,
+    /// What verification would have refused.
+    pub would_fail: ByReason,
+    /// Time to look the server's name up.
+    pub resolve: Histogram,
+    /// Time to connect.
+    pub dial: Histogram,
+    /// Time of the upgrade.
+    pub upgrade: Histogram,
+    /// Time of a full handshake.
+    pub handshake_full: Histogram,
+    /// Time of a resumed handshake.
+    pub handshake_resumed: Histogram,
+    /// The end of the certificate that the server last showed.
+    pub server_not_after: Gauge,
+}
+
+impl UpstreamMetrics {
+    /// The handles of `upstream`.
+    pub fn new(registry: &Registry, upstream: &Name) -> Self {
+        let label = ("upstream", upstream.shared());
+        let labels = [label.clone()];
+        let phase =
+            |phase: &str| registry.histogram("egret_origination_seconds", &[label.clone(), ("phase", phase.into())]);
+        Self {
+            resumption: ByReason::new(registry, "egret_originations_total", &labels),
+            failures: ByReason::new(registry, "egret_origination_failures_total", &labels),
+            would_fail: ByReason::new(registry, "egret_verification_would_fail_total", &labels),
+            resolve: phase("resolve"),
+            dial: phase("dial"),
+            upgrade: phase("upgrade"),
+            handshake_full: phase("handshake_full"),
+            handshake_resumed: phase("handshake_resumed"),
+            server_not_after: registry.gauge(NOT_AFTER, &[("kind", "server".into()), ("name", upstream.shared())]),
+        }
+    }
+}
+
+/// Handles of the process's generations.
+pub struct ReloadMetrics {
+    accepted: Counter,
+    rejected: Counter,
+    generation: Gauge,
+    last_success: Gauge,
+}
+
+impl ReloadMetrics {
+    /// The handles.
+    pub fn new(registry: &Registry) -> Self {
+        let result = |result: &str| registry.counter("egret_reloads_total", &[("result", result.into())]);
+        Self {
+            accepted: result("accepted"),
+            rejected: result("rejected"),
+            generation: registry.gauge("egret_generation", &[]),
+            last_success: registry.gauge("egret_reload_last_success_seconds", &[]),
+        }
+    }
+
+    /// The first generation runs.
+    pub fn started(&self, generation: u64) {
+        self.running(generation);
+    }
+
+    /// A reload was taken: `generation` runs.
+    pub fn accepted(&self, generation: u64) {
+        self.accepted.increment(1);
+        self.running(generation);
+    }
+
+    /// A reload was refused: the running generation stays.
+    pub fn rejected(&self) {
+        self.rejected.increment(1);
+    }
+
+    fn running(&self, generation: u64) {
+        // A gauge is a float: exact to 2^53 generations.
+        self.generation.set(generation as f64);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_success.set(now.as_secs_f64());
+    }
+}
+
+/// Family of the ends of certificates.
+pub const NOT_AFTER: &str = "egret_certificate_not_after_seconds";
 
 fn key(family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Key {
     debug_assert!(FAMILIES.iter().any(|(name, ..)| *name == family), "{family} is not declared");
