@@ -1,0 +1,13 @@
+//! The formats of single values: what a string means on its own, whatever stands beside it.
+
+mod address;
+mod digest;
+mod host;
+mod time;
+mod word;
+
+pub use self::address::{DnsServer, Listen, Mode};
+pub use self::digest::{CertificateText, Pin};
+pub use self::host::ServedName;
+pub use self::time::Limit;
+pub use self::word::{Alpn, Location, LogLevel, Reason, Reference, VerifyWord};

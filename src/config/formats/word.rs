@@ -1,0 +1,204 @@
+//! Words of a fixed set, names, paths and free text.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::nearest::suggest;
+use crate::config::problems::quote;
+use crate::config::read::{Fault, Text};
+use crate::config::values::{Eof, KeyExchange, LogFormat, Name, TlsVersion, Upgrade};
+
+/// A type whose values are a few words.
+macro_rules! words {
+    ($kind:ty { $($word:literal => $value:expr,)* }) => {
+        impl Text for $kind {
+            const EXAMPLES: &'static [&'static str] = &[$($word),*];
+            const CLOSED: bool = true;
+
+            fn parse(text: &str) -> Result<Self, Fault> {
+                match text {
+                    $($word => Ok($value),)*
+                    _ => Err(unknown_word(text, Self::EXAMPLES)),
+                }
+            }
+        }
+    };
+}
+
+/// What is done about a server that does not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifyWord {
+    /// Refuse it.
+    Full,
+    /// Serve it, and tell.
+    Report,
+    /// Do not look.
+    None,
+}
+
+words!(LogFormat { "text" => Self::Text, "json" => Self::Json, });
+words!(Eof { "strict" => Self::Strict, "lenient" => Self::Lenient, });
+words!(Upgrade { "postgres" => Self::Postgres, });
+words!(VerifyWord { "full" => Self::Full, "report" => Self::Report, "none" => Self::None, });
+words!(KeyExchange {
+    "x25519mlkem768" => Self::X25519Mlkem768,
+    "x25519" => Self::X25519,
+    "secp256r1" => Self::Secp256r1,
+    "secp384r1" => Self::Secp384r1,
+});
+
+fn unknown_word(text: &str, known: &[&'static str]) -> Fault {
+    let title = format!("{} is none of the words that are known here", quote(text));
+    Fault::new(title, "unknown", suggest(text, known.iter().copied()))
+}
+
+impl Text for TlsVersion {
+    const EXAMPLES: &'static [&'static str] = &["1.2", "1.3"];
+    const CLOSED: bool = true;
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        match text {
+            "1.2" => Ok(Self::V1_2),
+            "1.3" => Ok(Self::V1_3),
+            _ => Err(Fault::new(
+                format!("{} is no version of TLS that egret speaks", quote(text)),
+                "not spoken",
+                "write \"1.2\" or \"1.3\" (older versions are broken: RFC 8996)",
+            )),
+        }
+    }
+}
+
+/// The longest name; what DNS and metric stores take as one label.
+const NAME_LENGTH: usize = 63;
+
+impl Text for Name {
+    const EXAMPLES: &'static [&'static str] = &["certauth"];
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let fits = text.bytes().all(|byte| plain(byte) || b"_.-".contains(&byte));
+        if text.len() <= NAME_LENGTH && text.bytes().next().is_some_and(plain) && fits {
+            return Ok(Self::new(text));
+        }
+        let title = format!("{} cannot be a name", quote(text));
+        let rule =
+            "names are `a`-`z`, `0`-`9`, `_`, `.`, `-`, begin with a letter or digit, and have at most 63 characters";
+        let lower = text.to_ascii_lowercase();
+        let repair = match lower != text && Self::parse(&lower).is_ok() {
+            true => format!("write {} ({rule})", quote(&lower)),
+            false => rule.to_owned(),
+        };
+        Err(Fault::new(title, "not a name", repair))
+    }
+}
+
+/// The name of another table. Whether it could be a name at all is told where the table stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference(pub Name);
+
+impl Text for Reference {
+    const EXAMPLES: &'static [&'static str] = Name::EXAMPLES;
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        Ok(Self(Name::new(text)))
+    }
+}
+
+/// A path as it is typed; relative to the folder of the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location(PathBuf);
+
+impl Location {
+    /// The path seen from a folder.
+    pub fn within(&self, folder: &Path) -> PathBuf {
+        folder.join(&self.0)
+    }
+}
+
+impl Text for Location {
+    const EXAMPLES: &'static [&'static str] = &["certs/ca.pem"];
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        if text.is_empty() || text.contains('\0') {
+            let repair = "write a path; a relative one starts at the folder of this file";
+            return Err(Fault::new(format!("{} is no path", quote(text)), "no path", repair));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+/// Why something unsafe is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason(pub String);
+
+impl Text for Reason {
+    const EXAMPLES: &'static [&'static str] = &["the vendor's test server, until its certificate is renewed"];
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        if text.trim().is_empty() {
+            let repair = "say in a few words why it is allowed: it stands in the log at every start";
+            return Err(Fault::new("the reason is empty", "no reason", repair));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// One protocol of the ALPN extension (RFC 7301).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alpn(pub Vec<u8>);
+
+impl Text for Alpn {
+    const EXAMPLES: &'static [&'static str] = &["h2", "http/1.1", "postgresql"];
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        if !(1..=255).contains(&text.len()) {
+            let title = format!("{} is no protocol name", quote(text));
+            return Err(Fault::new(title, "1 to 255 bytes", "write a registered name, such as \"h2\""));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+/// What is logged: a level, and levels of single modules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLevel(pub String);
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+impl Text for LogLevel {
+    const EXAMPLES: &'static [&'static str] = &["info", "debug", "info,egret::relay=trace"];
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        // Alone, an unknown word would be taken for a module and switch everything of it on.
+        let words = text.split(',').map(str::trim).filter(|part| !part.contains(['=', '[']));
+        for word in words {
+            if !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word)) {
+                let title = format!("{} is no level of the log", quote(word));
+                return Err(Fault::new(title, "not a level", suggest(word, LEVELS)));
+            }
+        }
+        tracing_subscriber::EnvFilter::try_new(text).map_err(|error| {
+            let repair = "write a level, or a level and exceptions: \"info,egret::relay=trace\"";
+            Fault::new(format!("{} is no filter of the log", quote(text)), error.to_string(), repair)
+        })?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_alone_is_no_level() {
+        assert!(LogLevel::parse("verbose").is_err());
+        assert!(LogLevel::parse("info,egret=nonsense").is_err());
+        assert!(LogLevel::parse("INFO,egret::relay=trace").is_ok());
+    }
+
+    #[test]
+    fn names_have_a_small_alphabet() {
+        assert!(["a", "0.a_b-c", &"a".repeat(63)].iter().all(|name| Name::parse(name).is_ok()));
+        assert!(["", "-a", "A", "a b", "ä", &"a".repeat(64)].iter().all(|name| Name::parse(name).is_err()));
+    }
+}

@@ -1,0 +1,258 @@
+//! Reading that does not stop: each key of each table is read on its own, so that one mistake hides no other.
+//!
+//! serde gives up at the first error of a document. Here a key that cannot be read becomes
+//! [`Given::Wrong`]: told once, and known to be there when somebody asks for what is missing.
+
+mod environment;
+mod value;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+pub use self::environment::Environment;
+pub use self::value::{Count, Key, Named, Text, Value};
+
+use self::environment::{Typed, interpolate};
+use crate::config::nearest::{nearest, suggest};
+use crate::config::problems::{Problem, quote};
+use crate::config::source::{Source, Span};
+
+/// What stands at a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Given<T> {
+    /// Nothing: the default holds.
+    #[default]
+    Absent,
+    /// Something that is no `T`; the problem is told already.
+    Wrong,
+    /// A `T`, and where its text stands.
+    Value(Span, T),
+}
+
+impl<T> Given<T> {
+    /// What was read.
+    pub fn value(&self) -> Option<&T> {
+        match self {
+            Self::Value(_, value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// What was read, with its place.
+    pub fn located(&self) -> Option<(&Span, &T)> {
+        match self {
+            Self::Value(span, value) => Some((span, value)),
+            _ => None,
+        }
+    }
+
+    /// Where it stands, if it could be read.
+    pub fn span(&self) -> Option<&Span> {
+        self.located().map(|(span, _)| span)
+    }
+
+    /// Nothing was written.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+}
+
+impl<T: Copy> Given<T> {
+    /// What was read, or the default.
+    pub fn or(&self, default: T) -> T {
+        self.value().copied().unwrap_or(default)
+    }
+}
+
+impl<T: Value> JsonSchema for Given<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        std::any::type_name::<T>().into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::schema(generator)
+    }
+}
+
+/// Why a text is no value of its type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What is wrong.
+    pub title: String,
+    /// A few words for the underlined text.
+    pub label: String,
+    /// What to write.
+    pub repair: String,
+}
+
+impl Fault {
+    /// A fault of a text.
+    pub fn new(title: impl Into<String>, label: impl Into<String>, repair: impl Into<String>) -> Self {
+        Self { title: title.into(), label: label.into(), repair: repair.into() }
+    }
+
+    fn at(self, span: Span) -> Problem {
+        Problem::new(span, self.title, self.label, self.repair)
+    }
+}
+
+/// The keys of a table, each with the keys of the table that it holds, if it does.
+pub type Inside = &'static [(&'static str, &'static [&'static str])];
+
+/// Reads values and keeps what was wrong with them.
+pub struct Reader<'a> {
+    source: &'a Source,
+    environment: Environment<'a>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of one source; variables come from `environment`.
+    pub fn new(source: &'a Source, environment: Environment<'a>) -> Self {
+        Self { source, environment, problems: Vec::new() }
+    }
+
+    /// What was wrong.
+    pub fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+
+    /// Remembers a problem.
+    pub fn tell(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// The value of a key. One that is in `mistyped` was meant to be there.
+    pub fn key<T: Value>(&mut self, table: &DeTable<'_>, key: &str, mistyped: &[&str]) -> Given<T> {
+        match table.get(key) {
+            Some(found) => self.value(found),
+            None if mistyped.contains(&key) => Given::Wrong,
+            None => Given::Absent,
+        }
+    }
+
+    /// A value, wherever it stands.
+    pub fn value<T: Value>(&mut self, found: &Spanned<DeValue<'_>>) -> Given<T> {
+        match T::read(found, self) {
+            Some(value) => Given::Value(found.span(), value),
+            None => Given::Wrong,
+        }
+    }
+
+    /// A text that needs no variables put in, such as an argument (the shell has done that).
+    pub fn text<T: Text>(&mut self, span: Span, text: &str) -> Given<T> {
+        match T::parse(text) {
+            Ok(value) => Given::Value(span, value),
+            Err(fault) => {
+                self.tell(fault.at(span));
+                Given::Wrong
+            }
+        }
+    }
+
+    /// Tells every key of a table that is not among the known ones. Gives back the known ones that were meant.
+    pub fn refuse_unknown(&mut self, table: &DeTable<'_>, inside: Inside) -> Vec<&'static str> {
+        let known = inside.iter().map(|(key, _)| *key);
+        let mut meant = Vec::new();
+        for (key, text) in table.keys().map(|key| (key, key.get_ref().as_ref())) {
+            if known.clone().any(|known| known == text) {
+                continue;
+            }
+            let title = format!("the key {} is unknown", quote(text));
+            let repair = match inside.iter().find(|(_, keys)| keys.contains(&text)) {
+                Some((table, _)) => format!("it belongs into the table `{table}`"),
+                None => suggest(text, known.clone()),
+            };
+            self.tell(Problem::new(key.span(), title, "unknown here", repair));
+            meant.extend(nearest(text, known.clone()));
+        }
+        meant
+    }
+
+    /// A value of another type than it should be.
+    fn wrong_type(&mut self, found: &Spanned<DeValue<'_>>, wanted: &str, repair: String) {
+        let title = format!("{wanted} is wanted here, this is {}", article(found.get_ref().type_str()));
+        self.tell(Problem::new(found.span(), title, format!("not {wanted}"), repair));
+    }
+
+    /// A value as it was typed, if it is a single one.
+    fn typed(&self, found: &Spanned<DeValue<'_>>) -> Option<&'a str> {
+        let single = !found.get_ref().is_table() && !found.get_ref().is_array();
+        single.then(|| self.source.slice(&found.span()))
+    }
+
+    /// The text of a string with its variables put in.
+    fn string(&mut self, found: &Spanned<DeValue<'_>>, text: &str) -> Option<String> {
+        let span = found.span();
+        let typed = Typed { text, raw: self.source.slice(&span), span: span.clone() };
+        match interpolate(&typed, self.environment) {
+            Ok(text) => Some(text),
+            Err(problems) => {
+                self.problems.extend(problems);
+                None
+            }
+        }
+    }
+}
+
+fn article(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {noun}")
+}
+
+/// Declares a table of the file: the struct, its JSON schema, and how it is read, from one list of keys.
+///
+/// Each key becomes a [`Given`]; `at` is where the table begins, for problems about what it lacks.
+macro_rules! section {
+    ($(#[$about:meta])* pub struct $name:ident { $( $(#[$doc:meta])* $key:ident: $kind:ty, )* }) => {
+        #[derive(Clone, Debug, Default, schemars::JsonSchema)]
+        #[schemars(default, deny_unknown_fields)]
+        $(#[$about])*
+        pub struct $name {
+            /// Where the table begins.
+            #[schemars(skip)]
+            pub at: $crate::config::source::Span,
+            $( $(#[$doc])* pub $key: $crate::config::read::Given<$kind>, )*
+        }
+
+        impl $name {
+            /// Every key, and the keys of the table that it holds, if it does.
+            const INSIDE: $crate::config::read::Inside =
+                &[$( (stringify!($key), <$kind as $crate::config::read::Value>::KEYS) ),*];
+
+            /// Reads all keys of a table, whatever is wrong with some.
+            pub fn read_table(
+                table: &toml::de::DeTable<'_>,
+                at: $crate::config::source::Span,
+                reader: &mut $crate::config::read::Reader<'_>,
+            ) -> Self {
+                let mistyped = reader.refuse_unknown(table, Self::INSIDE);
+                Self { at, $( $key: reader.key(table, stringify!($key), &mistyped), )* }
+            }
+        }
+
+        impl $crate::config::read::Value for $name {
+            const WANTED: &'static str = "a table";
+            const EXAMPLE: &'static str = "a table, such as `[section]` with a line for each key";
+            const KEYS: &'static [&'static str] = &[$( stringify!($key) ),*];
+
+            fn find(
+                found: &toml::Spanned<toml::de::DeValue<'_>>,
+                reader: &mut $crate::config::read::Reader<'_>,
+            ) -> Option<Option<Self>> {
+                let table = found.get_ref().as_table()?;
+                Some(Some(Self::read_table(table, found.span(), reader)))
+            }
+
+            fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                generator.subschema_for::<Self>()
+            }
+        }
+    };
+}
+pub(crate) use section;

@@ -1,0 +1,190 @@
+//! What a key can hold: strings of many formats, numbers, lists, named tables.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use toml::Spanned;
+use toml::de::DeValue;
+
+use crate::config::problems::{Problem, quote};
+use crate::config::read::{Fault, Given, Reader};
+use crate::config::source::Span;
+use crate::config::values::Name;
+
+/// Something that can stand behind a key.
+pub trait Value: Sized {
+    /// What it is called when something else was found, with its article.
+    const WANTED: &'static str;
+    /// How one is typed.
+    const EXAMPLE: &'static str;
+
+    /// The keys of a table.
+    const KEYS: &'static [&'static str] = &[];
+
+    /// Reads a value. Outer `None`: it is of another TOML type; inner `None`: it was told what is wrong.
+    fn find(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Option<Self>>;
+
+    /// What to write in place of a value of another type, of which `typed` is the text if it is a single one.
+    fn repair(_typed: Option<&str>) -> String {
+        format!("write {}", Self::EXAMPLE)
+    }
+
+    /// What editors may know of it.
+    fn schema(generator: &mut SchemaGenerator) -> Schema;
+
+    /// Reads a value, or tells what is wrong with it.
+    fn read(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        Self::find(found, reader).unwrap_or_else(|| {
+            let repair = Self::repair(reader.typed(found));
+            reader.wrong_type(found, Self::WANTED, repair);
+            None
+        })
+    }
+}
+
+/// A value that is typed as a string.
+pub trait Text: Sized {
+    /// Values as they may be typed; the first serves as example.
+    const EXAMPLES: &'static [&'static str];
+    /// There are no other values than the examples.
+    const CLOSED: bool = false;
+
+    /// Understands a text.
+    fn parse(text: &str) -> Result<Self, Fault>;
+}
+
+impl<T: Text> Value for T {
+    const WANTED: &'static str = "a string";
+    const EXAMPLE: &'static str = "a string in double quotes";
+
+    fn find(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Option<Self>> {
+        let Some(text) = reader.string(found, found.get_ref().as_str()?) else { return Some(None) };
+        Some(match reader.text(found.span(), &text) {
+            Given::Value(_, value) => Some(value),
+            _ => None,
+        })
+    }
+
+    /// What was typed may be right but for its quotes.
+    fn repair(typed: Option<&str>) -> String {
+        match typed.map(|typed| (typed, T::parse(typed))) {
+            Some((typed, Ok(_))) => format!("put it into double quotes: \"{typed}\""),
+            Some((_, Err(fault))) => fault.repair,
+            None => format!("write a string in double quotes, such as \"{}\"", T::EXAMPLES[0]),
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        match T::CLOSED {
+            true => json_schema!({ "type": "string", "enum": T::EXAMPLES }),
+            false => json_schema!({ "type": "string", "examples": T::EXAMPLES }),
+        }
+    }
+}
+
+impl Value for bool {
+    const WANTED: &'static str = "true or false";
+    const EXAMPLE: &'static str = "`true` or `false`, without quotes";
+
+    fn find(found: &Spanned<DeValue<'_>>, _: &mut Reader<'_>) -> Option<Option<Self>> {
+        found.get_ref().as_bool().map(Some)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<Self>()
+    }
+}
+
+/// A number of things: at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count(pub usize);
+
+/// The most that can be asked for: more than a process can have descriptors or threads.
+const MOST: usize = u32::MAX as usize;
+
+impl Value for Count {
+    const WANTED: &'static str = "a whole number";
+    const EXAMPLE: &'static str = "a whole number without quotes, such as `100`";
+
+    fn find(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Option<Self>> {
+        let integer = found.get_ref().as_integer()?;
+        let number = usize::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let count = number.filter(|number| (1..=MOST).contains(number)).map(Count);
+        if count.is_none() {
+            let title = format!("{} is out of range", quote(&integer.to_string()));
+            let repair = format!("write a number from 1 to {MOST}, or leave the key out for the default");
+            reader.tell(Problem::new(found.span(), title, "out of range", repair));
+        }
+        Some(count)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 1, "maximum": MOST })
+    }
+}
+
+/// What a repair may repeat of a line without becoming hard to read.
+const LONGEST_REPEATED: usize = 60;
+
+impl<T: Value> Value for Vec<Given<T>> {
+    const WANTED: &'static str = "a list";
+    const EXAMPLE: &'static str = "a list in square brackets; of tables, a header `[[...]]` for each";
+
+    fn find(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Option<Self>> {
+        let array = found.get_ref().as_array()?;
+        Some(Some(array.iter().map(|item| reader.value(item)).collect()))
+    }
+
+    fn repair(typed: Option<&str>) -> String {
+        match typed.filter(|typed| typed.len() <= LONGEST_REPEATED && !typed.contains('\n')) {
+            Some(typed) => format!("put it into square brackets: `[{typed}]`"),
+            None => format!("write {}", Self::EXAMPLE),
+        }
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "array", "items": T::schema(generator) })
+    }
+}
+
+/// Tables under names of the user's choice: `[identities.NAME]`.
+#[derive(Clone, Debug)]
+pub struct Named<T>(pub Vec<(Key, Given<T>)>);
+
+/// A name and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The name.
+    pub name: Name,
+    /// Where it was typed.
+    pub at: Span,
+}
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Value> Value for Named<T> {
+    const WANTED: &'static str = "a table of named tables";
+    const EXAMPLE: &'static str = "a header with a name for each, such as `[upstreams.certauth]`";
+
+    fn find(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Option<Self>> {
+        let table = found.get_ref().as_table()?;
+        let mut entries = Vec::with_capacity(table.len());
+        for (key, value) in table {
+            // A bad name is told here; its table is kept, so that its content is checked as well.
+            let _ = reader.text::<Name>(key.span(), key.get_ref());
+            let key = Key { name: Name::new(&**key.get_ref()), at: key.span() };
+            entries.push((key, reader.value(value)));
+        }
+        Some(Some(Self(entries)))
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "propertyNames": { "pattern": "^[a-z0-9][a-z0-9_.-]{0,62}$" },
+            "additionalProperties": T::schema(generator),
+        })
+    }
+}

@@ -1,0 +1,94 @@
+//! The text that problems point into: a configuration file, or a command line.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Bytes of a [`Source`], from the first to before the last.
+pub type Span = Range<usize>;
+
+/// A text and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    origin: String,
+    folder: PathBuf,
+    text: String,
+}
+
+/// Where a byte stands, counted from one; columns are characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The character in the line.
+    pub column: usize,
+}
+
+impl Source {
+    /// A text under the path or word `origin`. Relative paths in it are relative to the folder of `origin`.
+    pub fn new(origin: &str, text: &str) -> Self {
+        let folder = Path::new(origin).parent().map(Path::to_path_buf).unwrap_or_default();
+        Self { origin: origin.to_owned(), folder, text: text.to_owned() }
+    }
+
+    /// Path of the file, or what stands for it.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The folder that relative paths start from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The whole text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The text of a span; empty if the span is not one of this source.
+    pub fn slice(&self, span: &Span) -> &str {
+        self.text.get(span.clone()).unwrap_or("")
+    }
+
+    /// Line and column of a byte.
+    pub fn position(&self, byte: usize) -> Position {
+        let before = &self.text[..self.boundary(byte)];
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = before.matches('\n').count() + 1;
+        Position { line, column: before[start..].chars().count() + 1 }
+    }
+
+    /// The whole lines that a span touches, without the last line break.
+    pub fn lines(&self, span: &Span) -> Span {
+        let (from, to) = (self.boundary(span.start), self.boundary(span.end.max(span.start)));
+        let start = self.text[..from].rfind('\n').map_or(0, |newline| newline + 1);
+        // A span may end with its line's break; the line after it is not touched.
+        let last = if to > from && self.text[..to].ends_with('\n') { to - 1 } else { to };
+        let end = self.text[last..].find('\n').map_or(self.text.len(), |newline| last + newline);
+        // A line of Windows ends with a carriage return as well.
+        let end = if self.text[start..end].ends_with('\r') { end - 1 } else { end };
+        start..end
+    }
+
+    /// The nearest character boundary at or before a byte.
+    fn boundary(&self, byte: usize) -> usize {
+        let mut at = byte.min(self.text.len());
+        while !self.text.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_characters() {
+        let source = Source::new("a.toml", "x\nä=ß1\n");
+        assert_eq!(source.position(7), Position { line: 2, column: 4 });
+        assert_eq!(source.slice(&source.lines(&(7..8))), "ä=ß1");
+        assert_eq!(source.lines(&(9..9)), 9..9);
+    }
+}
