@@ -1,2 +1,28 @@
 //! Configuration: text -> values -> live things.
+//!
+//! Three stages, each without files and sockets: [`read`] understands every key on its own ([`file::File`] is
+//! what was typed), `resolve` says what the keys mean together ([`values::Config`] is what will run), [`lint()`]
+//! says what is legal but unwise. The live things are built by the snapshot.
+//!
+//! Imports inside go downwards: flags, lint > load > resolve, schema > file > formats > read > nearest >
+//! problems > source.
+
+pub mod file;
+pub mod flags;
+pub mod formats;
+mod lint;
+mod load;
+mod nearest;
+pub mod problems;
+pub mod read;
+mod resolve;
+mod schema;
+pub mod source;
 pub mod values;
+
+pub use self::lint::{Advice, lint};
+pub use self::load::{Loaded, Place, load, parse};
+pub use self::problems::{Problem, Problems, Severity, Style};
+pub use self::read::Environment;
+pub use self::schema::schema;
+pub use self::source::{Source, Span};

@@ -1,0 +1,231 @@
+//! What was typed: a mirror of the file, key by key, each value understood on its own.
+//!
+//! The doc comment of a key is what editors show: they become descriptions in the JSON schema.
+//! What keys mean together is decided in `config::resolve`.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::config::formats::{
+    Alpn, CertificateText, DnsServer, Limit, Listen, Location, LogLevel, Mode, Pin, Reason, Reference, ServedName,
+    VerifyWord,
+};
+use crate::config::read::{Count, Given, Named, section};
+use crate::config::values::{Eof, ExpectedName, KeyExchange, LogFormat, Name, Server, TlsVersion, Upgrade, User};
+
+/// Several values of one kind.
+pub type List<T> = Vec<Given<T>>;
+
+section! {
+    /// The configuration of egret.
+    ///
+    /// Every string may hold `${NAME}`, which stands for the environment variable NAME; `$${` is a literal `${`.
+    /// Relative paths start at the folder of the file.
+    pub struct File {
+        /// How long streams may finish after SIGTERM before they are reset. A duration: `ms`, `s`, `m`, `h`, `d`.
+        /// Default: "30s".
+        drain_timeout: Duration,
+        /// How the log is written.
+        log: Log,
+        /// Threads.
+        runtime: Runtime,
+        /// Bounds of the whole process.
+        limits: Limits,
+        /// Name resolution.
+        dns: Dns,
+        /// Where the process is watched and steered: metrics, health, status, reload. Default: nowhere.
+        admin: Admin,
+        /// What starts a reload besides SIGHUP and `POST /reload`.
+        reload: Reload,
+        /// Who egret is: certificates with their private keys, each under a name.
+        identities: Named<Identity>,
+        /// Whom egret believes, each under a name.
+        trust: Named<Trust>,
+        /// Destinations, each under a name.
+        upstreams: Named<Upstream>,
+        /// Where connections are accepted, and where they go. At least one.
+        listeners: List<Listener>,
+    }
+}
+
+section! {
+    /// How the log is written.
+    pub struct Log {
+        /// The shape of a line: "text" for people, "json" for programs. Default: "text".
+        format: LogFormat,
+        /// What is logged: off, error, warn, info, debug or trace, with exceptions for single modules
+        /// after a comma. Default: "info".
+        level: LogLevel,
+    }
+}
+
+section! {
+    /// Threads.
+    pub struct Runtime {
+        /// Worker threads, at most 1024. Default: one per processor.
+        workers: Count,
+    }
+}
+
+section! {
+    /// Bounds of the whole process.
+    pub struct Limits {
+        /// Connections at once, over all listeners. Default: what the limit of open files allows.
+        max_connections: Count,
+    }
+}
+
+section! {
+    /// Name resolution.
+    pub struct Dns {
+        /// Name servers, with a port if it is not 53. Default: those of the system.
+        servers: List<DnsServer>,
+        /// An answer is kept at least so long, however short its time to live. Default: "1s".
+        min_ttl: Duration,
+        /// An answer is kept at most so long. Default: "5m".
+        max_ttl: Duration,
+    }
+}
+
+section! {
+    /// Where the process is watched and steered.
+    #[schemars(extend("required" = ["listen"]))]
+    pub struct Admin {
+        /// An address and port, or "unix:/path". Other addresses than loopback need `allow`.
+        listen: Listen,
+        /// Networks that may come; needed for addresses other than loopback. Default: everyone who reaches
+        /// the loopback address.
+        allow: List<IpNet>,
+        /// Users of this machine that may come, by name or id; Unix sockets only. Default: everyone whom
+        /// the mode of the socket lets in.
+        allow_users: List<User>,
+        /// Mode of the Unix socket, in octal. Default: "0600".
+        mode: Mode,
+    }
+}
+
+section! {
+    /// What starts a reload besides SIGHUP and `POST /reload`.
+    pub struct Reload {
+        /// Watch this file and every file it names. Default: true.
+        watch: bool,
+    }
+}
+
+section! {
+    /// Who egret is: a certificate chain and its private key.
+    #[schemars(extend("required" = ["certificate"]))]
+    pub struct Identity {
+        /// File with the certificate chain as PEM, the leaf first; or a PKCS#12 file.
+        certificate: Location,
+        /// File with the private key as PEM: PKCS#8 (plain or encrypted), PKCS#1 or SEC1.
+        /// Default: the key is in the file of the certificate.
+        private_key: Location,
+        /// File whose first line is the password of the key or of the PKCS#12 file. Default: no password.
+        password_file: Location,
+        /// Take a key file that other users may read. Default: false.
+        allow_loose_key_permissions: bool,
+    }
+}
+
+section! {
+    /// Whom egret believes.
+    pub struct Trust {
+        /// PEM files with root certificates, and folders of such files.
+        roots: List<Location>,
+        /// Believe the roots of the system. Default: true if neither `roots` nor `certificate` nor `pins_only` is set.
+        system_roots: bool,
+        /// Believe exactly one certificate, whatever it says of itself: its file, or "sha256:" and its fingerprint.
+        /// Name and dates are still checked. In place of roots.
+        certificate: CertificateText,
+        /// Public keys, "sha256/" and the base64 of the SHA-256 of a SubjectPublicKeyInfo: one must be in the
+        /// verified chain. Default: none is asked for.
+        pins: List<Pin>,
+        /// The pinned key of the server's certificate is enough: no chain is built. Name and dates are still
+        /// checked. Default: false.
+        pins_only: bool,
+        /// Names of which the certificate must carry one, "dns:", "ip:" or "uri:" before each.
+        /// Default: the server name.
+        names: List<ExpectedName>,
+        /// Files with revocation lists, PEM or DER. Default: none.
+        crls: List<Location>,
+    }
+}
+
+section! {
+    /// A destination.
+    #[schemars(extend("required" = ["servers"]))]
+    pub struct Upstream {
+        /// Servers with their ports, tried in order. At least one.
+        servers: List<Server>,
+        /// How TLS is spoken.
+        tls: Tls,
+        /// What is said in plaintext before TLS begins: "postgres". Default: nothing.
+        upgrade: Upgrade,
+        /// One deadline for name resolution, connect, upgrade and handshake, over all servers. Default: "10s".
+        originate_timeout: Duration,
+        /// No byte in either direction for so long ends a stream; or "never". Default: "1h".
+        idle_timeout: Limit,
+        /// A stream ends at this age; or "never". Default: "never".
+        max_lifetime: Limit,
+        /// With one direction ended, no byte in the other for so long ends the stream. Default: "60s", or the
+        /// idle timeout if that is shorter.
+        half_closed_timeout: Duration,
+        /// What an end of the server without close_notify means: "strict", a truncation, the client gets a reset;
+        /// "lenient", a clean end. Default: "strict".
+        eof: Eof,
+    }
+}
+
+section! {
+    /// How TLS is spoken to an upstream.
+    pub struct Tls {
+        /// Name of the identity that is presented. Default: no client certificate.
+        identity: Reference,
+        /// Name of the trust that the server must meet. Default: the roots of the system.
+        trust: Reference,
+        /// The name to verify and to send as SNI, a host name or an IP address. Default: the host of each server.
+        server_name: ServedName,
+        /// Send the server name in the ClientHello; an IP address is never sent. Default: true.
+        sni: bool,
+        /// What becomes of a server that does not pass: "full", refused; "report", served and told;
+        /// "none", not looked at. The last two need `insecure_reason`. Default: "full".
+        verify: VerifyWord,
+        /// Why `verify` is not "full".
+        insecure_reason: Reason,
+        /// The lowest version of TLS: "1.2" or "1.3". Default: "1.2".
+        min_version: TlsVersion,
+        /// The highest version of TLS: "1.2" or "1.3". Default: "1.3".
+        max_version: TlsVersion,
+        /// Protocols for ALPN, in order of preference; the server has to choose one. Default: no ALPN.
+        alpn: List<Alpn>,
+        /// Groups for the key exchange, in order of preference. Default: x25519mlkem768, x25519, secp256r1, secp384r1.
+        key_exchange: List<KeyExchange>,
+        /// Continue sessions by tickets. Tickets never cross an identity or trust. Default: true.
+        resumption: bool,
+    }
+}
+
+section! {
+    /// Where connections are accepted, and where they go.
+    #[schemars(extend("required" = ["listen", "upstream"]))]
+    pub struct Listener {
+        /// Its name in logs and metrics. Default: its address.
+        name: Name,
+        /// An address and port, or "unix:/path". Other addresses than loopback need `allow`.
+        listen: Listen,
+        /// Mode of the Unix socket, in octal. Default: "0600".
+        mode: Mode,
+        /// Name of the upstream that connections go to.
+        upstream: Reference,
+        /// Networks that may come; needed for addresses other than loopback. Default: everyone who reaches
+        /// the loopback address.
+        allow: List<IpNet>,
+        /// Users of this machine that may come, by name or id; Unix sockets only. Default: everyone whom
+        /// the mode of the socket lets in.
+        allow_users: List<User>,
+        /// Connections at once on this listener. Default: no bound of its own.
+        max_connections: Count,
+    }
+}

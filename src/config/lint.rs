@@ -1,0 +1,215 @@
+//! Legal but unwise: what `egret check` tells, and `egret check --strict` refuses.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use rustls::pki_types::ServerName;
+
+use crate::config::file;
+use crate::config::load::{Loaded, Place};
+use crate::config::problems::{Problem, Severity, Style, quote};
+use crate::config::read::{Given, Key, Named};
+use crate::config::source::Span;
+use crate::config::values::{Access, Anchors, Eof, Host, ListenAddress, Name, TlsVersion, Trust, Upstream, Verify};
+
+/// Something legal but unwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// Its kind; stays the same from version to version.
+    pub code: &'static str,
+    /// What it is about.
+    pub problem: Problem,
+}
+
+impl Advice {
+    /// Lines for people.
+    pub fn render(&self, loaded: &Loaded, style: Style) -> String {
+        self.problem.render(loaded.source(), Severity::Advice(self.code), style)
+    }
+
+    /// One JSON object, for editors and scripts.
+    pub fn to_json(&self, loaded: &Loaded) -> serde_json::Value {
+        self.problem.to_json(loaded.source(), Severity::Advice(self.code))
+    }
+}
+
+/// All advice on a configuration, in the order of its text. Touches no file.
+pub fn lint(loaded: &Loaded) -> Vec<Advice> {
+    let mut lint = Lint { loaded, advice: Vec::new() };
+    lint.identities();
+    lint.trusts();
+    for (key, section) in sections(&loaded.file.upstreams) {
+        if let Some(upstream) = loaded.config.upstreams.get(&key.name) {
+            lint.verification(key, section, upstream);
+            lint.names(key, section, upstream);
+            lint.streams(section, upstream);
+        }
+    }
+    lint.entrances();
+    lint.unused();
+    lint.advice.sort_by_key(|advice| advice.problem.span.as_ref().map(|span| span.start));
+    lint.advice
+}
+
+struct Lint<'a> {
+    loaded: &'a Loaded,
+    advice: Vec<Advice>,
+}
+
+impl Lint<'_> {
+    fn tell(&mut self, code: &'static str, span: &Span, title: impl Into<String>, label: &str, repair: &str) {
+        self.advice.push(Advice { code, problem: Problem::new(span.clone(), title, label, repair) });
+    }
+
+    fn identities(&mut self) {
+        for (_, section) in sections(&self.loaded.file.identities) {
+            if let Some((span, true)) = flag(&section.allow_loose_key_permissions) {
+                let title = "a private key that other users may read is taken";
+                self.tell("loose-key-permissions", span, title, "allowed", "`chmod 600` the key, and remove this line");
+            }
+        }
+    }
+
+    fn trusts(&mut self) {
+        for (key, section) in sections(&self.loaded.file.trust) {
+            let Some(trust) = self.loaded.config.trusts.get(&key.name) else { continue };
+            if let (Some(span), [_]) = (section.pins.span(), trust.pins.as_slice()) {
+                let title = "only one key is pinned: when the server has to replace it, nobody gets through";
+                self.tell("single-pin", span, title, "no second key", "pin the key that is kept in reserve as well");
+            }
+        }
+    }
+
+    fn verification(&mut self, key: &Key, section: &file::Upstream, upstream: &Upstream) {
+        let default = file::Tls::default();
+        let tls = section.tls.value().unwrap_or(&default);
+        let at = tls.verify.span().unwrap_or(&key.at);
+        let name = quote(key.name.as_str());
+        match &upstream.tls.verify {
+            Verify::Full => {}
+            Verify::Report { .. } => {
+                let title = format!("servers of {name} that do not pass are served all the same");
+                self.tell(
+                    "verify-report",
+                    at,
+                    title,
+                    "not enforced",
+                    "remove it when the log names no server any more",
+                );
+            }
+            Verify::None { .. } => {
+                let title = format!("anyone can pose as the server of {name}");
+                let repair = "remove it; for a self-signed server, a trust with `certificate = \"server.pem\"`";
+                self.tell("verify-none", at, title, "not verified", repair);
+                if let Some(span) = tls.trust.span() {
+                    let title = "the trust has no effect with `verify = \"none\"`";
+                    self.tell("trust-without-effect", span, title, "not looked at", "remove one of the two");
+                }
+            }
+        }
+        if let Some(span) = tls.max_version.span().filter(|_| upstream.tls.max_version == TlsVersion::V1_2) {
+            let title = "TLS 1.3 is switched off: the client certificate is sent in the clear";
+            self.tell("tls12-only", span, title, "1.2 only", "remove it, unless the server fails with TLS 1.3");
+        }
+    }
+
+    fn names(&mut self, key: &Key, section: &file::Upstream, upstream: &Upstream) {
+        let tls = &upstream.tls;
+        let sni = section.tls.value().and_then(|tls| flag(&tls.sni));
+        if let Some((span, false)) = sni {
+            let title = "no SNI is sent: a server of several names answers with some certificate";
+            self.tell("sni-off", span, title, "off", "remove it, unless the server fails with SNI");
+        }
+        let trust = tls.trust.as_ref().and_then(|name| self.loaded.config.trusts.get(name));
+        let named = trust.is_some_and(|trust| !trust.names.is_empty()) || matches!(tls.verify, Verify::None { .. });
+        let by_ip = match &tls.server_name {
+            Some(name) => matches!(name, ServerName::IpAddress(_)),
+            None => upstream.servers.iter().any(|server| matches!(server.host, Host::Ip(_))),
+        };
+        if by_ip && !named {
+            let span = section.servers.span().unwrap_or(&key.at);
+            let title =
+                "a server is known by its IP address only: its certificate must carry the address, no SNI is sent";
+            let repair = "add the name of the server: `server_name = \"db.example.com\"`; or `names` in its trust";
+            self.tell("ip-without-name", span, title, "no name", repair);
+        }
+        if let Some((span, trust)) = section.tls.value().and_then(|tls| tls.trust.span()).zip(trust) {
+            self.exact_with_resets(span, trust, upstream);
+        }
+    }
+
+    /// One certificate that several servers would have to share.
+    fn exact_with_resets(&mut self, span: &Span, trust: &Trust, upstream: &Upstream) {
+        if matches!(trust.anchors, Anchors::Certificate(_)) && upstream.servers.len() > 1 {
+            let title = "exactly one certificate is believed, but there are several servers";
+            let repair = "sign their certificates by one root and use `roots`, unless they share the certificate";
+            self.tell("one-certificate-for-many", span, title, "one certificate", repair);
+        }
+    }
+
+    fn streams(&mut self, section: &file::Upstream, upstream: &Upstream) {
+        if let Some(span) = section.eof.span().filter(|_| upstream.stream.eof == Eof::Lenient) {
+            let title = "an answer that was cut off looks like a complete one";
+            self.tell("eof-lenient", span, title, "lenient", "remove it, unless the server never sends close_notify");
+        }
+        let endless = upstream.stream.idle.is_none() && upstream.stream.lifetime.is_none();
+        if let Some(span) = section.idle_timeout.span().filter(|_| endless) {
+            let title = "a stream whose ends were forgotten stays for ever";
+            self.tell("endless-stream", span, title, "never", "write a long `idle_timeout`, or a `max_lifetime`");
+        }
+    }
+
+    fn entrances(&mut self) {
+        let config = &self.loaded.config;
+        if let Some(admin) = &config.admin {
+            let allow = self.loaded.file.admin.value().and_then(|admin| admin.allow.span());
+            self.entrance(Place::Admin, allow, &admin.listen, &admin.access);
+        }
+        let sections = self.loaded.file.listeners.value().into_iter().flatten().filter_map(Given::value);
+        for (section, listener) in sections.zip(&config.listeners) {
+            self.entrance(Place::Listener(&listener.name), section.allow.span(), &listener.listen, &listener.access);
+        }
+    }
+
+    fn entrance(&mut self, place: Place<'_>, allow: Option<&Span>, listen: &ListenAddress, access: &Access) {
+        let everyone = |network: &IpNet| network.prefix_len() == 0;
+        if let Some(span) = allow.filter(|_| access.networks.iter().any(everyone)) {
+            let title = "everyone who can reach this address may come";
+            self.tell("allow-everyone", span, title, "all addresses", "name the networks of the clients");
+        }
+        let ListenAddress::Unix { mode, .. } = listen else { return };
+        if mode & 0o006 != 0 && access.users.is_empty() {
+            let span = self.loaded.locate(place).unwrap_or_default();
+            let title = "every user of this machine may come";
+            let repair = "name users: `allow_users = [\"app\"]`; or use a narrower `mode`, such as \"0660\"";
+            self.tell("socket-open-to-all", &span, title, "open by its mode", repair);
+        }
+    }
+
+    /// Tables that nothing refers to: a slip in a name, or a key that lies around for nothing.
+    fn unused(&mut self) {
+        let config = &self.loaded.config;
+        let file = &self.loaded.file;
+        let upstreams: BTreeSet<&Name> = config.listeners.iter().map(|listener| &listener.upstream).collect();
+        let identities = config.upstreams.values().filter_map(|upstream| upstream.tls.identity.as_ref()).collect();
+        let trusts = config.upstreams.values().filter_map(|upstream| upstream.tls.trust.as_ref()).collect();
+        self.unreferred("unused-upstream", "no listener leads to this upstream", &file.upstreams, &upstreams);
+        self.unreferred("unused-identity", "no upstream presents this identity", &file.identities, &identities);
+        self.unreferred("unused-trust", "no upstream asks for this trust", &file.trust, &trusts);
+    }
+
+    fn unreferred<T>(&mut self, code: &'static str, title: &str, tables: &Given<Named<T>>, used: &BTreeSet<&Name>) {
+        for (key, _) in sections(tables).filter(|(key, _)| !used.contains(&key.name)) {
+            self.tell(code, &key.at, title, "unused", "refer to it, or remove it");
+        }
+    }
+}
+
+fn sections<T>(tables: &Given<Named<T>>) -> impl Iterator<Item = (&Key, &T)> {
+    let entries = tables.value().into_iter().flat_map(|named| &named.0);
+    entries.filter_map(|(key, section)| Some((key, section.value()?)))
+}
+
+fn flag(given: &Given<bool>) -> Option<(&Span, bool)> {
+    given.located().map(|(span, on)| (span, *on))
+}

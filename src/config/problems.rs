@@ -1,0 +1,194 @@
+//! What is wrong with a configuration, where, and what repairs it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde_json::json;
+
+use crate::config::source::{Source, Span};
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The text to underline; `None`: the file as a whole.
+    pub span: Option<Span>,
+    /// What is wrong, in one sentence without a full stop.
+    pub title: String,
+    /// A few words for the underlined text.
+    pub label: String,
+    /// What to write.
+    pub repair: String,
+}
+
+impl Problem {
+    /// A mistake at a place.
+    pub fn new(span: Span, title: impl Into<String>, label: impl Into<String>, repair: impl Into<String>) -> Self {
+        Self { span: Some(span), title: title.into(), label: label.into(), repair: repair.into() }
+    }
+
+    /// A mistake of the file as a whole.
+    pub fn of_file(title: impl Into<String>, repair: impl Into<String>) -> Self {
+        Self { span: None, title: title.into(), label: String::new(), repair: repair.into() }
+    }
+
+    /// Lines for people, in the manner of rustc.
+    pub fn render(&self, source: &Source, severity: Severity, style: Style) -> String {
+        let title = severity.level().primary_title(clean(&self.title));
+        let title = if let Severity::Advice(code) = severity { title.id(code) } else { title };
+        let group = match &self.span {
+            Some(span) => title.element(self.snippet(source, span)),
+            None => Group::with_title(title).element(annotate_snippets::Origin::path(clean(source.origin()))),
+        };
+        let help = Level::HELP.message(clean(&self.repair));
+        style.renderer().render(&[group.element(help)])
+    }
+
+    /// One JSON object, for editors and scripts.
+    pub fn to_json(&self, source: &Source, severity: Severity) -> serde_json::Value {
+        let at = self.span.as_ref().map(|span| (source.position(span.start), source.position(span.end)));
+        json!({
+            "file": source.origin(),
+            "line": at.map(|(start, _)| start.line),
+            "column": at.map(|(start, _)| start.column),
+            "end_line": at.map(|(_, end)| end.line),
+            "end_column": at.map(|(_, end)| end.column),
+            "severity": severity.word(),
+            "code": if let Severity::Advice(code) = severity { Some(code) } else { None },
+            "title": self.title,
+            "label": self.label,
+            "repair": self.repair,
+        })
+    }
+
+    /// The touched lines only: the renderer works through all it is given, and a file may be long.
+    fn snippet<'a>(&'a self, source: &'a Source, span: &Span) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+        let lines = source.lines(span);
+        let within = |byte: usize| byte.clamp(lines.start, lines.end) - lines.start;
+        Snippet::source(source.slice(&lines))
+            .line_start(source.position(lines.start).line)
+            .path(clean(source.origin()))
+            .annotation(AnnotationKind::Primary.span(within(span.start)..within(span.end)).label(clean(&self.label)))
+    }
+}
+
+/// How grave a [`Problem`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Refused.
+    Error,
+    /// Legal but unwise; the code names the kind.
+    Advice(&'static str),
+}
+
+impl Severity {
+    fn level(self) -> Level<'static> {
+        match self {
+            Self::Error => Level::ERROR,
+            Self::Advice(_) => Level::WARNING,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Advice(_) => "advice",
+        }
+    }
+}
+
+/// How diagnostics are drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Style {
+    /// Text only: files, pipes.
+    #[default]
+    Plain,
+    /// With colours: terminals.
+    Coloured,
+}
+
+impl Style {
+    fn renderer(self) -> Renderer {
+        match self {
+            Self::Plain => Renderer::plain(),
+            Self::Coloured => Renderer::styled(),
+        }
+    }
+}
+
+/// All that is wrong with one configuration: never empty, in the order of the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems {
+    source: Arc<Source>,
+    list: Vec<Problem>,
+}
+
+/// More than a person repairs in one go; a file that is not meant for egret at all fills no screen buffer.
+const SHOWN: usize = 100;
+
+impl Problems {
+    /// Sorts the problems by place; those of the whole file come first.
+    pub fn new(source: Arc<Source>, mut list: Vec<Problem>) -> Self {
+        list.sort_by_key(|problem| problem.span.as_ref().map(|span| (span.start, span.end)));
+        list.dedup();
+        Self { source, list }
+    }
+
+    /// The problems, in the order of the text.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.list.iter()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The text they point into.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// All of them for people, an empty line between two. At most a hundred are drawn, the rest is counted.
+    pub fn render(&self, style: Style) -> String {
+        let mut drawn: Vec<String> =
+            self.list.iter().take(SHOWN).map(|problem| problem.render(&self.source, Severity::Error, style)).collect();
+        if self.list.len() > SHOWN {
+            drawn.push(format!("and {} more", self.list.len() - SHOWN));
+        }
+        drawn.join("\n\n")
+    }
+
+    /// All of them for editors and scripts: a JSON array.
+    pub fn to_json(&self) -> serde_json::Value {
+        self.list.iter().map(|problem| problem.to_json(&self.source, Severity::Error)).collect()
+    }
+
+    /// Fixed word for logs and metrics.
+    pub fn reason(&self) -> &'static str {
+        "configuration"
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(Style::Plain))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// The longest piece of a person's text that a sentence quotes; the rest is in the underlined line.
+const QUOTED: usize = 60;
+
+/// A piece of somebody's text inside a sentence: escaped, and cut if it is long.
+pub fn quote(text: &str) -> String {
+    let shown: String = text.chars().take(QUOTED).flat_map(char::escape_debug).collect();
+    let dots = if text.chars().nth(QUOTED).is_some() { "..." } else { "" };
+    format!("`{}{dots}`", shown.replace("\\\"", "\"").replace("\\'", "'"))
+}
+
+/// Text without control characters, which a terminal might obey; lines stay lines.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}

@@ -1,0 +1,127 @@
+//! What was typed -> what will run. One function per section; all problems are collected.
+//!
+//! Here stands what keys mean together: defaults, references, contradictions, what is missing. Nothing here
+//! touches a file or a socket.
+
+mod access;
+mod listeners;
+mod process;
+mod trust;
+mod upstreams;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::config::file::{self, File};
+use crate::config::formats::Reference;
+use crate::config::nearest::suggest;
+use crate::config::problems::{Problem, quote};
+use crate::config::read::{Given, Key, Named};
+use crate::config::source::Span;
+use crate::config::values::{Config, Identity, Name};
+
+/// Resolves a whole file. The configuration is meaningful only if no problem was added.
+pub(super) fn resolve(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Config {
+    let mut resolver = Resolver { folder, problems };
+    Config {
+        log: process::log(file.log.value()),
+        runtime: process::runtime(file.runtime.value(), &mut resolver),
+        limits: process::limits(file.limits.value()),
+        dns: process::dns(file.dns.value(), &mut resolver),
+        admin: file.admin.value().and_then(|admin| listeners::admin(admin, &mut resolver)),
+        reload: process::reload(file.reload.value()),
+        drain_timeout: file.drain_timeout.or(process::DRAIN_TIMEOUT),
+        identities: named(&file.identities, |section| identity(section, &mut resolver)),
+        trusts: named(&file.trust, |section| trust::trust(section, &mut resolver)),
+        upstreams: named(&file.upstreams, |section| upstreams::upstream(section, file, &mut resolver)),
+        listeners: listeners::listeners(file, &mut resolver),
+    }
+}
+
+/// What all sections need: where relative paths start, and where problems go.
+struct Resolver<'a> {
+    folder: &'a Path,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Resolver<'_> {
+    fn tell(&mut self, span: &Span, title: impl Into<String>, label: impl Into<String>, repair: impl Into<String>) {
+        self.problems.push(Problem::new(span.clone(), title, label, repair));
+    }
+
+    /// The value of a key that has no default; `line` is how it could be written.
+    fn need<'a, T>(&mut self, given: &'a Given<T>, at: &Span, key: &str, line: &str) -> Option<&'a T> {
+        if given.is_absent() {
+            self.tell(at, format!("{} is missing", quote(key)), format!("no {}", quote(key)), format!("add `{line}`"));
+        }
+        given.value()
+    }
+
+    /// An empty list where that could mean "nobody" as well as "no matter who".
+    fn refuse_empty<T>(&mut self, list: &Given<file::List<T>>, key: &str, absent: &str) {
+        if let Some((span, _)) = list.located().filter(|(_, list)| list.is_empty()) {
+            let title = format!("{} is an empty list", quote(key));
+            self.tell(span, title, "nothing in it", format!("name at least one, or leave the key out ({absent})"));
+        }
+    }
+
+    /// Each value of a list that stands in it for the second time.
+    fn refuse_repeated<T: PartialEq>(&mut self, list: &Given<file::List<T>>, kind: &str) {
+        let items: Vec<_> = list.value().into_iter().flatten().filter_map(Given::located).collect();
+        for (at, (span, item)) in items.iter().enumerate() {
+            if items[..at].iter().any(|(_, earlier)| earlier == item) {
+                self.tell(span, format!("this {kind} is listed twice"), "listed before", "remove one of the two");
+            }
+        }
+    }
+
+    /// A name that another table must have.
+    fn refer<T>(
+        &mut self,
+        given: &Given<Reference>,
+        tables: &Given<Named<T>>,
+        kind: &str,
+        table: &str,
+    ) -> Option<Name> {
+        let (span, Reference(name)) = given.located()?;
+        let known: Vec<&str> = keys(tables).map(|key| key.name.as_str()).collect();
+        // A table that could not be read at all is told; what it would have held is not known.
+        if !matches!(tables, Given::Wrong) && !known.contains(&name.as_str()) {
+            let repair = match known.is_empty() {
+                true => format!("add a table `[{table}.{name}]`"),
+                false => format!("{} Or add a table `[{table}.{name}]`", suggest(name.as_str(), known)),
+            };
+            self.tell(span, format!("there is no {kind} {}", quote(name.as_str())), "unknown", repair);
+        }
+        Some(name.clone())
+    }
+}
+
+/// The names of tables, those that could not be read included.
+fn keys<T>(tables: &Given<Named<T>>) -> impl Iterator<Item = &Key> {
+    tables.value().into_iter().flat_map(|named| named.0.iter().map(|(key, _)| key))
+}
+
+/// What could be read of a list.
+fn list<T: Clone>(given: &Given<file::List<T>>) -> Vec<T> {
+    given.value().into_iter().flatten().filter_map(Given::value).cloned().collect()
+}
+
+/// Resolves each of some named tables.
+fn named<T, V>(tables: &Given<Named<T>>, mut resolve: impl FnMut(&T) -> Option<V>) -> BTreeMap<Name, V> {
+    let entries = tables.value().into_iter().flat_map(|named| &named.0);
+    let sections = entries.filter_map(|(key, section)| Some((key, section.value()?)));
+    sections.filter_map(|(key, section)| Some((key.name.clone(), resolve(section)?))).collect()
+}
+
+fn identity(section: &file::Identity, resolver: &mut Resolver<'_>) -> Option<Identity> {
+    let folder = resolver.folder;
+    let certificate =
+        resolver.need(&section.certificate, &section.at, "certificate", "certificate = \"client.pem\"")?;
+    Some(Identity {
+        certificate: certificate.within(folder),
+        private_key: section.private_key.value().map(|path| path.within(folder)),
+        password_file: section.password_file.value().map(|path| path.within(folder)),
+        allow_loose_key_permissions: section.allow_loose_key_permissions.or(false),
+    })
+}

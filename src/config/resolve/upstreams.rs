@@ -1,0 +1,149 @@
+//! Destinations: servers, TLS, limits of their streams.
+
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+
+use crate::config::file::{self, File};
+use crate::config::formats::{Limit, VerifyWord};
+use crate::config::resolve::{Resolver, list};
+use crate::config::source::Span;
+use crate::config::values::{Eof, Host, KeyExchange, StreamLimits, Tls, TlsVersion, Upstream, Verify};
+
+/// Time for one slow server and one quick one; most clients wait longer.
+const ORIGINATE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than the silence of common connection pools, short enough that forgotten streams end.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// What a peer may take to finish after the other end has said it is done; ghostunnel and stunnel wait as long.
+const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(super) fn upstream(section: &file::Upstream, file: &File, resolver: &mut Resolver<'_>) -> Option<Upstream> {
+    resolver.refuse_repeated(&section.servers, "server");
+    resolver.need(&section.servers, &section.at, "servers", "servers = [\"db.example.com:443\"]");
+    if let Some((span, _)) = section.servers.located().filter(|(_, servers)| servers.is_empty()) {
+        resolver.tell(span, "there is no server", "nothing in it", "write `servers = [\"db.example.com:443\"]`");
+    }
+    refuse_zero(section, resolver);
+    let default = file::Tls::default();
+    let tls = section.tls.value().unwrap_or(&default);
+    refuse_sni_for_ip(tls, section, resolver);
+    Some(Upstream {
+        servers: list(&section.servers),
+        tls: self::tls(tls, file, resolver)?,
+        upgrade: section.upgrade.value().copied(),
+        originate_timeout: section.originate_timeout.or(ORIGINATE_TIMEOUT),
+        stream: stream(section, resolver),
+    })
+}
+
+fn refuse_zero(section: &file::Upstream, resolver: &mut Resolver<'_>) {
+    let limit = |limit: &Limit| limit.0.is_some_and(|duration| duration.is_zero());
+    let zero = [
+        section.originate_timeout.located().filter(|(_, duration)| duration.is_zero()).map(|(span, _)| span),
+        section.half_closed_timeout.located().filter(|(_, duration)| duration.is_zero()).map(|(span, _)| span),
+        section.idle_timeout.located().filter(|(_, duration)| limit(duration)).map(|(span, _)| span),
+        section.max_lifetime.located().filter(|(_, duration)| limit(duration)).map(|(span, _)| span),
+    ];
+    for span in zero.into_iter().flatten() {
+        resolver.tell(span, "no time at all: every stream would end at once", "zero", "write a longer duration");
+    }
+}
+
+fn stream(section: &file::Upstream, resolver: &mut Resolver<'_>) -> StreamLimits {
+    let idle = section.idle_timeout.or(Limit(Some(IDLE_TIMEOUT))).0;
+    let lifetime = section.max_lifetime.or(Limit(None)).0;
+    let half_closed = section.half_closed_timeout.or(HALF_CLOSED_TIMEOUT.min(idle.unwrap_or(Duration::MAX)));
+    if let (Some(span), Some(idle)) = (section.half_closed_timeout.span(), idle.filter(|idle| *idle < half_closed)) {
+        let title = format!("`half_closed_timeout` ({half_closed:?}) is longer than the idle timeout ({idle:?})");
+        resolver.tell(span, title, "would never be reached", "make it shorter, or `idle_timeout` longer");
+    }
+    if let (Some(span), Some(idle), Some(lifetime)) = (section.idle_timeout.span(), idle, lifetime)
+        && idle > lifetime
+    {
+        let title = format!("`idle_timeout` ({idle:?}) is longer than `max_lifetime` ({lifetime:?})");
+        resolver.tell(span, title, "would never be reached", "make it shorter, or leave it out");
+    }
+    StreamLimits { idle, lifetime, half_closed, eof: section.eof.or(Eof::Strict) }
+}
+
+/// `sni = true` was typed, but there is no name to send.
+fn refuse_sni_for_ip(tls: &file::Tls, section: &file::Upstream, resolver: &mut Resolver<'_>) {
+    let Some((span, true)) = tls.sni.located().map(|(span, on)| (span, *on)) else { return };
+    let nameless = match tls.server_name.value() {
+        Some(name) => matches!(name.0, ServerName::IpAddress(_)),
+        None if !tls.server_name.is_absent() => false,
+        None => list(&section.servers).iter().any(|server| matches!(server.host, Host::Ip(_))),
+    };
+    if nameless {
+        let repair = "add the server's name: `server_name = \"db.example.com\"`; or remove `sni`";
+        resolver.tell(span, "an IP address is never sent as SNI (RFC 6066)", "no name to send", repair);
+    }
+}
+
+fn tls(section: &file::Tls, file: &File, resolver: &mut Resolver<'_>) -> Option<Tls> {
+    resolver.refuse_repeated(&section.alpn, "protocol");
+    resolver.refuse_repeated(&section.key_exchange, "group");
+    resolver.refuse_empty(&section.key_exchange, "key_exchange", "all groups are offered");
+    let (min_version, max_version) = versions(section, resolver);
+    let key_exchange = list(&section.key_exchange);
+    let hybrid_only = key_exchange.iter().all(|group| *group == KeyExchange::X25519Mlkem768);
+    if let Some(span) = section.key_exchange.span().filter(|_| hybrid_only && !key_exchange.is_empty())
+        && min_version == TlsVersion::V1_2
+    {
+        let repair = "add a group that TLS 1.2 has, such as \"x25519\", or write `min_version = \"1.3\"`";
+        resolver.tell(span, "TLS 1.2 has no group in common with this list", "exists in TLS 1.3 only", repair);
+    }
+    Some(Tls {
+        identity: resolver.refer(&section.identity, &file.identities, "identity", "identities"),
+        trust: resolver.refer(&section.trust, &file.trust, "trust", "trust"),
+        server_name: section.server_name.value().map(|name| name.0.clone()),
+        sni: section.sni.or(true),
+        verify: verify(section, resolver)?,
+        min_version,
+        max_version,
+        alpn: list(&section.alpn).into_iter().map(|protocol| protocol.0).collect(),
+        key_exchange,
+        resumption: section.resumption.or(true),
+    })
+}
+
+fn versions(section: &file::Tls, resolver: &mut Resolver<'_>) -> (TlsVersion, TlsVersion) {
+    let min = section.min_version.or(TlsVersion::V1_2);
+    let max = section.max_version.or(TlsVersion::V1_3);
+    if let Some(span) = section.min_version.span().filter(|_| min > max) {
+        let repair = "make `max_version` at least `min_version`, or leave one of them out";
+        resolver.tell(span, "`min_version` is higher than `max_version`: no version is left", "higher", repair);
+    }
+    (min, max)
+}
+
+fn verify(section: &file::Tls, resolver: &mut Resolver<'_>) -> Option<Verify> {
+    let Some((span, word)) = section.verify.located().filter(|(_, word)| **word != VerifyWord::Full) else {
+        refuse_needless_reason(section, resolver);
+        return Some(Verify::Full);
+    };
+    if section.insecure_reason.is_absent() {
+        refuse_unreasoned(span, *word, resolver);
+    }
+    let reason = section.insecure_reason.value()?.0.clone();
+    Some(if *word == VerifyWord::None { Verify::None { reason } } else { Verify::Report { reason } })
+}
+
+fn refuse_unreasoned(span: &Span, word: VerifyWord, resolver: &mut Resolver<'_>) {
+    let (title, label) = match word {
+        VerifyWord::None => ("`verify = \"none\"` lets anyone pose as the server", "not verified, no reason given"),
+        _ => ("`verify = \"report\"` serves servers that do not pass", "not enforced, no reason given"),
+    };
+    let repair = "remove it; or say why it is allowed: `insecure_reason = \"...\"`. A self-signed server needs neither: \
+                  `trust` with `certificate = \"server.pem\"`";
+    resolver.tell(span, title, label, repair);
+}
+
+fn refuse_needless_reason(section: &file::Tls, resolver: &mut Resolver<'_>) {
+    // With a `verify` that could not be read, the reason may well be needed.
+    let verified = section.verify.is_absent() || section.verify.value().is_some();
+    if let Some(span) = section.insecure_reason.span().filter(|_| verified) {
+        let title = "`insecure_reason` is given, but nothing insecure is asked for";
+        resolver.tell(span, title, "no reason is needed", "remove it, or write the `verify` that it is meant for");
+    }
+}
