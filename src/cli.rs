@@ -1,0 +1,296 @@
+//! Arguments and output, nothing else: what was asked for, and how it is told.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::flags::{Flags, from_flags};
+use crate::config::formats::LogLevel;
+use crate::config::read::Text;
+use crate::config::values::LogFormat;
+use crate::config::{self, Advice, Environment, Loaded, Problem, Problems, Style};
+
+/// Gives verified mutual TLS to programs that do not speak it: plain TCP in, TLS out.
+#[derive(Debug, Parser)]
+#[command(name = "egret", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Carry traffic, by a configuration file or by arguments.
+    Run(Box<Run>),
+    /// Say everything that is wrong with a configuration file, without listening anywhere.
+    Check(Check),
+    /// Print the JSON schema of the configuration file, for editors.
+    Schema,
+}
+
+/// `egret run FILE`, or `egret run --listen ADDRESS --to HOST:PORT`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The configuration file.
+    #[arg(required_unless_present = "listen", conflicts_with = "listen")]
+    pub file: Option<PathBuf>,
+    /// Tunnel by arguments.
+    #[command(flatten)]
+    pub tunnel: Tunnel,
+    /// Shape of the log, in place of the configured one.
+    #[arg(long, value_name = "FORMAT", value_parser = parse_text::<LogFormat>)]
+    pub log: Option<LogFormat>,
+    /// What is logged, in place of the configured: a level, and levels of modules.
+    #[arg(long, value_name = "LEVEL", value_parser = parse_level)]
+    pub log_level: Option<String>,
+    /// Take key files that other users may read, for every identity.
+    #[arg(long)]
+    pub allow_loose_key_permissions: bool,
+}
+
+/// A listener, an upstream, an identity and a trust, without a file.
+#[derive(Debug, Args)]
+pub struct Tunnel {
+    /// Where to listen: an address and port, or unix:/path.
+    #[arg(long, value_name = "ADDRESS", requires = "to")]
+    pub listen: Option<String>,
+    /// TLS server; several are tried in order.
+    #[arg(long, value_name = "HOST:PORT", requires = "listen")]
+    pub to: Vec<String>,
+    /// Client certificate: a PEM chain or PKCS#12.
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    pub cert: Option<String>,
+    /// Its private key; default: in the file of the certificate.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<String>,
+    /// File whose first line is the password of the key.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub password_file: Option<String>,
+    /// Name to verify and to send as SNI; default: the host of the server.
+    #[arg(long, value_name = "NAME", requires = "listen")]
+    pub server_name: Option<String>,
+    /// Root certificates in place of the system's: a file or folder, may be repeated.
+    #[arg(long, value_name = "FILE|DIR", requires = "listen")]
+    pub trust: Vec<String>,
+    /// What is said in plaintext before TLS begins: postgres.
+    #[arg(long, value_name = "PROTOCOL", requires = "listen")]
+    pub upgrade: Option<String>,
+    /// Network that may come, may be repeated; needed for addresses other than loopback.
+    #[arg(long, value_name = "NETWORK", requires = "listen")]
+    pub allow: Vec<String>,
+}
+
+/// `egret check FILE`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// Take advice for problems: exit 2 if there is any.
+    #[arg(long)]
+    pub strict: bool,
+    /// Tell for programs: one JSON array on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Exit code 0.
+    Good,
+    /// Exit code 2: something is wrong with the configuration.
+    Bad,
+}
+
+impl Verdict {
+    /// The exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Good => 0,
+            Self::Bad => 2,
+        }
+    }
+}
+
+/// Looks at the files that a configuration names, and tells what is wrong with them; binds nothing.
+pub type FileCheck<'a> = &'a dyn Fn(&Loaded) -> Vec<Problem>;
+
+/// The variables of this process.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl Run {
+    /// The configuration that was asked for. Reload reads it by the same call.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(&self, environment: Environment<'_>) -> Result<Loaded, Problems> {
+        let mut loaded = match &self.file {
+            Some(file) => config::load(file, environment)?,
+            None => from_flags(&self.tunnel.flags())?,
+        };
+        let config = &mut loaded.config;
+        config.log.format = self.log.unwrap_or(config.log.format);
+        if let Some(level) = &self.log_level {
+            config.log.level.clone_from(level);
+        }
+        for identity in config.identities.values_mut() {
+            identity.allow_loose_key_permissions |= self.allow_loose_key_permissions;
+        }
+        Ok(loaded)
+    }
+}
+
+impl Tunnel {
+    fn flags(&self) -> Flags {
+        Flags {
+            listen: self.listen.clone().unwrap_or_default(),
+            to: self.to.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            password_file: self.password_file.clone(),
+            server_name: self.server_name.clone(),
+            trust: self.trust.clone(),
+            upgrade: self.upgrade.clone(),
+            allow: self.allow.clone(),
+        }
+    }
+}
+
+impl Check {
+    /// Checks a file and tells what it found: problems and advice to `err`, with `--json` to `out`.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn run(
+        &self,
+        environment: Environment<'_>,
+        files: FileCheck<'_>,
+        out: &mut dyn Write,
+        err: &mut dyn Write,
+    ) -> io::Result<Verdict> {
+        let found = self.find(environment, files);
+        if self.json {
+            writeln!(out, "{:#}", found.to_json())?;
+        } else {
+            found.tell(err, style_for(&io::stderr()))?;
+        }
+        Ok(if found.is_good(self.strict) { Verdict::Good } else { Verdict::Bad })
+    }
+
+    fn find(&self, environment: Environment<'_>, files: FileCheck<'_>) -> Found {
+        let loaded = match config::load(&self.file, environment) {
+            Ok(loaded) => loaded,
+            Err(problems) => return Found { problems: Some(problems), advice: None },
+        };
+        let wrong = files(&loaded);
+        let problems = (!wrong.is_empty()).then(|| loaded.problems(wrong));
+        let advice = config::lint(&loaded);
+        Found { problems, advice: Some((loaded, advice)) }
+    }
+}
+
+/// What a check found; without advice if the text could not be understood.
+struct Found {
+    problems: Option<Problems>,
+    advice: Option<(Loaded, Vec<Advice>)>,
+}
+
+impl Found {
+    fn is_good(&self, strict: bool) -> bool {
+        let advised = self.advice.as_ref().is_some_and(|(_, advice)| !advice.is_empty());
+        self.problems.is_none() && !(strict && advised)
+    }
+
+    fn tell(&self, err: &mut dyn Write, style: Style) -> io::Result<()> {
+        if let Some((loaded, advice)) = &self.advice {
+            tell_advice(loaded, advice, err, style)?;
+        }
+        match &self.problems {
+            Some(problems) => tell_problems(problems, err, style),
+            None => Ok(()),
+        }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        let problems = self.problems.iter().flat_map(|problems| match problems.to_json() {
+            serde_json::Value::Array(list) => list,
+            other => vec![other],
+        });
+        let advice = self.advice.iter().flat_map(|(loaded, advice)| advice.iter().map(|one| one.to_json(loaded)));
+        problems.chain(advice).collect()
+    }
+}
+
+/// Tells advice to a person.
+///
+/// # Errors
+/// Those of writing.
+pub fn tell_advice(loaded: &Loaded, advice: &[Advice], err: &mut dyn Write, style: Style) -> io::Result<()> {
+    advice.iter().try_for_each(|one| writeln!(err, "{}\n", one.render(loaded, style)))
+}
+
+/// Tells problems to a person, and how many there are.
+///
+/// # Errors
+/// Those of writing.
+pub fn tell_problems(problems: &Problems, err: &mut dyn Write, style: Style) -> io::Result<()> {
+    let noun = if problems.count() == 1 { "problem" } else { "problems" };
+    writeln!(err, "{}\n", problems.render(style))?;
+    writeln!(err, "egret: {} {noun} in {}", problems.count(), problems.source().origin())
+}
+
+/// Colours for terminals, unless the person asked for none (no-color.org).
+pub fn style_for(stream: &impl IsTerminal) -> Style {
+    let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if stream.is_terminal() && !colourless { Style::Coloured } else { Style::Plain }
+}
+
+/// Prints the JSON schema of the configuration file.
+///
+/// # Errors
+/// Those of writing.
+pub fn print_schema(out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{:#}", config::schema())
+}
+
+fn parse_text<T: Text>(text: &str) -> Result<T, String> {
+    T::parse(text).map_err(|fault| format!("{}; {}", fault.title, fault.repair))
+}
+
+fn parse_level(text: &str) -> Result<String, String> {
+    parse_text::<LogLevel>(text).map(|level| level.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_takes_a_file_or_a_tunnel() {
+        let run = |line: &str| Cli::try_parse_from(line.split(' '));
+        assert!(run("egret run egret.toml").is_ok());
+        assert!(run("egret run --listen 127.0.0.1:1 --to a.example.com:443 --cert c --key k --log json").is_ok());
+        for wrong in [
+            "egret run",
+            "egret run --listen 127.0.0.1:1",
+            "egret run --to a.example.com:443",
+            "egret run x.toml --listen 127.0.0.1:1 --to a.example.com:443",
+            "egret run x.toml --server-name a.example.com",
+            "egret run x.toml --log xml",
+        ] {
+            assert!(run(wrong).is_err(), "{wrong}");
+        }
+    }
+}
