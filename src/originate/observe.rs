@@ -1,0 +1,88 @@
+//! What happened inside one handshake.
+//!
+//! The verifier and the client-certificate resolver of an origin are shared by all of its handshakes:
+//! rustls resumes a session only under the very same objects. So they cannot hold what belongs to one
+//! handshake; they write it to the observation of the task that polls them.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustls::pki_types::CertificateDer;
+
+use crate::originate::certificate::Date;
+use crate::originate::refusal::Refusal;
+
+tokio::task_local! {
+    static OBSERVED: Arc<Observed>;
+}
+
+/// The observation of one handshake.
+#[derive(Debug, Default)]
+pub struct Observed(Mutex<Facts>);
+
+/// What was seen so far.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The chain that the server presented, leaf first; empty in a resumed handshake.
+    pub presented: Vec<CertificateDer<'static>>,
+    /// The first objection against the server, whether it ended the handshake or was only reported.
+    pub refusal: Option<Refusal>,
+    /// The verifier has passed the server (or was told to let it pass).
+    pub passed: bool,
+    /// What the verifier vouches for ends then: notAfter of the chain, nextUpdate of the lists.
+    pub valid_until: Option<Date>,
+    /// The server asked for a client certificate. rustls answers only when the server has passed, see
+    /// [`Facts::answered`].
+    pub request: Option<CertificateRequest>,
+}
+
+/// A server's request for a client certificate, and the answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificateRequest {
+    /// Distinguished names of the authorities that the server accepts; empty if it does not say.
+    pub acceptable: Vec<String>,
+    /// A certificate was sent.
+    pub answered: bool,
+    /// There is an identity, but its key can make none of the signatures that the server accepts.
+    pub unusable_key: bool,
+    /// `acceptable` names no issuer of the identity's chain.
+    pub foreign_issuer: bool,
+}
+
+impl Facts {
+    /// The server's request, if it was answered: before the server has passed, nothing is.
+    pub fn answered(&self) -> Option<&CertificateRequest> {
+        self.request.as_ref().filter(|_| self.passed)
+    }
+}
+
+impl Observed {
+    /// Polls `handshake` so that verifier and resolver write here.
+    pub async fn during<F: Future>(self: &Arc<Self>, handshake: F) -> F::Output {
+        OBSERVED.scope(Arc::clone(self), handshake).await
+    }
+
+    /// Looks at what was seen so far.
+    pub fn read<T>(&self, look: impl FnOnce(&Facts) -> T) -> T {
+        look(&self.lock())
+    }
+
+    /// What was seen so far. The chain is given away: the observation may live as long as its connection,
+    /// and should not hold kilobytes for it.
+    pub fn take(&self) -> Facts {
+        let mut facts = self.lock();
+        let presented = std::mem::take(&mut facts.presented);
+        Facts { presented, ..facts.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        // No write can fail halfway, so the facts of a poisoned lock are good.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes to the observation of the running task; without one (a configuration that is used outside of
+/// a handshake of ours) nothing is kept.
+pub fn note(write: impl FnOnce(&mut Facts)) {
+    let _ = OBSERVED.try_with(|observed| write(&mut observed.lock()));
+}
