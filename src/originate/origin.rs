@@ -1,0 +1,264 @@
+//! An origin: one identity's way to one server name of an upstream, with all that TLS remembers of it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::client::{ResolvesClientCert, Resumption as SessionConfig};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
+use rustls::pki_types::ServerName;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, SignatureScheme, SupportedProtocolVersion};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::config::values::{self, KeyExchange, Server, TlsVersion, Upgrade};
+use crate::originate::certificate::{Date, distinguished_name};
+use crate::originate::fingerprint::Sha256;
+use crate::originate::identity::{Fingerprint, Identity};
+use crate::originate::observe::{CertificateRequest, Observed, note};
+use crate::originate::resumption::{Store, View};
+use crate::originate::trust::{Mode, Trust, Verifier};
+
+/// Everything by which origins differ. If two are equal, one origin may serve both; if any part is
+/// different, no session of one may be resumed by the other. Compared as it is, not by a hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginKey {
+    servers: Vec<Server>,
+    upgrade: Option<Upgrade>,
+    server_name: ServerName<'static>,
+    sni: bool,
+    identity: Option<Fingerprint>,
+    trust: Sha256,
+    mode: Mode,
+    min_version: TlsVersion,
+    max_version: TlsVersion,
+    alpn: Vec<Vec<u8>>,
+    key_exchange: Vec<KeyExchange>,
+    resumption: bool,
+}
+
+/// One identity's way to one server name of an upstream. Owns its verifier, its client-certificate
+/// resolver, its configuration and its sessions; shares none of them with another origin.
+///
+/// An unchanged origin is carried over a reload as this same object: rustls resumes only under the same
+/// verifier and resolver, so the sessions stay good. A changed one is a new object and starts empty.
+pub struct Origin {
+    key: OriginKey,
+    config: Arc<ClientConfig>,
+    sessions: Option<Arc<Store>>,
+    identity: Option<Arc<Identity>>,
+    trust: Arc<Trust>,
+}
+
+/// Why an origin cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The oldest version that is allowed is newer than the newest.
+    #[error("min_version is above max_version: no version of TLS is left")]
+    NoVersion,
+    /// X25519MLKEM768 exists in TLS 1.3 only.
+    #[error("key_exchange names no group that TLS 1.2 knows, and max_version is \"1.2\"")]
+    NoGroup,
+    /// Anything that rustls finds wrong.
+    #[error("these TLS settings cannot be used: {0}")]
+    Unusable(#[source] rustls::Error),
+}
+
+impl Error {
+    /// The fixed word for log and metric.
+    pub fn reason(&self) -> &'static str {
+        "origin_unusable"
+    }
+}
+
+/// In the order of preference: the post-quantum hybrid first, then what is fast and everywhere.
+const KEY_EXCHANGE: [KeyExchange; 4] =
+    [KeyExchange::X25519Mlkem768, KeyExchange::X25519, KeyExchange::Secp256r1, KeyExchange::Secp384r1];
+
+impl Origin {
+    /// A new origin: new verifier, new resolver, no sessions. `key` must be that of the same `identity`
+    /// and `trust`.
+    ///
+    /// # Errors
+    /// The TLS settings contradict each other.
+    pub fn new(key: OriginKey, identity: Option<Arc<Identity>>, trust: Arc<Trust>) -> Result<Self, Error> {
+        debug_assert_eq!(key.identity.as_ref(), identity.as_deref().map(Identity::fingerprint));
+        debug_assert_eq!(key.trust, *trust.digest());
+        let verifier = Arc::new(Verifier::new(Arc::clone(&trust), key.mode));
+        let resolver = Arc::new(Resolver::new(identity.as_deref()));
+        let mut config = ClientConfig::builder_with_provider(provider(&key)?)
+            .with_protocol_versions(&versions(&key)?)
+            .map_err(Error::Unusable)?
+            .dangerous() // rustls' word for a verifier that is not its own
+            .with_custom_certificate_verifier(verifier)
+            .with_client_cert_resolver(resolver);
+        config.alpn_protocols.clone_from(&key.alpn);
+        config.enable_sni = key.sni;
+        config.resumption = SessionConfig::disabled();
+        let limit = identity.as_deref().map_or(Date(i64::MAX), Identity::not_after);
+        let sessions = key.resumption.then(|| Store::new(limit));
+        Ok(Self { key, config: Arc::new(config), sessions, identity, trust })
+    }
+
+    /// What tells it from others.
+    pub fn key(&self) -> &OriginKey {
+        &self.key
+    }
+
+    /// The name that servers are verified for, and SNI if it is a DNS name.
+    pub fn server_name(&self) -> &ServerName<'static> {
+        &self.key.server_name
+    }
+
+    /// Who it is to its servers.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
+    }
+
+    /// Whom it believes.
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.trust
+    }
+
+    /// Sessions held now; 0 without resumption.
+    pub fn sessions_held(&self) -> usize {
+        self.sessions.as_ref().map_or(0, |store| store.held())
+    }
+
+    /// The configuration of one handshake. It is a copy with a view of the sessions of its own (a dozen
+    /// reference counts, far below the cost of a handshake); verifier and resolver are the very same objects.
+    pub(super) fn for_handshake(
+        &self,
+        endpoint: SocketAddr,
+        observed: &Arc<Observed>,
+    ) -> (Arc<ClientConfig>, Option<Arc<View>>) {
+        let Some(store) = &self.sessions else { return (Arc::clone(&self.config), None) };
+        let view = store.view(endpoint, observed);
+        let mut config = ClientConfig::clone(&self.config);
+        config.resumption = SessionConfig::store(Arc::clone(&view) as _);
+        (Arc::new(config), Some(view))
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl OriginKey {
+    /// What tells the origin of these settings from others. `server_name` is the upstream's, or the host of
+    /// its server.
+    pub fn new(
+        spec: &values::Upstream,
+        server_name: &ServerName<'_>,
+        identity: Option<&Identity>,
+        trust: &Trust,
+    ) -> Self {
+        let tls = &spec.tls;
+        let key_exchange = if tls.key_exchange.is_empty() { KEY_EXCHANGE.to_vec() } else { tls.key_exchange.clone() };
+        Self {
+            servers: spec.servers.clone(),
+            upgrade: spec.upgrade,
+            server_name: server_name.to_owned(),
+            sni: tls.sni,
+            identity: identity.map(|identity| identity.fingerprint().clone()),
+            trust: *trust.digest(),
+            mode: Mode::from(&tls.verify),
+            min_version: tls.min_version,
+            max_version: tls.max_version,
+            alpn: tls.alpn.clone(),
+            key_exchange,
+            resumption: tls.resumption,
+        }
+    }
+
+    /// SNI is sent or not.
+    pub fn sni(&self) -> bool {
+        self.sni && matches!(self.server_name, ServerName::DnsName(_))
+    }
+
+    /// The oldest and the newest version allowed.
+    pub fn versions(&self) -> (TlsVersion, TlsVersion) {
+        (self.min_version, self.max_version)
+    }
+
+    /// The protocols offered by ALPN.
+    pub fn alpn(&self) -> &[Vec<u8>] {
+        &self.alpn
+    }
+
+    /// Not every group that egret knows is offered.
+    pub fn narrows_key_exchange(&self) -> bool {
+        KEY_EXCHANGE.iter().any(|group| !self.key_exchange.contains(group))
+    }
+}
+
+fn versions(key: &OriginKey) -> Result<Vec<&'static SupportedProtocolVersion>, Error> {
+    let all = [(TlsVersion::V1_3, &rustls::version::TLS13), (TlsVersion::V1_2, &rustls::version::TLS12)];
+    let allowed = all.into_iter().filter(|(version, _)| (key.min_version..=key.max_version).contains(version));
+    let versions: Vec<_> = allowed.map(|(_, version)| version).collect();
+    if versions.is_empty() { Err(Error::NoVersion) } else { Ok(versions) }
+}
+
+fn provider(key: &OriginKey) -> Result<Arc<CryptoProvider>, Error> {
+    let only_hybrid = key.key_exchange.iter().all(|group| *group == KeyExchange::X25519Mlkem768);
+    if only_hybrid && key.max_version == TlsVersion::V1_2 {
+        return Err(Error::NoGroup);
+    }
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups = key.key_exchange.iter().map(group).collect();
+    Ok(Arc::new(provider))
+}
+
+fn group(name: &KeyExchange) -> &'static dyn SupportedKxGroup {
+    match name {
+        KeyExchange::X25519Mlkem768 => aws_lc_rs::kx_group::X25519MLKEM768,
+        KeyExchange::X25519 => aws_lc_rs::kx_group::X25519,
+        KeyExchange::Secp256r1 => aws_lc_rs::kx_group::SECP256R1,
+        KeyExchange::Secp384r1 => aws_lc_rs::kx_group::SECP384R1,
+    }
+}
+
+/// Answers a server's request for a certificate, and notes it. One per origin and never changed: rustls
+/// ties sessions to this object, so that no session of one identity is resumed under another.
+#[derive(Debug)]
+struct Resolver {
+    certified: Option<Arc<CertifiedKey>>,
+    /// DER names of the issuers of the chain.
+    issuers: Vec<Vec<u8>>,
+}
+
+/// Authorities that a server accepts are kept for people up to this many; some servers list all public roots.
+const MAX_ACCEPTABLE: usize = 16;
+
+impl Resolver {
+    fn new(identity: Option<&Identity>) -> Self {
+        let certified = identity.map(|identity| Arc::clone(identity.certified()));
+        let chain = certified.iter().flat_map(|certified| &certified.cert);
+        let issuers = chain.filter_map(|der| X509Certificate::from_der(der).ok());
+        let issuers = issuers.map(|(_, certificate)| certificate.issuer().as_raw().to_vec()).collect();
+        Self { certified, issuers }
+    }
+}
+
+impl ResolvesClientCert for Resolver {
+    fn resolve(&self, root_hint_subjects: &[&[u8]], sigschemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let usable = self.certified.as_ref().map(|own| own.key.choose_scheme(sigschemes).is_some());
+        let known = root_hint_subjects.iter().any(|hint| self.issuers.iter().any(|issuer| issuer == hint));
+        let acceptable = root_hint_subjects.iter().take(MAX_ACCEPTABLE).filter_map(|name| distinguished_name(name));
+        let request = CertificateRequest {
+            acceptable: acceptable.collect(),
+            answered: usable == Some(true),
+            unusable_key: usable == Some(false),
+            // The certificate is sent all the same: the list is a hint, and servers leave out intermediates.
+            foreign_issuer: self.certified.is_some() && !root_hint_subjects.is_empty() && !known,
+        };
+        note(|facts| facts.request = Some(request));
+        self.certified.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.certified.is_some()
+    }
+}
