@@ -1,0 +1,148 @@
+//! The TLS handshake with an upstream: its end is a verified stream, or a failure with class, facts and repair.
+
+mod error;
+mod first_bytes;
+mod repair;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use self::error::{Broken, flight_of};
+pub use self::error::{Cause, Error, Flight, late_refusal};
+pub use self::first_bytes::{Plaintext, plaintext};
+use crate::originate::certificate::CertificateFacts;
+use crate::originate::observe::{CertificateRequest, Observed};
+use crate::originate::origin::Origin;
+use crate::originate::refusal::Refusal;
+use crate::originate::resumption::{Resumption, View};
+
+/// What a handshake has agreed on.
+#[derive(Clone, Debug)]
+pub struct Negotiated {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The cipher suite, by its name of IANA's registry.
+    pub suite: &'static str,
+    /// The group of the key exchange.
+    pub group: &'static str,
+    /// The protocol that the server chose.
+    pub alpn: Option<Vec<u8>>,
+    /// What became of resumption.
+    pub resumed: Resumption,
+    /// The server's certificate; in a resumed handshake, that of the handshake it descends from.
+    pub server: Option<CertificateFacts>,
+    /// What `verify = "full"` would have refused.
+    pub would_fail: Option<Refusal>,
+    /// The server asked for a client certificate, and how that was answered. `None` in a resumed handshake
+    /// of an identity too: the session carries it.
+    pub client_certificate: Option<CertificateRequest>,
+}
+
+/// Speaks TLS with `endpoint` as `origin` says, on a stream where TLS begins with the next byte. The caller
+/// bounds the time; dropping the future drops the stream.
+///
+/// # Errors
+/// The server is not believed (it got the alert that says so), does not believe us, or the handshake broke.
+pub async fn handshake(
+    tcp: TcpStream,
+    endpoint: SocketAddr,
+    origin: &Origin,
+) -> Result<(TlsStream<TcpStream>, Negotiated), Error> {
+    let observed = Arc::new(Observed::default());
+    let (config, view) = origin.for_handshake(endpoint, &observed);
+    let done = observed.during(shake(tcp, config, origin, &observed)).await;
+    match done {
+        Ok(tls) => {
+            let negotiated = negotiated(&tls, view.as_deref(), &observed);
+            Ok((tls, negotiated))
+        }
+        Err(broken) => Err(Error::new(broken, observed.take(), origin, endpoint)),
+    }
+}
+
+/// Enough to recognise any greeting.
+const FIRST_BYTES: usize = 64;
+
+async fn shake(
+    tcp: TcpStream,
+    config: Arc<ClientConfig>,
+    origin: &Origin,
+    observed: &Observed,
+) -> Result<TlsStream<TcpStream>, Broken> {
+    let wants_alpn = !config.alpn_protocols.is_empty();
+    // The ClientHello is sent by hand, so that the first bytes of the answer can be looked at before the
+    // TLS library consumes them: afterwards nobody could say what they were.
+    let mut hello = Vec::new();
+    let mut connect = TlsConnector::from(config).connect_with(origin.server_name().clone(), tcp, |session| {
+        // Writing to memory does not fail.
+        let _ = session.write_tls(&mut hello);
+    });
+    if let Some(tcp) = connect.get_mut() {
+        greet(tcp, &hello).await?;
+    }
+    match connect.into_fallible().await {
+        Ok(mut tls) if wants_alpn && tls.get_ref().1.alpn_protocol().is_none() => {
+            let _ = tls.shutdown().await;
+            Err(Broken::NoAlpn)
+        }
+        Ok(tls) => Ok(tls),
+        Err((error, tcp)) => {
+            part(tcp).await;
+            Err(Broken::Io(error, observed.read(flight_of)))
+        }
+    }
+}
+
+/// Sends the ClientHello and waits for the first bytes of the answer, without taking them.
+async fn greet(tcp: &mut TcpStream, hello: &[u8]) -> Result<(), Broken> {
+    let broken = |error| Broken::Io(error, Flight::BeforeServerHello);
+    tcp.write_all(hello).await.map_err(broken)?;
+    let mut first = [0; FIRST_BYTES];
+    match tcp.peek(&mut first).await.map_err(broken)? {
+        0 => Err(broken(io::ErrorKind::UnexpectedEof.into())),
+        length => match plaintext(&first[..length]) {
+            Some(guess) => Err(Broken::Plaintext(guess)),
+            None => Ok(()),
+        },
+    }
+}
+
+/// Closes a stream whose last bytes are an alert. What the server has sent meanwhile is read first: a socket
+/// that is closed with unread bytes resets, and a reset may overtake the alert.
+async fn part(mut tcp: TcpStream) {
+    let _ = tcp.shutdown().await;
+    let mut unread = [0; 4096];
+    // A flight of a handshake has some KiB; who sends more than this is not waiting for an alert.
+    for _ in 0..32 {
+        if !matches!(tcp.try_read(&mut unread), Ok(1..)) {
+            break;
+        }
+    }
+}
+
+fn negotiated(tls: &TlsStream<TcpStream>, view: Option<&View>, observed: &Observed) -> Negotiated {
+    let session = tls.get_ref().1;
+    let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    let facts = observed.take();
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    Negotiated {
+        version: match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            _ => "TLSv1.3",
+        },
+        suite: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown"),
+        group: session.negotiated_key_exchange_group().and_then(|group| group.name().as_str()).unwrap_or("none"),
+        alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+        resumed: view.map_or(Resumption::Off, |view| view.outcome(resumed)),
+        server: leaf.and_then(|leaf| CertificateFacts::read(leaf)),
+        would_fail: if resumed { view.and_then(View::inherited_refusal) } else { facts.refusal },
+        client_certificate: facts.request,
+    }
+}

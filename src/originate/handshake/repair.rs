@@ -1,0 +1,107 @@
+//! The lines of configuration that repair a failure.
+
+use std::fmt::Write;
+
+use super::error::{Cause, Scene};
+use super::first_bytes::Plaintext;
+use crate::config::values::{Name, TlsVersion};
+use crate::originate::certificate::CertificateFacts;
+use crate::originate::fingerprint::{labelled_hex, labelled_pin};
+use crate::originate::refusal::Refusal;
+
+/// Before a certificate is trusted because it was presented: whoever sits in between presents one too.
+const COMPARE: &str = "# First compare this fingerprint with the one that the server's owner tells you.\n";
+
+pub(super) fn repair(cause: &Cause, scene: &Scene, upstream: &Name) -> Option<String> {
+    match cause {
+        Cause::Certificate(refusal) => of_refusal(refusal, scene, upstream),
+        Cause::ClientCertificateRequired if !scene.has_identity => Some(identity(upstream)),
+        Cause::AlpnRefused => Some(tls(upstream, "alpn = []")),
+        Cause::NotTls(Plaintext::Postgres) => Some(format!("[upstreams.{}]\nupgrade = \"postgres\"\n", bare(upstream))),
+        Cause::VersionMismatch => match scene.key.versions() {
+            (TlsVersion::V1_3, _) => Some(tls(upstream, "min_version = \"1.2\"")),
+            (_, TlsVersion::V1_2) => Some(tls(upstream, "max_version = \"1.3\"")),
+            _ => None,
+        },
+        Cause::NoCommonParameters if scene.key.narrows_key_exchange() => {
+            let all = r#"key_exchange = ["x25519mlkem768", "x25519", "secp256r1", "secp384r1"]"#;
+            Some(tls(upstream, all))
+        }
+        _ => None,
+    }
+}
+
+fn of_refusal(refusal: &Refusal, scene: &Scene, upstream: &Name) -> Option<String> {
+    let server = scene.server.as_ref()?;
+    match refusal {
+        Refusal::SelfSigned { .. } | Refusal::NotAnEndEntity(_) | Refusal::NotTheExactOne => {
+            Some(exactly(server, upstream))
+        }
+        Refusal::UnknownIssuer => {
+            let mut lines = format!("# The certificate of \"{}\", from its owner.\n", server.issuer);
+            let _ = write!(lines, "[trust.{0}]\nroots = [\"{1}-ca.pem\"]\n\n", bare(upstream), upstream);
+            Some(lines + &tls(upstream, &format!("trust = {}", quoted(upstream.as_str()))))
+        }
+        Refusal::PinMismatch => {
+            let pin = labelled_pin(&server.spki_sha256);
+            Some(format!("{COMPARE}[trust.{}]\npins = [\"{pin}\"]\n", bare(&scene.trust)))
+        }
+        Refusal::NameMismatch { .. } => right_name(server, upstream, scene),
+        _ => None,
+    }
+}
+
+/// The name that would do, if the certificate carries one.
+fn right_name(server: &CertificateFacts, upstream: &Name, scene: &Scene) -> Option<String> {
+    let named = |kind| server.names.iter().filter_map(move |name| name.strip_prefix(kind));
+    let server_name = named("dns:").find(|name| !name.contains('*')).or_else(|| named("ip:").next());
+    if let Some(name) = server_name {
+        return Some(tls(upstream, &format!("server_name = {}", quoted(name))));
+    }
+    if let Some(uri) = named("uri:").next() {
+        let names = quoted(&format!("uri:{uri}"));
+        return Some(format!("[trust.{}]\nnames = [{names}]\n", bare(&scene.trust)));
+    }
+    // Without any name, a certificate can only be trusted as itself; by a wildcard, one has to know the host.
+    server.names.is_empty().then(|| exactly(server, upstream))
+}
+
+fn exactly(server: &CertificateFacts, upstream: &Name) -> String {
+    let trust = format!("[trust.{}]\ncertificate = \"{}\"\n\n", bare(upstream), labelled_hex(&server.sha256));
+    format!("{COMPARE}{trust}{}", tls(upstream, &format!("trust = {}", quoted(upstream.as_str()))))
+}
+
+fn identity(upstream: &Name) -> String {
+    let files = format!("certificate = \"{upstream}.crt\"\nprivate_key = \"{upstream}.key\"\n\n");
+    format!(
+        "[identities.{}]\n{files}{}",
+        bare(upstream),
+        tls(upstream, &format!("identity = {}", quoted(upstream.as_str())))
+    )
+}
+
+fn tls(upstream: &Name, line: &str) -> String {
+    format!("[upstreams.{}.tls]\n{line}\n", bare(upstream))
+}
+
+/// A key of TOML: bare where it may be.
+fn bare(name: &Name) -> String {
+    let is_bare = |char: char| char.is_ascii_alphanumeric() || char == '_' || char == '-';
+    match name.as_str() {
+        text if !text.is_empty() && text.chars().all(is_bare) => text.into(),
+        text => quoted(text),
+    }
+}
+
+/// A basic string of TOML. Names of a certificate are a stranger's: they must not end the string.
+fn quoted(text: &str) -> String {
+    let mut string = String::from("\"");
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => string.extend(['\\', char]),
+            char if char.is_control() => string.push('\u{fffd}'),
+            char => string.push(char),
+        }
+    }
+    string + "\""
+}
