@@ -1,0 +1,299 @@
+//! A TCP connection to the first of several addresses that answers (Happy Eyeballs v2, RFC 8305).
+//!
+//! Addresses are tried in turns of family, a new one every 250 ms or as soon as the last has failed. The
+//! first connection wins, the others are dropped: a network that swallows IPv6 costs a quarter of a second.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+
+use crate::net;
+
+/// Between the starts of two attempts (RFC 8305 section 5, "connection attempt delay").
+pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Connects to the first address that answers. The socket has the options of `net::prepare`.
+///
+/// Takes as long as the kernel does (minutes): the caller bounds it, or calls [`dial_before`], which
+/// then still says what was tried. Cancel safe: attempts end with the future.
+pub async fn dial(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), Error> {
+    dial_before(addresses, None).await
+}
+
+/// The same with a deadline. When it passes, attempts without an answer are listed as such.
+pub async fn dial_before(
+    addresses: &[SocketAddr],
+    deadline: Option<Instant>,
+) -> Result<(TcpStream, SocketAddr), Error> {
+    let mut waiting = schedule(addresses).into_iter();
+    let mut race = Race::default();
+    // `None`: at once, without a timer; its resolution of a millisecond is ten connects on loopback.
+    let mut next_start = None;
+    loop {
+        if next_start.is_none()
+            && let Some(address) = waiting.next()
+        {
+            race.start(address);
+            next_start = Some(Instant::now() + ATTEMPT_DELAY);
+        }
+        if race.running.is_empty() {
+            return Err(Error { attempts: race.lost });
+        }
+        tokio::select! {
+            biased;
+            (address, outcome) = race.next() => match outcome {
+                Ok(tcp) => return Ok((tcp, address)),
+                Err(error) => {
+                    let cause = Cause::from(&error);
+                    race.lost.push(Attempt { address, cause, detail: error.to_string() });
+                    // No address is better than another while descriptors are missing.
+                    if cause == Cause::NoDescriptors {
+                        return Err(Error { attempts: race.lost });
+                    }
+                    next_start = None;
+                }
+            },
+            () = until(next_start), if waiting.len() > 0 => next_start = None,
+            () = until(deadline) => return Err(race.out_of_time()),
+        }
+    }
+}
+
+/// The order of attempts: families in turns, beginning with that of the first address; inside a family
+/// the given order; each address once (RFC 8305 section 4).
+pub fn schedule(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut seen = HashSet::new();
+    let unique = addresses.iter().copied().filter(|address| seen.insert(*address));
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (preferred, other): (Vec<_>, Vec<_>) = unique.partition(|address| address.is_ipv6() == first_is_v6);
+    let mut order = Vec::with_capacity(preferred.len() + other.len());
+    let (mut preferred, mut other) = (preferred.into_iter(), other.into_iter());
+    loop {
+        let before = order.len();
+        order.extend(preferred.next());
+        order.extend(other.next());
+        if order.len() == before {
+            return order;
+        }
+    }
+}
+
+type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+
+/// Attempts under way, and those that came to nothing.
+#[derive(Default)]
+struct Race {
+    running: Vec<(SocketAddr, Connecting)>,
+    lost: Vec<Attempt>,
+}
+
+impl Race {
+    fn start(&mut self, address: SocketAddr) {
+        self.running.push((address, Box::pin(connect(address))));
+    }
+
+    /// The next attempt to end; one runs at least. Cancel safe.
+    async fn next(&mut self) -> (SocketAddr, io::Result<TcpStream>) {
+        poll_fn(|cx| {
+            for at in 0..self.running.len() {
+                let (address, connecting) = &mut self.running[at];
+                if let Poll::Ready(outcome) = connecting.as_mut().poll(cx) {
+                    let address = *address;
+                    drop(self.running.remove(at));
+                    return Poll::Ready((address, outcome));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn out_of_time(mut self) -> Error {
+        let silent = self.running.iter().map(|(address, _)| Attempt {
+            address: *address,
+            cause: Cause::Timeout,
+            detail: "no answer within the deadline".to_owned(),
+        });
+        self.lost.extend(silent);
+        Error { attempts: self.lost }
+    }
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let tcp = TcpStream::connect(address).await?;
+    // A port of the ephemeral range where nobody listens can be picked as our own: TCP then connects
+    // the socket to itself.
+    if tcp.local_addr()? == address {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    net::prepare(&tcp)?;
+    Ok(tcp)
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// No address could be connected to.
+#[derive(Debug)]
+pub struct Error {
+    /// In the order of their ends. Empty if there was no address to try, or no time.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One address and what became of it.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Where to.
+    pub address: SocketAddr,
+    /// The class of its error.
+    pub cause: Cause,
+    /// The error in the system's words.
+    pub detail: String,
+}
+
+/// Why an attempt failed. In the order of how much it tells: of several attempts the last in this list
+/// gives the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// No route: also what IPv6 addresses give on a machine without IPv6.
+    Unreachable,
+    /// EADDRNOTAVAIL: every local port towards this address is taken (or the family has no local address).
+    NoPorts,
+    /// Anything else; the detail says what.
+    Other,
+    /// No answer.
+    Timeout,
+    /// The connection was reset before it was established.
+    Reset,
+    /// Nobody listens there.
+    Refused,
+    /// EMFILE or ENFILE: the process or the system has no descriptor left.
+    NoDescriptors,
+}
+
+impl Error {
+    /// The class, for logs and metrics: that of the most telling attempt.
+    pub fn reason(&self) -> &'static str {
+        match self.attempts.iter().map(|attempt| attempt.cause).max() {
+            Some(Cause::Unreachable) => "connect_unreachable",
+            Some(Cause::NoPorts) => "no_ports",
+            Some(Cause::Timeout) => "connect_timeout",
+            Some(Cause::Reset) => "connect_reset",
+            Some(Cause::Refused) => "connect_refused",
+            Some(Cause::NoDescriptors) => "no_descriptors",
+            Some(Cause::Other) | None => "connect_failed",
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.attempts.is_empty() {
+            return f.write_str("there was no address to connect to");
+        }
+        for (index, Attempt { address, detail, .. }) in self.attempts.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{address}: {detail}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<&io::Error> for Cause {
+    fn from(error: &io::Error) -> Self {
+        use rustix::io::Errno;
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        if matches!(errno, Some(Errno::MFILE | Errno::NFILE)) {
+            return Self::NoDescriptors;
+        }
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::TimedOut => Self::Timeout,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Self::Reset,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
+                Self::Unreachable
+            }
+            io::ErrorKind::AddrNotAvailable => Self::NoPorts,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn addresses() -> impl Strategy<Value = Vec<SocketAddr>> {
+        // Few hosts, so that duplicates occur.
+        let address = (any::<bool>(), 0u8..12).prop_map(|(v6, host)| match v6 {
+            true => SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()], 443)),
+            false => SocketAddr::from(([192, 0, 2, host], 443)),
+        });
+        prop::collection::vec(address, 0..24)
+    }
+
+    fn unique(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+        let mut seen = HashSet::new();
+        addresses.iter().copied().filter(|address| seen.insert(*address)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_address_is_tried_once_and_families_keep_their_order(given in addresses()) {
+            let order = schedule(&given);
+            for v6 in [true, false] {
+                let of = |list: &[SocketAddr]| list.iter().copied().filter(|a| a.is_ipv6() == v6).collect::<Vec<_>>();
+                prop_assert_eq!(of(&order), of(&unique(&given)));
+            }
+        }
+
+        #[test]
+        fn families_take_turns_while_both_are_left(given in addresses()) {
+            let order = schedule(&given);
+            prop_assert_eq!(order.first(), given.first());
+            for (at, pair) in order.windows(2).enumerate() {
+                if pair[0].is_ipv6() == pair[1].is_ipv6() {
+                    let family = pair[0].is_ipv6();
+                    prop_assert!(order[at..].iter().all(|a| a.is_ipv6() == family), "{order:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn reason_is_that_of_the_most_telling_attempt() {
+        let address = SocketAddr::from(([192, 0, 2, 1], 443));
+        let attempt = |cause| Attempt { address, cause, detail: String::new() };
+        let attempts = vec![attempt(Cause::Refused), attempt(Cause::Unreachable)];
+        assert_eq!(Error { attempts }.reason(), "connect_refused");
+        for (errno, reason) in [
+            (rustix::io::Errno::MFILE, "no_descriptors"),
+            (rustix::io::Errno::NFILE, "no_descriptors"),
+            (rustix::io::Errno::ADDRNOTAVAIL, "no_ports"),
+            (rustix::io::Errno::NETUNREACH, "connect_unreachable"),
+            (rustix::io::Errno::HOSTUNREACH, "connect_unreachable"),
+            (rustix::io::Errno::TIMEDOUT, "connect_timeout"),
+            (rustix::io::Errno::CONNRESET, "connect_reset"),
+            (rustix::io::Errno::ACCESS, "connect_failed"),
+        ] {
+            let cause = Cause::from(&io::Error::from(errno));
+            assert_eq!(Error { attempts: vec![attempt(cause)] }.reason(), reason);
+        }
+    }
+}

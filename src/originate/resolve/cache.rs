@@ -1,0 +1,249 @@
+//! What is known about names. No clock and no socket: every call is told the time.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::DnsName;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::lookup::{Found, Miss};
+use super::{Error, Landed};
+
+/// Someone else's look-up, to wait for.
+pub(super) type Flight = watch::Receiver<Option<Landed>>;
+
+/// All names, bounded.
+pub(super) struct Names {
+    entries: HashMap<DnsName<'static>, Entry>,
+    min_ttl: Duration,
+    max_ttl: Duration,
+}
+
+#[derive(Default)]
+struct Entry {
+    good: Option<Good>,
+    bad: Option<Bad>,
+    flight: Option<Flight>,
+}
+
+/// The last addresses. They outlive `until` as a stale answer.
+struct Good {
+    addresses: Arc<[IpAddr]>,
+    until: Instant,
+}
+
+/// The last error, believed until then.
+struct Bad {
+    error: Error,
+    until: Instant,
+}
+
+/// What a caller has to do.
+pub(super) enum Ask {
+    /// Nothing: this is it.
+    Known(Landed),
+    /// Wait for a look-up under way.
+    Join { flight: Flight, stale: Option<Arc<[IpAddr]>> },
+    /// Look up, tell `takeoff`, and wait like the others.
+    Start { takeoff: watch::Sender<Option<Landed>>, flight: Flight, stale: Option<Arc<[IpAddr]>> },
+}
+
+/// Names at once. Those of a configuration are far fewer; the bound is for names that clients choose.
+const MAX_NAMES: usize = 1024;
+
+/// An answer is served so long after it ran out: the lower end of what RFC 8767 section 5 suggests.
+const MAX_STALE: Duration = Duration::from_secs(24 * 3600);
+
+/// "No such name" is believed so long at most: somebody who has just added the record waits no longer.
+const MAX_NEGATIVE: Duration = Duration::from_secs(5);
+
+/// After a failure DNS is left alone so long. RFC 8767 suggests 30 s for a resolver with many clients'
+/// names; here an outage that is over should be noticed at once, and one query a second is no load.
+const RECHECK: Duration = Duration::from_secs(1);
+
+impl Names {
+    /// Remembers nothing yet.
+    pub(super) fn new(min_ttl: Duration, max_ttl: Duration) -> Self {
+        Self { entries: HashMap::new(), min_ttl, max_ttl: max_ttl.max(min_ttl) }
+    }
+
+    /// What is known of a name, or how to come to know it.
+    pub(super) fn ask(&mut self, name: &DnsName<'static>, now: Instant) -> Ask {
+        if !self.entries.contains_key(name) && !self.make_room(now) {
+            return Ask::Known(Err(Error::failure(name, "too many names are being looked up")));
+        }
+        let entry = self.entries.entry(name.clone()).or_default();
+        if let Some(known) = entry.known(now) {
+            return Ask::Known(known);
+        }
+        let stale = entry.stale(now);
+        match entry.flight() {
+            Some(flight) => Ask::Join { flight, stale },
+            None => {
+                let (takeoff, flight) = watch::channel(None);
+                entry.flight = Some(flight.clone());
+                Ask::Start { takeoff, flight, stale }
+            }
+        }
+    }
+
+    /// Takes over what a look-up came to; returns what its callers get.
+    pub(super) fn settle(&mut self, name: &DnsName<'static>, reply: Result<Found, Miss>, now: Instant) -> Landed {
+        let entry = self.entries.entry(name.clone()).or_default();
+        entry.flight = None;
+        match reply {
+            Ok(Found { addresses, ttl }) => {
+                let until = now + ttl.clamp(self.min_ttl, self.max_ttl);
+                entry.good = Some(Good { addresses: Arc::clone(&addresses), until });
+                entry.bad = None;
+                Ok(addresses)
+            }
+            Err(Miss { error, ttl }) => {
+                let kept = match ttl {
+                    _ if !error.is_answer() => RECHECK,
+                    Some(ttl) => ttl.max(self.min_ttl).min(MAX_NEGATIVE),
+                    None => RECHECK,
+                };
+                if error.is_answer() {
+                    entry.good = None;
+                }
+                entry.bad = Some(Bad { error: error.clone(), until: now + kept });
+                entry.stale(now).ok_or(error)
+            }
+        }
+    }
+
+    /// Room for one more; false if every name is being looked up right now.
+    fn make_room(&mut self, now: Instant) -> bool {
+        if self.entries.len() < MAX_NAMES {
+            return true;
+        }
+        self.entries.retain(|_, entry| entry.flight().is_some() || entry.last_use() > Some(now));
+        if self.entries.len() < MAX_NAMES {
+            return true;
+        }
+        let idle = self.entries.iter_mut().filter_map(|(name, entry)| match entry.flight() {
+            Some(_) => None,
+            None => Some((entry.last_use(), name.clone())),
+        });
+        let Some((_, oldest)) = idle.min_by_key(|(last_use, _)| *last_use) else { return false };
+        self.entries.remove(&oldest).is_some()
+    }
+}
+
+impl Entry {
+    /// What needs no look-up.
+    fn known(&self, now: Instant) -> Option<Landed> {
+        if let Some(good) = self.good.as_ref().filter(|good| now < good.until) {
+            return Some(Ok(Arc::clone(&good.addresses)));
+        }
+        let bad = self.bad.as_ref().filter(|bad| now < bad.until)?;
+        Some(self.stale(now).ok_or_else(|| bad.error.clone()))
+    }
+
+    /// The last addresses, if they may still be served.
+    fn stale(&self, now: Instant) -> Option<Arc<[IpAddr]>> {
+        let good = self.good.as_ref().filter(|good| now < good.until + MAX_STALE)?;
+        Some(Arc::clone(&good.addresses))
+    }
+
+    /// The look-up under way. One whose task is gone (it panicked) is none.
+    fn flight(&self) -> Option<Flight> {
+        self.flight.clone().filter(|flight| flight.has_changed().is_ok())
+    }
+
+    /// When it is of no use any more, not even as a stale answer. `None`, which sorts first: it never was.
+    fn last_use(&self) -> Option<Instant> {
+        let good = self.good.as_ref().map(|good| good.until + MAX_STALE);
+        good.max(self.bad.as_ref().map(|bad| bad.until))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIN: Duration = Duration::from_secs(1);
+    const MAX: Duration = Duration::from_secs(300);
+
+    fn name(text: &str) -> DnsName<'static> {
+        DnsName::try_from(text.to_owned()).unwrap()
+    }
+
+    fn found(last: u8, ttl: u64) -> Result<Found, Miss> {
+        Ok(Found { addresses: Arc::new([IpAddr::from([192, 0, 2, last])]), ttl: Duration::from_secs(ttl) })
+    }
+
+    fn failed() -> Result<Found, Miss> {
+        Err(Miss::from(Error::Timeout { name: "a.example.com".into() }))
+    }
+
+    fn missing() -> Result<Found, Miss> {
+        Err(Miss { error: Error::NoSuchName { name: "a.example.com".into() }, ttl: Some(Duration::from_secs(3600)) })
+    }
+
+    fn known(names: &mut Names, now: Instant) -> Option<Landed> {
+        match names.ask(&name("a.example.com"), now) {
+            Ask::Known(landed) => Some(landed),
+            Ask::Join { .. } | Ask::Start { .. } => None,
+        }
+    }
+
+    fn settle(names: &mut Names, reply: Result<Found, Miss>, now: Instant) -> Landed {
+        names.settle(&name("a.example.com"), reply, now)
+    }
+
+    #[test]
+    fn ttl_is_clamped_on_both_sides() {
+        let (mut names, start) = (Names::new(MIN, MAX), Instant::now());
+        settle(&mut names, found(1, 0), start).unwrap();
+        assert!(known(&mut names, start + MIN - Duration::from_millis(1)).is_some());
+        assert!(known(&mut names, start + MIN).is_none());
+        settle(&mut names, found(1, 86400), start).unwrap();
+        assert!(known(&mut names, start + MAX - MIN).is_some());
+        assert!(known(&mut names, start + MAX).is_none());
+    }
+
+    #[test]
+    fn stale_answer_is_served_for_a_day_and_not_longer() {
+        let (mut names, start) = (Names::new(MIN, MAX), Instant::now());
+        let good = settle(&mut names, found(1, 60), start);
+        let later = start + Duration::from_secs(60) + MAX_STALE - Duration::from_secs(2);
+        assert_eq!(settle(&mut names, failed(), later), good, "the failure is not shown");
+        assert_eq!(known(&mut names, later), Some(good), "nor is DNS asked again at once");
+        assert_eq!(settle(&mut names, failed(), later + Duration::from_secs(3)).unwrap_err().reason(), "dns_timeout");
+    }
+
+    #[test]
+    fn no_such_name_ends_an_older_answer_and_is_forgotten_soon() {
+        let (mut names, start) = (Names::new(MIN, MAX), Instant::now());
+        settle(&mut names, found(1, 60), start).unwrap();
+        let later = start + MAX;
+        assert_eq!(settle(&mut names, missing(), later).unwrap_err().reason(), "dns_no_such_name");
+        assert!(matches!(known(&mut names, later + MAX_NEGATIVE - MIN), Some(Err(_))));
+        assert!(known(&mut names, later + MAX_NEGATIVE).is_none());
+    }
+
+    #[test]
+    fn second_caller_joins_the_look_up_of_the_first() {
+        let (mut names, now) = (Names::new(MIN, MAX), Instant::now());
+        let Ask::Start { takeoff, .. } = names.ask(&name("a.example.com"), now) else { panic!("nobody looks up") };
+        assert!(matches!(names.ask(&name("a.example.com"), now), Ask::Join { .. }));
+        drop(takeoff);
+        assert!(matches!(names.ask(&name("a.example.com"), now), Ask::Start { .. }), "a dead look-up blocks no one");
+    }
+
+    #[test]
+    fn names_are_bounded_and_those_in_flight_stay() {
+        let (mut names, now) = (Names::new(MIN, MAX), Instant::now());
+        let flights: Vec<Ask> = (0..MAX_NAMES).map(|n| names.ask(&name(&format!("n{n}.example.com")), now)).collect();
+        let Ask::Known(Err(error)) = names.ask(&name("more.example.com"), now) else { panic!("not bounded") };
+        assert_eq!(error.reason(), "dns_failure");
+        drop(flights);
+        assert!(matches!(names.ask(&name("more.example.com"), Instant::now()), Ask::Start { .. }));
+        assert!(names.entries.len() <= MAX_NAMES);
+    }
+}
