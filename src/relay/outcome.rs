@@ -1,0 +1,121 @@
+use std::io;
+use std::time::Duration;
+
+use rustls::AlertDescription;
+
+/// What became of a stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Bytes of the client that the upstream's socket took.
+    pub sent: u64,
+    /// Bytes of the upstream that the client's socket took.
+    pub received: u64,
+    /// From the start of the relay to the first byte of the upstream. `None`: it sent none.
+    pub first_byte: Option<Duration>,
+    /// Why it is over.
+    pub ended: Ended,
+}
+
+/// Why a stream is over. Only `Finished` is clean: after any other end both sides see a reset.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// Both sides have ended their direction, and each end was passed on.
+    Finished,
+    /// No byte in either direction for the idle limit.
+    Idle,
+    /// The stream has reached its greatest age.
+    Lifetime,
+    /// One direction had ended, and no byte came in the other for the half-closed limit.
+    HalfClosed,
+    /// The drain deadline has passed.
+    Drained,
+    /// The upstream's FIN came without close_notify, so the end of its data may be missing
+    /// (RFC 8446 section 6.1).
+    Truncated,
+    /// The upstream's connection was reset.
+    UpstreamReset,
+    /// The client's connection was reset.
+    DownstreamReset,
+    /// The upstream sent a fatal alert.
+    UpstreamAlert(AlertDescription),
+    /// The upstream broke the protocol of TLS (a record that does not decrypt, a message that must not
+    /// come). It was sent an alert.
+    UpstreamTls(rustls::Error),
+    /// Any other failure of the upstream's socket.
+    UpstreamIo(io::ErrorKind),
+    /// Any other failure of the client's socket.
+    DownstreamIo(io::ErrorKind),
+}
+
+impl Ended {
+    /// The word for logs and metrics, of a fixed set.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Idle => "idle_timeout",
+            Self::Lifetime => "lifetime",
+            Self::HalfClosed => "half_closed_timeout",
+            Self::Drained => "drained",
+            Self::Truncated => "upstream_truncated",
+            Self::UpstreamReset => "upstream_reset",
+            Self::DownstreamReset => "downstream_reset",
+            Self::UpstreamAlert(_) => "upstream_alert",
+            Self::UpstreamTls(_) => "upstream_tls_error",
+            Self::UpstreamIo(_) => "upstream_io",
+            Self::DownstreamIo(_) => "downstream_io",
+        }
+    }
+
+    /// The alert that the upstream sent. In TLS 1.3 a server judges the client's certificate after the
+    /// client's handshake is over, so its refusal may arrive here.
+    pub fn alert(&self) -> Option<AlertDescription> {
+        match self {
+            Self::UpstreamAlert(alert) => Some(*alert),
+            _ => None,
+        }
+    }
+
+    /// Where the upstream broke TLS.
+    pub fn tls_error(&self) -> Option<&rustls::Error> {
+        match self {
+            Self::UpstreamTls(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    pub(super) fn from_upstream(error: &io::Error) -> Self {
+        if is_reset(error) { Self::UpstreamReset } else { Self::UpstreamIo(error.kind()) }
+    }
+
+    pub(super) fn from_downstream(error: &io::Error) -> Self {
+        if is_reset(error) { Self::DownstreamReset } else { Self::DownstreamIo(error.kind()) }
+    }
+
+    pub(super) fn from_tls(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::AlertReceived(alert) => Self::UpstreamAlert(alert),
+            error => Self::UpstreamTls(error),
+        }
+    }
+
+    pub(super) fn is_downstream(&self) -> bool {
+        matches!(self, Self::DownstreamReset | Self::DownstreamIo(_))
+    }
+
+    /// This end, or the earlier refusal of the upstream to take bytes: the refusal is the cause unless
+    /// what was read afterwards says why it refused.
+    pub(super) fn explained_by(self, refusal: Option<Self>) -> Self {
+        match (self, refusal) {
+            (ended @ (Self::UpstreamAlert(_) | Self::UpstreamTls(_)), _) => ended,
+            (_, Some(refusal)) => refusal,
+            (ended, None) => ended,
+        }
+    }
+}
+
+/// The kinds that Linux reports, in whichever call comes first after an RST.
+fn is_reset(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(error.kind(), ConnectionReset | BrokenPipe | ConnectionAborted | NotConnected)
+}

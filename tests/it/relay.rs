@@ -1,0 +1,6 @@
+//! What the relay promises, over real sockets.
+
+mod bytes_arrive;
+mod ends;
+mod limits;
+mod stage;

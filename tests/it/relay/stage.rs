@@ -1,0 +1,163 @@
+//! A client, the relay and a TLS server, over real sockets of loopback.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use egret::config::values::{Eof, StreamLimits};
+use egret::net;
+use egret::relay::{Counters, Outcome, relay};
+use metrics::Counter;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+/// How the relay under test is set up; `start` gives the stage.
+pub(crate) struct Setup {
+    pub(crate) limits: StreamLimits,
+    pub(crate) early: Bytes,
+    pub(crate) version: &'static SupportedProtocolVersion,
+    /// Sockets that hold little, for tests of back-pressure.
+    pub(crate) small_sockets: bool,
+}
+
+/// A running relay with its two ends in the test's hands.
+pub(crate) struct Stage<C = TcpStream> {
+    pub(crate) client: C,
+    pub(crate) server: server::TlsStream<TcpStream>,
+    pub(crate) force: oneshot::Sender<()>,
+    pub(crate) relay: JoinHandle<Outcome>,
+    /// What the metrics say: sent, received.
+    pub(crate) counted: [Arc<AtomicU64>; 2],
+}
+
+/// What the socket of a test that wants small ones is asked to hold; Linux doubles it.
+pub(crate) const SMALL_SOCKET: usize = 32 * 1024;
+
+impl Setup {
+    pub(crate) fn new() -> Self {
+        let limits =
+            StreamLimits { idle: None, lifetime: None, half_closed: Duration::from_secs(60), eof: Eof::Strict };
+        Self { limits, early: Bytes::new(), version: &rustls::version::TLS13, small_sockets: false }
+    }
+
+    pub(crate) async fn start(self) -> Stage {
+        let (client, downstream) = self.sockets().await;
+        self.over(client, net::Stream::Tcp(downstream)).await
+    }
+
+    pub(crate) async fn start_unix(self) -> Stage<UnixStream> {
+        let (client, downstream) = UnixStream::pair().unwrap();
+        self.over(client, net::Stream::Unix(downstream)).await
+    }
+
+    async fn over<C>(self, client: C, downstream: net::Stream) -> Stage<C> {
+        let (upstream, server) = self.tls().await;
+        let (force, forced) = oneshot::channel();
+        let counted = [Arc::default(), Arc::default()];
+        let counters = counters(&counted);
+        let Self { limits, early, .. } = self;
+        let relay = tokio::spawn(async move {
+            let forced = async {
+                // A sender that is dropped must not end the stream.
+                if forced.await.is_err() {
+                    std::future::pending().await
+                }
+            };
+            relay(downstream, early, upstream, &limits, &counters, forced).await
+        });
+        Stage { client, server, force, relay, counted }
+    }
+
+    /// Both ends of a finished handshake.
+    pub(crate) async fn tls(&self) -> (client::TlsStream<TcpStream>, server::TlsStream<TcpStream>) {
+        let (near, far) = self.sockets().await;
+        let (client_config, server_config) = configs(self.version);
+        let connect = TlsConnector::from(client_config).connect("localhost".try_into().unwrap(), near);
+        let (upstream, server) = tokio::join!(connect, TlsAcceptor::from(server_config).accept(far));
+        (upstream.unwrap(), server.unwrap())
+    }
+
+    /// Both ends of a TCP connection: the one that connected, the one that was accepted.
+    pub(crate) async fn sockets(&self) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (connected, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let pair = (connected.unwrap(), accepted.unwrap().0);
+        for socket in [&pair.0, &pair.1] {
+            net::prepare(socket).unwrap();
+            if self.small_sockets {
+                let socket = socket2::SockRef::from(socket);
+                socket.set_send_buffer_size(SMALL_SOCKET).unwrap();
+                socket.set_recv_buffer_size(SMALL_SOCKET).unwrap();
+            }
+        }
+        pair
+    }
+}
+
+impl<C> Stage<C> {
+    /// How the stream ended, once it has; the metrics must say the same as the outcome.
+    pub(crate) async fn outcome(relay: JoinHandle<Outcome>, counted: &[Arc<AtomicU64>; 2]) -> Outcome {
+        let outcome = within(relay).await.unwrap();
+        let counted = counted.each_ref().map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(counted, [outcome.sent, outcome.received]);
+        outcome
+    }
+}
+
+pub(crate) fn counters(counted: &[Arc<AtomicU64>; 2]) -> Counters {
+    let [sent, received] = counted.each_ref().map(|count| Counter::from_arc(Arc::clone(count)));
+    Counters { sent, received }
+}
+
+fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_protocol_versions(&[version]);
+    let client = client.with_root_certificates(roots).with_no_client_auth();
+    let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
+    let server = ServerConfig::builder_with_protocol_versions(&[version]).with_no_client_auth();
+    (Arc::new(client), Arc::new(server.with_single_cert(vec![cert.der().clone()], key).unwrap()))
+}
+
+/// The test's patience; far above what anything here takes.
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("within a minute")
+}
+
+/// Exactly `n` bytes.
+pub(crate) async fn read_exactly(from: &mut (impl AsyncRead + Unpin), n: usize) -> Vec<u8> {
+    let mut bytes = vec![0; n];
+    within(from.read_exact(&mut bytes)).await.unwrap();
+    bytes
+}
+
+/// Everything up to a clean end.
+pub(crate) async fn read_all(from: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    within(from.read_to_end(&mut bytes)).await.unwrap();
+    bytes
+}
+
+/// The error that the next read meets; anything else is a failure.
+pub(crate) async fn read_error(from: &mut (impl AsyncRead + Unpin)) -> std::io::ErrorKind {
+    within(from.read(&mut [0; 16])).await.expect_err("an error, not bytes or an end").kind()
+}
+
+/// Lets rustls speak to the socket until it has nothing more to write.
+pub(crate) async fn send_all(tcp: &mut TcpStream, session: &mut ServerConnection) {
+    use tokio::io::AsyncWriteExt;
+    let mut records = Vec::new();
+    while session.wants_write() {
+        session.write_tls(&mut records).unwrap();
+    }
+    tcp.write_all(&records).await.unwrap();
+}
