@@ -1,0 +1,127 @@
+//! Stop accepting, let streams finish, then force: who asks, and who is asked.
+//!
+//! One [`Drain`] asks; every task that has to end holds a [`Watch`]. The drain is over when the last
+//! watch has been dropped, so nobody counts and nobody can forget to count down. A pair may stand for
+//! the whole process or for one listener: a listener that a reload removed is told to stop, while the
+//! streams it accepted live on.
+
+use std::convert::Infallible;
+use std::future;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+/// A drain and the first of its watches.
+pub fn channel() -> (Drain, Watch) {
+    let (asked, hears) = watch::channel(Phase::Open);
+    // Nothing is ever sent: the channel exists to be closed by its last sender.
+    let (held, ended) = mpsc::channel(1);
+    (Drain { phase: asked, ended }, Watch { phase: hears, held })
+}
+
+/// The side that asks.
+///
+/// Dropping it asks for nothing: watches that were not asked to stop by then never are, and those that
+/// were are never forced. Streams live on until they end by themselves.
+#[derive(Debug)]
+pub struct Drain {
+    phase: watch::Sender<Phase>,
+    ended: mpsc::Receiver<Infallible>,
+}
+
+impl Drain {
+    /// Asks every watch to stop, now and without a deadline. May be called again, without effect.
+    pub fn stop(&self) {
+        self.phase.send_if_modified(|phase| {
+            let first = *phase == Phase::Open;
+            if first {
+                *phase = Phase::Draining;
+            }
+            first
+        });
+    }
+
+    /// Asks every watch to stop, waits up to `deadline` until all are dropped, then forces the rest.
+    ///
+    /// Returns when the last watch is gone, at the latest `FORCED_GRACE` (5 s) after the deadline.
+    /// A deadline of zero forces at once. Not cancel safe: a dropped call has asked, but will not force.
+    pub async fn drain(mut self, deadline: Duration) -> Drained {
+        self.stop();
+        if timeout(deadline, self.ended.recv()).await.is_ok() {
+            return Drained::Finished;
+        }
+        let held = self.ended.sender_strong_count();
+        self.phase.send_replace(Phase::Forced);
+        match timeout(FORCED_GRACE, self.ended.recv()).await {
+            Ok(_) => Drained::Forced { held },
+            Err(_) => Drained::Stuck { held: self.ended.sender_strong_count() },
+        }
+    }
+}
+
+/// After the deadline a stream only has to reset its sockets, which takes milliseconds; five seconds
+/// leave room for a machine that is out of breath and still end before a supervisor loses patience
+/// (systemd kills 90 s after it asked, Kubernetes 30 s).
+const FORCED_GRACE: Duration = Duration::from_secs(5);
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Every watch was dropped before the deadline.
+    Finished,
+    /// Told at the deadline to end at once, the rest did.
+    Forced {
+        /// Watches held at the deadline.
+        held: usize,
+    },
+    /// Even the grace after the deadline is over.
+    Stuck {
+        /// Watches that are still held.
+        held: usize,
+    },
+}
+
+/// The side that is asked. Held by a task until it has ended: its drop is the news that the task is done.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    phase: watch::Receiver<Phase>,
+    #[expect(dead_code, reason = "held for the sake of its drop")]
+    held: mpsc::Sender<Infallible>,
+}
+
+impl Watch {
+    /// Completes once somebody asked to stop; never, if the [`Drain`] is dropped without asking.
+    ///
+    /// The future borrows nothing and does not keep the drain from finishing. Cancel safe.
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + use<> {
+        reached(self.phase.clone(), Phase::Draining)
+    }
+
+    /// Completes once the deadline of the drain has passed: end at once, by reset.
+    ///
+    /// The future borrows nothing and does not keep the drain from finishing. Cancel safe.
+    pub fn forced(&self) -> impl Future<Output = ()> + Send + use<> {
+        reached(self.phase.clone(), Phase::Forced)
+    }
+
+    /// Whether somebody asked to stop.
+    pub fn is_draining(&self) -> bool {
+        *self.phase.borrow() >= Phase::Draining
+    }
+}
+
+/// How far a drain has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Open,
+    Draining,
+    Forced,
+}
+
+async fn reached(mut phase: watch::Receiver<Phase>, wanted: Phase) {
+    // An error means that the asking side is gone before it came so far: nobody will ask any more.
+    if phase.wait_for(|phase| *phase >= wanted).await.is_err() {
+        future::pending::<()>().await;
+    }
+}
