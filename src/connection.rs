@@ -1,0 +1,50 @@
+//! The story of one connection: classify, route, originate, relay, report. No mechanism of its own.
+
+use std::sync::Arc;
+
+use crate::classify;
+use crate::drain::Watch;
+use crate::net::{Peer, Stream};
+use crate::relay;
+use crate::report::Report;
+use crate::route::RouteTable;
+
+/// A connection that was accepted and admitted.
+pub struct Accepted {
+    /// The client's socket.
+    pub stream: Stream,
+    /// Who the client is.
+    pub peer: Peer,
+    /// The listener's routes in the generation that was running at accept.
+    pub routes: Arc<RouteTable>,
+}
+
+/// Serves one connection to its end. `watch` is held until then; once it is forced the client is reset.
+pub async fn serve(accepted: Accepted, watch: Watch) {
+    let Accepted { mut stream, peer, routes } = accepted;
+    let report = Report::begin(&routes, &peer);
+    let class = match unless_forced(&watch, classify::classify(routes.expect, &mut stream, routes.patience)).await {
+        Some(Ok(class)) => class,
+        Some(Err(error)) => return report.unclassified(&error, stream),
+        None => return report.drained(stream),
+    };
+    let route = routes.find(&class);
+    let failed = |failure: &_| report.origination_failed(route, failure);
+    let originated = match unless_forced(&watch, route.originator.open(failed)).await {
+        Some(Ok(originated)) => originated,
+        Some(Err(failure)) => return report.unoriginated(route, &failure, stream),
+        None => return report.drained(stream),
+    };
+    let facts = report.facts(&originated);
+    let forced = watch.forced();
+    let outcome = relay::relay(stream, class.early, originated.stream, &route.limits, &route.counters, forced).await;
+    report.stream(route, &facts, &outcome);
+}
+
+/// `None` when the drain's deadline came first.
+async fn unless_forced<T>(watch: &Watch, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = watch.forced() => None,
+    }
+}

@@ -1,0 +1,168 @@
+//! What is said of one connection: its one log line and its one set of metrics.
+//!
+//! Every word for a reason comes from the `reason()` of the stage that failed, so log and metrics agree.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::classify;
+use crate::config::values::Server;
+use crate::net::{Peer, Stream};
+use crate::originate::handshake::{self, Negotiated};
+use crate::originate::refusal::Refusal;
+use crate::originate::resumption::Resumption;
+use crate::originate::{Failure, Originated};
+use crate::relay::{Ended, Outcome};
+use crate::route::{Route, RouteTable};
+
+/// The reporter of one connection.
+pub struct Report<'a> {
+    routes: &'a RouteTable,
+    client: &'a Peer,
+    began: Instant,
+}
+
+/// What is worth knowing of an originated stream after its TLS state went into the relay.
+pub struct Facts {
+    server: Server,
+    endpoint: SocketAddr,
+    server_name: String,
+    negotiated: Negotiated,
+    /// From accept until the upstream was ready.
+    ready: Duration,
+}
+
+impl<'a> Report<'a> {
+    /// Counts the connection as active until the report is dropped.
+    pub fn begin(routes: &'a RouteTable, client: &'a Peer) -> Self {
+        routes.metrics.active.increment(1.0);
+        Self { routes, client, began: Instant::now() }
+    }
+
+    /// Keeps the facts of a stream that is about to be relayed.
+    pub fn facts(&self, originated: &Originated) -> Facts {
+        Facts {
+            server: originated.server.clone(),
+            endpoint: originated.endpoint,
+            server_name: originated.server_name.to_str().into_owned(),
+            negotiated: originated.negotiated.clone(),
+            ready: self.began.elapsed(),
+        }
+    }
+
+    /// The client said nothing, or nothing that can be served.
+    pub fn unclassified(&self, error: &classify::Error, downstream: Stream) {
+        downstream.reset();
+        self.routes.metrics.refused.increment(error.reason());
+        tracing::warn!(
+            listener = %self.routes.listener,
+            client = %self.client,
+            reason = error.reason(),
+            detail = %error,
+            repair = error.repair(),
+            "connection refused",
+        );
+    }
+
+    /// One server could not be originated to; another may follow.
+    pub fn origination_failed(&self, route: &Route, failure: &Failure) {
+        let upstream = route.originator.name();
+        let facts: serde_json::Map<String, serde_json::Value> =
+            failure.facts().into_iter().map(|(fact, value)| (fact.to_owned(), value.into())).collect();
+        tracing::warn!(
+            listener = %self.routes.listener,
+            client = %self.client,
+            upstream = %upstream,
+            server = %failure.server,
+            endpoint = failure.endpoint.map(tracing::field::display),
+            identity = route.originator.identity().map(tracing::field::display),
+            reason = failure.reason(),
+            detail = %failure,
+            facts = %serde_json::Value::Object(facts),
+            repair = failure.repair(upstream),
+            "origination failed",
+        );
+    }
+
+    /// No server could be originated to: the client gets a reset before a byte of its data went anywhere.
+    pub fn unoriginated(&self, route: &Route, failure: &Failure, downstream: Stream) {
+        downstream.reset();
+        route.metrics.ended.increment(failure.reason());
+        tracing::info!(
+            listener = %self.routes.listener,
+            client = %self.client,
+            upstream = %route.originator.name(),
+            identity = route.originator.identity().map(tracing::field::display),
+            sent = 0,
+            received = 0,
+            ended = failure.reason(),
+            seconds = self.began.elapsed().as_secs_f64(),
+            "connection",
+        );
+    }
+
+    /// The drain's deadline came before the upstream was ready.
+    pub fn drained(&self, downstream: Stream) {
+        downstream.reset();
+        self.routes.metrics.refused.increment(Ended::Drained.reason());
+        tracing::info!(
+            listener = %self.routes.listener,
+            client = %self.client,
+            sent = 0,
+            received = 0,
+            ended = Ended::Drained.reason(),
+            seconds = self.began.elapsed().as_secs_f64(),
+            "connection",
+        );
+    }
+
+    /// A stream ended.
+    pub fn stream(&self, route: &Route, facts: &Facts, outcome: &Outcome) {
+        let ended = late_refusal(route, outcome).unwrap_or_else(|| outcome.ended.reason());
+        route.metrics.ended.increment(ended);
+        let Facts { server, endpoint, server_name, negotiated, ready } = facts;
+        tracing::info!(
+            listener = %self.routes.listener,
+            client = %self.client,
+            upstream = %route.originator.name(),
+            server = %server,
+            endpoint = %endpoint,
+            identity = route.originator.identity().map(tracing::field::display),
+            server_name,
+            tls_version = negotiated.version,
+            suite = negotiated.suite,
+            group = negotiated.group,
+            alpn = negotiated.alpn.as_deref().map(|alpn| String::from_utf8_lossy(alpn).into_owned()),
+            resumed = matches!(negotiated.resumed, Resumption::Resumed),
+            resumption = negotiated.resumed.as_str(),
+            would_fail = negotiated.would_fail.as_ref().map(Refusal::reason),
+            ready_ms = ready.as_secs_f64() * 1e3,
+            first_byte_ms = outcome.first_byte.map(|first| (*ready + first).as_secs_f64() * 1e3),
+            sent = outcome.sent,
+            received = outcome.received,
+            ended,
+            detail = detail(&outcome.ended),
+            seconds = self.began.elapsed().as_secs_f64(),
+            "connection",
+        );
+    }
+}
+
+impl Drop for Report<'_> {
+    fn drop(&mut self) {
+        self.routes.metrics.active.decrement(1.0);
+    }
+}
+
+/// What an alert or a breach of the protocol was, which the reason does not tell.
+fn detail(ended: &Ended) -> Option<String> {
+    let alert = ended.alert().map(|alert| format!("the upstream sent the alert {alert:?}"));
+    alert.or_else(|| ended.tls_error().map(ToString::to_string))
+}
+
+/// TLS 1.3 servers judge the client's certificate after the handshake is over for the client: an alert that
+/// comes before any data is about the certificate, if it is one of those alerts (RFC 8446, 6.2).
+fn late_refusal(route: &Route, outcome: &Outcome) -> Option<&'static str> {
+    let alert = outcome.ended.alert().filter(|_| outcome.received == 0)?;
+    handshake::late_refusal(alert, route.originator.identity().is_some()).map(|cause| cause.reason())
+}
