@@ -1,0 +1,311 @@
+//! Values + the previous generation -> one immutable generation of everything that lives.
+//!
+//! This is the only builder of live things. What did not change is carried over as the same object, since
+//! rustls resumes a session only under the very verifier and certificate resolver that made it; what did
+//! change is built new, with an empty store, since a session must never outlive the identity or the trust
+//! that it was made under.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::admit::{self, Admission};
+use crate::classify::Expect;
+use crate::config::values::{self, Config, ListenAddress, Name, Server, Upgrade};
+use crate::metrics::{ListenerMetrics, NOT_AFTER, Registry, RouteMetrics, UpstreamMetrics};
+use crate::originate::certificate::Date;
+use crate::originate::identity::{self, Identity};
+use crate::originate::origin::{self, Origin, OriginKey};
+use crate::originate::resolve::{self, Resolver};
+use crate::originate::trust::{self, Trust};
+use crate::originate::{Originator, Way};
+use crate::relay::Counters;
+use crate::route::{Route, RouteTable};
+
+/// One generation.
+pub struct Snapshot {
+    /// Counts from 1.
+    pub generation: u64,
+    /// What it was built from.
+    pub config: Config,
+    identities: BTreeMap<Name, Arc<Identity>>,
+    trusts: BTreeMap<Name, Arc<Trust>>,
+    upstreams: BTreeMap<Name, Arc<Originator>>,
+    listeners: HashMap<ListenAddress, Arc<Entry>>,
+    resolver: Arc<Resolver>,
+}
+
+/// What a listener needs of a generation.
+pub struct Entry {
+    /// Who may come.
+    pub admission: Admission,
+    /// Where connections go.
+    pub routes: Arc<RouteTable>,
+    /// Connections at once on this listener, if bounded.
+    pub permits: Option<Arc<Semaphore>>,
+    max_connections: Option<usize>,
+}
+
+/// Why a configuration that is right in itself cannot run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// An identity's files cannot be used.
+    #[error("identity {0}: {1}")]
+    Identity(Name, identity::Error),
+    /// A trust's files cannot be used.
+    #[error("trust {0}: {1}")]
+    Trust(Name, trust::Error),
+    /// TLS cannot be spoken as an upstream says.
+    #[error("upstream {0}: {1}")]
+    Upstream(Name, origin::Error),
+    /// A listener's access list names a user whom this machine does not know.
+    #[error("listener {0}: {1}")]
+    Listener(Name, admit::Error),
+    /// Names cannot be resolved as the configuration says.
+    #[error("dns: {0}")]
+    Dns(resolve::Error),
+}
+
+impl BuildError {
+    /// What to change.
+    pub fn repair(&self) -> String {
+        match self {
+            Self::Identity(..) | Self::Trust(..) => "put the right file in its place, or name another".to_owned(),
+            Self::Upstream(..) => "change the settings under tls that contradict each other".to_owned(),
+            Self::Listener(..) => "name a user of this machine, or a numeric user id".to_owned(),
+            Self::Dns(_) => "check [dns] and the resolver configuration of the system".to_owned(),
+        }
+    }
+
+    /// The class, for log and metric.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Identity(_, error) => error.reason(),
+            Self::Trust(_, error) => error.reason(),
+            Self::Upstream(_, error) => error.reason(),
+            Self::Listener(_, error) => error.reason(),
+            Self::Dns(error) => error.reason(),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Builds a generation; reads every file that the configuration names, so it belongs on a thread that
+    /// may block.
+    ///
+    /// # Errors
+    /// All that is wrong, not only the first.
+    pub fn build(config: Config, previous: Option<&Self>, registry: &Registry) -> Result<Self, Vec<BuildError>> {
+        let mut errors = Vec::new();
+        let identities = load(
+            &config.identities,
+            |name, spec| Identity::load(name, spec).map_err(|error| BuildError::Identity(name.clone(), error)),
+            &mut errors,
+        );
+        let trusts = load(
+            &with_default_trust(&config),
+            |name, spec| Trust::load(name, spec).map_err(|error| BuildError::Trust(name.clone(), error)),
+            &mut errors,
+        );
+        let resolver = resolver(&config, previous, &mut errors);
+        let (Some(resolver), true) = (resolver, errors.is_empty()) else { return Err(errors) };
+
+        let mut snapshot = Self {
+            generation: previous.map_or(1, |previous| previous.generation + 1),
+            config,
+            identities,
+            trusts,
+            upstreams: BTreeMap::new(),
+            listeners: HashMap::new(),
+            resolver,
+        };
+        snapshot.build_upstreams(previous, registry, &mut errors);
+        if errors.is_empty() {
+            snapshot.build_listeners(previous, registry, &mut errors);
+        }
+        if errors.is_empty() { Ok(snapshot) } else { Err(errors) }
+    }
+}
+
+impl Snapshot {
+    /// What the listener at `address` needs; none if this generation has no such listener.
+    pub fn entry(&self, address: &ListenAddress) -> Option<Arc<Entry>> {
+        self.listeners.get(address).map(Arc::clone)
+    }
+
+    /// The ways out, by name.
+    pub fn upstreams(&self) -> &BTreeMap<Name, Arc<Originator>> {
+        &self.upstreams
+    }
+
+    /// The identities, by name.
+    pub fn identities(&self) -> &BTreeMap<Name, Arc<Identity>> {
+        &self.identities
+    }
+
+    /// The trusts, by name; the default one is [`DEFAULT_TRUST`].
+    pub fn trusts(&self) -> &BTreeMap<Name, Arc<Trust>> {
+        &self.trusts
+    }
+
+    /// Sets the gauges that tell of this generation. To be called once it runs.
+    pub fn publish(&self, registry: &Registry) {
+        for (name, identity) in &self.identities {
+            registry
+                .gauge(NOT_AFTER, &[("kind", "identity".into()), ("name", name.shared())])
+                .set(seconds(identity.not_after()));
+        }
+        for (name, trust) in &self.trusts {
+            // The system's many roots are its own affair; those that the configuration names are watched.
+            if let Some(end) = trust.roots().iter().filter(|root| !root.system).map(|root| root.not_after).min() {
+                registry.gauge(NOT_AFTER, &[("kind", "root".into()), ("name", name.shared())]).set(seconds(end));
+            }
+        }
+        for (name, upstream) in &self.config.upstreams {
+            let insecure = !matches!(upstream.tls.verify, values::Verify::Full);
+            registry
+                .gauge("egret_upstream_insecure", &[("upstream", name.shared())])
+                .set(f64::from(u8::from(insecure)));
+        }
+    }
+
+    fn build_upstreams(&mut self, previous: Option<&Self>, registry: &Registry, errors: &mut Vec<BuildError>) {
+        for (name, spec) in &self.config.upstreams {
+            let old = previous.and_then(|previous| previous.upstreams.get(name));
+            match self.originator(name, spec, old, registry) {
+                Ok(originator) => drop(self.upstreams.insert(name.clone(), Arc::new(originator))),
+                Err(error) => errors.push(BuildError::Upstream(name.clone(), error)),
+            }
+        }
+    }
+
+    fn originator(
+        &self,
+        name: &Name,
+        spec: &values::Upstream,
+        old: Option<&Arc<Originator>>,
+        registry: &Registry,
+    ) -> Result<Originator, origin::Error> {
+        let mut ways: Vec<Way> = Vec::with_capacity(spec.servers.len());
+        for server in &spec.servers {
+            let origin = self.origin(server, spec, &ways, old)?;
+            ways.push(Way { server: server.clone(), origin });
+        }
+        let metrics = UpstreamMetrics::new(registry, name);
+        Ok(Originator::new(name.clone(), spec, ways, Arc::clone(&self.resolver), metrics))
+    }
+
+    /// The origin for a server: one that this upstream already has, else the previous generation's if
+    /// nothing of its key changed, else a new one.
+    fn origin(
+        &self,
+        server: &Server,
+        spec: &values::Upstream,
+        ways: &[Way],
+        old: Option<&Arc<Originator>>,
+    ) -> Result<Arc<Origin>, origin::Error> {
+        let identity = spec.tls.identity.as_ref().map(|name| &self.identities[name]);
+        let trust = &self.trusts[&spec.tls.trust.clone().unwrap_or_else(default_trust)];
+        let server_name = spec.tls.server_name.clone().unwrap_or_else(|| server.host.server_name());
+        let key = OriginKey::new(spec, &server_name, identity.map(AsRef::as_ref), trust);
+        let known = ways.iter().chain(old.map(|old| old.ways()).unwrap_or_default());
+        match known.map(|way| &way.origin).find(|origin| *origin.key() == key) {
+            Some(origin) => Ok(Arc::clone(origin)),
+            None => Origin::new(key, identity.cloned(), Arc::clone(trust)).map(Arc::new),
+        }
+    }
+
+    fn build_listeners(&mut self, previous: Option<&Self>, registry: &Registry, errors: &mut Vec<BuildError>) {
+        for spec in &self.config.listeners {
+            match Admission::load(&spec.access) {
+                Ok(admission) => {
+                    let entry = self.new_entry(spec, admission, previous, registry);
+                    self.listeners.insert(spec.listen.clone(), Arc::new(entry));
+                }
+                Err(error) => errors.push(BuildError::Listener(spec.name.clone(), error)),
+            }
+        }
+    }
+
+    fn new_entry(
+        &self,
+        spec: &values::Listener,
+        admission: Admission,
+        previous: Option<&Self>,
+        registry: &Registry,
+    ) -> Entry {
+        let upstream = &self.config.upstreams[&spec.upstream];
+        let metrics = RouteMetrics::new(registry, &spec.name, &spec.upstream);
+        let route = Route {
+            originator: Arc::clone(&self.upstreams[&spec.upstream]),
+            limits: upstream.stream.clone(),
+            counters: Counters { sent: metrics.sent.clone(), received: metrics.received.clone() },
+            metrics,
+        };
+        let expect = match upstream.upgrade {
+            Some(Upgrade::Postgres) => Expect::Postgres,
+            None => Expect::Anything,
+        };
+        let listener_metrics = Arc::new(ListenerMetrics::new(registry, &spec.name));
+        let routes = RouteTable::new(spec.name.clone(), expect, FIRST_BYTES, listener_metrics, Arc::new(route));
+        // Streams of the previous generation count against the same bound.
+        let kept = previous
+            .and_then(|previous| previous.listeners.get(&spec.listen))
+            .filter(|old| old.max_connections == spec.max_connections)
+            .and_then(|old| old.permits.clone());
+        let permits = kept.or_else(|| spec.max_connections.map(|bound| Arc::new(Semaphore::new(bound))));
+        Entry { admission, routes: Arc::new(routes), permits, max_connections: spec.max_connections }
+    }
+}
+
+/// How long a client may take to say what it wants, where that has to be known before an upstream is asked:
+/// as long as an origination may take by default. Database drivers speak in the first round trip.
+const FIRST_BYTES: Duration = Duration::from_secs(10);
+
+/// The name of the trust of upstreams that name none. No configured trust can have it: of the letters of names,
+/// these are none.
+pub const DEFAULT_TRUST: &str = "(system roots)";
+
+fn default_trust() -> Name {
+    Name::new(DEFAULT_TRUST)
+}
+
+/// The configured trusts, and the default one if any upstream leaves its trust open.
+fn with_default_trust(config: &Config) -> BTreeMap<Name, values::Trust> {
+    let mut trusts = config.trusts.clone();
+    if config.upstreams.values().any(|upstream| upstream.tls.trust.is_none()) {
+        trusts.insert(default_trust(), values::Trust::default());
+    }
+    trusts
+}
+
+fn load<S, T>(
+    specs: &BTreeMap<Name, S>,
+    one: impl Fn(&Name, &S) -> Result<T, BuildError>,
+    errors: &mut Vec<BuildError>,
+) -> BTreeMap<Name, Arc<T>> {
+    let mut loaded = BTreeMap::new();
+    for (name, spec) in specs {
+        match one(name, spec) {
+            Ok(value) => drop(loaded.insert(name.clone(), Arc::new(value))),
+            Err(error) => errors.push(error),
+        }
+    }
+    loaded
+}
+
+/// The resolver and its cache live on while the settings stay.
+fn resolver(config: &Config, previous: Option<&Snapshot>, errors: &mut Vec<BuildError>) -> Option<Arc<Resolver>> {
+    if let Some(previous) = previous.filter(|previous| previous.config.dns == config.dns) {
+        return Some(Arc::clone(&previous.resolver));
+    }
+    Resolver::new(&config.dns).map(Arc::new).map_err(|error| errors.push(BuildError::Dns(error))).ok()
+}
+
+/// A gauge is a float: exact to the second for any date of a certificate.
+fn seconds(date: Date) -> f64 {
+    date.0 as f64
+}
