@@ -1,0 +1,141 @@
+//! Accepts: bind, admit, back off, hand over to [`connection`](crate::connection).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+
+use crate::config::values::{ListenAddress, Name};
+use crate::connection::{self, Accepted};
+use crate::drain::Watch;
+use crate::net::{BindError, Peer, Socket, Stream};
+use crate::snapshot::{Entry, Snapshot};
+
+/// The pauses after an error of accept (descriptors are out, most often): as long as Go's net/http takes.
+const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_secs(1);
+
+/// A bound address, and what has to be known to serve who comes there.
+pub struct Listener {
+    address: ListenAddress,
+    socket: Socket,
+}
+
+/// What all listeners share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The running generation; a listener reads it once for each connection.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// One permit a connection, over all listeners.
+    pub permits: Arc<Semaphore>,
+    /// Streams hold it until they end.
+    pub streams: Watch,
+}
+
+impl Listener {
+    /// Binds `address` and listens.
+    ///
+    /// # Errors
+    /// See [`Socket::bind`].
+    pub fn bind(address: &ListenAddress) -> Result<Self, BindError> {
+        Ok(Self { address: address.clone(), socket: Socket::bind(address)? })
+    }
+
+    /// The address as configured.
+    pub fn address(&self) -> &ListenAddress {
+        &self.address
+    }
+
+    /// The address in fact: with the port that the kernel chose, where the configuration says 0.
+    pub fn local_address(&self) -> String {
+        self.socket.local_address()
+    }
+
+    /// The name by which the running generation calls it.
+    pub fn name(&self, shared: &Shared) -> Name {
+        self.entry(shared).map_or_else(|| Name::new(self.address.to_string()), |entry| entry.routes.listener.clone())
+    }
+
+    /// Accepts until its address is gone from the running generation, or the future is dropped. An error of
+    /// accept never ends it: it pauses and goes on.
+    pub async fn run(self, shared: Shared) {
+        let mut pause = *PAUSE.start();
+        while let Some(entry) = self.entry(&shared) {
+            let permits = Permits::acquire(&entry, &shared).await;
+            match self.socket.accept().await {
+                Ok((stream, peer)) => {
+                    pause = *PAUSE.start();
+                    self.hand_over(stream, peer, permits, &shared);
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    entry.routes.metrics.accept_errors.increment(accept_error(&error));
+                    tracing::warn!(listener = %entry.routes.listener, %error, ?pause, "accepting pauses");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(*PAUSE.end());
+                }
+            }
+        }
+    }
+
+    /// The part of the running generation that is about this listener; gone when a reload removed it.
+    fn entry(&self, shared: &Shared) -> Option<Arc<Entry>> {
+        shared.snapshot.load().entry(&self.address)
+    }
+
+    /// The generation is loaded after accept: a connection that was accepted after a reload's answer never
+    /// sees what the reload replaced.
+    fn hand_over(&self, stream: Stream, peer: Peer, permits: Permits, shared: &Shared) {
+        let Some(entry) = self.entry(shared) else { return stream.reset() };
+        entry.routes.metrics.accepted.increment(1);
+        if let Err(refused) = entry.admission.check(&peer) {
+            entry.routes.metrics.refused.increment(refused.reason());
+            tracing::warn!(listener = %entry.routes.listener, client = %peer, reason = refused.reason(), "connection refused");
+            return stream.reset();
+        }
+        let accepted = Accepted { stream, peer, routes: Arc::clone(&entry.routes) };
+        let watch = shared.streams.clone();
+        tokio::spawn(async move {
+            let _permits = permits;
+            connection::serve(accepted, watch).await;
+        });
+    }
+}
+
+/// The right to one connection, of the process and of the listener.
+struct Permits {
+    _process: Option<OwnedSemaphorePermit>,
+    _listener: Option<OwnedSemaphorePermit>,
+}
+
+impl Permits {
+    /// Waits for both. The semaphores are never closed, so an error cannot come; it would mean no bound.
+    async fn acquire(entry: &Entry, shared: &Shared) -> Self {
+        let listener = match &entry.permits {
+            Some(permits) => Arc::clone(permits).acquire_owned().await.ok(),
+            None => None,
+        };
+        Self { _listener: listener, _process: Arc::clone(&shared.permits).acquire_owned().await.ok() }
+    }
+}
+
+/// Errors that accept(2) passes on from one connection which died in the queue (accept(2), "Error handling").
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | HostUnreachable | Interrupted | NetworkDown | NetworkUnreachable
+    )
+}
+
+fn accept_error(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => "no_descriptors",
+        Some(rustix::io::Errno::NOBUFS | rustix::io::Errno::NOMEM) => "no_memory",
+        _ => "accept_failed",
+    }
+}
