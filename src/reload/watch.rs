@@ -1,0 +1,226 @@
+//! Tells when the content of a watched file has changed, however it was replaced.
+//!
+//! Events of the kernel say only *look now*; a digest of what the files hold says whether anything
+//! changed. So a missed event costs time (the poll finds the change), a needless one costs a look, and
+//! identical bytes are no change. What is watched are folders: a watch on a file dies with the first
+//! swap of a symlink in front of it, which is how Kubernetes replaces mounted secrets.
+
+mod content;
+mod events;
+mod places;
+
+use std::collections::BTreeMap;
+use std::future;
+use std::io;
+use std::path::{self, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::{self, JoinError};
+use tokio::time::{Instant, sleep, timeout};
+
+use content::Content;
+use events::Events;
+
+/// Watches files, and folders of files.
+#[derive(Debug)]
+pub struct Watcher {
+    files: Arc<[PathBuf]>,
+    /// What the files held when their change was last reported.
+    acknowledged: BTreeMap<PathBuf, Content>,
+    events: Arc<Mutex<Events>>,
+    /// "Something happened": holds one permit, so any number of events is one look.
+    woken: Arc<Notify>,
+    poll: Polling,
+}
+
+impl Watcher {
+    /// Takes note of what the files hold now; for a folder, the files directly in it. Reads files on
+    /// the calling thread.
+    ///
+    /// To lose no change, make it before the files are read for use. Where the kernel cannot tell of
+    /// events, this is logged, and the files are looked at every 5 s instead.
+    pub fn new(files: Vec<PathBuf>) -> Result<Self, Error> {
+        let files = absolute(files)?;
+        let woken = Arc::new(Notify::new());
+        let mut events = Events::new(Arc::clone(&woken));
+        events.arm(&files);
+        let acknowledged = content::read(&files);
+        let events = Arc::new(Mutex::new(events));
+        Ok(Self { files, acknowledged, events, woken, poll: POLLING })
+    }
+
+    /// Watches these from now on. What was watched before and still is keeps its last reported content;
+    /// what is new counts as it is now.
+    ///
+    /// To be called when the configuration is parsed and before the files it names are read, also if
+    /// it is going to be rejected: the file that repairs it is then among the watched.
+    /// Cancel safe: a dropped call has no effect.
+    pub async fn set_files(&mut self, files: Vec<PathBuf>) -> Result<(), Error> {
+        let files = absolute(files)?;
+        let mut acknowledged = look(&self.events, &files).await;
+        for (file, content) in &mut acknowledged {
+            if let Some(before) = self.acknowledged.get(file) {
+                *content = before.clone();
+            }
+        }
+        self.files = files;
+        self.acknowledged = acknowledged;
+        Ok(())
+    }
+
+    /// Completes when files hold something else than when it last completed, and have come to rest; says
+    /// which files. Deleted files count, once they stay away. A change of the permissions counts: it
+    /// may be the repair of a refused key.
+    ///
+    /// Cancel safe: what was not returned is found by the next call.
+    pub async fn changed(&mut self) -> Vec<PathBuf> {
+        loop {
+            if let Some(changed) = self.settled().await {
+                return changed;
+            }
+            let poll = match self.events.lock().unwrap_or_else(PoisonError::into_inner).reliable() {
+                true => self.poll.beside_events,
+                false => self.poll.alone,
+            };
+            // Running out is no failure: it is the poll.
+            let _ = timeout(poll, self.woken.notified()).await;
+        }
+    }
+
+    /// Looks until two looks in a row agree; what has changed by then, if anything.
+    async fn settled(&mut self) -> Option<Vec<PathBuf>> {
+        let mut seen = look(&self.events, &self.files).await;
+        if seen == self.acknowledged {
+            return None;
+        }
+        let deadline = Instant::now() + SETTLE_MAX;
+        loop {
+            sleep(QUIET).await;
+            let now = look(&self.events, &self.files).await;
+            if now == self.acknowledged {
+                return None;
+            }
+            let at_rest = now == seen && !self.in_between(&now);
+            if at_rest || Instant::now() >= deadline {
+                return Some(self.acknowledge(now));
+            }
+            seen = now;
+        }
+    }
+
+    /// Whether a file that held something is missing or empty: most often the moment between the
+    /// deletion (or truncation) of a file and its new content.
+    fn in_between(&self, now: &BTreeMap<PathBuf, Content>) -> bool {
+        now.iter()
+            .any(|(file, content)| content.is_void() && self.acknowledged.get(file).is_some_and(|was| !was.is_void()))
+    }
+
+    fn acknowledge(&mut self, now: BTreeMap<PathBuf, Content>) -> Vec<PathBuf> {
+        let differs = |(file, content): &(&PathBuf, &Content)| self.acknowledged.get(*file) != Some(*content);
+        let changed = now.iter().filter(differs).map(|(file, _)| file.clone()).collect();
+        self.acknowledged = now;
+        changed
+    }
+}
+
+/// Between two looks that have to agree. Tools that write a certificate and its key do so within a few
+/// milliseconds; a tenth of a second is long against that and short against the minutes at which
+/// mounted secrets are refreshed.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// Files that do not come to rest are reported all the same after this time, so that a file which is
+/// written all the time cannot hide the change of another one. Twenty times `QUIET`.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+
+/// How often files are looked at when nothing was heard.
+#[derive(Clone, Copy, Debug)]
+struct Polling {
+    beside_events: Duration,
+    alone: Duration,
+}
+
+/// Beside events the poll is for what they cannot see (a change on a network file system by another
+/// machine, a folder replaced far up the path): half a minute is below the refresh of mounted secrets
+/// (about one minute). Alone it is all there is, and reading some dozen small files costs well below a
+/// millisecond of processor.
+const POLLING: Polling = Polling { beside_events: Duration::from_secs(30), alone: Duration::from_secs(5) };
+
+/// The files to watch cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A relative path, and no folder to which it is relative.
+    #[error("cannot make {} an absolute path", path.display())]
+    NotAbsolute {
+        /// What was given.
+        path: PathBuf,
+        /// Why it could not be resolved.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// The class of this error.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotAbsolute { .. } => "watch_path_invalid",
+        }
+    }
+}
+
+fn absolute(files: Vec<PathBuf>) -> Result<Arc<[PathBuf]>, Error> {
+    files.into_iter().map(|path| path::absolute(&path).map_err(|source| Error::NotAbsolute { path, source })).collect()
+}
+
+/// Renews the watches and reads what the files hold, off the threads that move bytes.
+///
+/// In this order: what changes after the watches stand is an event, what changed before is read.
+async fn look(events: &Arc<Mutex<Events>>, files: &Arc<[PathBuf]>) -> BTreeMap<PathBuf, Content> {
+    let (events, files) = (Arc::clone(events), Arc::clone(files));
+    let looking = task::spawn_blocking(move || {
+        events.lock().unwrap_or_else(PoisonError::into_inner).arm(&files);
+        content::read(&files)
+    });
+    match looking.await.map_err(JoinError::try_into_panic) {
+        Ok(contents) => contents,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is ending, and this task with it.
+        Err(Err(_)) => future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn without_events_a_change_is_found_by_the_poll() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.pem");
+        fs::write(&file, "one").unwrap();
+        let mut watcher = Watcher::new(vec![file.clone()]).unwrap();
+        watcher.events = Arc::new(Mutex::new(Events::deaf()));
+        watcher.poll.alone = Duration::from_millis(20);
+
+        fs::write(&file, "two").unwrap();
+        let changed = timeout(Duration::from_secs(20), watcher.changed()).await.unwrap();
+        assert_eq!(changed, [file]);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_wait_loses_no_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.pem");
+        fs::write(&file, "one").unwrap();
+        let mut watcher = Watcher::new(vec![file.clone()]).unwrap();
+
+        fs::write(&file, "two").unwrap();
+        // Dropped in the midst of settling, after the event has been taken.
+        timeout(QUIET / 2, watcher.changed()).await.unwrap_err();
+        let changed = timeout(Duration::from_secs(20), watcher.changed()).await.unwrap();
+        assert_eq!(changed, [file]);
+    }
+}
