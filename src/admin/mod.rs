@@ -1,0 +1,123 @@
+//! Where the process is watched and steered: HTTP/1.1 on a loopback address or a Unix socket.
+//!
+//! One request a connection, a bounded number of connections, a deadline for each: nothing a client
+//! does here can take more than that from the streams.
+
+mod guard;
+mod page;
+mod routes;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::admit::Admission;
+use crate::net::{Socket, Stream};
+
+/// What the routes show and do. Made by whoever supervises the process.
+pub trait Control: Send + Sync + 'static {
+    /// The text that Prometheus reads.
+    fn metrics(&self) -> String;
+
+    /// Whether new connections are served: listeners are up and nothing drains.
+    fn ready(&self) -> bool;
+
+    /// What runs, for machines; the page for people shows the same.
+    fn status(&self) -> serde_json::Value;
+
+    /// The running configuration, without secrets.
+    fn config(&self) -> String;
+
+    /// Loads the configuration again; answers with the new generation.
+    ///
+    /// Dropping the future (the client went away) gives up the answer, never the reload half-way.
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<u64, Kept>> + Send + '_>>;
+
+    /// Begins the drain of the process and returns at once.
+    fn drain(&self);
+}
+
+/// A reload that did not happen: the running generation was kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kept {
+    /// The configuration or a file it names has problems; this text lists them all.
+    Rejected(String),
+    /// The process drains.
+    Draining,
+}
+
+/// Connections at once. A scraper, a probe and some people need a handful; each may hold some 100 KiB.
+const MAX_CONNECTIONS: usize = 32;
+/// A request line and its headers come in one segment; five seconds allow for retransmissions.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Request line and headers of a browser stay below 4 KiB without cookies, which are not for us. Also
+/// the least that hyper accepts as a buffer.
+const MAX_HEADER: usize = 8192;
+/// A whole exchange. The longest is a reload, which reads files and waits for no network.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Answers requests until `stop` completes; exchanges in flight are then cut.
+///
+/// To be stopped last: while the process drains, probes still want to hear that it is not ready.
+pub async fn serve(
+    socket: Arc<Socket>,
+    admission: Admission,
+    control: Arc<dyn Control>,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let desk = Arc::new(routes::Desk { guard: guard::Guard::of(&socket), control });
+    let mut exchanges = JoinSet::new();
+    let mut pause = FIRST_PAUSE;
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => return,
+            Some(_) = exchanges.join_next() => continue,
+            accepted = socket.accept(), if exchanges.len() < MAX_CONNECTIONS => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                pause = FIRST_PAUSE;
+                if let Err(refused) = admission.check(&peer) {
+                    tracing::info!(%peer, reason = refused.reason(), %refused, "admin connection refused");
+                    continue;
+                }
+                exchanges.spawn(exchange(stream, Arc::clone(&desk)));
+            }
+            Err(error) => {
+                tracing::warn!(%error, ?pause, "admin cannot accept, pausing");
+                tokio::select! { () = &mut stop => return, () = sleep(pause) => {} }
+                pause = (pause * 2).min(LAST_PAUSE);
+            }
+        }
+    }
+}
+
+/// The pauses of Go's net/http after an error of accept.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// One request and its answer. Connections are not kept for another one: whoever comes here comes every
+/// few seconds at most, and an idle connection would be one more thing to bound.
+async fn exchange(stream: Stream, desk: Arc<routes::Desk>) {
+    let service = service_fn(|request| routes::answer(&desk, request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(EXCHANGE_TIMEOUT, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "admin exchange failed"),
+        Err(_) => tracing::debug!("admin exchange took too long"),
+    }
+}
