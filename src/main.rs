@@ -1,1 +1,65 @@
-fn main() {}
+//! The program: arguments in, exit code out.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Parser;
+use egret::cli::{self, Check, Cli, Command, Run, Verdict};
+use egret::config::{self, Loaded};
+use egret::logging;
+use egret::supervise::{self, Ended, Start};
+
+/// Exit codes: 0 done, 1 a failure while running, 2 a configuration that cannot run.
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(run) => carry(run),
+        Command::Check(check) => tell(&check),
+        Command::Schema => cli::print_schema(&mut io::stdout()).map(|()| Verdict::Good.code()).map_err(Into::into),
+    };
+    result.map(ExitCode::from).unwrap_or_else(|error| {
+        // Nothing is left to do if even that cannot be written.
+        let _ = writeln!(io::stderr(), "egret: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn tell(check: &Check) -> anyhow::Result<u8> {
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    Ok(check.run(&cli::environment, &supervise::check_files, &mut out, &mut err)?.code())
+}
+
+fn carry(run: Box<Run>) -> anyhow::Result<u8> {
+    let (mut err, style) = (io::stderr(), cli::style_for(&io::stderr()));
+    let loaded = match run.load(&cli::environment) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            cli::tell_problems(&problems, &mut err, style)?;
+            return Ok(Verdict::Bad.code());
+        }
+    };
+    cli::tell_advice(&loaded, &config::lint(&loaded), &mut err, style)?;
+    let log = logging::init(&loaded.config.log)?;
+    serve(run, log, loaded)
+}
+
+fn serve(run: Box<Run>, log: logging::Handle, loaded: Loaded) -> anyhow::Result<u8> {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = loaded.config.runtime.workers {
+        threads.worker_threads(workers);
+    }
+    let runtime = threads.enable_all().build().context("no threads to run on")?;
+    let (file, config) = (run.file.clone(), loaded.config);
+    let source = Arc::new(move || run.load(&cli::environment));
+    let ended = runtime.block_on(supervise::run(Start { source, file, config, log }));
+    runtime.shutdown_background();
+    match ended {
+        Ok(Ended::Drained) => Ok(0),
+        Ok(Ended::Quit) => Ok(1),
+        Err(error) => {
+            tracing::error!(reason = error.reason(), "{error}");
+            Ok(if error.is_of_configuration() { Verdict::Bad.code() } else { 1 })
+        }
+    }
+}

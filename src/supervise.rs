@@ -1,0 +1,279 @@
+//! Starts and stops everything: a list of starts, one loop of causes, and the end.
+
+mod status;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustix::process::{Resource, Rlimit};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::admin::{self, Kept};
+use crate::admit::{self, Admission};
+use crate::config::values::{self, Config};
+use crate::config::{Loaded, Place, Problem};
+use crate::drain::{self, Drain, Drained};
+use crate::listener::Shared;
+use crate::logging;
+use crate::metrics::Registry;
+use crate::net::{BindError, Socket};
+use crate::reload::watch;
+use crate::reload::{Cause, Files, Reloader, Source};
+use crate::signals::{self, Signal, Signals};
+use crate::snapshot::{BuildError, Snapshot};
+use crate::systemd;
+use status::Desk;
+
+/// What to run.
+pub struct Start {
+    /// Reads the configuration, now and at every reload.
+    pub source: Source,
+    /// The configuration file, if there is one: it is watched.
+    pub file: Option<PathBuf>,
+    /// The first configuration.
+    pub config: Config,
+    /// The running log, whose level a reload may change.
+    pub log: logging::Handle,
+}
+
+/// Why nothing runs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file that the configuration names cannot be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Build(Vec<BuildError>),
+    /// An address is not to be had.
+    #[error(transparent)]
+    Bind(BindError),
+    /// The admin endpoint's access list names a user whom this machine does not know.
+    #[error("admin: {0}")]
+    Admin(admit::Error),
+    /// Signals cannot be received.
+    #[error(transparent)]
+    Signals(signals::Error),
+    /// Files cannot be watched.
+    #[error(transparent)]
+    Watch(watch::Error),
+    /// The thread that built the first generation ended early.
+    #[error("the start was interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// The class, for the log.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Build(errors) => errors.first().map_or("interrupted", BuildError::reason),
+            Self::Bind(_) => "bind_failed",
+            Self::Admin(error) => error.reason(),
+            Self::Signals(_) => "no_signals",
+            Self::Watch(error) => error.reason(),
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// The configuration, or a file it names, is at fault.
+    pub fn is_of_configuration(&self) -> bool {
+        matches!(self, Self::Build(_) | Self::Admin(_))
+    }
+}
+
+/// How the process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Asked to, after a drain.
+    Drained,
+    /// By a second signal, without waiting.
+    Quit,
+}
+
+/// Runs until it is asked to stop. Everything is loaded and bound before the first connection is accepted.
+///
+/// # Errors
+/// Why it could not start; nothing is bound then. Once it runs, nothing ends it but a signal or `POST /drain`.
+pub async fn run(start: Start) -> Result<Ended, Error> {
+    let signals = Signals::new().map_err(Error::Signals)?;
+    let descriptors = raise_descriptor_limit();
+    let registry = Registry::new();
+    let files = Files::of(start.file, &start.config).map_err(Error::Watch)?;
+    let (drain, streams) = drain::channel();
+    let shared = Shared {
+        snapshot: Arc::new(ArcSwap::new(first_generation(start.config, &registry).await?)),
+        permits: Arc::new(Semaphore::new(0)),
+        streams,
+    };
+    let config = shared.snapshot.load().config.clone();
+    let bound = config.limits.max_connections.unwrap_or_else(|| connections_within(descriptors));
+    shared.permits.add_permits(bound.min(Semaphore::MAX_PERMITS));
+
+    let admin = bind_admin(&config)?;
+    let (commands, orders) = mpsc::channel(COMMANDS);
+    let desk = Arc::new(Desk::new(
+        Arc::clone(&shared.snapshot),
+        registry.clone(),
+        commands,
+        bound,
+        Arc::clone(&shared.permits),
+    ));
+    let reloader = Reloader::start(start.source, files, start.log, registry.clone(), shared).map_err(Error::Bind)?;
+    let (no_admin, admin_ends) = drain::channel();
+    if let Some((socket, admission)) = admin {
+        tracing::info!(address = socket.local_address(), "admin listening");
+        tokio::spawn(admin::serve(Arc::new(socket), admission, Arc::clone(&desk) as _, admin_ends.draining()));
+    }
+    desk.set_ready(true);
+    systemd::ready("running generation 1");
+    let running = Running { signals, orders, reloader, registry };
+    let ended = running.until_stopped(&desk, drain).await;
+    no_admin.stop();
+    Ok(ended)
+}
+
+/// Requests of the admin endpoint that may wait; it serves few connections at once.
+const COMMANDS: usize = 16;
+
+/// What the admin endpoint asks of the process.
+enum Command {
+    Reload(oneshot::Sender<Result<u64, Kept>>),
+    Drain,
+}
+
+/// What the loop owns.
+struct Running {
+    signals: Signals,
+    orders: mpsc::Receiver<Command>,
+    reloader: Reloader,
+    registry: Registry,
+}
+
+/// Histograms hold what was recorded until they are folded; at a thousand connections a second, five seconds
+/// are some 300 KiB.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+impl Running {
+    async fn until_stopped(mut self, desk: &Desk, drain: Drain) -> Ended {
+        let mut upkeep = interval(UPKEEP);
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut alive = interval(systemd::watchdog_interval().unwrap_or(UPKEEP));
+        loop {
+            tokio::select! {
+                signal = self.signals.next() => match signal {
+                    Signal::Reload => drop(self.reload(Cause::Signal).await),
+                    Signal::Drain(_) => break,
+                    Signal::Quit => return Ended::Quit,
+                },
+                order = self.orders.recv() => match order {
+                    // The client may be gone by now; the reload was done all the same.
+                    Some(Command::Reload(answer)) => drop(answer.send(self.reload(Cause::Admin).await)),
+                    Some(Command::Drain) | None => break,
+                },
+                () = self.reloader.files_changed() => drop(self.reload(Cause::Files).await),
+                _ = upkeep.tick() => self.registry.upkeep(),
+                _ = alive.tick() => systemd::alive(),
+            }
+        }
+        self.drain(desk, drain).await
+    }
+
+    async fn reload(&mut self, cause: Cause) -> Result<u64, Kept> {
+        systemd::reloading();
+        let result = self.reloader.reload(cause).await;
+        systemd::ready(&match &result {
+            Ok(generation) => format!("running generation {generation}"),
+            Err(rejected) => format!("kept generation {}: {}", self.reloader.generation(), rejected.reason()),
+        });
+        result.map_err(|rejected| Kept::Rejected(rejected.to_string()))
+    }
+
+    async fn drain(self, desk: &Desk, drain: Drain) -> Ended {
+        let Self { mut signals, reloader, .. } = self;
+        desk.set_ready(false);
+        let deadline = reloader.config().drain_timeout;
+        systemd::stopping("draining");
+        tracing::info!(?deadline, "draining");
+        // The listeners go, and with them their watches: what is left are streams.
+        drop(reloader);
+        tokio::select! {
+            drained = drain.drain(deadline) => {
+                match drained {
+                    Drained::Finished => tracing::info!("drained: every stream finished"),
+                    Drained::Forced { held } | Drained::Stuck { held } => {
+                        tracing::warn!(streams = held, "drained: the deadline came, streams were reset");
+                    }
+                }
+                Ended::Drained
+            }
+            () = quit(&mut signals) => {
+                tracing::warn!("ended at once by a second signal");
+                Ended::Quit
+            }
+        }
+    }
+}
+
+async fn quit(signals: &mut Signals) {
+    while signals.next().await != Signal::Quit {}
+}
+
+async fn first_generation(config: Config, registry: &Registry) -> Result<Arc<Snapshot>, Error> {
+    let registry = registry.clone();
+    let build = move || {
+        // The first random draw takes some 20 ms (the library seeds itself from CPU jitter): paid here, not
+        // by the first client.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut [0; 32]);
+        Snapshot::build(config, None, &registry)
+    };
+    let built = tokio::task::spawn_blocking(build).await.map_err(|_| Error::Interrupted)?;
+    built.map(Arc::new).map_err(Error::Build)
+}
+
+fn bind_admin(config: &Config) -> Result<Option<(Socket, Admission)>, Error> {
+    let Some(values::Admin { listen, access }) = &config.admin else { return Ok(None) };
+    let admission = Admission::load(access).map_err(Error::Admin)?;
+    Ok(Some((Socket::bind(listen).map_err(Error::Bind)?, admission)))
+}
+
+/// Takes all descriptors that the hard limit grants, and says how many those are. The soft limit is low
+/// (1024, often) for the sake of programs that use select(2).
+fn raise_descriptor_limit() -> u64 {
+    let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: maximum, maximum };
+    let limit = if rustix::process::setrlimit(Resource::Nofile, raised).is_ok() { maximum } else { current };
+    limit.unwrap_or(u64::MAX)
+}
+
+/// Descriptors that are not streams': standard streams, epoll, listeners, admin connections, files that a
+/// reload reads, sockets of name look-ups. Where the limit is small, a quarter of it.
+const RESERVED_DESCRIPTORS: u64 = 128;
+
+/// Two descriptors a stream, one for each side.
+fn connections_within(descriptors: u64) -> usize {
+    let streams = descriptors - RESERVED_DESCRIPTORS.min(descriptors / 4);
+    usize::try_from(streams / 2).unwrap_or(usize::MAX).max(1)
+}
+
+/// What is wrong with the files that a configuration names, placed in its text: for `egret check`, which
+/// binds nothing.
+pub fn check_files(loaded: &Loaded) -> Vec<Problem> {
+    let registry = Registry::new();
+    let Err(errors) = Snapshot::build(loaded.config.clone(), None, &registry) else { return Vec::new() };
+    errors.iter().map(|error| problem(loaded, error)).collect()
+}
+
+fn problem(loaded: &Loaded, error: &BuildError) -> Problem {
+    let place = match error {
+        BuildError::Identity(name, _) => Some(Place::Identity(name)),
+        BuildError::Trust(name, _) => Some(Place::Trust(name)),
+        BuildError::Upstream(name, _) => Some(Place::Upstream(name)),
+        BuildError::Listener(name, _) => Some(Place::Listener(name)),
+        BuildError::Dns(_) => None,
+    };
+    match place.and_then(|place| loaded.locate(place)) {
+        Some(span) => Problem::new(span, error.to_string(), error.reason(), error.repair()),
+        None => Problem::of_file(error.to_string(), error.repair()),
+    }
+}

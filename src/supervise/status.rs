@@ -1,0 +1,136 @@
+//! What the admin endpoint shows of the running process, and hands on to it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::Command;
+use crate::admin::{Control, Kept};
+use crate::config::values::{Listener, Name, Verify};
+use crate::metrics::Registry;
+use crate::originate::Originator;
+use crate::originate::fingerprint::hex;
+use crate::originate::identity::Identity;
+use crate::snapshot::Snapshot;
+
+/// What the admin endpoint talks to.
+pub(super) struct Desk {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    registry: Registry,
+    commands: mpsc::Sender<Command>,
+    started: Instant,
+    ready: AtomicBool,
+    max_connections: usize,
+    permits: Arc<Semaphore>,
+}
+
+impl Desk {
+    pub(super) fn new(
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        registry: Registry,
+        commands: mpsc::Sender<Command>,
+        max_connections: usize,
+        permits: Arc<Semaphore>,
+    ) -> Self {
+        let (started, ready) = (Instant::now(), AtomicBool::new(false));
+        Self { snapshot, registry, commands, started, ready, max_connections, permits }
+    }
+
+    pub(super) fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+}
+
+impl Control for Desk {
+    fn metrics(&self) -> String {
+        self.registry.render()
+    }
+
+    fn ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    fn status(&self) -> Value {
+        let snapshot = self.snapshot.load();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "generation": snapshot.generation,
+            "ready": self.ready(),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "connections": self.max_connections.saturating_sub(self.permits.available_permits()),
+            "max_connections": self.max_connections,
+            "listeners": listeners(&snapshot),
+            "upstreams": upstreams(&snapshot),
+            "identities": identities(&snapshot),
+        })
+    }
+
+    fn config(&self) -> String {
+        // Values hold paths of secrets, never secrets, so all of them may be shown.
+        format!("{:#?}\n", self.snapshot.load().config)
+    }
+
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<u64, Kept>> + Send + '_>> {
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            self.commands.send(Command::Reload(answer)).await.map_err(|_| Kept::Draining)?;
+            answered.await.map_err(|_| Kept::Draining)?
+        })
+    }
+
+    fn drain(&self) {
+        // A full queue holds a drain already, or reloads whose loop will see the next request.
+        let _ = self.commands.try_send(Command::Drain);
+    }
+}
+
+fn listeners(snapshot: &Snapshot) -> Value {
+    let one = |spec: &Listener| {
+        json!({
+            "name": spec.name.as_str(),
+            "listen": spec.listen.to_string(),
+            "upstream": spec.upstream.as_str(),
+        })
+    };
+    snapshot.config.listeners.iter().map(one).collect()
+}
+
+fn upstreams(snapshot: &Snapshot) -> Value {
+    snapshot.upstreams().values().map(|originator| upstream(snapshot, originator)).collect()
+}
+
+fn upstream(snapshot: &Snapshot, originator: &Originator) -> Value {
+    let verify = snapshot.config.upstreams.get(originator.name()).map(|spec| match &spec.tls.verify {
+        Verify::Full => json!("full"),
+        Verify::Report { reason } => json!({ "report": reason }),
+        Verify::None { reason } => json!({ "none": reason }),
+    });
+    let servers: Vec<Value> = originator
+        .ways()
+        .iter()
+        .map(|way| json!({ "server": way.server.to_string(), "tickets": way.origin.sessions_held() }))
+        .collect();
+    json!({
+        "name": originator.name().as_str(),
+        "identity": originator.identity().map(|name| name.as_str()),
+        "verify": verify,
+        "servers": servers,
+    })
+}
+
+fn identities(snapshot: &Snapshot) -> Value {
+    let one = |(name, identity): (&Name, &Arc<Identity>)| {
+        json!({
+            "name": name.as_str(),
+            "subject": identity.leaf().subject,
+            "sha256": hex(&identity.leaf().sha256),
+            "not_after": identity.not_after().0,
+        })
+    };
+    snapshot.identities().iter().map(one).collect()
+}
