@@ -1,0 +1,35 @@
+//! All integration tests in one binary: one link, one set of fixtures, a module per theme.
+
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    missing_docs,
+    reason = "a panic is how a test says what is wrong, and nobody reads the API of its fixtures"
+)]
+
+mod support;
+
+mod admin;
+mod architecture;
+mod bulk;
+mod classify;
+mod config;
+mod databases;
+mod dial;
+mod drain;
+mod failures;
+mod failures_steps;
+mod handshake;
+mod identity;
+mod lifecycle;
+mod relay;
+mod reload;
+mod reload_streams;
+mod resolve;
+mod resumption;
+mod resumption_real;
+mod seeds;
+mod signals;
+mod trust;
+mod upgrade;
+mod watch;
