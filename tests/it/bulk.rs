@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::failures::{HOST, one_upstream};
 use crate::support::egret::{Egret, roots};
@@ -123,15 +123,14 @@ fn half_close_works_on_tls_1_2_as_well() {
 /// What is offered meanwhile is hundreds of times as much.
 const FLAT_KIB: u64 = 8 * 1024;
 
-/// How long a slow reader reads.
-const SLOW_FOR: Duration = Duration::from_secs(8);
+/// What a slow reader takes before it leaves.
+const SLOW_TAKES: u64 = 8_000_000;
 
-/// Takes a megabyte a second.
+/// Takes a megabyte a second at most.
 fn read_slowly(from: &mut impl Read) -> u64 {
-    let start = Instant::now();
     let mut piece = vec![0; 50_000];
     let mut taken = 0;
-    while start.elapsed() < SLOW_FOR {
+    while taken < SLOW_TAKES {
         from.read_exact(&mut piece).unwrap();
         taken += piece.len() as u64;
         std::thread::sleep(Duration::from_millis(50));
@@ -153,7 +152,6 @@ fn memory_stays_flat(egret: &Egret, what: &str, work: impl FnOnce() -> u64 + Sen
     });
     let figure = format!("{what}: {taken} bytes taken, resident {before} KiB before and {highest} KiB at most");
     println!("{figure}");
-    assert!(taken > 1_000_000, "{figure}: too little to judge by");
     assert!(highest <= before + FLAT_KIB, "{figure}: more than {FLAT_KIB} KiB above");
 }
 
