@@ -64,6 +64,7 @@ fn a_path_from_above_is_found() {
         "use crate::net::Stream; // crate::snapshot in a comment\nuse crate::{route, snapshot::{self, Snapshot}};";
     assert_eq!(paths(text), ["net::Stream", "route", "snapshot"]);
     assert_eq!(wrong_in(order, "relay", text), ["route", "snapshot"]);
+    assert_eq!(paths("use crate::originate::{files, pem};"), ["originate::files", "originate::pem"]);
 }
 
 fn violations(order: &[&[&str]]) -> Vec<String> {
@@ -100,9 +101,11 @@ fn paths(text: &str) -> Vec<String> {
     let text = text.replace("(in crate::", "(in ");
     let mut found = Vec::new();
     for part in text.split("crate::").skip(1) {
-        match part.strip_prefix('{') {
-            Some(group) => found.extend(group_items(group)),
-            None => found.push(leading_path(part)),
+        let path = leading_path(part);
+        match part[path.len()..].trim_start_matches("::").strip_prefix('{') {
+            Some(group) if path.is_empty() => found.extend(group_items(group)),
+            Some(group) => found.extend(group_items(group).iter().map(|item| format!("{path}::{item}"))),
+            None => found.push(path),
         }
     }
     found

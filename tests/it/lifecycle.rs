@@ -114,8 +114,7 @@ fn crowd_comes_and_goes(egret: &Egret) {
 #[test]
 fn accepting_recovers_from_exhausted_descriptors_while_streams_go_on() {
     let scene = Scene::new("");
-    let sections =
-        scene.upstream.clone() + "[limits]\nmax_connections = 1000\n" + &listener("echo", free_port(), "echo");
+    let sections = scene.upstream + "[limits]\nmax_connections = 1000\n" + &listener("echo", free_port(), "echo");
     let settings = Settings { descriptors: Some(64), ..Settings::default() };
     let egret = Egret::start_with(settings, &sections);
     crowd_comes_and_goes(&egret);
