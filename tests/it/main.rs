@@ -16,6 +16,7 @@ mod classify;
 mod config;
 mod databases;
 mod dial;
+mod docs;
 mod drain;
 mod failures;
 mod failures_steps;

@@ -1,0 +1,186 @@
+//! The pages for users say what the code does: every word, every metric family, every example.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use egret::config;
+use egret::metrics::Registry;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn every_reason_has_a_row_in_the_page_of_failures_and_no_row_is_left_over() {
+    let known: BTreeSet<String> =
+        rust_files(&root().join("src")).iter().flat_map(|file| reasons(&page(file))).collect();
+    let told = rows(&page("docs/failures.md"));
+    assert!(known.len() > 50, "the reasons were not found: {known:?}");
+    let (missing, stale): (Vec<_>, Vec<_>) = (known.difference(&told).collect(), told.difference(&known).collect());
+    assert!(missing.is_empty(), "docs/failures.md has no row for {missing:?}");
+    assert!(stale.is_empty(), "docs/failures.md has rows for words that the code does not have: {stale:?}");
+}
+
+#[test]
+fn every_metric_family_has_a_row_in_the_page_of_operation_and_no_row_is_left_over() {
+    let code = page("src/metrics.rs");
+    let table = code.split_once("const FAMILIES").expect("the table of families").1;
+    let table = table.split_once("];").expect("the end of the table").0;
+    let mut known = words(table, "egret_");
+    // One name stands in the table as a constant.
+    known.insert(egret::metrics::NOT_AFTER.to_owned());
+    let told: BTreeSet<String> =
+        rows(&page("docs/operation.md")).into_iter().filter(|row| row.starts_with("egret_")).collect();
+    assert_eq!(told, known);
+}
+
+#[test]
+fn alerts_ask_for_families_and_labels_that_exist() {
+    let (alerts, operation) = (page("deploy/alerts.yml"), page("docs/operation.md"));
+    let labels_of = |family: &str| -> BTreeSet<String> {
+        let row = operation.lines().find(|line| line.starts_with(&format!("| `{family}` |")));
+        let labels = row.unwrap_or_else(|| panic!("{family} is no family")).split('|').nth(2).expect("a second column");
+        labels.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let mut asked = 0;
+    for line in alerts.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+        for family in words(line, "egret_") {
+            let grouped = line.split("by (").skip(1).filter_map(|rest| rest.split_once(')')).map(|(list, _)| list);
+            let selected = line.split('{').skip(1).filter(|rest| rest.contains("=~\"") || rest.contains("=\""));
+            let selected = selected.filter_map(|rest| rest.split(['=', '}']).next());
+            for label in grouped.flat_map(|list| list.split(',')).chain(selected).map(str::trim) {
+                asked += 1;
+                let known = label == "instance" || labels_of(&family).contains(label);
+                assert!(known, "{family} has no label {label}: {line}");
+            }
+        }
+    }
+    assert!(asked > 10, "the labels were not found");
+}
+
+#[test]
+fn labels_in_the_page_of_operation_are_those_of_the_metrics() {
+    let name = config::values::Name::new("x");
+    let registry = Registry::new();
+    let listener = egret::metrics::ListenerMetrics::new(&registry, &name);
+    listener.refused.increment("r");
+    listener.accept_errors.increment("r");
+    egret::metrics::RouteMetrics::new(&registry, &name, &name).ended.increment("r");
+    let upstream = egret::metrics::UpstreamMetrics::new(&registry, &name);
+    upstream.resumption.increment("r");
+    upstream.failures.increment("r");
+    upstream.would_fail.increment("r");
+    let _ = egret::metrics::ReloadMetrics::new(&registry);
+    let text = registry.render();
+    let operation = page("docs/operation.md");
+    let samples = text.lines().filter(|line| line.starts_with("egret_"));
+    for sample in samples {
+        let (series, labels) = sample.split_once('{').unwrap_or((sample.split(' ').next().expect("a name"), ""));
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| series.strip_suffix(end)).unwrap_or(series);
+        let names = labels.split("\",").filter_map(|pair| pair.split_once("=\"")).map(|(name, _)| name);
+        let labels: BTreeSet<&str> = names.filter(|name| *name != "le").collect();
+        let row = operation.lines().find(|line| line.starts_with(&format!("| `{family}` |"))).expect("a row");
+        let column = row.split('|').nth(2).expect("a second column");
+        let told: BTreeSet<&str> = column.split('`').skip(1).step_by(2).collect();
+        assert_eq!(told, labels, "{family}");
+    }
+}
+
+#[test]
+fn every_whole_configuration_in_the_pages_loads() {
+    let mut pages = vec!["README.md".to_owned()];
+    for entry in fs::read_dir(root().join("docs")).expect("docs can be listed") {
+        let name = entry.expect("an entry can be read").file_name().into_string().expect("a name");
+        pages.extend(name.ends_with(".md").then(|| format!("docs/{name}")));
+    }
+    let mut loaded = 0;
+    for path in &pages {
+        for block in toml_blocks(&page(path)).iter().filter(|block| block.contains("[[listeners]]")) {
+            config::parse(path, block, &|_| Some("set".to_owned())).unwrap_or_else(|problems| panic!("{problems}"));
+            loaded += 1;
+        }
+    }
+    assert!(loaded > 5, "only {loaded} examples were found");
+}
+
+#[test]
+fn every_file_that_the_pages_name_is_there() {
+    for path in ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/configuration.md", "docs/operation.md"] {
+        let text = page(path);
+        let named = text.split('`').skip(1).step_by(2).filter(|name| {
+            let folder = ["config/", "docs/", "deploy/", "src/", "tests/"].iter().any(|start| name.starts_with(start));
+            folder && !name.contains(['*', ' ', '\n'])
+        });
+        for name in named {
+            assert!(root().join(name).exists(), "{path} names {name}, which is not there");
+        }
+    }
+}
+
+#[test]
+fn reasons_are_found_in_source() {
+    let text = "pub fn reason(&self) -> &'static str {\n  match self {\n    A => \"a_word\",\n    B => { \"b\" }\n  }\n}\n\
+                fn other() { \"no\" }\nfn reason_is() { \"neither\" }\nfn accept_error(e: &E) -> &'static str { \"c\" }";
+    assert_eq!(reasons(text), ["a_word", "b", "c"]);
+}
+
+/// The strings in the bodies of the functions that give a reason.
+fn reasons(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for head in ["fn reason(", "fn accept_error("] {
+        for part in source.split(head).skip(1) {
+            let start = part.find('{').expect("a function has a body");
+            found.extend(body(&part[start..]).split('"').skip(1).step_by(2).map(str::to_owned));
+        }
+    }
+    found
+}
+
+/// A text up to the brace that closes its first.
+fn body(text: &str) -> &str {
+    let mut depth = 0;
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 1 => return &text[..at],
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    text
+}
+
+/// The words in code type that begin rows of tables.
+fn rows(page: &str) -> BTreeSet<String> {
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| row.split_once("` |")).map(|(word, _)| word.to_owned()).collect()
+}
+
+/// The words of lower case and underscores that begin so.
+fn words(text: &str, start: &str) -> BTreeSet<String> {
+    let words = text.split(|letter: char| !(letter.is_ascii_lowercase() || letter == '_'));
+    words.filter(|word| word.starts_with(start)).map(str::to_owned).collect()
+}
+
+/// The contents of blocks that are fenced as TOML.
+fn toml_blocks(page: &str) -> Vec<String> {
+    let blocks = page.split("\n```toml\n").skip(1);
+    blocks.filter_map(|block| block.split_once("\n```")).map(|(block, _)| format!("{block}\n")).collect()
+}
+
+/// Paths of the Rust files in a folder, relative to the crate's.
+fn rust_files(folder: &Path) -> Vec<String> {
+    let paths = fs::read_dir(folder).expect("src can be listed").map(|entry| entry.expect("an entry").path());
+    paths
+        .flat_map(|path: PathBuf| match path.is_dir() {
+            true => rust_files(&path),
+            false => vec![path.strip_prefix(root()).expect("it is in the crate").display().to_string()],
+        })
+        .filter(|path| path.ends_with(".rs"))
+        .collect()
+}
