@@ -80,7 +80,7 @@ fn labels_in_the_page_of_operation_are_those_of_the_metrics() {
     let operation = page("docs/operation.md");
     let samples = text.lines().filter(|line| line.starts_with("egret_"));
     for sample in samples {
-        let (series, labels) = sample.split_once('{').unwrap_or((sample.split(' ').next().expect("a name"), ""));
+        let (series, labels) = sample.split_once('{').or_else(|| sample.split_once(' ')).expect("a name");
         let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| series.strip_suffix(end)).unwrap_or(series);
         let names = labels.split("\",").filter_map(|pair| pair.split_once("=\"")).map(|(name, _)| name);
         let labels: BTreeSet<&str> = names.filter(|name| *name != "le").collect();
