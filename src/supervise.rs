@@ -70,7 +70,7 @@ impl Error {
             Self::Build(errors) => errors.first().map_or("interrupted", BuildError::reason),
             Self::Bind(_) => "bind_failed",
             Self::Admin(error) => error.reason(),
-            Self::Signals(_) => "no_signals",
+            Self::Signals(error) => error.reason(),
             Self::Watch(error) => error.reason(),
             Self::Interrupted => "interrupted",
         }

@@ -166,7 +166,7 @@ impl Problems {
 
     /// Fixed word for logs and metrics.
     pub fn reason(&self) -> &'static str {
-        "configuration"
+        "configuration_invalid"
     }
 }
 

@@ -77,14 +77,6 @@ impl Error {
             Wrong::NotYetValid { .. } => "identity_not_yet_valid",
         }
     }
-
-    /// The file may be in the middle of being replaced: another look a moment later may find it whole.
-    pub fn may_pass(&self) -> bool {
-        matches!(
-            self.reason(),
-            "identity_unreadable" | "identity_malformed" | "identity_key_mismatch" | "identity_password"
-        )
-    }
 }
 
 impl std::fmt::Display for Error {

@@ -68,11 +68,6 @@ impl Error {
             Wrong::CrlsWithoutChain => "trust_contradiction",
         }
     }
-
-    /// The file may be in the middle of being replaced: another look a moment later may find it whole.
-    pub fn may_pass(&self) -> bool {
-        self.file.is_some() && matches!(self.reason(), "trust_unreadable" | "trust_malformed" | "trust_crl_malformed")
-    }
 }
 
 impl std::fmt::Display for Error {
