@@ -26,14 +26,14 @@ pub async fn serve(accepted: Accepted, watch: Watch) {
     let class = match unless_forced(&watch, classify::classify(routes.expect, &mut stream, routes.patience)).await {
         Some(Ok(class)) => class,
         Some(Err(error)) => return report.unclassified(&error, stream),
-        None => return report.drained(stream),
+        None => return report.drained(None, stream),
     };
     let route = routes.find(&class);
     let failed = |failure: &_| report.origination_failed(route, failure);
     let originated = match unless_forced(&watch, route.originator.open(failed)).await {
         Some(Ok(originated)) => originated,
         Some(Err(failure)) => return report.unoriginated(route, &failure, stream),
-        None => return report.drained(stream),
+        None => return report.drained(Some(route), stream),
     };
     let facts = report.facts(&originated);
     let forced = watch.forced();

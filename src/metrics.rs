@@ -3,7 +3,7 @@
 //! A held handle costs a few nanoseconds an addition, a look-up with labels some hundreds: so listeners
 //! and upstreams resolve theirs when the snapshot is built, and the paths of bytes only add.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Metadata, Recorder, Unit};
@@ -136,6 +136,26 @@ impl ByReason {
     }
 }
 
+/// A gauge that exists once it has a value: before, a reader would take its zero for one.
+pub struct Late {
+    registry: Registry,
+    family: &'static str,
+    labels: Vec<(&'static str, Arc<str>)>,
+    gauge: OnceLock<Gauge>,
+}
+
+impl Late {
+    /// A gauge of `family` that is not there yet.
+    pub fn new(registry: &Registry, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Self {
+        Self { registry: registry.clone(), family, labels: labels.to_vec(), gauge: OnceLock::new() }
+    }
+
+    /// Its value now.
+    pub fn set(&self, value: f64) {
+        self.gauge.get_or_init(|| self.registry.gauge(self.family, &self.labels)).set(value);
+    }
+}
+
 /// Handles of one listener.
 pub struct ListenerMetrics {
     /// Connections accepted.
@@ -206,7 +226,7 @@ pub struct UpstreamMetrics {
     /// Time of a resumed handshake.
     pub handshake_resumed: Histogram,
     /// The end of the certificate that the server last showed.
-    pub server_not_after: Gauge,
+    pub server_not_after: Late,
 }
 
 impl UpstreamMetrics {
@@ -225,7 +245,7 @@ impl UpstreamMetrics {
             upgrade: phase("upgrade"),
             handshake_full: phase("handshake_full"),
             handshake_resumed: phase("handshake_resumed"),
-            server_not_after: registry.gauge(NOT_AFTER, &[("kind", "server".into()), ("name", upstream.shared())]),
+            server_not_after: Late::new(registry, NOT_AFTER, &[("kind", "server".into()), ("name", upstream.shared())]),
         }
     }
 }

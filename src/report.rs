@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::classify;
 use crate::config::values::Server;
 use crate::net::{Peer, Stream};
-use crate::originate::handshake::{self, Negotiated};
+use crate::originate::handshake::{self, Cause, Negotiated};
 use crate::originate::refusal::Refusal;
 use crate::originate::resumption::Resumption;
 use crate::originate::{Failure, Originated};
@@ -74,12 +74,12 @@ impl<'a> Report<'a> {
             client = %self.client,
             upstream = %upstream,
             server = %failure.server,
-            endpoint = failure.endpoint.map(tracing::field::display),
-            identity = route.originator.identity().map(tracing::field::display),
+            endpoint = failure.endpoint.map(display),
+            identity = route.originator.identity().map(display),
             reason = failure.reason(),
             detail = %failure,
             facts = %serde_json::Value::Object(facts),
-            repair = failure.repair(upstream),
+            repair = failure.repair(upstream).map(display),
             "origination failed",
         );
     }
@@ -92,7 +92,7 @@ impl<'a> Report<'a> {
             listener = %self.routes.listener,
             client = %self.client,
             upstream = %route.originator.name(),
-            identity = route.originator.identity().map(tracing::field::display),
+            identity = route.originator.identity().map(display),
             sent = 0,
             received = 0,
             ended = failure.reason(),
@@ -101,13 +101,15 @@ impl<'a> Report<'a> {
         );
     }
 
-    /// The drain's deadline came before the upstream was ready.
-    pub fn drained(&self, downstream: Stream) {
+    /// The drain's deadline came before the upstream was ready; `route` is known once one was asked.
+    pub fn drained(&self, route: Option<&Route>, downstream: Stream) {
         downstream.reset();
-        self.routes.metrics.refused.increment(Ended::Drained.reason());
+        let counted = route.map_or(&self.routes.metrics.refused, |route| &route.metrics.ended);
+        counted.increment(Ended::Drained.reason());
         tracing::info!(
             listener = %self.routes.listener,
             client = %self.client,
+            upstream = route.map(|route| display(route.originator.name())),
             sent = 0,
             received = 0,
             ended = Ended::Drained.reason(),
@@ -118,7 +120,11 @@ impl<'a> Report<'a> {
 
     /// A stream ended.
     pub fn stream(&self, route: &Route, facts: &Facts, outcome: &Outcome) {
-        let ended = late_refusal(route, outcome).unwrap_or_else(|| outcome.ended.reason());
+        let refused = late_refusal(route, outcome);
+        if let Some(cause) = &refused {
+            self.refused_late(route, facts, cause);
+        }
+        let ended = refused.map_or_else(|| outcome.ended.reason(), |cause| cause.reason());
         route.metrics.ended.increment(ended);
         let Facts { server, endpoint, server_name, negotiated, ready } = facts;
         tracing::info!(
@@ -127,7 +133,7 @@ impl<'a> Report<'a> {
             upstream = %route.originator.name(),
             server = %server,
             endpoint = %endpoint,
-            identity = route.originator.identity().map(tracing::field::display),
+            identity = route.originator.identity().map(display),
             server_name,
             tls_version = negotiated.version,
             suite = negotiated.suite,
@@ -148,6 +154,27 @@ impl<'a> Report<'a> {
     }
 }
 
+impl Report<'_> {
+    /// The server judged our certificate after the handshake was over for us.
+    fn refused_late(&self, route: &Route, facts: &Facts, cause: &Cause) {
+        route.originator.failed_late(cause.reason());
+        let presented = route.originator.identity().is_some();
+        let repair = handshake::late_repair(cause, route.originator.name()).filter(|_| !presented);
+        tracing::warn!(
+            listener = %self.routes.listener,
+            client = %self.client,
+            upstream = %route.originator.name(),
+            server = %facts.server,
+            endpoint = %facts.endpoint,
+            identity = route.originator.identity().map(display),
+            reason = cause.reason(),
+            detail = "the server refused the client certificate after the handshake, as TLS 1.3 has it",
+            repair = repair.map(display),
+            "origination failed",
+        );
+    }
+}
+
 impl Drop for Report<'_> {
     fn drop(&mut self) {
         self.routes.metrics.active.decrement(1.0);
@@ -162,7 +189,7 @@ fn detail(ended: &Ended) -> Option<String> {
 
 /// TLS 1.3 servers judge the client's certificate after the handshake is over for the client: an alert that
 /// comes before any data is about the certificate, if it is one of those alerts (RFC 8446, 6.2).
-fn late_refusal(route: &Route, outcome: &Outcome) -> Option<&'static str> {
+fn late_refusal(route: &Route, outcome: &Outcome) -> Option<Cause> {
     let alert = outcome.ended.alert().filter(|_| outcome.received == 0)?;
-    handshake::late_refusal(alert, route.originator.identity().is_some()).map(|cause| cause.reason())
+    handshake::late_refusal(alert, route.originator.identity().is_some())
 }

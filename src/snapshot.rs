@@ -151,25 +151,39 @@ impl Snapshot {
         &self.trusts
     }
 
-    /// Sets the gauges that tell of this generation. To be called once it runs.
-    pub fn publish(&self, registry: &Registry) {
+    /// Sets the gauges that tell of this generation; those of names that are gone become NaN, with which no
+    /// comparison of an alert holds. To be called once it runs.
+    pub fn publish(&self, previous: Option<&Self>, registry: &Registry) {
+        let mut gauges: HashMap<Published, f64> =
+            previous.iter().flat_map(|previous| previous.gauges()).map(|(gauge, _)| (gauge, f64::NAN)).collect();
+        gauges.extend(self.gauges());
+        for (gauge, value) in gauges {
+            match gauge {
+                Published::NotAfter(kind, name) => {
+                    registry.gauge(NOT_AFTER, &[("kind", kind.into()), ("name", name.shared())])
+                }
+                Published::Insecure(name) => registry.gauge(INSECURE, &[("upstream", name.shared())]),
+            }
+            .set(value);
+        }
+    }
+
+    fn gauges(&self) -> Vec<(Published, f64)> {
+        let mut gauges = Vec::new();
         for (name, identity) in &self.identities {
-            registry
-                .gauge(NOT_AFTER, &[("kind", "identity".into()), ("name", name.shared())])
-                .set(seconds(identity.not_after()));
+            gauges.push((Published::NotAfter("identity", name.clone()), seconds(identity.not_after())));
         }
         for (name, trust) in &self.trusts {
             // The system's many roots are its own affair; those that the configuration names are watched.
             if let Some(end) = trust.roots().iter().filter(|root| !root.system).map(|root| root.not_after).min() {
-                registry.gauge(NOT_AFTER, &[("kind", "root".into()), ("name", name.shared())]).set(seconds(end));
+                gauges.push((Published::NotAfter("root", name.clone()), seconds(end)));
             }
         }
         for (name, upstream) in &self.config.upstreams {
             let insecure = !matches!(upstream.tls.verify, values::Verify::Full);
-            registry
-                .gauge("egret_upstream_insecure", &[("upstream", name.shared())])
-                .set(f64::from(u8::from(insecure)));
+            gauges.push((Published::Insecure(name.clone()), f64::from(u8::from(insecure))));
         }
+        gauges
     }
 
     fn build_upstreams(&mut self, previous: Option<&Self>, registry: &Registry, errors: &mut Vec<BuildError>) {
@@ -304,6 +318,15 @@ fn resolver(config: &Config, previous: Option<&Snapshot>, errors: &mut Vec<Build
     }
     Resolver::new(&config.dns).map(Arc::new).map_err(|error| errors.push(BuildError::Dns(error))).ok()
 }
+
+/// A gauge that a generation sets.
+#[derive(PartialEq, Eq, Hash)]
+enum Published {
+    NotAfter(&'static str, Name),
+    Insecure(Name),
+}
+
+const INSECURE: &str = "egret_upstream_insecure";
 
 /// A gauge is a float: exact to the second for any date of a certificate.
 fn seconds(date: Date) -> f64 {

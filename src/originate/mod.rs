@@ -168,6 +168,11 @@ impl Originator {
         }
     }
 
+    /// Counts a failure that showed itself only after the handshake.
+    pub fn failed_late(&self, reason: &'static str) {
+        self.metrics.failures.increment(reason);
+    }
+
     fn count(&self, negotiated: &Negotiated) {
         self.metrics.resumption.increment(negotiated.resumed.as_str());
         if let Some(refusal) = &negotiated.would_fail {

@@ -66,7 +66,7 @@ impl Rejected {
     /// The class, for the log.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Configuration(_) => "configuration_invalid",
+            Self::Configuration(problems) => problems.reason(),
             Self::Build(errors) => errors.first().map_or("interrupted", BuildError::reason),
             Self::Bind(_) => "bind_failed",
             Self::Interrupted => "interrupted",
@@ -166,7 +166,7 @@ impl Reloader {
         let mut reloader = Self { source, files, log, registry, metrics, shared, listeners: HashMap::new() };
         let bound = reloader.bind_new(&snapshot.config)?;
         reloader.accept_from(bound);
-        snapshot.publish(&reloader.registry);
+        snapshot.publish(None, &reloader.registry);
         reloader.metrics.started(snapshot.generation);
         Ok(reloader)
     }
@@ -211,7 +211,7 @@ impl Reloader {
     /// The one swap and what follows from it; nothing here can fail.
     fn swap(&mut self, old: &Snapshot, snapshot: Snapshot, bound: Vec<Listener>, cause: Cause) -> u64 {
         let generation = snapshot.generation;
-        snapshot.publish(&self.registry);
+        snapshot.publish(Some(old), &self.registry);
         self.follow_log_level(&old.config, &snapshot.config);
         warn_of_what_needs_a_restart(&old.config, &snapshot.config);
         let snapshot = Arc::new(snapshot);
@@ -292,11 +292,12 @@ fn named_by(file: Option<&Path>, config: &Config) -> Vec<PathBuf> {
 
 /// Some settings are read once, at start.
 fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
-    let fixed: [(&str, bool); 4] = [
+    let fixed: [(&str, bool); 5] = [
         ("runtime", old.runtime != new.runtime),
         ("limits.max_connections", old.limits != new.limits),
         ("log.format", old.log.format != new.log.format),
         ("admin", old.admin != new.admin),
+        ("reload.watch", old.reload != new.reload),
     ];
     for (setting, _) in fixed.into_iter().filter(|(_, changed)| *changed) {
         tracing::warn!(setting, "changed, but takes effect only at the next start");

@@ -17,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 use self::error::{Broken, flight_of};
 pub use self::error::{Cause, Error, Flight, late_refusal};
 pub use self::first_bytes::{Plaintext, plaintext};
+pub use self::repair::late_repair;
 use crate::originate::certificate::CertificateFacts;
 use crate::originate::observe::{CertificateRequest, Observed};
 use crate::originate::origin::Origin;

@@ -31,6 +31,11 @@ pub(super) fn repair(cause: &Cause, scene: &Scene, upstream: &Name) -> Option<St
     }
 }
 
+/// The repair of a refusal that came when the handshake was over.
+pub fn late_repair(cause: &Cause, upstream: &Name) -> Option<String> {
+    matches!(cause, Cause::ClientCertificateRequired).then(|| identity(upstream))
+}
+
 fn of_refusal(refusal: &Refusal, scene: &Scene, upstream: &Name) -> Option<String> {
     let server = scene.server.as_ref()?;
     match refusal {
