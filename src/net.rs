@@ -68,8 +68,9 @@ pub struct Socket {
 #[derive(Debug)]
 enum Bound {
     Tcp(TcpListener),
-    /// The file is unlinked when the socket goes.
-    Unix(UnixListener, #[expect(dead_code, reason = "held for its drop")] Unlink),
+    /// The file is unlinked before the socket goes: a successor that takes a file without a socket for stale
+    /// then never has its own unlinked.
+    Unix(#[expect(dead_code, reason = "held for its drop")] Unlink, UnixListener),
 }
 
 /// Why an address cannot be listened on.
@@ -125,7 +126,7 @@ impl Socket {
                 let _ = prepare(&tcp);
                 Ok((Stream::Tcp(tcp), Peer::Tcp(peer)))
             }
-            Bound::Unix(listener, _) => {
+            Bound::Unix(_, listener) => {
                 let (unix, _) = listener.accept().await?;
                 let credentials = unix.peer_cred()?;
                 Ok((Stream::Unix(unix), Peer::Unix { uid: credentials.uid(), pid: credentials.pid() }))
@@ -174,22 +175,36 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
     socket.bind(&socket2::SockAddr::unix(path)?)?;
     let unlink = Unlink(path.to_owned());
     // Nobody can connect before listen, so the mode is in force before the first client.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    set_mode(path, mode)?;
     socket.listen(BACKLOG)?;
-    Ok(Bound::Unix(UnixListener::from_std(socket.into())?, unlink))
+    Ok(Bound::Unix(unlink, UnixListener::from_std(socket.into())?))
 }
 
-/// Removes a socket file that a killed process left behind: one on which nobody answers.
+/// Changes the mode of a socket's file: who may connect from now on.
+pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Removes a socket file that a killed process left behind: one to which nobody listens.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
-            Err(_) => fs::remove_file(path),
+        Ok(found) if found.file_type().is_socket() => match try_connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+            // A full queue is somebody's, too.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
         },
         Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is in its place")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Does not wait: connecting to a socket whose queue is full would, for as long as its owner likes.
+fn try_connect(path: &Path) -> io::Result<()> {
+    let probe = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?;
+    probe.connect(&socket2::SockAddr::unix(path)?)
 }
 
 /// Unlinks a socket file on drop.
@@ -232,5 +247,32 @@ impl AsyncWrite for Stream {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_is_listened_to_is_not_taken_over_even_if_its_queue_is_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.sock");
+        let owner = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        owner.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        owner.listen(0).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let client = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            if client.connect(&socket2::SockAddr::unix(&path).unwrap()).is_err() {
+                break;
+            }
+            waiting.push(client);
+        }
+        let address = ListenAddress::Unix { path: path.clone(), mode: 0o600 };
+        assert!(Socket::bind(&address).is_err());
+        drop(owner);
+        Socket::bind(&address).unwrap();
     }
 }
