@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-use crate::config::values::{ListenAddress, Name};
+use crate::config::values::{self, ListenerKey, Name};
 use crate::connection::{self, Accepted};
 use crate::drain::Watch;
 use crate::net::{BindError, Peer, Socket, Stream};
@@ -17,9 +17,9 @@ use crate::snapshot::{Entry, Snapshot};
 /// The pauses after an error of accept (descriptors are out, most often): as long as Go's net/http takes.
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_secs(1);
 
-/// A bound address, and what has to be known to serve who comes there.
+/// A bound address.
 pub struct Listener {
-    address: ListenAddress,
+    key: ListenerKey,
     socket: Socket,
 }
 
@@ -30,22 +30,24 @@ pub struct Shared {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// One permit a connection, over all listeners.
     pub permits: Arc<Semaphore>,
+    /// Wakes whoever waits for a permit when the running generation was replaced: the bound may be another.
+    pub swapped: Arc<Notify>,
     /// Streams hold it until they end.
     pub streams: Watch,
 }
 
 impl Listener {
-    /// Binds `address` and listens.
+    /// Binds the address of a listener and listens.
     ///
     /// # Errors
     /// See [`Socket::bind`].
-    pub fn bind(address: &ListenAddress) -> Result<Self, BindError> {
-        Ok(Self { address: address.clone(), socket: Socket::bind(address)? })
+    pub fn bind(spec: &values::Listener) -> Result<Self, BindError> {
+        Ok(Self { key: spec.key(), socket: Socket::bind(&spec.listen)? })
     }
 
-    /// The address as configured.
-    pub fn address(&self) -> &ListenAddress {
-        &self.address
+    /// What makes it the same listener in the next generation.
+    pub fn key(&self) -> &ListenerKey {
+        &self.key
     }
 
     /// The address in fact: with the port that the kernel chose, where the configuration says 0.
@@ -55,24 +57,25 @@ impl Listener {
 
     /// The name by which the running generation calls it.
     pub fn name(&self, shared: &Shared) -> Name {
-        self.entry(shared).map_or_else(|| Name::new(self.address.to_string()), |entry| entry.routes.listener.clone())
+        self.entry(shared).map_or_else(|| Name::new(self.local_address()), |entry| entry.routes.listener.clone())
     }
 
     /// Accepts until its address is gone from the running generation, or the future is dropped. An error of
     /// accept never ends it: it pauses and goes on.
+    ///
+    /// While it waits for a client it holds neither a permit, which another listener may need, nor anything
+    /// of a generation, which may be replaced meanwhile and has keys in it.
     pub async fn run(self, shared: Shared) {
         let mut pause = *PAUSE.start();
-        while let Some(entry) = self.entry(&shared) {
-            let permits = Permits::acquire(&entry, &shared).await;
+        while self.permits(&shared).await.is_some() {
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
                     pause = *PAUSE.start();
-                    self.hand_over(stream, peer, permits, &shared);
+                    self.hand_over(InHand(Some(stream)), peer, &shared).await;
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    entry.routes.metrics.accept_errors.increment(accept_error(&error));
-                    tracing::warn!(listener = %entry.routes.listener, %error, ?pause, "accepting pauses");
+                    self.count(&error, pause, &shared);
                     sleep(pause).await;
                     pause = (pause * 2).min(*PAUSE.end());
                 }
@@ -82,13 +85,29 @@ impl Listener {
 
     /// The part of the running generation that is about this listener; gone when a reload removed it.
     fn entry(&self, shared: &Shared) -> Option<Arc<Entry>> {
-        shared.snapshot.load().entry(&self.address)
+        shared.snapshot.load().entry(&self.key)
+    }
+
+    /// Waits for the right to one more connection under the running generation; none when a reload removed
+    /// this listener.
+    async fn permits(&self, shared: &Shared) -> Option<(Permits, Arc<Entry>)> {
+        loop {
+            // Before the look at the generation, so that no swap is missed.
+            let swapped = shared.swapped.notified();
+            let entry = self.entry(shared)?;
+            tokio::select! {
+                permits = Permits::acquire(&entry, shared) => return Some((permits, entry)),
+                () = swapped => {}
+            }
+        }
     }
 
     /// The generation is loaded after accept: a connection that was accepted after a reload's answer never
-    /// sees what the reload replaced.
-    fn hand_over(&self, stream: Stream, peer: Peer, permits: Permits, shared: &Shared) {
-        let Some(entry) = self.entry(shared) else { return stream.reset() };
+    /// sees what the reload replaced. When all listeners together have taken the last permit at once, one
+    /// connection of each may have to wait here.
+    async fn hand_over(&self, stream: InHand, peer: Peer, shared: &Shared) {
+        let Some((permits, entry)) = self.permits(shared).await else { return };
+        let Some(stream) = stream.pass() else { return };
         entry.routes.metrics.accepted.increment(1);
         if let Err(refused) = entry.admission.check(&peer) {
             entry.routes.metrics.refused.increment(refused.reason());
@@ -101,6 +120,30 @@ impl Listener {
             let _permits = permits;
             connection::serve(accepted, watch).await;
         });
+    }
+
+    fn count(&self, error: &io::Error, pause: Duration, shared: &Shared) {
+        let Some(entry) = self.entry(shared) else { return };
+        entry.routes.metrics.accept_errors.increment(accept_error(error));
+        tracing::warn!(listener = %entry.routes.listener, %error, ?pause, "accepting pauses");
+    }
+}
+
+/// A connection that nobody serves yet. If its listener ends before, the client sees a reset, as do those
+/// whom the kernel still held back.
+struct InHand(Option<Stream>);
+
+impl InHand {
+    fn pass(mut self) -> Option<Stream> {
+        self.0.take()
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.take() {
+            stream.reset();
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::admit::{self, Admission};
 use crate::classify::Expect;
-use crate::config::values::{self, Config, ListenAddress, Name, Server, Upgrade};
+use crate::config::values::{self, Config, ListenerKey, Name, Server, Upgrade};
 use crate::metrics::{ListenerMetrics, NOT_AFTER, Registry, RouteMetrics, UpstreamMetrics};
 use crate::originate::certificate::Date;
 use crate::originate::identity::{self, Identity};
@@ -33,7 +33,7 @@ pub struct Snapshot {
     identities: BTreeMap<Name, Arc<Identity>>,
     trusts: BTreeMap<Name, Arc<Trust>>,
     upstreams: BTreeMap<Name, Arc<Originator>>,
-    listeners: HashMap<ListenAddress, Arc<Entry>>,
+    listeners: HashMap<ListenerKey, Arc<Entry>>,
     resolver: Arc<Resolver>,
 }
 
@@ -131,9 +131,9 @@ impl Snapshot {
 }
 
 impl Snapshot {
-    /// What the listener at `address` needs; none if this generation has no such listener.
-    pub fn entry(&self, address: &ListenAddress) -> Option<Arc<Entry>> {
-        self.listeners.get(address).map(Arc::clone)
+    /// What a listener needs; none if this generation has no such listener.
+    pub fn entry(&self, key: &ListenerKey) -> Option<Arc<Entry>> {
+        self.listeners.get(key).map(Arc::clone)
     }
 
     /// The ways out, by name.
@@ -237,7 +237,7 @@ impl Snapshot {
             match Admission::load(&spec.access) {
                 Ok(admission) => {
                     let entry = self.new_entry(spec, admission, previous, registry);
-                    self.listeners.insert(spec.listen.clone(), Arc::new(entry));
+                    self.listeners.insert(spec.key(), Arc::new(entry));
                 }
                 Err(error) => errors.push(BuildError::Listener(spec.name.clone(), error)),
             }
@@ -267,7 +267,7 @@ impl Snapshot {
         let routes = RouteTable::new(spec.name.clone(), expect, FIRST_BYTES, listener_metrics, Arc::new(route));
         // Streams of the previous generation count against the same bound.
         let kept = previous
-            .and_then(|previous| previous.listeners.get(&spec.listen))
+            .and_then(|previous| previous.listeners.get(&spec.key()))
             .filter(|old| old.max_connections == spec.max_connections)
             .and_then(|old| old.permits.clone());
         let permits = kept.or_else(|| spec.max_connections.map(|bound| Arc::new(Semaphore::new(bound))));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, Rlimit};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::{self, Kept};
@@ -104,6 +104,7 @@ pub async fn run(start: Start) -> Result<Ended, Error> {
     let shared = Shared {
         snapshot: Arc::new(ArcSwap::new(first_generation(start.config, &registry).await?)),
         permits: Arc::new(Semaphore::new(0)),
+        swapped: Arc::new(Notify::new()),
         streams,
     };
     let config = shared.snapshot.load().config.clone();

@@ -365,6 +365,28 @@ pub struct Listener {
     pub max_connections: Option<usize>,
 }
 
+impl Listener {
+    /// What makes it the same listener in the next generation.
+    pub fn key(&self) -> ListenerKey {
+        match &self.listen {
+            ListenAddress::Tcp(address) if address.port() == 0 => ListenerKey::AnyPort(address.ip(), self.name.clone()),
+            ListenAddress::Tcp(address) => ListenerKey::Tcp(*address),
+            ListenAddress::Unix { path, .. } => ListenerKey::Unix(path.clone()),
+        }
+    }
+}
+
+/// Listeners with the same key share a socket over a reload. Its name and the mode of its file may change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ListenerKey {
+    /// Its address and port.
+    Tcp(SocketAddr),
+    /// Where the kernel chooses the port, its name tells it from others on that address.
+    AnyPort(IpAddr, Name),
+    /// Its file.
+    Unix(PathBuf),
+}
+
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use crate::config::values::{self, Anchors, Config, ExactCertificate, ListenAddress};
+use crate::config::values::{self, Anchors, Config, ExactCertificate, ListenAddress, ListenerKey};
 use crate::config::{Loaded, Problems, Style};
 use crate::listener::{Listener, Shared};
 use crate::logging;
 use crate::metrics::{Registry, ReloadMetrics};
-use crate::net::BindError;
+use crate::net::{self, BindError};
 use crate::snapshot::{BuildError, Snapshot};
 
 use watch::Watcher;
@@ -96,7 +96,7 @@ pub struct Reloader {
     registry: Registry,
     metrics: ReloadMetrics,
     shared: Shared,
-    listeners: HashMap<ListenAddress, Running>,
+    listeners: HashMap<ListenerKey, Running>,
 }
 
 /// The files that a generation is made of, and who watches them.
@@ -140,12 +140,16 @@ impl Files {
 }
 
 /// A listener at work; it stops accepting when this is dropped.
-struct Running(JoinHandle<()>);
+struct Running {
+    address: String,
+    task: JoinHandle<()>,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Between accept and the hand-over nothing is awaited, so no accepted connection is lost.
-        self.0.abort();
+        // Accepted connections have tasks of their own, but for one that waits for a permit: it is reset, as
+        // those are that the kernel has not handed out yet.
+        self.task.abort();
     }
 }
 
@@ -214,13 +218,15 @@ impl Reloader {
         snapshot.publish(Some(old), &self.registry);
         self.follow_log_level(&old.config, &snapshot.config);
         warn_of_what_needs_a_restart(&old.config, &snapshot.config);
+        follow_modes(&old.config, &snapshot.config);
         let snapshot = Arc::new(snapshot);
         self.shared.snapshot.store(Arc::clone(&snapshot));
+        self.shared.swapped.notify_waiters();
         self.accept_from(bound);
-        self.listeners.retain(|address, _| {
-            let stays = snapshot.entry(address).is_some();
+        self.listeners.retain(|key, running| {
+            let stays = snapshot.entry(key).is_some();
             if !stays {
-                tracing::info!(%address, "listener removed");
+                tracing::info!(address = running.address, "listener removed");
             }
             stays
         });
@@ -253,16 +259,16 @@ impl Reloader {
     }
 
     fn bind_new(&self, config: &Config) -> Result<Vec<Listener>, BindError> {
-        let new = config.listeners.iter().filter(|spec| !self.listeners.contains_key(&spec.listen));
-        new.map(|spec| Listener::bind(&spec.listen)).collect()
+        let new = config.listeners.iter().filter(|spec| !self.listeners.contains_key(&spec.key()));
+        new.map(Listener::bind).collect()
     }
 
     fn accept_from(&mut self, bound: Vec<Listener>) {
         for listener in bound {
-            let address = listener.address().clone();
-            tracing::info!(listener = %listener.name(&self.shared), address = listener.local_address(), "listening");
+            let (key, address) = (listener.key().clone(), listener.local_address());
+            tracing::info!(listener = %listener.name(&self.shared), address, "listening");
             let task = tokio::spawn(listener.run(self.shared.clone()));
-            self.listeners.insert(address, Running(task));
+            self.listeners.insert(key, Running { address, task });
         }
     }
 }
@@ -288,6 +294,18 @@ fn named_by(file: Option<&Path>, config: &Config) -> Vec<PathBuf> {
         anchors.into_iter().chain(trust.crls.iter().cloned())
     });
     file.map(Path::to_owned).into_iter().chain(identities).chain(trusts).collect()
+}
+
+/// Listeners on Unix sockets keep them, with the mode that the file has to have now.
+fn follow_modes(old: &Config, new: &Config) {
+    let kept = |spec: &values::Listener| old.listeners.iter().any(|before| before.key() == spec.key());
+    for spec in new.listeners.iter().filter(|spec| kept(spec)) {
+        if let ListenAddress::Unix { path, mode } = &spec.listen
+            && let Err(error) = net::set_mode(path, *mode)
+        {
+            tracing::warn!(listener = %spec.name, %error, "the mode of the socket stays");
+        }
+    }
 }
 
 /// Some settings are read once, at start.

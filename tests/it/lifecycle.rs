@@ -19,14 +19,14 @@ use crate::support::{PATIENCE, eventually, free_port, http, loopback};
 const HOST: &str = "echo.example.com";
 
 /// A server that sends back what it gets, and the sections of an upstream called `echo` to it.
-struct Scene {
+pub(crate) struct Scene {
     _peer: Peer,
-    pki: Pki,
-    upstream: String,
+    pub(crate) pki: Pki,
+    pub(crate) upstream: String,
 }
 
 impl Scene {
-    fn new(upstream: &str) -> Self {
+    pub(crate) fn new(upstream: &str) -> Self {
         let pki = Pki::new();
         let peer = Peer::echo(anonymous(&pki.server(&[HOST])));
         let upstream = format!(
@@ -43,7 +43,7 @@ impl Scene {
     }
 }
 
-fn echoes(stream: &mut TcpStream) -> bool {
+pub(crate) fn echoes(stream: &mut TcpStream) -> bool {
     let mut back = [0; 4];
     stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut back)).is_ok_and(|()| &back == b"ping")
 }

@@ -23,6 +23,7 @@ mod failures_steps;
 mod handshake;
 mod identity;
 mod lifecycle;
+mod listeners;
 mod relay;
 mod reload;
 mod reload_streams;
