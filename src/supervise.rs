@@ -1,15 +1,14 @@
 //! Starts and stops everything: a list of starts, one loop of causes, and the end.
 
+mod causes;
 mod status;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, Rlimit};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::admin::{self, Kept};
 use crate::admit::{self, Admission};
@@ -25,6 +24,7 @@ use crate::reload::{Cause, Files, Reloader, Source};
 use crate::signals::{self, Signal, Signals};
 use crate::snapshot::{BuildError, Snapshot};
 use crate::systemd;
+use causes::{Asked, Causes, Stop};
 use status::Desk;
 
 /// What to run.
@@ -96,13 +96,18 @@ pub enum Ended {
 /// # Errors
 /// Why it could not start; nothing is bound then. Once it runs, nothing ends it but a signal or `POST /drain`.
 pub async fn run(start: Start) -> Result<Ended, Error> {
-    let signals = Signals::new().map_err(Error::Signals)?;
+    let mut signals = Signals::new().map_err(Error::Signals)?;
+    forbid_core_dumps();
     let descriptors = raise_descriptor_limit();
     let registry = Registry::new();
-    let files = Files::of(start.file, &start.config).map_err(Error::Watch)?;
+    let Start { source, file, config, log } = start;
+    let (files, snapshot) = tokio::select! {
+        loaded = first_generation(file, config, &registry) => loaded?,
+        () = stop_asked(&mut signals) => return Ok(Ended::Drained),
+    };
     let (drain, streams) = drain::channel();
     let shared = Shared {
-        snapshot: Arc::new(ArcSwap::new(first_generation(start.config, &registry).await?)),
+        snapshot: Arc::new(ArcSwap::new(snapshot)),
         permits: Arc::new(Semaphore::new(0)),
         swapped: Arc::new(Notify::new()),
         streams,
@@ -112,15 +117,9 @@ pub async fn run(start: Start) -> Result<Ended, Error> {
     shared.permits.add_permits(bound.min(Semaphore::MAX_PERMITS));
 
     let admin = bind_admin(&config)?;
-    let (commands, orders) = mpsc::channel(COMMANDS);
-    let desk = Arc::new(Desk::new(
-        Arc::clone(&shared.snapshot),
-        registry.clone(),
-        commands,
-        bound,
-        Arc::clone(&shared.permits),
-    ));
-    let reloader = Reloader::start(start.source, files, start.log, registry.clone(), shared).map_err(Error::Bind)?;
+    let (desk, orders) = Desk::new(Arc::clone(&shared.snapshot), registry.clone(), bound, Arc::clone(&shared.permits));
+    let desk = Arc::new(desk);
+    let reloader = Reloader::start(source, files, log, registry.clone(), shared).map_err(Error::Bind)?;
     let (no_admin, admin_ends) = drain::channel();
     if let Some((socket, admission)) = admin {
         tracing::info!(address = socket.local_address(), "admin listening");
@@ -128,76 +127,57 @@ pub async fn run(start: Start) -> Result<Ended, Error> {
     }
     desk.set_ready(true);
     systemd::ready("running generation 1");
-    let running = Running { signals, orders, reloader, registry };
+    let running = Running { causes: Causes::new(signals, orders, registry), reloader };
     let ended = running.until_stopped(&desk, drain).await;
     no_admin.stop();
     Ok(ended)
 }
 
-/// Requests of the admin endpoint that may wait; it serves few connections at once.
-const COMMANDS: usize = 16;
-
-/// What the admin endpoint asks of the process.
-enum Command {
-    Reload(oneshot::Sender<Result<u64, Kept>>),
-    Drain,
-}
-
 /// What the loop owns.
 struct Running {
-    signals: Signals,
-    orders: mpsc::Receiver<Command>,
+    causes: Causes,
     reloader: Reloader,
-    registry: Registry,
 }
-
-/// Histograms hold what was recorded until they are folded; at a thousand connections a second, five seconds
-/// are some 300 KiB.
-const UPKEEP: Duration = Duration::from_secs(5);
 
 impl Running {
     async fn until_stopped(mut self, desk: &Desk, drain: Drain) -> Ended {
-        let mut upkeep = interval(UPKEEP);
-        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut alive = interval(systemd::watchdog_interval().unwrap_or(UPKEEP));
         loop {
-            tokio::select! {
-                signal = self.signals.next() => match signal {
-                    Signal::Reload => drop(self.reload(Cause::Signal).await),
-                    Signal::Drain(_) => break,
-                    Signal::Quit => return Ended::Quit,
+            let (cause, answer) = match self.asked().await {
+                Asked::Reload(cause, answer) => (cause, answer),
+                Asked::Drain => break,
+                Asked::Quit => return Ended::Quit,
+            };
+            // A reload waits for disks: whoever asks to stop meanwhile does not.
+            let result = tokio::select! {
+                result = reload(&mut self.reloader, cause) => result,
+                asked = self.causes.stop() => match asked {
+                    Stop::Drain => break,
+                    Stop::Quit => return Ended::Quit,
                 },
-                order = self.orders.recv() => match order {
-                    // The client may be gone by now; the reload was done all the same.
-                    Some(Command::Reload(answer)) => drop(answer.send(self.reload(Cause::Admin).await)),
-                    Some(Command::Drain) | None => break,
-                },
-                () = self.reloader.files_changed() => drop(self.reload(Cause::Files).await),
-                _ = upkeep.tick() => self.registry.upkeep(),
-                _ = alive.tick() => systemd::alive(),
-            }
+            };
+            // The client may be gone by now; the reload was done all the same.
+            drop(answer.map(|answer| answer.send(result)));
         }
         self.drain(desk, drain).await
     }
 
-    async fn reload(&mut self, cause: Cause) -> Result<u64, Kept> {
-        systemd::reloading();
-        let result = self.reloader.reload(cause).await;
-        systemd::ready(&match &result {
-            Ok(generation) => format!("running generation {generation}"),
-            Err(rejected) => format!("kept generation {}: {}", self.reloader.generation(), rejected.reason()),
-        });
-        result.map_err(|rejected| Kept::Rejected(rejected.to_string()))
+    async fn asked(&mut self) -> Asked {
+        // One future for the whole wait: each beginning of it reads all files.
+        tokio::select! {
+            asked = self.causes.next() => asked,
+            () = self.reloader.files_changed() => Asked::Reload(Cause::Files, None),
+        }
     }
 
     async fn drain(self, desk: &Desk, drain: Drain) -> Ended {
-        let Self { mut signals, reloader, .. } = self;
+        let Self { causes, reloader } = self;
         desk.set_ready(false);
         let deadline = reloader.config().drain_timeout;
         systemd::stopping("draining");
         tracing::info!(?deadline, "draining");
         // The listeners go, and with them their watches: what is left are streams.
         drop(reloader);
+        let mut signals = causes.into_signals();
         tokio::select! {
             drained = drain.drain(deadline) => {
                 match drained {
@@ -216,26 +196,56 @@ impl Running {
     }
 }
 
+async fn reload(reloader: &mut Reloader, cause: Cause) -> Result<u64, Kept> {
+    systemd::reloading();
+    let result = reloader.reload(cause).await;
+    systemd::ready(&match &result {
+        Ok(generation) => format!("running generation {generation}"),
+        Err(rejected) => format!("kept generation {}: {}", reloader.generation(), rejected.reason()),
+    });
+    result.map_err(|rejected| Kept::Rejected(rejected.to_string()))
+}
+
 async fn quit(signals: &mut Signals) {
     while signals.next().await != Signal::Quit {}
 }
 
-async fn first_generation(config: Config, registry: &Registry) -> Result<Arc<Snapshot>, Error> {
+async fn stop_asked(signals: &mut Signals) {
+    while signals.next().await == Signal::Reload {}
+}
+
+/// Begins to watch the files and reads them, on a thread that may block: on a disk that hangs, signals are heard.
+async fn first_generation(
+    file: Option<PathBuf>,
+    config: Config,
+    registry: &Registry,
+) -> Result<(Files, Arc<Snapshot>), Error> {
     let registry = registry.clone();
     let build = move || {
         // The first random draw takes some 20 ms (the library seeds itself from CPU jitter): paid here, not
         // by the first client.
         let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut [0; 32]);
-        Snapshot::build(config, None, &registry)
+        let files = Files::of(file, &config).map_err(Error::Watch)?;
+        let snapshot = Snapshot::build(config, None, &registry).map_err(Error::Build)?;
+        Ok((files, Arc::new(snapshot)))
     };
-    let built = tokio::task::spawn_blocking(build).await.map_err(|_| Error::Interrupted)?;
-    built.map(Arc::new).map_err(Error::Build)
+    tokio::task::spawn_blocking(build).await.map_err(|_| Error::Interrupted)?
 }
 
 fn bind_admin(config: &Config) -> Result<Option<(Socket, Admission)>, Error> {
     let Some(values::Admin { listen, access }) = &config.admin else { return Ok(None) };
     let admission = Admission::load(access).map_err(Error::Admin)?;
     Ok(Some((Socket::bind(listen).map_err(Error::Bind)?, admission)))
+}
+
+/// Keys are in the memory: no crash may write it to a disk. The limit is one byte, which is less than any file
+/// needs, and not zero: a program that the system has put in the file's place (core(5)) is given the memory
+/// whatever the limit, and only a limit of 1 tells the kernel to start none.
+fn forbid_core_dumps() {
+    let one = Rlimit { current: Some(1), maximum: Some(1) };
+    if let Err(error) = rustix::process::setrlimit(Resource::Core, one) {
+        tracing::warn!(%error, "cannot forbid core dumps: a crash may write keys to a disk");
+    }
 }
 
 /// Takes all descriptors that the hard limit grants, and says how many those are. The soft limit is low

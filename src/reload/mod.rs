@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::config::values::{self, Anchors, Config, ExactCertificate, ListenAddress, ListenerKey};
 use crate::config::{Loaded, Problems, Style};
@@ -57,10 +59,17 @@ pub enum Rejected {
     /// A new listener's address is not to be had.
     #[error(transparent)]
     Bind(BindError),
+    /// A file cannot be read to its end.
+    #[error("the files could not be read within {} s: a disk hangs, or a file is a pipe", DEADLINE.as_secs())]
+    TooLate,
     /// The process is ending.
     #[error("the load was interrupted")]
     Interrupted,
 }
+
+/// Files are small and a key derivation takes a second: who takes this long does not come back. Shorter than
+/// what the admin endpoint gives an exchange, so that it can still say so.
+const DEADLINE: Duration = Duration::from_secs(50);
 
 impl Rejected {
     /// The class, for the log.
@@ -69,6 +78,7 @@ impl Rejected {
             Self::Configuration(problems) => problems.reason(),
             Self::Build(errors) => errors.first().map_or("interrupted", BuildError::reason),
             Self::Bind(_) => "bind_failed",
+            Self::TooLate => "reload_timeout",
             Self::Interrupted => "interrupted",
         }
     }
@@ -180,10 +190,11 @@ impl Reloader {
     /// # Errors
     /// Why the configuration was not taken; already logged and counted.
     ///
-    /// Not cancel safe: to be awaited to its end by its one caller.
+    /// Cancel safe: nothing has changed before the swap, and in the swap nothing is awaited.
     pub async fn reload(&mut self, cause: Cause) -> Result<u64, Rejected> {
         let old = self.shared.snapshot.load_full();
-        match self.prepare(&old).await {
+        let prepared = timeout(DEADLINE, self.prepare(&old)).await;
+        match prepared.unwrap_or(Err(Rejected::TooLate)) {
             Ok((snapshot, bound)) => Ok(self.swap(&old, snapshot, bound, cause)),
             Err(rejected) => {
                 self.metrics.rejected();

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
-use super::Command;
+use super::causes::{Ordered, Orders, orders};
 use crate::admin::{Control, Kept};
 use crate::config::values::{Listener, Name, Verify};
 use crate::metrics::Registry;
@@ -22,7 +22,7 @@ use crate::snapshot::Snapshot;
 pub(super) struct Desk {
     snapshot: Arc<ArcSwap<Snapshot>>,
     registry: Registry,
-    commands: mpsc::Sender<Command>,
+    orders: Orders,
     started: Instant,
     ready: AtomicBool,
     max_connections: usize,
@@ -30,15 +30,16 @@ pub(super) struct Desk {
 }
 
 impl Desk {
+    /// A desk, and where its orders arrive.
     pub(super) fn new(
         snapshot: Arc<ArcSwap<Snapshot>>,
         registry: Registry,
-        commands: mpsc::Sender<Command>,
         max_connections: usize,
         permits: Arc<Semaphore>,
-    ) -> Self {
+    ) -> (Self, Ordered) {
         let (started, ready) = (Instant::now(), AtomicBool::new(false));
-        Self { snapshot, registry, commands, started, ready, max_connections, permits }
+        let (orders, ordered) = orders();
+        (Self { snapshot, registry, orders, started, ready, max_connections, permits }, ordered)
     }
 
     pub(super) fn set_ready(&self, ready: bool) {
@@ -78,14 +79,13 @@ impl Control for Desk {
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<u64, Kept>> + Send + '_>> {
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
-            self.commands.send(Command::Reload(answer)).await.map_err(|_| Kept::Draining)?;
+            self.orders.reloads.send(answer).await.map_err(|_| Kept::Draining)?;
             answered.await.map_err(|_| Kept::Draining)?
         })
     }
 
     fn drain(&self) {
-        // A full queue holds a drain already, or reloads whose loop will see the next request.
-        let _ = self.commands.try_send(Command::Drain);
+        self.orders.drain.notify_one();
     }
 }
 

@@ -67,6 +67,26 @@ fn sigterm_lets_streams_finish_and_exits_with_zero() {
 }
 
 #[test]
+fn a_reload_that_is_asked_for_in_a_drain_is_refused_at_once() {
+    let scene = Scene::new("");
+    let egret = scene.egret(Settings { drain_timeout: "10m", ..Settings::default() });
+    let mut stream = plain::connect(egret.address("echo"));
+    assert!(echoes(&mut stream));
+    assert_eq!(egret.admin("POST", "/drain").status, 202);
+    eventually("the drain to begin", || (egret.admin("GET", "/readyz").status != 200).then_some(()));
+    assert_eq!(egret.admin("POST", "/reload").status, 409);
+    assert!(echoes(&mut stream));
+}
+
+#[test]
+fn no_core_is_dumped_since_keys_are_in_it() {
+    let limits = Scene::new("").egret(Settings::default()).proc("limits");
+    let line = limits.lines().find(|line| line.starts_with("Max core file size")).expect("the kernel tells");
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(fields[4..6], ["1", "1"], "{line}");
+}
+
+#[test]
 fn streams_that_outlast_the_drain_are_reset_and_the_exit_is_still_zero() {
     let scene = Scene::new("");
     let mut egret = scene.egret(Settings { drain_timeout: "1s", ..Settings::default() });

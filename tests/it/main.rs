@@ -21,6 +21,7 @@ mod drain;
 mod failures;
 mod failures_steps;
 mod handshake;
+mod hung_disk;
 mod identity;
 mod lifecycle;
 mod listeners;

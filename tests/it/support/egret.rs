@@ -152,9 +152,14 @@ impl Egret {
         fs::read_dir(format!("/proc/{}/fd", self.process.pid())).unwrap().count()
     }
 
+    /// What the kernel says of the process, such as `status` or `limits`.
+    pub(crate) fn proc(&self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.process.pid())).unwrap()
+    }
+
     /// Resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
+        let status = self.proc("status");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a running process has memory");
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
