@@ -3,6 +3,8 @@
 //! Read here and not by a library, since the label of every section matters: a key that is encrypted in
 //! OpenSSL's old way, or a certificate where a key should be, has to be told by name.
 
+use zeroize::Zeroizing;
+
 use crate::secret::Secret;
 
 /// One `-----BEGIN LABEL-----` section.
@@ -48,7 +50,7 @@ pub fn is_pem(bytes: &[u8]) -> bool {
 type Lines<'a> = dyn Iterator<Item = (usize, &'a [u8])> + 'a;
 
 fn section(label: &[u8], begin: usize, lines: &mut Lines<'_>) -> Result<Section, Error> {
-    let mut base64 = Base64::default();
+    let mut base64 = Base64::new();
     let mut old_encryption = false;
     for (index, line) in lines {
         if let Some(end) = marker(line, b"-----END ") {
@@ -73,15 +75,21 @@ fn marker<'a>(line: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// A decoder of base64 (RFC 4648 section 4) that takes the text in pieces and skips white space.
-#[derive(Default)]
 struct Base64 {
-    decoded: Vec<u8>,
+    decoded: Zeroizing<Vec<u8>>,
     bits: u32,
     sextets: u8,
     padding: u8,
 }
 
+/// More than any key has (RSA of 8192 bits: 4.8 KiB): a vector that grows leaves copies behind.
+const ROOM: usize = 8 << 10;
+
 impl Base64 {
+    fn new() -> Self {
+        Self { decoded: Zeroizing::new(Vec::with_capacity(ROOM)), bits: 0, sextets: 0, padding: 0 }
+    }
+
     fn push(&mut self, text: &[u8]) -> Option<()> {
         for byte in text.iter().filter(|byte| !byte.is_ascii_whitespace()) {
             if *byte == b'=' {
@@ -110,7 +118,7 @@ impl Base64 {
         };
         let bits = self.bits << (6 * (4 - u32::from(self.sextets)) % 24);
         self.decoded.extend_from_slice(&bits.to_be_bytes()[1..1 + rest]);
-        Some(self.decoded)
+        Some(std::mem::take(&mut *self.decoded))
     }
 }
 

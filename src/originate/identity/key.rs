@@ -7,6 +7,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, P
 use x509_parser::asn1_rs::Sequence;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::AlgorithmIdentifier;
+use zeroize::Zeroizing;
 
 use super::{Error, Wrong, check_mode, labels_of, read};
 use crate::config::values;
@@ -14,8 +15,11 @@ use crate::originate::files::Content;
 use crate::originate::pem::{self, Section};
 use crate::secret::Secret;
 
+/// A key on its way from a file to the library that signs; wiped once it is there.
+pub(super) type Key = Zeroizing<PrivateKeyDer<'static>>;
+
 /// The key of a file of its own.
-pub(super) fn from_file(file: &Path, spec: &values::Identity) -> Result<PrivateKeyDer<'static>, Error> {
+pub(super) fn from_file(file: &Path, spec: &values::Identity) -> Result<Key, Error> {
     let Content { bytes, mode } = read(file)?;
     check_mode(file, mode, spec.allow_loose_key_permissions)?;
     if pem::is_pem(bytes.expose()) {
@@ -26,16 +30,13 @@ pub(super) fn from_file(file: &Path, spec: &values::Identity) -> Result<PrivateK
     if EncryptedPrivateKeyInfoRef::try_from(bytes.expose()).is_ok() {
         return decrypt(bytes.expose(), file, spec);
     }
-    PrivateKeyDer::try_from(bytes.expose().to_vec())
+    PrivateKeyDer::try_from(bytes.expose())
+        .map(|key| Key::new(key.clone_key()))
         .map_err(|_| Error { file: file.into(), what: Wrong::NoKey(Vec::new()) })
 }
 
 /// The one key among the sections of a file.
-pub(super) fn from_sections(
-    sections: &[Section],
-    file: &Path,
-    spec: &values::Identity,
-) -> Result<PrivateKeyDer<'static>, Error> {
+pub(super) fn from_sections(sections: &[Section], file: &Path, spec: &values::Identity) -> Result<Key, Error> {
     let blame = |what| Error { file: file.into(), what };
     let keys: Vec<&Section> = sections.iter().filter(|section| section.label.ends_with("PRIVATE KEY")).collect();
     let [section] = keys[..] else {
@@ -47,16 +48,16 @@ pub(super) fn from_sections(
     }
     let der = section.body.expose();
     match section.label.as_str() {
-        "PRIVATE KEY" => Ok(PrivatePkcs8KeyDer::from(der.to_vec()).into()),
-        "RSA PRIVATE KEY" => Ok(PrivatePkcs1KeyDer::from(der.to_vec()).into()),
-        "EC PRIVATE KEY" => Ok(PrivateSec1KeyDer::from(der.to_vec()).into()),
+        "PRIVATE KEY" => Ok(Key::new(PrivatePkcs8KeyDer::from(der.to_vec()).into())),
+        "RSA PRIVATE KEY" => Ok(Key::new(PrivatePkcs1KeyDer::from(der.to_vec()).into())),
+        "EC PRIVATE KEY" => Ok(Key::new(PrivateSec1KeyDer::from(der.to_vec()).into())),
         "ENCRYPTED PRIVATE KEY" => decrypt(der, file, spec),
         other => Err(blame(Wrong::BadKey(format!("its kind \"{other}\" is not known")))),
     }
 }
 
 /// Opens PKCS#8 that is encrypted by PBES2 (RFC 8018).
-fn decrypt(der: &[u8], file: &Path, spec: &values::Identity) -> Result<PrivateKeyDer<'static>, Error> {
+fn decrypt(der: &[u8], file: &Path, spec: &values::Identity) -> Result<Key, Error> {
     let blame = |what| Error { file: file.into(), what };
     let sealed = EncryptedPrivateKeyInfoRef::try_from(der).map_err(|_| {
         blame(match algorithm(der) {
@@ -66,7 +67,7 @@ fn decrypt(der: &[u8], file: &Path, spec: &values::Identity) -> Result<PrivateKe
     })?;
     let (password, password_file) = password(spec)?.ok_or_else(|| blame(Wrong::PasswordMissing))?;
     let opened = sealed.decrypt(password.expose()).map_err(|error| blame(why(error, password_file)))?;
-    Ok(PrivatePkcs8KeyDer::from(opened.as_bytes().to_vec()).into())
+    Ok(Key::new(PrivatePkcs8KeyDer::from(opened.as_bytes().to_vec()).into()))
 }
 
 /// The algorithm of an EncryptedPrivateKeyInfo (RFC 5958 section 3), for those that the library does not

@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
 pub use self::error::{Error, Wrong};
+use self::key::Key;
 use crate::config::values::{self, Name};
 use crate::originate::certificate::{CertificateFacts, Date, public_key};
 use crate::originate::files::{self, Content};
@@ -99,7 +100,7 @@ impl Identity {
 /// Chain and key, as read.
 struct Material {
     chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    key: Key,
 }
 
 impl Material {

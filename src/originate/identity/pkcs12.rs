@@ -3,17 +3,15 @@
 use p12_keystore::Pkcs12Archive;
 use p12_keystore::error::Error as ArchiveError;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
-use super::{Error, Wrong, key};
+use super::key::{self, Key};
+use super::{Error, Wrong};
 use crate::config::values;
 use crate::originate::certificate::{CertificateFacts, public_key};
 
 /// Chain (leaf first, without a root) and key of an archive.
-pub(super) fn open(
-    bytes: &[u8],
-    spec: &values::Identity,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+pub(super) fn open(bytes: &[u8], spec: &values::Identity) -> Result<(Vec<CertificateDer<'static>>, Key), Error> {
     let blame = |what| Error { file: spec.certificate.clone(), what };
     let password = key::password(spec)?;
     let text = match &password {
@@ -30,7 +28,7 @@ pub(super) fn open(
         };
         return Err(blame(what));
     };
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(bag.key.as_der().to_vec()));
+    let key = Key::new(PrivatePkcs8KeyDer::from(bag.key.as_der().to_vec()).into());
     let signing = any_supported_type(&key).map_err(|error| blame(Wrong::BadKey(error.to_string())))?;
     let spki = signing.public_key().ok_or_else(|| blame(Wrong::BadKey("it has no public half".into())))?;
     let mut rest: Vec<&[u8]> = archive.certs.iter().map(|bag| bag.cert.as_der()).collect();

@@ -78,7 +78,9 @@ fn add_file(digest: &mut Context, path: &Path, about: &Metadata) -> io::Result<(
         // Opening a pipe waits for its other end; a device may have no end.
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let mut bytes = Vec::new();
+    // Room for all of it at once: a vector that grows leaves copies behind, and it may be a key.
+    let length = usize::try_from(about.len().min(MAX_READ)).unwrap_or(0);
+    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(length));
     File::open(path)?.take(MAX_READ).read_to_end(&mut bytes)?;
     digest.update(&about.mode().to_le_bytes());
     digest.update(&(bytes.len() as u64).to_le_bytes());
@@ -88,7 +90,6 @@ fn add_file(digest: &mut Context, path: &Path, about: &Metadata) -> io::Result<(
         digest.update(&about.mtime().to_le_bytes());
         digest.update(&about.mtime_nsec().to_le_bytes());
     }
-    zeroize::Zeroize::zeroize(&mut bytes); // it may have been a key
     Ok(())
 }
 
