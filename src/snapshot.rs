@@ -146,16 +146,14 @@ impl Snapshot {
         &self.identities
     }
 
-    /// The trusts, by name; the default one is [`DEFAULT_TRUST`].
-    pub fn trusts(&self) -> &BTreeMap<Name, Arc<Trust>> {
-        &self.trusts
-    }
-
     /// Sets the gauges that tell of this generation; those of names that are gone become NaN, with which no
     /// comparison of an alert holds. To be called once it runs.
     pub fn publish(&self, previous: Option<&Self>, registry: &Registry) {
         let mut gauges: HashMap<Published, f64> =
             previous.iter().flat_map(|previous| previous.gauges()).map(|(gauge, _)| (gauge, f64::NAN)).collect();
+        let gone = previous.iter().flat_map(|previous| previous.upstreams.keys());
+        let gone = gone.filter(|name| !self.upstreams.contains_key(*name));
+        gauges.extend(gone.map(|name| (Published::NotAfter("server", name.clone()), f64::NAN)));
         gauges.extend(self.gauges());
         for (gauge, value) in gauges {
             match gauge {
@@ -281,7 +279,7 @@ const FIRST_BYTES: Duration = Duration::from_secs(10);
 
 /// The name of the trust of upstreams that name none. No configured trust can have it: of the letters of names,
 /// these are none.
-pub const DEFAULT_TRUST: &str = "(system roots)";
+const DEFAULT_TRUST: &str = "(system roots)";
 
 fn default_trust() -> Name {
     Name::new(DEFAULT_TRUST)

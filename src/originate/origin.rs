@@ -183,11 +183,6 @@ impl OriginKey {
         (self.min_version, self.max_version)
     }
 
-    /// The protocols offered by ALPN.
-    pub fn alpn(&self) -> &[Vec<u8>] {
-        &self.alpn
-    }
-
     /// Not every group that egret knows is offered.
     pub fn narrows_key_exchange(&self) -> bool {
         KEY_EXCHANGE.iter().any(|group| !self.key_exchange.contains(group))

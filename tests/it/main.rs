@@ -20,6 +20,7 @@ mod docs;
 mod drain;
 mod failures;
 mod failures_steps;
+mod gauges;
 mod handshake;
 mod hung_disk;
 mod identity;
