@@ -270,7 +270,7 @@ mod tests {
             }
             waiting.push(client);
         }
-        let address = ListenAddress::Unix { path: path.clone(), mode: 0o600 };
+        let address = ListenAddress::Unix { path, mode: 0o600 };
         assert!(Socket::bind(&address).is_err());
         drop(owner);
         Socket::bind(&address).unwrap();

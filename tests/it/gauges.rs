@@ -9,7 +9,7 @@ const NOT_AFTER: &str = "egret_certificate_not_after_seconds";
 #[test]
 fn a_server_that_has_shown_no_certificate_has_no_end_of_one() {
     let scene = Scene::new("");
-    let egret = Egret::start(&(scene.upstream.clone() + &listener("echo", free_port(), "echo")));
+    let egret = Egret::start(&(scene.upstream + &listener("echo", free_port(), "echo")));
     let text = egret.admin("GET", "/metrics").body;
     assert!(!text.lines().any(|line| line.contains("kind=\"server\"")), "an alarm would take it for expired:\n{text}");
     assert!(echoes(&mut plain::connect(egret.address("echo"))));

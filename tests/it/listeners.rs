@@ -51,7 +51,7 @@ fn a_raised_bound_lets_those_in_who_wait() {
 #[test]
 fn listeners_on_ports_of_the_kernel_are_each_their_own() {
     let scene = Scene::new("");
-    let egret = Egret::start(&(scene.upstream.clone() + &listener("one", 0, "echo") + &listener("two", 0, "echo")));
+    let egret = Egret::start(&(scene.upstream + &listener("one", 0, "echo") + &listener("two", 0, "echo")));
     assert_ne!(egret.address("one"), egret.address("two"));
     for name in ["one", "two"] {
         assert!(echoes(&mut plain::connect(egret.address(name))), "{name}");
