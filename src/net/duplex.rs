@@ -1,0 +1,124 @@
+//! What the relay asks of a socket: readiness apart from the transfer, and transfers over many slices.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll};
+
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::Stream;
+/// What the relay asks of a socket: readiness apart from the transfer, so that memory is taken only when
+/// there is something to move, and transfers over many slices.
+pub trait Duplex: AsFd {
+    /// Ready when a read may be tried.
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Ready when a write may be tried.
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Runs `transfer` if the socket is thought ready; `WouldBlock` from it takes the readiness back.
+    fn try_io(&self, interest: Interest, transfer: impl FnOnce() -> io::Result<()>) -> io::Result<()>;
+}
+
+impl Duplex for TcpStream {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_read_ready(self, cx)
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_write_ready(self, cx)
+    }
+
+    fn try_io(&self, interest: Interest, transfer: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        Self::try_io(self, interest, transfer)
+    }
+}
+
+impl Duplex for Stream {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Self::Unix(unix) => unix.poll_read_ready(cx),
+        }
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_write_ready(cx),
+            Self::Unix(unix) => unix.poll_write_ready(cx),
+        }
+    }
+
+    fn try_io(&self, interest: Interest, transfer: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_io(interest, transfer),
+            Self::Unix(unix) => unix.try_io(interest, transfer),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(tcp) => tcp.as_fd(),
+            Self::Unix(unix) => unix.as_fd(),
+        }
+    }
+}
+
+/// Runs a transfer of up to `wanted` bytes. One that moves fewer has emptied or filled the socket, so
+/// its readiness is taken back at once: with edge-triggered epoll the next one is announced, and a system
+/// call that would only say `WouldBlock` is saved.
+fn transfer(
+    socket: &impl Duplex,
+    interest: Interest,
+    wanted: usize,
+    call: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<usize>,
+) -> io::Result<usize> {
+    let mut moved = None;
+    let done = socket.try_io(interest, || {
+        let n = call(socket.as_fd())?;
+        moved = Some(n);
+        if 0 < n && n < wanted { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    moved.map_or_else(|| done.map(|()| 0), Ok)
+}
+
+/// Reads once; zero is the end of the stream.
+///
+/// # Errors
+/// `WouldBlock` if there is nothing to read.
+pub fn try_read(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<usize> {
+    transfer(socket, Interest::READABLE, buf.len(), |fd| rustix::io::read(fd, buf))
+}
+
+/// Reads once into several slices.
+///
+/// # Errors
+/// As `try_read`.
+pub fn try_read_vectored(socket: &impl Duplex, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    let wanted = bufs.iter().map(|buf| buf.len()).sum();
+    transfer(socket, Interest::READABLE, wanted, |fd| rustix::io::readv(fd, bufs))
+}
+
+/// Writes once, what there is room for.
+///
+/// # Errors
+/// `WouldBlock` if there is no room.
+pub fn try_write(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    let wanted = bufs.iter().map(|buf| buf.len()).sum();
+    transfer(socket, Interest::WRITABLE, wanted, |fd| match bufs {
+        [buf] => rustix::net::send(fd, buf, SendFlags::NOSIGNAL),
+        _ => rustix::net::sendmsg(fd, bufs, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL),
+    })
+}
+
+/// Ends the direction away from us.
+///
+/// # Errors
+/// As `shutdown(2)`: the connection is gone.
+pub fn finish(socket: &impl Duplex) -> io::Result<()> {
+    SockRef::from(socket).shutdown(Shutdown::Write)
+}

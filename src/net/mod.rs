@@ -1,0 +1,111 @@
+//! Sockets: what the standard library does not offer, and the one type for "TCP or Unix".
+
+mod duplex;
+mod listen;
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+pub use duplex::{Duplex, finish, try_read, try_read_vectored, try_write};
+pub use listen::{BindError, Socket, set_mode};
+
+/// A stream socket of either family.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// An address and port.
+    Tcp(SocketAddr),
+    /// A process of this machine, as the kernel attests it (SO_PEERCRED).
+    Unix {
+        /// Its user.
+        uid: u32,
+        /// Its process id when it connected.
+        pid: Option<i32>,
+    },
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix { uid, pid: Some(pid) } => write!(f, "unix:uid={uid},pid={pid}"),
+            Self::Unix { uid, pid: None } => write!(f, "unix:uid={uid}"),
+        }
+    }
+}
+
+impl Stream {
+    /// Ends the connection so that the peer sees an error and not a clean end: TCP resets (linger
+    /// zero), a Unix socket knows no reset and just closes.
+    pub fn reset(self) {
+        if let Self::Tcp(tcp) = &self {
+            abort_on_close(tcp);
+        }
+    }
+}
+
+/// The next close of this socket sends RST and drops what is unsent.
+pub fn abort_on_close(tcp: &TcpStream) {
+    // Best effort: the socket is about to be closed in any case.
+    let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+}
+
+/// First probe of an idle connection; well below the idle time-outs of common firewalls (350 s at
+/// the shortest that is documented for cloud load balancers).
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// Between probes; with the kernel's nine tries a dead peer is noticed after about three minutes.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+
+/// What every connection gets: no delay of small writes, and probes that notice a dead peer.
+pub fn prepare(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
+    SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Unix(unix) => Pin::new(unix).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+        }
+    }
+}
