@@ -1,0 +1,315 @@
+//! Drives rustls over a socket until the secrets can be taken.
+
+use std::io;
+
+use rustls::AlertDescription;
+use rustls::client::UnbufferedClientConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::pool::{Buffer, Size};
+use super::record::{HEADER, MAX_WIRE};
+use super::session::{CONTROL, Session};
+
+/// A connection whose handshake is over.
+pub struct Established {
+    /// The socket.
+    pub tcp: TcpStream,
+    /// Its keys.
+    pub session: Session,
+    /// What was received beyond the handshake: tickets, the greeting of a server that speaks first.
+    pub received: Option<Received>,
+    /// The client's last flight. Nothing else may be sent before it; who writes first sends both at
+    /// once, which saves a system call and a packet.
+    pub unsent: Vec<u8>,
+}
+
+/// Received records that nobody has opened yet.
+pub struct Received {
+    /// The memory they stand in.
+    pub buffer: Buffer,
+    /// Where the first begins.
+    pub start: usize,
+    /// Where the last received byte stands.
+    pub end: usize,
+}
+
+/// Why there was no handshake, and how far it came.
+#[derive(Debug)]
+pub struct Failed {
+    /// What went wrong.
+    pub error: Error,
+    /// The server had begun to answer.
+    pub answered: bool,
+}
+
+/// What went wrong in a handshake.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// rustls ended it. What alert there was to send has been sent.
+    #[error(transparent)]
+    Tls(rustls::Error),
+    /// The socket failed.
+    #[error(transparent)]
+    Io(io::Error),
+    /// The peer ended its direction amid the handshake.
+    #[error("the server closed the connection during the handshake")]
+    Closed,
+    /// The first bytes, which these are, begin no record of TLS.
+    #[error("the server does not answer in TLS")]
+    NotTls(Vec<u8>),
+    /// A message longer than the largest buffer, or bytes that stand where none may.
+    #[error("the handshake does not follow the protocol")]
+    Protocol,
+}
+
+/// What a handshake leaves for who takes the secrets.
+pub struct Rest {
+    received: Option<Received>,
+    unsent: Vec<u8>,
+}
+
+/// Does the handshake. Facts about the peer can be read from `connection` afterwards; then `establish`.
+///
+/// rustls is shown one record at a time, so what follows the handshake stays sealed: its records are
+/// ours to open, with sequence numbers that rustls has not moved.
+///
+/// # Cancel safety
+///
+/// Not cancel safe: a handshake that was given up cannot go on. The caller bounds its time.
+pub async fn handshake(tcp: &mut TcpStream, connection: &mut UnbufferedClientConnection) -> Result<Rest, Failed> {
+    let mut incoming = Incoming::default();
+    let mut outgoing = Vec::new();
+    let done = drive(tcp, connection, &mut incoming, &mut outgoing).await;
+    match done {
+        Ok(()) => Ok(Rest { received: incoming.rest(), unsent: outgoing }),
+        Err(error) => {
+            send_alert(tcp, connection, &mut incoming, outgoing).await;
+            Err(Failed { error, answered: incoming.answered })
+        }
+    }
+}
+
+async fn drive(
+    tcp: &mut TcpStream,
+    connection: &mut UnbufferedClientConnection,
+    incoming: &mut Incoming,
+    outgoing: &mut Vec<u8>,
+) -> Result<(), Error> {
+    loop {
+        let (discard, step) = step(connection, incoming.shown(), outgoing);
+        incoming.discard(discard);
+        match step? {
+            Step::Again => {}
+            Step::Receive if incoming.show_one_more() => {}
+            Step::Receive => {
+                // Not before we have to wait: what rustls says between two records that were received
+                // together goes out with what it says after the second.
+                tcp.write_all(outgoing).await.map_err(Error::Io)?;
+                outgoing.clear();
+                incoming.receive(tcp).await?;
+            }
+            Step::Finished if incoming.is_amid() => return Err(Error::Protocol),
+            Step::Finished => return Ok(()),
+        }
+    }
+}
+
+impl Rest {
+    /// Sends the client's last flight now and by itself: for a stream that waits on a shelf, or a server that
+    /// is to be heard before anything is said.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub async fn flush(&mut self, tcp: &mut TcpStream) -> io::Result<()> {
+        tcp.write_all(&self.unsent).await?;
+        self.unsent.clear();
+        Ok(())
+    }
+}
+
+/// Takes the secrets of a finished handshake.
+///
+/// # Errors
+/// The configuration does not allow it (`enable_secret_extraction`), or the suite is unknown.
+pub fn establish(
+    tcp: TcpStream,
+    connection: UnbufferedClientConnection,
+    rest: Rest,
+) -> Result<Established, rustls::Error> {
+    let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
+    let session = Session::new(&secrets, kernel)?;
+    Ok(Established { tcp, session, received: rest.received, unsent: rest.unsent })
+}
+
+impl Established {
+    /// Leaves with an alert, without a byte of data. Best effort: the peer may be gone.
+    pub async fn leave(mut self, why: AlertDescription) {
+        let mut record = [0; CONTROL];
+        if let Ok(n) = self.session.alert(&mut record, why) {
+            self.unsent.extend_from_slice(&record[..n]);
+        }
+        let _ = self.tcp.write_all(&self.unsent).await;
+    }
+}
+
+/// What to do next.
+enum Step {
+    Again,
+    Receive,
+    Finished,
+}
+
+fn step(
+    connection: &mut UnbufferedClientConnection,
+    incoming: &mut [u8],
+    outgoing: &mut Vec<u8>,
+) -> (usize, Result<Step, Error>) {
+    let UnbufferedStatus { discard, state } = connection.process_tls_records(incoming);
+    let step = match state {
+        Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, outgoing).map(|()| Step::Again),
+        Ok(ConnectionState::TransmitTlsData(data)) => {
+            data.done();
+            Ok(Step::Again)
+        }
+        Ok(ConnectionState::BlockedHandshake) => Ok(Step::Receive),
+        Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Finished),
+        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Err(Error::Closed),
+        Ok(_) => Err(Error::Protocol),
+        Err(error) => Err(Error::Tls(error)),
+    };
+    (discard, step)
+}
+
+/// Appends what rustls has to say; it tells the length it needs if there is too little room.
+fn encode<D>(data: &mut EncodeTlsData<'_, D>, outgoing: &mut Vec<u8>) -> Result<(), Error> {
+    let start = outgoing.len();
+    loop {
+        match data.encode(&mut outgoing[start..]) {
+            Ok(written) => {
+                outgoing.truncate(start + written);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(short)) => outgoing.resize(start + short.required_size, 0),
+            Err(EncodeError::AlreadyEncoded) => return Err(Error::Protocol),
+        }
+    }
+}
+
+/// Best effort: the handshake has failed whatever becomes of it.
+async fn send_alert(
+    tcp: &mut TcpStream,
+    connection: &mut UnbufferedClientConnection,
+    incoming: &mut Incoming,
+    mut outgoing: Vec<u8>,
+) {
+    // rustls still points into the bytes that it was shown last.
+    while let (discard, Ok(Step::Again)) = step(connection, incoming.shown(), &mut outgoing) {
+        incoming.discard(discard);
+    }
+    if !outgoing.is_empty() {
+        let _ = tcp.write_all(&outgoing).await;
+    }
+}
+
+/// Bytes of the handshake, received in large pieces and shown to rustls record by record.
+#[derive(Default)]
+struct Incoming {
+    buffer: Option<Buffer>,
+    start: usize,
+    /// What rustls sees ends here.
+    shown: usize,
+    end: usize,
+    /// Something was received.
+    answered: bool,
+}
+
+/// Enough to recognise the greeting of any protocol.
+const FIRST_BYTES: usize = 64;
+
+impl Incoming {
+    fn shown(&mut self) -> &mut [u8] {
+        self.buffer.as_mut().map_or(&mut [], |buffer| &mut buffer[self.start..self.shown])
+    }
+
+    fn discard(&mut self, n: usize) {
+        self.start += n;
+    }
+
+    /// Whether rustls holds on to part of a message.
+    fn is_amid(&self) -> bool {
+        self.start < self.shown
+    }
+
+    /// False: it is not all there yet.
+    fn show_one_more(&mut self) -> bool {
+        let hidden = self.buffer.as_ref().map_or(&[][..], |buffer| &buffer[self.shown..self.end]);
+        let &[_, _, _, high, low, ..] = hidden else { return false };
+        // A length that cannot be is shown for rustls to refuse it; this only finds the end.
+        let wire = (HEADER + usize::from(u16::from_be_bytes([high, low]))).min(MAX_WIRE);
+        if hidden.len() < wire {
+            return false;
+        }
+        self.shown += wire;
+        true
+    }
+
+    async fn receive(&mut self, tcp: &TcpStream) -> Result<(), Error> {
+        // Nobody needs memory before there is something to read.
+        tcp.readable().await.map_err(Error::Io)?;
+        self.make_room()?;
+        let Some(buffer) = self.buffer.as_mut() else { return Err(Error::Protocol) };
+        match crate::net::try_read(tcp, &mut buffer[self.end..]) {
+            Ok(0) => Err(Error::Closed),
+            Ok(n) => {
+                self.answered = true;
+                self.end += n;
+                self.check_first()
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(Error::Io(error)),
+        }
+    }
+
+    /// A server that does not speak TLS is told apart by its first bytes: taken for a length, they would have
+    /// us wait for a record that never comes.
+    fn check_first(&self) -> Result<(), Error> {
+        let Some(buffer) = self.buffer.as_ref().filter(|_| self.shown == 0) else { return Ok(()) };
+        match &buffer[..self.end] {
+            [] | [20..=24] | [20..=24, 3, ..] => Ok(()),
+            bytes => Err(Error::NotTls(bytes[..bytes.len().min(FIRST_BYTES)].to_vec())),
+        }
+    }
+
+    /// Moves to the front, or to the next size, when the end is reached.
+    fn make_room(&mut self) -> Result<(), Error> {
+        let held = self.end - self.start;
+        let Some(buffer) = self.buffer.as_mut() else {
+            self.buffer = Some(Buffer::take(Size::Small));
+            return Ok(());
+        };
+        if buffer.len() - self.end >= MAX_WIRE / 2 {
+            return Ok(());
+        }
+        if self.start >= MAX_WIRE / 2 {
+            buffer.copy_within(self.start..self.end, 0);
+        } else {
+            let size = match buffer.size() {
+                Size::Small => Size::Medium,
+                Size::Medium => Size::Large,
+                Size::Large => return if self.end < buffer.len() { Ok(()) } else { Err(Error::Protocol) },
+            };
+            let mut larger = Buffer::exactly(size);
+            larger[..held].copy_from_slice(&buffer[self.start..self.end]);
+            *buffer = larger;
+        }
+        (self.start, self.shown, self.end) = (0, self.shown - self.start, held);
+        Ok(())
+    }
+
+    fn rest(self) -> Option<Received> {
+        let (start, end) = (self.start, self.end);
+        self.buffer.filter(|_| start < end).map(|buffer| Received { buffer, start, end })
+    }
+}

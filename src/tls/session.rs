@@ -1,0 +1,281 @@
+//! Both directions of an established connection: keys and what renews them.
+
+use std::ops::Range;
+
+use rustls::client::ClientConnectionData;
+use rustls::kernel::KernelConnection;
+use rustls::{AlertDescription, ContentType, ExtractedSecrets, InvalidMessage, ProtocolVersion, SupportedCipherSuite};
+
+use super::message::{Joiner, Message, alert};
+use super::record::{Exhausted, Fault, Frame, Layout, Opener, Sealer};
+
+/// The protected side of a connection after its handshake. Pure: what it reads and writes are buffers.
+pub struct Session {
+    sealer: Sealer,
+    opener: Opener,
+    /// Derives new secrets and takes tickets. TLS 1.2 has neither.
+    kernel: Option<Box<Kernel>>,
+    joiner: Joiner,
+    /// Warnings, renegotiation requests or key updates since the last application data.
+    bother: u8,
+    /// What the peer's messages oblige us to send.
+    reply: Option<Reply>,
+    closed: bool,
+}
+
+type Kernel = KernelConnection<ClientConnectionData>;
+
+/// An answer that is due. One of a kind is enough: RFC 8446 section 4.6.3 lets key updates be answered
+/// together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reply {
+    KeyUpdate,
+    NoRenegotiation,
+}
+
+/// What stood at the front of the received bytes. `wire` is how many of them it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// No whole record yet; it needs this many bytes at least.
+    Partial(usize),
+    /// Application data, in place. May be empty.
+    Data {
+        /// Bytes of the record.
+        wire: usize,
+        /// Where the plaintext stands.
+        plain: Range<usize>,
+    },
+    /// Something between the two ends of TLS, which was dealt with.
+    Quiet {
+        /// Bytes of the record.
+        wire: usize,
+    },
+    /// close_notify: no more will come.
+    Closed,
+}
+
+/// Why a session cannot go on.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// The peer broke the protocol. It is owed the alert of the fault.
+    #[error("the peer broke the protocol: {0:?}")]
+    Fault(Fault),
+    /// The peer sent a fatal alert.
+    #[error("the peer sent the alert {0:?}")]
+    Alert(AlertDescription),
+    /// rustls did not take a message; the peer is owed `alert`.
+    #[error("{error}")]
+    Rejected {
+        /// What rustls says.
+        error: rustls::Error,
+        /// What to tell the peer.
+        alert: AlertDescription,
+    },
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl Error {
+    /// The alert that the peer is owed. `None`: it sent one itself.
+    pub fn alert(&self) -> Option<AlertDescription> {
+        match self {
+            Self::Fault(fault) => Some(fault.alert()),
+            Self::Rejected { alert, .. } => Some(*alert),
+            Self::Alert(_) => None,
+        }
+    }
+
+    /// The same in rustls's words, in which the rest of the program speaks of TLS.
+    pub fn into_rustls(self) -> rustls::Error {
+        match self {
+            Self::Alert(alert) => rustls::Error::AlertReceived(alert),
+            Self::Rejected { error, .. } => error,
+            Self::Fault(Fault::BadRecordMac) => rustls::Error::DecryptError,
+            Self::Fault(Fault::RecordOverflow) => rustls::Error::PeerSentOversizedRecord,
+            Self::Fault(Fault::DecodeError) => rustls::Error::InvalidMessage(InvalidMessage::MissingData("record")),
+            Self::Fault(Fault::UnexpectedMessage) => rustls::Error::General("a message that must not come now".into()),
+        }
+    }
+}
+
+/// Records without application data in a row that are borne, as in rustls: a peer must not keep us busy
+/// with warnings or key updates.
+const MAX_BOTHER: u8 = 32;
+/// Room for what `control` writes: a record with the five bytes of a key update, or the two of an alert.
+pub const CONTROL: usize = 64;
+
+impl Session {
+    /// # Errors
+    /// A suite that the record layer does not know.
+    pub fn new(secrets: &ExtractedSecrets, kernel: Kernel) -> Result<Self, rustls::Error> {
+        let tls13 = kernel.protocol_version() == ProtocolVersion::TLSv1_3;
+        let limit = confidentiality_limit(kernel.negotiated_cipher_suite());
+        Ok(Self {
+            sealer: Sealer::new(tls13, &secrets.tx.1, secrets.tx.0, limit)?,
+            opener: Opener::new(tls13, &secrets.rx.1, secrets.rx.0)?,
+            kernel: tls13.then(|| Box::new(kernel)),
+            joiner: Joiner::default(),
+            bother: 0,
+            reply: None,
+            closed: false,
+        })
+    }
+
+    /// How records that we send are laid out.
+    pub const fn layout(&self) -> Layout {
+        self.sealer.layout()
+    }
+
+    /// Whether `control` has something to say that should not wait for data.
+    pub const fn owes_reply(&self) -> bool {
+        self.reply.is_some()
+    }
+
+    /// Writes what has to go before the next `records` records of data: an answer to the peer, a change
+    /// of our key. Returns its length, mostly zero.
+    ///
+    /// # Errors
+    /// TLS 1.2 cannot change its key, and this one is used up.
+    pub fn control(&mut self, out: &mut [u8; CONTROL], records: u64) -> Result<usize, Exhausted> {
+        let spent = self.sealer.left() <= records;
+        match self.reply.take() {
+            Some(Reply::KeyUpdate) => self.update_sealer(out),
+            Some(Reply::NoRenegotiation) => self.alert(out, AlertDescription::NoRenegotiation),
+            None if spent && self.kernel.is_some() => self.update_sealer(out),
+            None => Ok(0),
+        }
+    }
+
+    /// key_update under the old key, then the new one. It does not ask the peer for its own: each side
+    /// counts its own records.
+    fn update_sealer(&mut self, out: &mut [u8; CONTROL]) -> Result<usize, Exhausted> {
+        const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+        let kernel = self.kernel.as_mut().ok_or(Exhausted)?;
+        let front = self.sealer.layout().front();
+        out[front..front + KEY_UPDATE.len()].copy_from_slice(&KEY_UPDATE);
+        let wire = self.sealer.seal(ContentType::Handshake, out, KEY_UPDATE.len())?;
+        let limit = confidentiality_limit(kernel.negotiated_cipher_suite());
+        let (sequence, secrets) = kernel.update_tx_secret().map_err(|_| Exhausted)?;
+        self.sealer = Sealer::new(true, &secrets, sequence, limit).map_err(|_| Exhausted)?;
+        Ok(wire)
+    }
+
+    /// Writes an alert record: of level warning for close_notify and no_renegotiation, else fatal.
+    /// Returns its length.
+    ///
+    /// # Errors
+    /// The key is used up.
+    pub fn alert(&mut self, out: &mut [u8; CONTROL], description: AlertDescription) -> Result<usize, Exhausted> {
+        let warning = matches!(description, AlertDescription::CloseNotify | AlertDescription::NoRenegotiation);
+        let front = self.sealer.layout().front();
+        out[front] = if warning { 1 } else { 2 };
+        out[front + 1] = description.into();
+        self.sealer.seal(ContentType::Alert, out, 2)
+    }
+
+    /// Makes a record of application data; see `Sealer::seal`.
+    ///
+    /// # Errors
+    /// The key is used up: `control` was not asked in time, or cannot help (TLS 1.2).
+    pub fn seal(&mut self, slot: &mut [u8], len: usize) -> Result<usize, Exhausted> {
+        self.sealer.seal(ContentType::ApplicationData, slot, len)
+    }
+
+    /// Opens the record at the front of `bytes` in place, and deals with it if it is not data. To be
+    /// called again with what follows `wire` until it says `Partial` or `Closed`.
+    ///
+    /// # Errors
+    /// The session is over. What was opened before is sound.
+    pub fn open(&mut self, bytes: &mut [u8]) -> Result<Opened, Error> {
+        if self.closed {
+            return Ok(Opened::Closed);
+        }
+        let wire = match self.opener.frame(bytes)? {
+            Frame::Partial(needed) => return Ok(Opened::Partial(needed)),
+            Frame::Whole(wire) => wire,
+        };
+        let (kind, plain) = self.opener.open(&mut bytes[..wire])?;
+        if kind != ContentType::Handshake && self.joiner.is_amid() {
+            return Err(Fault::UnexpectedMessage.into());
+        }
+        match kind {
+            ContentType::ApplicationData => {
+                self.bother = 0;
+                return Ok(Opened::Data { wire, plain });
+            }
+            ContentType::Handshake => self.handshake(&bytes[plain])?,
+            ContentType::Alert if self.heed_alert(&bytes[plain])? => {
+                self.closed = true;
+                return Ok(Opened::Closed);
+            }
+            ContentType::Alert => {}
+            _ => return Err(Fault::UnexpectedMessage.into()),
+        }
+        Ok(Opened::Quiet { wire })
+    }
+
+    /// Whether it is close_notify. In TLS 1.3 every other alert but user_canceled ends the connection,
+    /// whatever its level says (RFC 8446 section 6).
+    fn heed_alert(&mut self, body: &[u8]) -> Result<bool, Error> {
+        let (warning, description) = alert(body)?;
+        match description {
+            AlertDescription::CloseNotify => return Ok(true),
+            AlertDescription::UserCanceled if warning => {}
+            _ if warning && self.kernel.is_none() => {}
+            _ => return Err(Error::Alert(description)),
+        }
+        bear(&mut self.bother)?;
+        Ok(false)
+    }
+
+    fn handshake(&mut self, fragment: &[u8]) -> Result<(), Error> {
+        let Self { joiner, kernel, opener, bother, reply, .. } = self;
+        joiner.feed(fragment, |message, last| match (message, kernel.as_mut()) {
+            (Message::Ticket(body), Some(kernel)) => kernel.handle_new_session_ticket(body).map_err(reject),
+            // The record that follows is under the new key, so nothing may share this one.
+            (Message::KeyUpdate { requested }, Some(kernel)) if last => {
+                bear(bother)?;
+                let (sequence, secrets) = kernel.update_rx_secret().map_err(reject)?;
+                *opener = Opener::new(true, &secrets, sequence).map_err(reject)?;
+                if requested {
+                    *reply = Some(Reply::KeyUpdate);
+                }
+                Ok(())
+            }
+            (Message::HelloRequest, None) => {
+                *reply = Some(Reply::NoRenegotiation);
+                bear(bother)
+            }
+            _ => Err(Fault::UnexpectedMessage.into()),
+        })
+    }
+}
+
+fn bear(bother: &mut u8) -> Result<(), Error> {
+    *bother += 1;
+    if *bother > MAX_BOTHER { Err(Fault::UnexpectedMessage.into()) } else { Ok(()) }
+}
+
+fn reject(error: rustls::Error) -> Error {
+    let alert = match &error {
+        rustls::Error::InvalidMessage(_) => AlertDescription::DecodeError,
+        rustls::Error::PeerMisbehaved(_) => AlertDescription::IllegalParameter,
+        _ => AlertDescription::InternalError,
+    };
+    Error::Rejected { error, alert }
+}
+
+/// Records that one key may protect; rustls keeps the figures with the suites.
+fn confidentiality_limit(suite: SupportedCipherSuite) -> u64 {
+    match suite {
+        SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
+        SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
+    }
+}
+
+#[cfg(test)]
+mod tests;
