@@ -10,14 +10,16 @@ use divan::counter::{BytesCount, ItemsCount};
 use egret::config::values::{Eof, StreamLimits};
 use egret::net;
 use egret::relay::{Counters, relay};
+use egret::tls::handshake::{establish, handshake};
 use metrics::Counter;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio_rustls::{TlsAcceptor, TlsConnector, server};
+use tokio_rustls::{TlsAcceptor, server};
 
 fn main() {
     divan::main();
@@ -105,10 +107,12 @@ impl Lane {
 async fn serve_one(plain: std::net::TcpListener, upstream: SocketAddr, config: Arc<ClientConfig>) {
     let plain = TcpListener::from_std(plain).expect("a socket");
     let (downstream, _) = plain.accept().await.expect("the client");
-    let tcp = TcpStream::connect(upstream).await.expect("the server");
+    let mut tcp = TcpStream::connect(upstream).await.expect("the server");
     net::prepare(&downstream).and_then(|()| net::prepare(&tcp)).expect("options");
     let name = "localhost".try_into().expect("a name");
-    let upstream = TlsConnector::from(config).connect(name, tcp).await.expect("a handshake");
+    let mut session = UnbufferedClientConnection::new(config, name).expect("a session");
+    let rest = handshake(&mut tcp, &mut session).await.expect("a handshake");
+    let upstream = establish(tcp, session, rest).expect("secrets");
     let hour = Duration::from_secs(3600);
     let limits = StreamLimits { idle: Some(hour), lifetime: None, half_closed: hour, eof: Eof::Strict };
     let counters = Counters { sent: Counter::noop(), received: Counter::noop() };
@@ -128,6 +132,7 @@ fn configs() -> (Arc<ClientConfig>, Arc<ServerConfig>) {
     let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
     let mut client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     client.resumption = rustls::client::Resumption::disabled();
+    client.enable_secret_extraction = true;
     let server = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![cert.der().clone()], key);
     (Arc::new(client), Arc::new(server.expect("key and certificate")))
 }

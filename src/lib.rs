@@ -19,7 +19,7 @@
 //!
 //! Around it: [`config`] turns text into values, [`snapshot`] values into live things, [`reload`] replaces one
 //! generation by the next, [`supervise`] starts and stops everything. [`admin`], [`metrics`] and [`logging`] let
-//! people watch. [`net`] and [`secret`] are the floor.
+//! people watch. [`tls`] is the record layer, [`net`] and [`secret`] are the floor.
 //!
 //! A module imports only from below its own line of a list that `tests/it/architecture.rs` checks.
 
@@ -53,3 +53,4 @@ pub mod metrics;
 // -- the floor --
 pub mod net;
 pub mod secret;
+pub mod tls;

@@ -27,10 +27,10 @@ use metrics::Histogram;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::client::TlsStream;
 
 use crate::config::values::{self, Name, Server, Upgrade};
 use crate::metrics::UpstreamMetrics;
+use crate::tls::handshake::Established;
 use handshake::Negotiated;
 use origin::Origin;
 use resolve::Resolver;
@@ -59,7 +59,7 @@ pub struct Way {
 /// A finished origination: a TLS stream on which nothing was said yet.
 pub struct Originated {
     /// Verified.
-    pub stream: TlsStream<TcpStream>,
+    pub stream: Established,
     /// The server, as configured.
     pub server: Server,
     /// Its address.
@@ -185,7 +185,7 @@ impl Originator {
     }
 }
 
-type Attempted = (TlsStream<TcpStream>, SocketAddr, Negotiated);
+type Attempted = (Established, SocketAddr, Negotiated);
 
 fn lap(since: Instant, histogram: &Histogram) -> Instant {
     let now = Instant::now();

@@ -95,6 +95,8 @@ impl Origin {
         config.alpn_protocols.clone_from(&key.alpn);
         config.enable_sni = key.sni;
         config.resumption = SessionConfig::disabled();
+        // The records after the handshake are ours.
+        config.enable_secret_extraction = true;
         let limit = identity.as_deref().map_or(Date(i64::MAX), Identity::not_after);
         let sessions = key.resumption.then(|| Store::new(limit));
         Ok(Self { key, config: Arc::new(config), sessions, identity, trust })

@@ -19,6 +19,7 @@ const ORDER: &[&[&str]] = &[
     &["route"],
     &["classify", "originate", "relay"],
     &["admit", "drain", "logging", "systemd"],
+    &["tls"],
     &["metrics", "net"],
     &["config::values"],
     &["secret"],

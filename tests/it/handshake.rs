@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::authority::{Ca, Leaf, Wish};
-use crate::support::origins::{identity, name, origin, originate, roots, trust, upstream, visit};
+use crate::support::origins::{identity, name, origin, originate, roots, silent_client, trust, upstream, visit};
 use crate::support::tls_server::{Clients, Seen, Setup, TLS12, TLS13, TlsServer};
 
 const VERSIONS: [&[&SupportedProtocolVersion]; 2] = [TLS12, TLS13];
@@ -210,14 +210,11 @@ async fn a_wanted_client_certificate_is_asked_for_by_name() {
         let setup = Setup { versions: VERSIONS[1], clients: Clients::Required(&clients), ..Setup::default() };
         let server = TlsServer::start(&leaf, setup).await;
         let origin = origin(&upstream(server.address()), own, &trusted);
-        let (mut tls, negotiated) = originate(server.address(), server.address(), &origin).await.unwrap();
+        let (ended, negotiated) = silent_client(server.address(), &origin).await;
         let request = negotiated.client_certificate.unwrap();
         assert_eq!((request.answered, request.foreign_issuer), (own.is_some(), own.is_some()));
-        let error = tls.read(&mut [0; 64]).await.unwrap_err();
-        let Some(rustls::Error::AlertReceived(alert)) = error.get_ref().and_then(|error| error.downcast_ref()) else {
-            panic!("{error}");
-        };
-        assert_eq!(late_refusal(*alert, request.answered).unwrap().reason(), class);
+        let alert = ended.alert().unwrap_or_else(|| panic!("{ended:?}"));
+        assert_eq!(late_refusal(alert, request.answered).unwrap().reason(), class);
     }
 }
 

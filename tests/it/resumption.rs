@@ -286,8 +286,8 @@ async fn sessions_are_bounded_in_number() {
     let parts = world.base();
     let origin = parts.origin();
     let mut open = Vec::new();
-    for _ in 0..MAX_SESSIONS / 4 + 10 {
-        // All at once, so that none uses up another's tickets.
+    // Each connection brings four tickets and uses up one at most.
+    for _ in 0..MAX_SESSIONS / 3 + 10 {
         let tcp = originate(world.server.address(), world.server.address(), &origin);
         open.push(tcp.await.unwrap().0);
     }

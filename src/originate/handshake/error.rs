@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 
-use super::first_bytes::Plaintext;
+use super::first_bytes::{Plaintext, plaintext};
 use crate::config::values::Name;
 use crate::originate::certificate::{CertificateFacts, Date};
-use crate::originate::observe::Facts;
+use crate::originate::observe::{Facts, Observed};
 use crate::originate::origin::{Origin, OriginKey};
 use crate::originate::refusal::Refusal;
 use crate::originate::trust::names;
+use crate::tls::handshake::{self, Failed};
 
 /// Why a handshake failed.
 #[derive(Debug)]
@@ -84,9 +85,24 @@ pub enum Flight {
 /// How a handshake broke off, before it is classified.
 #[derive(Debug)]
 pub(super) enum Broken {
+    Tls(rustls::Error),
     Io(io::Error, Flight),
     Plaintext(Plaintext),
     NoAlpn,
+    Protocol,
+}
+
+impl Broken {
+    pub(super) fn of(failed: Failed, observed: &Observed) -> Self {
+        let flight = if failed.answered { observed.read(flight_of) } else { Flight::BeforeServerHello };
+        match failed.error {
+            handshake::Error::Tls(error) => Self::Tls(error),
+            handshake::Error::Io(error) => Self::Io(error, flight),
+            handshake::Error::Closed => Self::Io(io::ErrorKind::UnexpectedEof.into(), flight),
+            handshake::Error::NotTls(first) => Self::Plaintext(plaintext(&first).unwrap_or(Plaintext::Unknown)),
+            handshake::Error::Protocol => Self::Protocol,
+        }
+    }
 }
 
 impl Error {
@@ -94,12 +110,9 @@ impl Error {
         let cause = match broken {
             Broken::Plaintext(guess) => Cause::NotTls(guess),
             Broken::NoAlpn => Cause::AlpnRefused,
-            Broken::Io(error, flight) => {
-                match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                    Some(error) => of_tls(error, &seen),
-                    None => of_io(&error, flight),
-                }
-            }
+            Broken::Protocol => Cause::Protocol("bytes that belong to no handshake".into()),
+            Broken::Tls(error) => of_tls(&error, &seen),
+            Broken::Io(error, flight) => of_io(&error, flight),
         };
         Self { cause, scene: Box::new(Scene::new(seen, origin, endpoint)) }
     }
@@ -377,7 +390,7 @@ pub fn late_refusal(alert: AlertDescription, identity_presented: bool) -> Option
 }
 
 /// How far a handshake was that broke off, once the server had begun to answer.
-pub(super) fn flight_of(seen: &Facts) -> Flight {
+fn flight_of(seen: &Facts) -> Flight {
     match (seen.answered(), seen.passed) {
         (Some(request), true) if request.answered => Flight::AfterOurCertificate,
         (_, true) => Flight::AfterOurFinished,

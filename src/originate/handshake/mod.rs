@@ -4,17 +4,15 @@ mod error;
 mod first_bytes;
 mod repair;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
+use rustls::client::UnbufferedClientConnection;
+use rustls::{AlertDescription, ClientConfig, HandshakeKind, ProtocolVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
-use self::error::{Broken, flight_of};
+use self::error::Broken;
 pub use self::error::{Cause, Error, Flight, late_refusal};
 pub use self::first_bytes::{Plaintext, plaintext};
 pub use self::repair::late_repair;
@@ -23,6 +21,8 @@ use crate::originate::observe::{CertificateRequest, Observed};
 use crate::originate::origin::Origin;
 use crate::originate::refusal::Refusal;
 use crate::originate::resumption::{Resumption, View};
+use crate::tls;
+use crate::tls::handshake::Established;
 
 /// What a handshake has agreed on.
 #[derive(Clone, Debug)]
@@ -49,70 +49,44 @@ pub struct Negotiated {
 /// Speaks TLS with `endpoint` as `origin` says, on a stream where TLS begins with the next byte. The caller
 /// bounds the time; dropping the future drops the stream.
 ///
+/// The client's last flight may still be unsent: it leaves with the first bytes of the stream.
+///
 /// # Errors
 /// The server is not believed (it got the alert that says so), does not believe us, or the handshake broke.
 pub async fn handshake(
     tcp: TcpStream,
     endpoint: SocketAddr,
     origin: &Origin,
-) -> Result<(TlsStream<TcpStream>, Negotiated), Error> {
+) -> Result<(Established, Negotiated), Error> {
     let observed = Arc::new(Observed::default());
     let (config, view) = origin.for_handshake(endpoint, &observed);
-    let done = observed.during(shake(tcp, config, origin, &observed)).await;
-    match done {
-        Ok(tls) => {
-            let negotiated = negotiated(&tls, view.as_deref(), &observed);
-            Ok((tls, negotiated))
-        }
-        Err(broken) => Err(Error::new(broken, observed.take(), origin, endpoint)),
-    }
+    let done = observed.during(shake(tcp, config, origin, &observed, view.as_deref())).await;
+    done.map_err(|broken| Error::new(broken, observed.take(), origin, endpoint))
 }
 
-/// Enough to recognise any greeting.
-const FIRST_BYTES: usize = 64;
-
 async fn shake(
-    tcp: TcpStream,
+    mut tcp: TcpStream,
     config: Arc<ClientConfig>,
     origin: &Origin,
     observed: &Observed,
-) -> Result<TlsStream<TcpStream>, Broken> {
+    view: Option<&View>,
+) -> Result<(Established, Negotiated), Broken> {
     let wants_alpn = !config.alpn_protocols.is_empty();
-    // The ClientHello is sent by hand, so that the first bytes of the answer can be looked at before the
-    // TLS library consumes them: afterwards nobody could say what they were.
-    let mut hello = Vec::new();
-    let mut connect = TlsConnector::from(config).connect_with(origin.server_name().clone(), tcp, |session| {
-        // Writing to memory does not fail.
-        let _ = session.write_tls(&mut hello);
-    });
-    if let Some(tcp) = connect.get_mut() {
-        greet(tcp, &hello).await?;
-    }
-    match connect.into_fallible().await {
-        Ok(mut tls) if wants_alpn && tls.get_ref().1.alpn_protocol().is_none() => {
-            let _ = tls.shutdown().await;
-            Err(Broken::NoAlpn)
-        }
-        Ok(tls) => Ok(tls),
-        Err((error, tcp)) => {
+    let mut session = UnbufferedClientConnection::new(config, origin.server_name().clone()).map_err(Broken::Tls)?;
+    let rest = match tls::handshake::handshake(&mut tcp, &mut session).await {
+        Ok(rest) => rest,
+        Err(failed) => {
             part(tcp).await;
-            Err(Broken::Io(error, observed.read(flight_of)))
+            return Err(Broken::of(failed, observed));
         }
+    };
+    let negotiated = negotiated(&session, view, observed);
+    let established = tls::handshake::establish(tcp, session, rest).map_err(Broken::Tls)?;
+    if wants_alpn && negotiated.alpn.is_none() {
+        established.leave(AlertDescription::NoApplicationProtocol).await;
+        return Err(Broken::NoAlpn);
     }
-}
-
-/// Sends the ClientHello and waits for the first bytes of the answer, without taking them.
-async fn greet(tcp: &mut TcpStream, hello: &[u8]) -> Result<(), Broken> {
-    let broken = |error| Broken::Io(error, Flight::BeforeServerHello);
-    tcp.write_all(hello).await.map_err(broken)?;
-    let mut first = [0; FIRST_BYTES];
-    match tcp.peek(&mut first).await.map_err(broken)? {
-        0 => Err(broken(io::ErrorKind::UnexpectedEof.into())),
-        length => match plaintext(&first[..length]) {
-            Some(guess) => Err(Broken::Plaintext(guess)),
-            None => Ok(()),
-        },
-    }
+    Ok((established, negotiated))
 }
 
 /// Closes a stream whose last bytes are an alert. What the server has sent meanwhile is read first: a socket
@@ -128,8 +102,7 @@ async fn part(mut tcp: TcpStream) {
     }
 }
 
-fn negotiated(tls: &TlsStream<TcpStream>, view: Option<&View>, observed: &Observed) -> Negotiated {
-    let session = tls.get_ref().1;
+fn negotiated(session: &UnbufferedClientConnection, view: Option<&View>, observed: &Observed) -> Negotiated {
     let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
     let facts = observed.take();
     let leaf = session.peer_certificates().and_then(<[_]>::first);

@@ -1,6 +1,7 @@
 //! Every byte arrives once, in order, and is counted once.
 
 use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
 use egret::relay::Ended;
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -36,22 +37,22 @@ async fn server_that_speaks_first_is_heard() {
     assert!(outcome.first_byte.is_some());
 }
 
+/// TLS 1.3 lets the client send its last flight with its first data; a server that speaks first must not wait
+/// for that.
 #[tokio::test]
-async fn greeting_decrypted_before_the_relay_begins_arrives() {
-    let setup = Setup::new();
-    let (mut client, downstream) = setup.sockets().await;
-    let (mut upstream, mut server) = setup.tls().await;
-    server.write_all(b"220 ready\r\n").await.unwrap();
-    // One byte is taken, the rest waits inside of rustls and not in the socket.
-    assert_eq!(read_exactly(&mut upstream, 1).await, b"2");
-    let counters = super::stage::counters(&Default::default());
-    let downstream = egret::net::Stream::Tcp(downstream);
-    let relay =
-        egret::relay::relay(downstream, Default::default(), upstream, &setup.limits, &counters, std::future::pending());
-    let read = read_exactly(&mut client, 10);
-    tokio::select! {
-        greeting = read => assert_eq!(greeting, b"20 ready\r\n"),
-        outcome = relay => panic!("{outcome:?}"),
+async fn last_flight_leaves_with_early_bytes_or_alone() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for early in [&b""[..], b"early"] {
+            let setup = Setup { version, early: Bytes::from_static(early), ..Setup::new() };
+            let Stage { mut client, mut server, relay, counted, .. } = setup.start_with_flight().await;
+            assert_eq!(read_exactly(&mut server, early.len()).await, early);
+            server.write_all(b"220 ready\r\n").await.unwrap();
+            assert_eq!(read_exactly(&mut client, 11).await, b"220 ready\r\n");
+            client.shutdown().await.unwrap();
+            assert_eq!(read_all(&mut server).await, b"");
+            server.shutdown().await.unwrap();
+            assert_eq!(Stage::<()>::outcome(relay, &counted).await.sent, early.len() as u64);
+        }
     }
 }
 

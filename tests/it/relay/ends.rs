@@ -212,7 +212,7 @@ async fn no_task_and_no_descriptor_is_left() {
     let setup = Setup::new();
     let (client, downstream) = setup.sockets().await;
     let (upstream, server) = setup.tls().await;
-    let sockets = [socket_name(&downstream), socket_name(&upstream)];
+    let sockets = [socket_name(&downstream), socket_name(&upstream.tcp)];
     assert!(sockets.iter().all(is_open));
     let tasks = tokio::runtime::Handle::current().metrics();
     let (counted, limits) = ([Default::default(), Default::default()], setup.limits.clone());

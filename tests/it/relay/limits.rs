@@ -143,9 +143,9 @@ async fn fill(to: &mut (impl AsyncWrite + Unpin), most: usize) -> usize {
     accepted
 }
 
-/// Bytes of the future of one stream: TCP and TLS state, two directions, one timer. Both ways: a bound
+/// Bytes of the future of one stream: keys, two directions, one timer. Both ways: a bound
 /// that is not tight would not notice growth.
-const FUTURE: std::ops::RangeInclusive<usize> = 1600..=1850;
+const FUTURE: std::ops::RangeInclusive<usize> = 950..=1100;
 
 #[tokio::test]
 async fn future_of_a_stream_keeps_its_size() {

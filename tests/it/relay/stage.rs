@@ -8,15 +8,17 @@ use bytes::Bytes;
 use egret::config::values::{Eof, StreamLimits};
 use egret::net;
 use egret::relay::{Counters, Outcome, relay};
+use egret::tls::handshake::{Established, establish, handshake};
 use metrics::Counter;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{TlsAcceptor, server};
 
 /// How the relay under test is set up; `start` gives the stage.
 pub(crate) struct Setup {
@@ -36,6 +38,8 @@ pub(crate) struct Stage<C = TcpStream> {
     /// What the metrics say: sent, received.
     pub(crate) counted: [Arc<AtomicU64>; 2],
 }
+
+type Running = (JoinHandle<Outcome>, oneshot::Sender<()>, [Arc<AtomicU64>; 2]);
 
 /// What the socket of a test that wants small ones is asked to hold; Linux doubles it.
 pub(crate) const SMALL_SOCKET: usize = 32 * 1024;
@@ -57,8 +61,27 @@ impl Setup {
         self.over(client, net::Stream::Unix(downstream)).await
     }
 
+    /// As `start`, with the client's last flight of the handshake still unsent.
+    pub(crate) async fn start_with_flight(self) -> Stage {
+        let (client, downstream) = self.sockets().await;
+        let (mut near, far) = self.sockets().await;
+        let (client_config, server_config) = configs(self.version);
+        let accepted = tokio::spawn(TlsAcceptor::from(server_config).accept(far));
+        let mut session = UnbufferedClientConnection::new(client_config, "localhost".try_into().unwrap()).unwrap();
+        let rest = handshake(&mut near, &mut session).await.unwrap();
+        let upstream = establish(near, session, rest).unwrap();
+        assert_eq!(upstream.unsent.is_empty(), self.version.version == rustls::ProtocolVersion::TLSv1_2);
+        let (relay, force, counted) = self.relay(net::Stream::Tcp(downstream), upstream);
+        Stage { client, server: accepted.await.unwrap().unwrap(), force, relay, counted }
+    }
+
     async fn over<C>(self, client: C, downstream: net::Stream) -> Stage<C> {
         let (upstream, server) = self.tls().await;
+        let (relay, force, counted) = self.relay(downstream, upstream);
+        Stage { client, server, force, relay, counted }
+    }
+
+    fn relay(self, downstream: net::Stream, upstream: Established) -> Running {
         let (force, forced) = oneshot::channel();
         let counted = [Arc::default(), Arc::default()];
         let counters = counters(&counted);
@@ -72,16 +95,21 @@ impl Setup {
             };
             relay(downstream, early, upstream, &limits, &counters, forced).await
         });
-        Stage { client, server, force, relay, counted }
+        (relay, force, counted)
     }
 
     /// Both ends of a finished handshake.
-    pub(crate) async fn tls(&self) -> (client::TlsStream<TcpStream>, server::TlsStream<TcpStream>) {
-        let (near, far) = self.sockets().await;
+    pub(crate) async fn tls(&self) -> (Established, server::TlsStream<TcpStream>) {
+        let (mut near, far) = self.sockets().await;
         let (client_config, server_config) = configs(self.version);
-        let connect = TlsConnector::from(client_config).connect("localhost".try_into().unwrap(), near);
+        let connect = async {
+            let mut session = UnbufferedClientConnection::new(client_config, "localhost".try_into().unwrap()).unwrap();
+            let mut rest = handshake(&mut near, &mut session).await.unwrap();
+            rest.flush(&mut near).await.unwrap();
+            establish(near, session, rest).unwrap()
+        };
         let (upstream, server) = tokio::join!(connect, TlsAcceptor::from(server_config).accept(far));
-        (upstream.unwrap(), server.unwrap())
+        (upstream, server.unwrap())
     }
 
     /// Both ends of a TCP connection: the one that connected, the one that was accepted.
@@ -122,7 +150,8 @@ fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ClientConfig>, Ar
     let mut roots = RootCertStore::empty();
     roots.add(cert.der().clone()).unwrap();
     let client = ClientConfig::builder_with_protocol_versions(&[version]);
-    let client = client.with_root_certificates(roots).with_no_client_auth();
+    let mut client = client.with_root_certificates(roots).with_no_client_auth();
+    client.enable_secret_extraction = true;
     let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
     let server = ServerConfig::builder_with_protocol_versions(&[version]).with_no_client_auth();
     (Arc::new(client), Arc::new(server.with_single_cert(vec![cert.der().clone()], key).unwrap()))

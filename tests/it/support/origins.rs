@@ -5,17 +5,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use egret::config::values::{
     Anchors, Eof, Host, Identity as IdentitySpec, Name, Server, StreamLimits, Tls, TlsVersion, Trust as TrustSpec,
     Upstream, Verify,
 };
+use egret::net;
 use egret::originate::handshake::{Error, Negotiated, handshake};
 use egret::originate::identity::Identity;
 use egret::originate::origin::{Origin, OriginKey};
 use egret::originate::trust::Trust;
+use egret::relay::{Counters, Ended, Outcome, relay};
+use egret::tls::handshake::Established;
+use metrics::Counter;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 use super::authority::{Ca, Leaf};
 use super::tls_server::Seen;
@@ -80,14 +85,43 @@ pub fn named_origin(
     Origin::new(key, identity.cloned(), Arc::clone(trust)).unwrap()
 }
 
-/// Dials `door` and speaks TLS with it as if it were `endpoint`.
+/// Dials `door` and speaks TLS with it as if it were `endpoint`; gives the plaintext side.
 pub async fn originate(
     door: SocketAddr,
     endpoint: SocketAddr,
     origin: &Origin,
-) -> Result<(TlsStream<TcpStream>, Negotiated), Error> {
+) -> Result<(TcpStream, Negotiated), Error> {
     let tcp = TcpStream::connect(door).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(20), handshake(tcp, endpoint, origin)).await.expect("in time")
+    let done = tokio::time::timeout(Duration::from_secs(20), handshake(tcp, endpoint, origin)).await;
+    let (established, negotiated) = done.expect("in time")?;
+    Ok((plain_side(established).await, negotiated))
+}
+
+/// How a stream ends whose client says nothing.
+pub async fn silent_client(endpoint: SocketAddr, origin: &Origin) -> (Ended, Negotiated) {
+    let tcp = TcpStream::connect(endpoint).await.unwrap();
+    let (established, negotiated) = handshake(tcp, endpoint, origin).await.unwrap();
+    let (_client, relay) = relayed(established).await;
+    let outcome = tokio::time::timeout(Duration::from_secs(20), relay).await.expect("in time").unwrap();
+    (outcome.ended, negotiated)
+}
+
+async fn plain_side(established: Established) -> TcpStream {
+    relayed(established).await.0
+}
+
+/// A client's socket, relayed to this stream.
+async fn relayed(established: Established) -> (TcpStream, JoinHandle<Outcome>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let downstream = net::Stream::Tcp(listener.accept().await.unwrap().0);
+    let relay = tokio::spawn(async move {
+        let limits =
+            StreamLimits { idle: None, lifetime: None, half_closed: Duration::from_secs(60), eof: Eof::Lenient };
+        let counters = Counters { sent: Counter::noop(), received: Counter::noop() };
+        relay(downstream, Bytes::new(), established, &limits, &counters, std::future::pending()).await
+    });
+    (client, relay)
 }
 
 /// A whole connection: what both sides say of it.

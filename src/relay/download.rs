@@ -1,0 +1,321 @@
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::task::{Context, Poll, ready};
+
+use metrics::Counter;
+use rustls::AlertDescription;
+use tokio::time::Instant;
+
+use super::outcome::Ended;
+use super::upload::ROUNDS;
+use crate::config::values::Eof;
+use crate::net::{self, Duplex};
+use crate::tls::handshake::Received;
+use crate::tls::pool::{Buffer, Size};
+use crate::tls::session::{Opened, Session};
+
+/// Server to client: many records are received at once, opened where they stand, and their plaintext is
+/// written from there.
+pub(super) struct Download<'a> {
+    state: State,
+    size: Size,
+    inbox: Option<Inbox>,
+    /// Length of the last long record; receiving whole numbers of such leaves no part of one to be moved.
+    long: usize,
+    eof: Eof,
+    /// What ends the stream once everything before it is delivered.
+    failed: Option<Ended>,
+    /// The fault of the server that it has to be told.
+    owed: Option<AlertDescription>,
+    active: bool,
+    moved: u64,
+    first_byte: Option<Instant>,
+    counter: &'a Counter,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Moving,
+    /// The server has ended its side.
+    Finishing,
+    Ended,
+}
+
+/// Received bytes: opened plaintext, then records that are still sealed.
+struct Inbox {
+    buffer: Buffer,
+    plain: Plain,
+    /// Where the first sealed record begins.
+    sealed: usize,
+    /// Where the last received byte stands.
+    end: usize,
+}
+
+/// The plaintext that waits, in pieces.
+#[derive(Default)]
+struct Plain {
+    pieces: [(u32, u32); PIECES],
+    first: usize,
+    count: usize,
+}
+
+/// Pieces of plaintext that one write takes: a large buffer of full records.
+const PIECES: usize = Size::Large.records();
+/// Records up to this length are moved together rather than written as pieces of their own.
+const SHORT: usize = 2048;
+
+impl<'a> Download<'a> {
+    pub(super) fn new(received: Option<Received>, eof: Eof, counter: &'a Counter) -> Self {
+        let inbox = received.map(|Received { buffer, start, end }| Inbox {
+            buffer,
+            plain: Plain::default(),
+            sealed: start,
+            end,
+        });
+        let (state, size) = (State::Moving, Size::Small);
+        Self {
+            state,
+            size,
+            inbox,
+            long: 1,
+            eof,
+            failed: None,
+            owed: None,
+            active: false,
+            moved: 0,
+            first_byte: None,
+            counter,
+        }
+    }
+
+    /// Moves what can be moved. Ready when the server's end was passed on, and on every later call.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &impl Duplex,
+        to: &impl Duplex,
+        session: &mut Session,
+        alone: bool,
+    ) -> Poll<Result<(), Ended>> {
+        for _ in 0..ROUNDS {
+            ready!(self.poll_deliver(cx, to))?;
+            if let Some(ended) = self.failed.take() {
+                return Poll::Ready(Err(ended));
+            }
+            match self.state {
+                State::Moving => {
+                    if !self.open(session) {
+                        ready!(self.poll_receive(cx, from))?;
+                        self.open(session);
+                    }
+                }
+                State::Finishing => {
+                    self.inbox = None;
+                    // The close that follows sends the FIN as well.
+                    if !alone {
+                        net::finish(to).map_err(|error| Ended::from_downstream(&error))?;
+                    }
+                    self.state = State::Ended;
+                }
+                State::Ended => return Poll::Ready(Ok(())),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// Whether bytes have moved since the last call.
+    pub(super) fn take_active(&mut self) -> bool {
+        std::mem::take(&mut self.active)
+    }
+
+    /// Bytes counted so far.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    pub(super) fn first_byte(&self) -> Option<Instant> {
+        self.first_byte
+    }
+
+    /// With an error of `poll`: what the server has to be told.
+    pub(super) fn owed_alert(&self) -> Option<AlertDescription> {
+        self.owed
+    }
+
+    /// Ready when the socket has taken all plaintext.
+    fn poll_deliver(&mut self, cx: &mut Context<'_>, to: &impl Duplex) -> Poll<Result<(), Ended>> {
+        let Some(inbox) = &mut self.inbox else { return Poll::Ready(Ok(())) };
+        while inbox.plain.count > 0 {
+            match inbox.write(to) {
+                Ok(n) => {
+                    inbox.plain.consume(n);
+                    self.active = true;
+                    self.moved += n as u64;
+                    self.counter.increment(n as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(to.poll_write_ready(cx)).map_err(|error| Ended::from_downstream(&error))?;
+                }
+                Err(error) => return Poll::Ready(Err(Ended::from_downstream(&error))),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Opens what was received. False: there is nothing to deliver, more has to be received.
+    fn open(&mut self, session: &mut Session) -> bool {
+        let Some(inbox) = &mut self.inbox else { return false };
+        while inbox.plain.count < PIECES {
+            match session.open(&mut inbox.buffer[inbox.sealed..inbox.end]) {
+                Ok(Opened::Data { wire, plain }) => {
+                    if plain.len() > SHORT {
+                        self.long = wire;
+                    }
+                    inbox.add(plain, wire);
+                }
+                Ok(Opened::Quiet { wire }) => inbox.sealed += wire,
+                Ok(Opened::Partial(_)) => break,
+                Ok(Opened::Closed) => {
+                    self.state = State::Finishing;
+                    break;
+                }
+                Err(error) => {
+                    self.owed = error.alert();
+                    self.failed = Some(Ended::from_tls(error.into_rustls()));
+                    break;
+                }
+            }
+        }
+        if inbox.plain.count > 0 && self.first_byte.is_none() {
+            self.first_byte = Some(Instant::now());
+        }
+        inbox.plain.count > 0 || self.failed.is_some() || self.state != State::Moving
+    }
+
+    /// One read. Pending leaves no memory behind but what part of a record needs.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, from: &impl Duplex) -> Poll<Result<(), Ended>> {
+        loop {
+            self.inbox = self.inbox.take().filter(|inbox| inbox.sealed < inbox.end);
+            if from.poll_read_ready(cx).map_err(|error| Ended::from_upstream(&error))?.is_pending() {
+                if let Some(inbox) = &mut self.inbox {
+                    inbox.shrink();
+                }
+                return Poll::Pending;
+            }
+            let inbox = match &mut self.inbox {
+                None => self.inbox.insert(Inbox::new(self.size)),
+                Some(inbox) => {
+                    inbox.make_room(self.size);
+                    inbox
+                }
+            };
+            let room = inbox.room(self.long);
+            match net::try_read(from, &mut inbox.buffer[inbox.end..room]) {
+                Ok(0) if self.eof == Eof::Lenient => self.state = State::Finishing,
+                Ok(0) => self.failed = Some(Ended::Truncated),
+                Ok(n) => {
+                    self.size = self.size.after(n, room - inbox.end);
+                    inbox.end += n;
+                    self.active = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => self.failed = Some(Ended::from_upstream(&error)),
+            }
+            return Poll::Ready(Ok(()));
+        }
+    }
+}
+
+impl Inbox {
+    fn new(size: Size) -> Self {
+        Self { buffer: Buffer::take(size), plain: Plain::default(), sealed: 0, end: 0 }
+    }
+
+    /// Moves the part of a record that is left to the front of a buffer of this size.
+    fn make_room(&mut self, size: Size) {
+        let left = self.sealed..self.end;
+        if size > self.buffer.size() {
+            let mut larger = Buffer::take(size);
+            larger[..left.len()].copy_from_slice(&self.buffer[left.clone()]);
+            self.buffer = larger;
+        } else if self.sealed > 0 {
+            self.buffer.copy_within(left.clone(), 0);
+        }
+        (self.sealed, self.end) = (0, left.len());
+    }
+
+    /// Where the next read ends: after a whole number of records like the last long one.
+    fn room(&self, long: usize) -> usize {
+        let whole = self.buffer.len() / long * long;
+        if self.buffer.size() > Size::Small && whole > self.end { whole } else { self.buffer.len() }
+    }
+
+    /// A part of a record that waits for its rest needs no more than the smallest buffer.
+    fn shrink(&mut self) {
+        if self.buffer.size() > Size::Small {
+            let left = self.sealed..self.end;
+            let mut smaller = Buffer::take(Size::Small);
+            smaller[..left.len()].copy_from_slice(&self.buffer[left.clone()]);
+            (self.buffer, self.sealed, self.end) = (smaller, 0, left.len());
+        }
+    }
+
+    /// `plain`, counted from the front of the sealed bytes, is opened.
+    fn add(&mut self, plain: Range<usize>, wire: usize) {
+        let (start, len) = (self.sealed + plain.start, plain.len());
+        self.sealed += wire;
+        match self.plain.last() {
+            Some(last) if len <= SHORT => {
+                let end = (last.0 + last.1) as usize;
+                last.1 += len as u32;
+                self.buffer.copy_within(start..start + len, end);
+            }
+            _ => self.plain.push(start, len),
+        }
+    }
+
+    fn write(&self, to: &impl Duplex) -> io::Result<usize> {
+        let piece = |&(start, len): &(u32, u32)| IoSlice::new(&self.buffer[start as usize..(start + len) as usize]);
+        let pieces = &self.plain.pieces[self.plain.first..self.plain.first + self.plain.count];
+        if let [only] = pieces {
+            return net::try_write(to, &[piece(only)]);
+        }
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        slices.iter_mut().zip(pieces).for_each(|(slice, at)| *slice = piece(at));
+        net::try_write(to, &slices[..pieces.len()])
+    }
+}
+
+impl Plain {
+    fn last(&mut self) -> Option<&mut (u32, u32)> {
+        self.count.checked_sub(1).map(|last| &mut self.pieces[self.first + last])
+    }
+
+    fn push(&mut self, start: usize, len: usize) {
+        if len > 0 {
+            self.pieces[self.first + self.count] = (start as u32, len as u32);
+            self.count += 1;
+        }
+    }
+
+    fn consume(&mut self, mut n: usize) {
+        while n > 0 {
+            let piece = &mut self.pieces[self.first];
+            let taken = n.min(piece.1 as usize);
+            *piece = (piece.0 + taken as u32, piece.1 - taken as u32);
+            n -= taken;
+            if piece.1 == 0 {
+                self.first += 1;
+                self.count -= 1;
+            }
+        }
+        if self.count == 0 {
+            self.first = 0;
+        }
+    }
+}

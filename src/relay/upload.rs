@@ -1,0 +1,293 @@
+use std::io::{self, IoSlice, IoSliceMut};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use metrics::Counter;
+use rustls::AlertDescription;
+
+use super::outcome::Ended;
+use crate::net::{self, Duplex};
+use crate::tls::pool::{Buffer, Size};
+use crate::tls::record::{Exhausted, Layout, MAX_PLAINTEXT};
+use crate::tls::session::{CONTROL, Session};
+
+/// Client to server: plaintext is read into the places it has in the records, sealed there, and written
+/// at once.
+pub(super) struct Upload<'a> {
+    state: State,
+    size: Size,
+    /// Bytes of the client that were read before the relay began.
+    early: Bytes,
+    /// The last flight of the handshake; goes out with what comes first.
+    flight: Vec<u8>,
+    batch: Option<Batch>,
+    active: bool,
+    moved: u64,
+    counter: &'a Counter,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Moving,
+    /// close_notify is in the batch.
+    Finishing,
+    Ended,
+}
+
+/// Sealed records on their way.
+struct Batch {
+    buffer: Buffer,
+    /// Length of what goes before the data.
+    head: usize,
+    /// Length of a full record.
+    slot: usize,
+    /// What the socket has taken.
+    start: usize,
+    end: usize,
+    /// Plaintext in it, and what of that was counted.
+    plain: usize,
+    counted: usize,
+}
+
+/// Batches that one direction moves before the other has its turn: at most 1 MiB, some 0.3 ms.
+pub(super) const ROUNDS: usize = 4;
+
+impl<'a> Upload<'a> {
+    pub(super) fn new(early: Bytes, flight: Vec<u8>, counter: &'a Counter) -> Self {
+        let (state, size) = (State::Moving, Size::Small);
+        Self { state, size, early, flight, batch: None, active: false, moved: 0, counter }
+    }
+
+    /// Moves what can be moved. Ready when the client's end was passed on, and on every later call.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &impl Duplex,
+        to: &impl Duplex,
+        session: &mut Session,
+        alone: bool,
+    ) -> Poll<Result<(), Ended>> {
+        for _ in 0..ROUNDS {
+            ready!(self.poll_send(cx, to, alone))?;
+            match self.state {
+                State::Moving => match self.poll_fill(cx, from, session) {
+                    Poll::Ready(filled) => filled?,
+                    Poll::Pending => return self.poll_flight(cx, to, alone),
+                },
+                State::Finishing => {
+                    // A server that has closed its side mostly has closed both: nobody is left to hear
+                    // this, and the close that follows sends the FIN as well.
+                    if !alone {
+                        net::finish(to).map_err(|error| Ended::from_upstream(&error))?;
+                    }
+                    self.state = State::Ended;
+                }
+                State::Ended => return Poll::Ready(Ok(())),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// Whether bytes have moved since the last call.
+    pub(super) fn take_active(&mut self) -> bool {
+        std::mem::take(&mut self.active)
+    }
+
+    /// Bytes counted so far.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// Tells the server why it is left, if that can be done at once and between two records.
+    pub(super) fn say(&mut self, cx: &mut Context<'_>, to: &impl Duplex, session: &mut Session, why: AlertDescription) {
+        if self.state != State::Moving || self.poll_send(cx, to, true).is_pending() {
+            return;
+        }
+        let mut record = [0; CONTROL];
+        if let Ok(n) = session.alert(&mut record, why) {
+            let _ = net::try_write(to, &[IoSlice::new(&self.flight), IoSlice::new(&record[..n])]);
+        }
+    }
+
+    /// Ready when the socket has taken the whole batch.
+    fn poll_send(&mut self, cx: &mut Context<'_>, to: &impl Duplex, alone: bool) -> Poll<Result<(), Ended>> {
+        while let Some(batch) = &self.batch {
+            let records = &batch.buffer[batch.start..batch.end];
+            let written = if self.flight.is_empty() {
+                net::try_write(to, &[IoSlice::new(records)])
+            } else {
+                net::try_write(to, &[IoSlice::new(&self.flight), IoSlice::new(records)])
+            };
+            match written {
+                Ok(n) => self.sent(n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(to.poll_write_ready(cx)).map_err(|error| Ended::from_upstream(&error))?;
+                }
+                Err(_) if alone && self.state == State::Finishing => self.batch = None,
+                Err(error) => return Poll::Ready(Err(Ended::from_upstream(&error))),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn sent(&mut self, n: usize) {
+        let flown = n.min(self.flight.len());
+        if flown > 0 {
+            self.flight.drain(..flown);
+        }
+        let Some(batch) = &mut self.batch else { return };
+        self.active = true;
+        batch.start += n - flown;
+        let counted = batch.plain_before_start();
+        let news = (counted - batch.counted) as u64;
+        batch.counted = counted;
+        self.moved += news;
+        self.counter.increment(news);
+        if batch.start == batch.end && self.flight.is_empty() {
+            self.batch = None;
+            // An empty vector still holds its memory.
+            self.flight = Vec::new();
+        }
+    }
+
+    /// The client has nothing to say yet, but the server waits for the end of the handshake.
+    fn poll_flight(&mut self, cx: &mut Context<'_>, to: &impl Duplex, alone: bool) -> Poll<Result<(), Ended>> {
+        if !self.flight.is_empty() {
+            self.batch = Some(Batch::empty());
+            ready!(self.poll_send(cx, to, alone))?;
+        }
+        Poll::Pending
+    }
+
+    /// Makes the next batch. Pending: there is nothing to send.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &impl Duplex,
+        session: &mut Session,
+    ) -> Poll<Result<(), Ended>> {
+        loop {
+            if self.early.is_empty() && from.poll_read_ready(cx).map_err(|e| Ended::from_downstream(&e))?.is_pending() {
+                if !session.owes_reply() {
+                    return Poll::Pending;
+                }
+                self.batch = Some(Batch::new(Size::Small, session).map_err(exhausted)?);
+                return Poll::Ready(Ok(()));
+            }
+            let mut batch = Batch::new(self.size, session).map_err(exhausted)?;
+            let read = if self.early.is_empty() {
+                batch.read(from, session.layout())
+            } else {
+                Ok(batch.copy(&mut self.early, session.layout()))
+            };
+            // The control records of a batch count as sealed: it is sent whatever became of the read.
+            match read {
+                Ok(0) => {
+                    batch.close(session).map_err(exhausted)?;
+                    self.state = State::Finishing;
+                }
+                Ok(n) => {
+                    batch.seal(session, n).map_err(exhausted)?;
+                    self.size = self.size.after(n, batch.buffer.size().records() * MAX_PLAINTEXT);
+                    self.active = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && batch.end == 0 => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(Ended::from_downstream(&error))),
+            }
+            self.batch = Some(batch);
+            return Poll::Ready(Ok(()));
+        }
+    }
+}
+
+impl Batch {
+    /// With what the session has to say first.
+    fn new(size: Size, session: &mut Session) -> Result<Self, Exhausted> {
+        let mut buffer = Buffer::take(size);
+        let control = buffer.first_chunk_mut().expect("every size has room for it");
+        let head = session.control(control, size.records() as u64)?;
+        Ok(Self { buffer, head, slot: slot(session.layout()), start: 0, end: head, plain: 0, counted: 0 })
+    }
+
+    /// Carries nothing: for a flight that goes alone.
+    fn empty() -> Self {
+        Self { buffer: Buffer::take(Size::Small), head: 0, slot: 1, start: 0, end: 0, plain: 0, counted: 0 }
+    }
+
+    /// The places of the plaintext, record by record.
+    fn places(&mut self, layout: Layout) -> impl Iterator<Item = &mut [u8]> {
+        let records = self.buffer.size().records();
+        let slots = self.buffer[self.head..].chunks_exact_mut(slot(layout));
+        slots.take(records).map(move |slot| &mut slot[layout.front()..][..MAX_PLAINTEXT])
+    }
+
+    fn read(&mut self, from: &impl Duplex, layout: Layout) -> io::Result<usize> {
+        if self.buffer.size() == Size::Small {
+            let start = self.head + layout.front();
+            return net::try_read(from, &mut self.buffer[start..start + MAX_PLAINTEXT]);
+        }
+        let mut places: [IoSliceMut<'_>; Size::Large.records()] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        let mut used = 0;
+        for (place, slice) in self.places(layout).zip(&mut places) {
+            *slice = IoSliceMut::new(place);
+            used += 1;
+        }
+        net::try_read_vectored(from, &mut places[..used])
+    }
+
+    fn copy(&mut self, early: &mut Bytes, layout: Layout) -> usize {
+        let mut copied = 0;
+        for place in self.places(layout) {
+            let n = early.len().min(place.len());
+            early.copy_to_slice(&mut place[..n]);
+            copied += n;
+        }
+        if early.is_empty() {
+            // An empty remainder would still hold the memory of the whole.
+            *early = Bytes::new();
+        }
+        copied
+    }
+
+    /// Makes records of `n` bytes that stand in their places.
+    fn seal(&mut self, session: &mut Session, n: usize) -> Result<(), Exhausted> {
+        self.plain = n;
+        let slots = self.buffer[self.head..].chunks_mut(slot(session.layout()));
+        for (index, slot) in slots.enumerate().take(n.div_ceil(MAX_PLAINTEXT)) {
+            self.end += session.seal(slot, (n - index * MAX_PLAINTEXT).min(MAX_PLAINTEXT))?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, session: &mut Session) -> Result<(), Exhausted> {
+        let mut record = [0; CONTROL];
+        let n = session.alert(&mut record, AlertDescription::CloseNotify)?;
+        self.buffer[self.end..self.end + n].copy_from_slice(&record[..n]);
+        self.end += n;
+        Ok(())
+    }
+
+    /// Plaintext of the records that are all before `start`; all but the last are full.
+    fn plain_before_start(&self) -> usize {
+        if self.start == self.end {
+            return self.plain;
+        }
+        self.start.saturating_sub(self.head) / self.slot * MAX_PLAINTEXT
+    }
+}
+
+/// Bytes of a full record.
+const fn slot(layout: Layout) -> usize {
+    layout.front() + MAX_PLAINTEXT + layout.back()
+}
+
+/// TLS 1.2 has no way to go on after so many records.
+fn exhausted(_: Exhausted) -> Ended {
+    Ended::UpstreamTls(rustls::Error::EncryptError)
+}
