@@ -34,6 +34,7 @@ mod resumption;
 mod resumption_real;
 mod seeds;
 mod signals;
+mod starved;
 mod trust;
 mod upgrade;
 mod watch;

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::http::{self, Answer};
 use super::metrics::Metrics;
+use super::namespace::Namespace;
 use super::process::{Process, guarded};
 use super::{PATIENCE, eventually};
 
@@ -31,11 +32,28 @@ pub(crate) struct Settings {
     pub(crate) watch: bool,
     /// The limit of open descriptors, soft and hard.
     pub(crate) descriptors: Option<u32>,
+    /// Where it runs, if not among everybody else.
+    pub(crate) namespace: Option<Arc<Namespace>>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { drain_timeout: "5s", watch: false, descriptors: None }
+        Self { drain_timeout: "5s", watch: false, descriptors: None, namespace: None }
+    }
+}
+
+impl Settings {
+    /// The program, where and under what limits it is to run.
+    fn command(&self) -> Command {
+        let program = if self.descriptors.is_some() { Path::new("prlimit") } else { binary() };
+        let mut command = match &self.namespace {
+            None => guarded(program),
+            Some(namespace) => namespace.guarded(program),
+        };
+        if let Some(limit) = self.descriptors {
+            command.arg(format!("--nofile={limit}:{limit}")).arg(binary());
+        }
+        command
     }
 }
 
@@ -51,14 +69,7 @@ impl Egret {
         let folder = TempDir::new().unwrap();
         let config = folder.path().join("egret.toml");
         fs::write(&config, preamble(&settings, folder.path()) + sections).unwrap();
-        let mut command = match settings.descriptors {
-            None => guarded(binary()),
-            Some(limit) => {
-                let mut command = guarded("prlimit");
-                command.arg(format!("--nofile={limit}:{limit}")).arg(binary());
-                command
-            }
-        };
+        let mut command = settings.command();
         command.arg("run").arg(&config);
         let process = Process::spawn("egret", command, &folder.path().join("egret.log"));
         let mut egret = Self { process, folder, settings };
@@ -159,8 +170,17 @@ impl Egret {
 
     /// Resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
+        self.memory_kib("VmRSS:")
+    }
+
+    /// The most resident memory that it ever had, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        self.memory_kib("VmHWM:")
+    }
+
+    fn memory_kib(&self, field: &str) -> u64 {
         let status = self.proc("status");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a running process has memory");
+        let line = status.lines().find(|line| line.starts_with(field)).expect("a running process has memory");
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod egret;
 pub(crate) mod http;
 pub(crate) mod metrics;
 pub(crate) mod name_server;
+pub(crate) mod namespace;
 pub(crate) mod nginx;
 pub(crate) mod openssl;
 pub(crate) mod origins;

@@ -50,22 +50,13 @@ impl Peer {
     /// Does the same to each connection, over TLS. The handshake is made by the first read or write.
     pub(crate) fn start_tls(config: Arc<ServerConfig>, each: impl Fn(Accepted) + Send + Sync + 'static) -> Self {
         Self::start(move |tcp| {
-            tcp.set_nodelay(true).unwrap();
-            each(StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), tcp));
+            each(accepted(tcp, &config));
         })
     }
 
     /// Sends back what it gets, and its own end when the client's has come.
     pub(crate) fn echo(config: Arc<ServerConfig>) -> Self {
-        Self::start_tls(config, |mut tls| {
-            let mut piece = vec![0; 32_768];
-            while let Ok(length @ 1..) = tls.read(&mut piece) {
-                if tls.write_all(&piece[..length]).and_then(|()| tls.flush()).is_err() {
-                    return;
-                }
-            }
-            end(&mut tls);
-        })
+        Self::start_tls(config, echo)
     }
 }
 
@@ -75,6 +66,23 @@ impl Drop for Peer {
         // Wakes the thread that accepts.
         let _ = TcpStream::connect(self.address);
     }
+}
+
+/// TLS on this connection from here on.
+pub(crate) fn accepted(tcp: TcpStream, config: &Arc<ServerConfig>) -> Accepted {
+    tcp.set_nodelay(true).unwrap();
+    StreamOwned::new(ServerConnection::new(Arc::clone(config)).unwrap(), tcp)
+}
+
+/// Sends back what comes, and the end when the client's has come.
+pub(crate) fn echo(mut tls: Accepted) {
+    let mut piece = vec![0; 32_768];
+    while let Ok(length @ 1..) = tls.read(&mut piece) {
+        if tls.write_all(&piece[..length]).and_then(|()| tls.flush()).is_err() {
+            return;
+        }
+    }
+    end(&mut tls);
 }
 
 /// close_notify and FIN: no more will be said from this side.

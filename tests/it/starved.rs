@@ -1,0 +1,169 @@
+//! What egret lives on runs out: ports, the network, its own bound of connections. Streams in flight are
+//! none the worse for it, and when it is there again, so is egret.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::egret::{Egret, Settings, listener, roots};
+use crate::support::namespace::Namespace;
+use crate::support::peer::{Peer, anonymous};
+use crate::support::pki::Pki;
+use crate::support::redis::Redis;
+use crate::support::{PATIENCE, eventually, free_port, loopback, plain};
+
+const HOST: &str = "server.example.com";
+
+/// egret and a Redis, cut off from everybody but each other and those who know egret's Unix socket.
+struct Scene {
+    egret: Egret,
+    socket: PathBuf,
+    _redis: Redis,
+    // Its folder holds the sockets.
+    _pki: Pki,
+    namespace: Arc<Namespace>,
+}
+
+impl Scene {
+    /// So many connections can be made from egret to the Redis.
+    fn with_ports(ports: u16, upstream: &str) -> Self {
+        let pki = Pki::new();
+        let namespace = Arc::new(Namespace::with_ports(ports));
+        let redis = Redis::start_inside(&namespace, &pki, &pki.server(&[HOST]));
+        let socket = pki.folder().join("redis.sock");
+        let sections = format!(
+            "{}{}[upstreams.redis]\nservers = [\"{}\"]\n{upstream}\n\
+             tls = {{ identity = \"app\", trust = \"internal\", server_name = \"{HOST}\" }}\n\
+             [[listeners]]\nlisten = \"unix:{}\"\nupstream = \"redis\"\n",
+            roots("internal", &pki.root()),
+            pki.client("app").identity("app"),
+            loopback(redis.port),
+            socket.display(),
+        );
+        let settings = Settings { namespace: Some(Arc::clone(&namespace)), ..Settings::default() };
+        Self { egret: Egret::start_with(settings, &sections), socket, _redis: redis, _pki: pki, namespace }
+    }
+
+    fn connect(&self) -> UnixStream {
+        connect(&self.socket)
+    }
+
+    fn failures(&self, reason: &[(&str, &str)]) -> f64 {
+        self.egret.metrics().sum("egret_origination_failures_total", reason)
+    }
+}
+
+fn connect(socket: &Path) -> UnixStream {
+    let stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn served(stream: &mut (impl Read + Write)) -> bool {
+    let mut answer = [0; 7];
+    stream.write_all(b"PING\r\n").and_then(|()| stream.read_exact(&mut answer)).is_ok_and(|()| &answer == b"+PONG\r\n")
+}
+
+#[test]
+fn clients_beyond_the_last_port_are_refused_by_class_while_streams_go_on_and_it_recovers() {
+    const PORTS: u16 = 8;
+    const BEYOND: u16 = 5;
+    let scene = Scene::with_ports(PORTS, "");
+    let floor = scene.egret.descriptors();
+    let mut streams: Vec<UnixStream> = (0..PORTS).map(|_| scene.connect()).collect();
+    assert!(streams.iter_mut().all(served), "{}", scene.egret.log_text());
+
+    for _ in 0..BEYOND {
+        assert!(!served(&mut scene.connect()), "there are more ports than were given");
+    }
+    let line = scene.egret.wait_for_log("no_ports", |line| line["message"] == "origination failed");
+    assert_eq!((line["reason"].as_str(), line["upstream"].as_str()), (Some("no_ports"), Some("redis")), "{line}");
+    assert_eq!(scene.failures(&[("reason", "no_ports"), ("upstream", "redis")]), f64::from(BEYOND));
+    assert_eq!(scene.failures(&[]), f64::from(BEYOND), "{}", scene.egret.log_text());
+    let ended = scene.egret.metrics().sum("egret_streams_ended_total", &[("reason", "no_ports")]);
+    assert_eq!(ended, f64::from(BEYOND));
+    assert!(streams.iter_mut().all(served), "a stream in flight goes on\n{}", scene.egret.log_text());
+
+    streams.truncate(usize::from(PORTS) / 2);
+    // The kernel keeps a port for a while after its connection has ended.
+    while streams.len() < usize::from(PORTS) {
+        streams.push(eventually("a new client to be served", || {
+            let mut late = scene.connect();
+            served(&mut late).then_some(late)
+        }));
+    }
+    assert!(streams.iter_mut().all(served), "{}", scene.egret.log_text());
+    drop(streams);
+    scene.egret.wait_until_idle(floor);
+}
+
+/// A server whose machine is gone says nothing, not even that it is gone.
+#[test]
+fn server_that_vanishes_is_given_up_at_the_idle_timeout_and_served_again_when_it_is_back() {
+    let scene = Scene::with_ports(1000, "idle_timeout = \"2s\"\noriginate_timeout = \"2s\"");
+    let floor = scene.egret.descriptors();
+    let mut streams: Vec<UnixStream> = (0..10).map(|_| scene.connect()).collect();
+    assert!(streams.iter_mut().all(served), "{}", scene.egret.log_text());
+
+    scene.namespace.loopback_down();
+    for stream in &mut streams {
+        assert!(!served(stream), "a packet has come through");
+    }
+    assert!(!served(&mut scene.connect()));
+    scene.egret.wait_for_log("idle_timeout", |line| line["ended"] == "idle_timeout");
+    drop(streams);
+    scene.egret.wait_until_idle(floor);
+    let ended = scene.egret.metrics().sum("egret_streams_ended_total", &[("reason", "idle_timeout")]);
+    assert_eq!(ended, 10.0, "{}", scene.egret.log_text());
+    assert!(scene.failures(&[]) >= 1.0, "{}", scene.egret.log_text());
+
+    scene.namespace.loopback_up();
+    eventually("a new client to be served", || served(&mut scene.connect()).then_some(()));
+    scene.egret.wait_until_idle(floor);
+}
+
+/// What bounds memory: connections are counted, and each has its share (see the relay's tests).
+#[test]
+fn clients_beyond_the_bound_of_connections_wait_and_are_served_as_others_leave() {
+    const BOUND: usize = 4;
+    let pki = Pki::new();
+    let peer = Peer::echo(anonymous(&pki.server(&[HOST])));
+    let egret = Egret::start(&format!(
+        "[limits]\nmax_connections = {BOUND}\n{}[upstreams.echo]\nservers = [\"{}\"]\n\
+         tls = {{ trust = \"internal\", server_name = \"{HOST}\" }}\n{}",
+        roots("internal", &pki.root()),
+        peer.address,
+        listener("echo", free_port(), "echo"),
+    ));
+    let floor = egret.descriptors();
+    let address = egret.address("echo");
+    let mut streams: Vec<TcpStream> = (0..BOUND).map(|_| plain::connect(address)).collect();
+    assert!(streams.iter_mut().all(echoes), "{}", egret.log_text());
+
+    let mut waiting: Vec<TcpStream> = (0..BOUND).map(|_| plain::connect(address)).collect();
+    for late in &mut waiting {
+        late.write_all(b"ping").unwrap();
+        late.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let early = late.read(&mut [0]);
+        assert!(early.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "beyond the bound");
+    }
+    assert_eq!(egret.metrics().sum("egret_connections_active", &[]), BOUND as f64);
+    assert!(streams.iter_mut().all(echoes), "a stream in flight goes on\n{}", egret.log_text());
+
+    drop(streams);
+    for late in &mut waiting {
+        late.set_read_timeout(Some(PATIENCE)).unwrap();
+        late.read_exact(&mut [0; 4]).expect("whoever waited is served, and nothing of its data is lost");
+    }
+    drop(waiting);
+    egret.wait_until_idle(floor);
+}
+
+fn echoes(stream: &mut TcpStream) -> bool {
+    let mut back = [0; 4];
+    stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut back)).is_ok_and(|()| &back == b"ping")
+}
