@@ -25,6 +25,7 @@ mod gauges;
 mod handshake;
 mod hung_disk;
 mod identity;
+mod leaving;
 mod lifecycle;
 mod listeners;
 mod relay;
