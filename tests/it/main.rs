@@ -15,6 +15,7 @@ mod bad_input;
 mod bulk;
 mod classify;
 mod config;
+mod credentials;
 mod databases;
 mod dial;
 mod docs;

@@ -16,14 +16,14 @@ use crate::support::{eventually, free_port, http, loopback, plain};
 const HOST: &str = "certauth.example.com";
 
 /// nginx, and the sections of an upstream to it with the identity of `pair`.
-struct Scene {
-    pki: Pki,
+pub(crate) struct Scene {
+    pub(crate) pki: Pki,
     _nginx: Nginx,
     port: u16,
 }
 
 impl Scene {
-    fn new(protocols: &str) -> Self {
+    pub(crate) fn new(protocols: &str) -> Self {
         let pki = Pki::new();
         let port = free_port();
         let _nginx = Nginx::start(&certauth(port, "", HOST, protocols, &pki.server(&[HOST]), &pki), &[port]);
@@ -36,7 +36,7 @@ impl Scene {
     }
 
     /// One upstream and one listener, both called `app`, with this identity.
-    fn sections(&self, pair: &Pair) -> String {
+    pub(crate) fn sections(&self, pair: &Pair) -> String {
         roots("internal", &self.pki.root())
             + &pair.identity("app")
             + &self.upstream("app", "app")
@@ -45,7 +45,7 @@ impl Scene {
 }
 
 /// What nginx saw of a connection through this listener.
-fn seen(address: SocketAddr) -> String {
+pub(crate) fn seen(address: SocketAddr) -> String {
     let answer = http::get(address);
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.body
