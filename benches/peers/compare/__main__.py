@@ -1,0 +1,155 @@
+"""egret and its peers, side by side, in interleaved rounds. The primary figure is the CPU time of a proxy's processes
+for each unit of work: unlike throughput it says something on a machine that is not idle."""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import cell, machine, page, plot, proof, tables
+from .proxies import PROXIES, program, version
+from .scenarios import SCENARIOS
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Setup:
+    """What all measurements of a run share."""
+
+    def __init__(self, options, folder):
+        self.options, self.folder = options, folder
+        self.seconds, self.warmup = options.seconds, options.warmup
+        self.proxy_cpu, self.load_cpu = options.proxy_cpu, options.load_cpu
+        self.tools = str(ROOT / "target/peers/release/peers")
+        self.values = {"ROOT": ROOT, "TOOLS": self.tools}
+        self.certificates = folder / "certificates"
+        self.certificates.mkdir()
+        subprocess.run([self.tools, "certificates", "--folder", self.certificates], check=True)
+        self.programs = {}
+        for name in options.proxies:
+            self.programs[name] = program(PROXIES[name], self.values)
+            if not self.programs[name]:
+                sys.exit(f"{name}: no program {PROXIES[name].program}")
+
+    def limits(self):
+        """The cryptography alone, on the proxies' processor."""
+        command = [self.tools, "limits", "--certificates", self.certificates, "--tickets", "true"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60,
+                              preexec_fn=lambda: os.sched_setaffinity(0, {self.proxy_cpu}))
+        return json.loads(done.stdout)
+
+    def measure(self, proxy, scenario):
+        """A cell; where others disturbed it, the quietest of a few."""
+        results = []
+        for _ in range(1 + self.options.repeats):
+            deadline = time.monotonic() + self.options.patience
+            while machine.busy((self.proxy_cpu, self.load_cpu), 0.2) * 2 > self.options.quiet and time.monotonic() < deadline:
+                pass
+            results.append(cell.measure(self, proxy, scenario))
+            if results[-1].get("foreign", 9) <= self.options.quiet:
+                break
+        return min(results, key=lambda result: result.get("foreign", 9))
+
+
+def run(options):
+    """Measures; what is finished is written after every scenario, so that an interrupted run is not lost."""
+    facts = machine.facts()
+    data = {"machine": facts, "network": machine.own_network(), "revision": revision(), "settings": {
+        key: getattr(options, key)
+        for key in ("rounds", "seconds", "warmup", "quiet", "repeats", "proxy_cpu", "load_cpu")}}
+    folder = Path(tempfile.mkdtemp(prefix="peers-"))
+    folder.chmod(0o755)
+    try:
+        setup = Setup(options, folder)
+        proxies = [PROXIES[name] for name in options.proxies]
+        data["versions"] = {proxy.name: version(proxy, setup.programs[proxy.name]) for proxy in proxies}
+        data["proofs"] = {proxy.name: proof.prove(setup, proxy) for proxy in proxies if not proxy.plain}
+        for name, proven in data["proofs"].items():
+            tell(f"{name}: {'; '.join(proven['problems']) or 'sends SNI, shows its certificate, refuses wrong origins'}")
+        data["limits"], data["cells"] = [], []
+        for number in range(options.rounds):
+            data["limits"].append(setup.limits())
+            for scenario in (SCENARIOS[name] for name in options.scenarios):
+                turn = number % len(proxies)
+                for proxy in proxies[turn:] + proxies[:turn]:
+                    result = setup.measure(proxy, scenario)
+                    data["cells"].append({"round": number, "scenario": scenario.name, "proxy": proxy.name, **result})
+                    tell(f"round {number + 1}, {scenario.name}, {proxy.name}: " + (result.get("failed") or
+                         f"{result['cost']:.{scenario.digits}f} {scenario.unit}, others {result['foreign']:.2f}"))
+                write(options.json, json.dumps(data, indent=1))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return data
+
+
+def revision():
+    """The commit that is measured, and whether sources differ from it."""
+    def git(*words):
+        return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=False).stdout.strip()
+    changed = git("status", "--porcelain", "--", "src", "Cargo.toml", "Cargo.lock")
+    return (git("rev-parse", "--short=12", "HEAD") or "no commit") + (" with changes" if changed else "")
+
+
+def tell(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="benches/peers/run", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser.add_argument("--seconds", type=float, default=2, help="of each measured window; default: 2")
+    parser.add_argument("--warmup", type=float, default=0.5, help="seconds before it; default: 0.5")
+    parser.add_argument("--proxies", type=names(PROXIES), default=list(PROXIES), help="of " + ",".join(PROXIES))
+    parser.add_argument("--scenarios", type=names(SCENARIOS), default=list(SCENARIOS), help="of " + ",".join(SCENARIOS))
+    parser.add_argument("--proxy-cpu", type=int, default=0, help="the proxies' processor; default: 0")
+    parser.add_argument("--load-cpu", type=int, default=1, help="the processor of load and origin; default: 1")
+    parser.add_argument("--quiet", type=float, default=0.15,
+                        help="what others may use of the two processors, as a part of one; default: 0.15")
+    parser.add_argument("--patience", type=float, default=10, help="seconds to wait for such quiet; default: 10")
+    parser.add_argument("--repeats", type=int, default=2, help="of a measurement without such quiet; default: 2")
+    parser.add_argument("--json", type=Path, default=ROOT / "target/peers/results.json", help="where all figures go")
+    parser.add_argument("--no-page", action="store_true", help="leave docs/performance.md as it is, print the overview only")
+    parser.add_argument("--again", type=Path, metavar="JSON", help="measure nothing: write the page from these figures")
+    return parser.parse_args()
+
+
+def names(known):
+    def parse(text):
+        chosen = text.split(",")
+        if unknown := [name for name in chosen if name not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join(known)}")
+        return chosen
+    return parse
+
+
+def main():
+    options = arguments()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))  # by which everything that was started is stopped
+    if options.again:
+        data = json.loads(options.again.read_text(encoding="utf-8"))
+    else:
+        if not {options.proxy_cpu, options.load_cpu} <= os.sched_getaffinity(0):
+            sys.exit(f"this needs the processors {options.proxy_cpu} and {options.load_cpu}: see --proxy-cpu and --load-cpu")
+        os.sched_setaffinity(0, {options.load_cpu})
+        data = run(options)
+    print(tables.summary(data))
+    if not options.no_page:
+        write(ROOT / "docs/performance.svg", plot.draw(data))
+        page.update(ROOT / "docs/performance.md", data, "performance.svg")
+        tell("written: docs/performance.md, docs/performance.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""docs/performance.md: what stands between two marks is written here, all else by people."""
+
+from statistics import median
+
+from . import tables
+
+BEGIN = "<!-- written by benches/peers/run: from here -->"
+END = "<!-- written by benches/peers/run: to here -->"
+EMPTY = f"# Performance\n\n{BEGIN}\n{END}\n"
+
+
+def update(path, data, plot):
+    """Replaces the part between the marks; a page without marks is an error, so that nobody's text is lost."""
+    text = path.read_text(encoding="utf-8") if path.exists() else EMPTY
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise RuntimeError(f"{path} has not just one pair of the marks {BEGIN} and {END}")
+    before, rest = text.split(BEGIN)
+    path.write_text(before + BEGIN + "\n" + body(data, plot) + "\n" + END + rest.split(END)[1], encoding="utf-8")
+
+
+def body(data, plot):
+    return "\n\n".join((
+        "## Results", conditions(data), "### Overview", overview(), tables.summary(data), f"![plot]({plot})",
+        "### Does each do what it is measured at?", proofs(data), "### Each scenario", tables.details(data),
+    ))
+
+
+def conditions(data):
+    machine, settings = data["machine"], data["settings"]
+    kind = "virtual machine" if machine["virtual"] else "machine"
+    versions = [f"{name} {version}" for name, version in data["versions"].items() if not version.startswith("of ")]
+    limits = {key: min(one[key] for one in data["limits"]) for key in data["limits"][0]}
+    return "\n".join((
+        f"- Date: {machine['date']}. egret at {data['revision']}.",
+        f"- {kind.capitalize()} with {machine['cpus']} processors: {machine['cpu']}; {machine['memory_gib']} GiB; {machine['kernel']}.",
+        f"- Network: {data['network']}.",
+        f"- Versions: {'; '.join(versions)}.",
+        f"- One worker each, on processor {settings['proxy_cpu']}; load and origin on processor {settings['load_cpu']}. "
+        f"{settings['rounds']} rounds, windows of {settings['seconds']} s after {settings['warmup']} s, who begins changes "
+        "from round to round. TLS 1.3, TLS_AES_128_GCM_SHA256, X25519, P-256 certificates on both sides.",
+        f"- {others(data)}",
+        f"- The cryptography alone: {limits['seal_s_gib']:.3f} s/GiB (AES-128-GCM, records of 16 KiB), "
+        f"{limits['full_us']:.0f} µs for a full handshake of a client (rustls, in memory), {limits['resumed_us']:.0f} µs resumed.",
+    ))
+
+
+def others(data):
+    """How quiet the machine was: the reader has to know."""
+    cells = [cell for cell in data["cells"] if cell["scenario"] != "idle" and "failed" not in cell]
+    if not cells:
+        return "Nothing was measured."
+    foreign, quiet = [cell["foreign"] for cell in cells], data["settings"]["quiet"]
+    above = sum(value > quiet for value in foreign)
+    return (
+        f"Load average at the start: {data['machine']['load_average']:.1f}. While it was measured, other programs used "
+        f"{median(foreign):.2f} of a processor in the median, {max(foreign):.2f} at most. A measurement above {quiet:.2f} was "
+        f"repeated up to {data['settings']['repeats']} times and the quietest kept; {above} of {len(cells)} stayed above."
+    )
+
+
+def overview():
+    return (
+        "The figure is the CPU time (user and system) of all processes of the proxy for each unit of work, so a small one is "
+        "good; for `idle` it is memory. Medians of the rounds; in brackets the median of the ratios to egret within a round. "
+        "`limit` is the plain relay of the same rounds and the cryptography alone. `plain` copies without TLS through "
+        "buffers of 64 KiB; `reference` is the shortest honest relay of tokio-rustls (64 KiB in bulk, else 8 KiB)."
+    )
+
+
+def proofs(data):
+    lines = [
+        "Before the first round, each was led to the right origin, to one whose certificate is of another authority, and to "
+        "one with another name. The origin keeps a record of every handshake and of every stream that brought data.",
+        "",
+        tables.row("", "verdict", "what the origin saw of it"), tables.rule(3),
+    ]
+    for name, proof in data["proofs"].items():
+        verdict = "; ".join(proof["problems"]) or "SNI, client certificate; refuses both wrong origins"
+        lines.append(tables.row(name, verdict, "; ".join(proof["parameters"])))
+    return "\n".join(lines)
