@@ -44,12 +44,16 @@ class Setup:
                               preexec_fn=lambda: os.sched_setaffinity(0, {self.proxy_cpu}))
         return json.loads(done.stdout)
 
+    def disturbed(self):
+        """Whether others use more of the two processors than they may; nothing of ours runs now."""
+        return 2 * machine.busy((self.proxy_cpu, self.load_cpu), 0.2) > self.options.quiet
+
     def measure(self, proxy, scenario):
         """A cell; where others disturbed it, the quietest of a few."""
         results = []
         for _ in range(1 + self.options.repeats):
             deadline = time.monotonic() + self.options.patience
-            while machine.busy((self.proxy_cpu, self.load_cpu), 0.2) * 2 > self.options.quiet and time.monotonic() < deadline:
+            while self.disturbed() and time.monotonic() < deadline:
                 pass
             results.append(cell.measure(self, proxy, scenario))
             if results[-1].get("foreign", 9) <= self.options.quiet:
@@ -119,7 +123,7 @@ def arguments():
     parser.add_argument("--patience", type=float, default=10, help="seconds to wait for such quiet; default: 10")
     parser.add_argument("--repeats", type=int, default=2, help="of a measurement without such quiet; default: 2")
     parser.add_argument("--json", type=Path, default=ROOT / "target/peers/results.json", help="where all figures go")
-    parser.add_argument("--no-page", action="store_true", help="leave docs/performance.md as it is, print the overview only")
+    parser.add_argument("--no-page", action="store_true", help="print the overview, leave docs/performance.md as it is")
     parser.add_argument("--again", type=Path, metavar="JSON", help="measure nothing: write the page from these figures")
     return parser.parse_args()
 
@@ -141,7 +145,7 @@ def main():
         data = json.loads(options.again.read_text(encoding="utf-8"))
     else:
         if not {options.proxy_cpu, options.load_cpu} <= os.sched_getaffinity(0):
-            sys.exit(f"this needs the processors {options.proxy_cpu} and {options.load_cpu}: see --proxy-cpu and --load-cpu")
+            sys.exit(f"no processors {options.proxy_cpu} and {options.load_cpu} here: see --proxy-cpu and --load-cpu")
         os.sched_setaffinity(0, {options.load_cpu})
         data = run(options)
     print(tables.summary(data))

@@ -60,9 +60,10 @@ class Stage:
         if self.http:
             (self.folder / "www").mkdir()
             (self.folder / "www" / "1k").write_text("x" * 1024)
-            values = {"FOLDER": self.folder, "CERTIFICATES": self.setup.certificates, "TLS": self.tls, "PLAIN": self.plain}
-            (self.folder / "origin.conf").write_text(fill(HTTP_ORIGIN, values))
-            command = ["/usr/sbin/nginx", "-p", self.folder, "-e", self.folder / "origin.log", "-c", self.folder / "origin.conf"]
+            ports = {"TLS": self.tls, "PLAIN": self.plain}
+            file, log = self.folder / "origin.conf", self.folder / "origin.log"
+            file.write_text(fill(HTTP_ORIGIN, {"FOLDER": self.folder, "CERTIFICATES": self.setup.certificates, **ports}))
+            command = ["/usr/sbin/nginx", "-p", self.folder, "-e", log, "-c", file]
             self._launch("origin", command, self.setup.load_cpu, self.tls)
             return
         command = [self.setup.tools, "origin", "--certificates", self.setup.certificates]

@@ -32,7 +32,8 @@ def conditions(data):
     limits = {key: min(one[key] for one in data["limits"]) for key in data["limits"][0]}
     return "\n".join((
         f"- Date: {machine['date']}. egret at {data['revision']}.",
-        f"- {kind.capitalize()} with {machine['cpus']} processors: {machine['cpu']}; {machine['memory_gib']} GiB; {machine['kernel']}.",
+        f"- {kind.capitalize()} with {machine['cpus']} processors: {machine['cpu']}; {machine['memory_gib']} GiB; "
+        f"{machine['kernel']}.",
         f"- Network: {data['network']}.",
         f"- Versions: {'; '.join(versions)}.",
         f"- One worker each, on processor {settings['proxy_cpu']}; load and origin on processor {settings['load_cpu']}. "
@@ -40,7 +41,8 @@ def conditions(data):
         "from round to round. TLS 1.3, TLS_AES_128_GCM_SHA256, X25519, P-256 certificates on both sides.",
         f"- {others(data)}",
         f"- The cryptography alone: {limits['seal_s_gib']:.3f} s/GiB (AES-128-GCM, records of 16 KiB), "
-        f"{limits['full_us']:.0f} µs for a full handshake of a client (rustls, in memory), {limits['resumed_us']:.0f} µs resumed.",
+        f"{limits['full_us']:.0f} µs for a full handshake of a client (rustls, in memory), "
+        f"{limits['resumed_us']:.0f} µs resumed.",
     ))
 
 
@@ -53,24 +55,25 @@ def others(data):
     above = sum(value > quiet for value in foreign)
     return (
         f"Load average at the start: {data['machine']['load_average']:.1f}. While it was measured, other programs used "
-        f"{median(foreign):.2f} of a processor in the median, {max(foreign):.2f} at most. A measurement above {quiet:.2f} was "
-        f"repeated up to {data['settings']['repeats']} times and the quietest kept; {above} of {len(cells)} stayed above."
+        f"{median(foreign):.2f} of a processor in the median, {max(foreign):.2f} at most. A measurement above "
+        f"{quiet:.2f} was repeated up to {data['settings']['repeats']} times and the quietest kept; {above} of "
+        f"{len(cells)} stayed above."
     )
 
 
 def overview():
     return (
-        "The figure is the CPU time (user and system) of all processes of the proxy for each unit of work, so a small one is "
-        "good; for `idle` it is memory. Medians of the rounds; in brackets the median of the ratios to egret within a round. "
-        "`limit` is the plain relay of the same rounds and the cryptography alone. `plain` copies without TLS through "
-        "buffers of 64 KiB; `reference` is the shortest honest relay of tokio-rustls (64 KiB in bulk, else 8 KiB)."
+        "The figure is the CPU time (user and system) of all processes of the proxy for each unit of work, so a small one "
+        "is good; for `idle` it is memory. Medians of the rounds; in brackets the median of the ratios to egret within a "
+        "round. `limit` is the plain relay of the same rounds and the cryptography alone. `plain` copies without TLS "
+        "through buffers of 64 KiB; `reference` is the shortest honest relay of tokio-rustls (64 KiB in bulk, else 8 KiB)."
     )
 
 
 def proofs(data):
     lines = [
-        "Before the first round, each was led to the right origin, to one whose certificate is of another authority, and to "
-        "one with another name. The origin keeps a record of every handshake and of every stream that brought data.",
+        "Before the first round, each was led to the right origin, to one whose certificate is of another authority, and "
+        "to one with another name. The origin keeps a record of every handshake and of every stream that brought data.",
         "",
         tables.row("", "verdict", "what the origin saw of it"), tables.rule(3),
     ]

@@ -26,7 +26,7 @@ def draw(data):
         x = MARGIN + index % COLUMNS * (width + MARGIN)
         y = MARGIN + index // COLUMNS * height
         parts += [f'<g transform="translate({x:.1f} {y:.1f})">', *panel(figures, width), "</g>"]
-    text = "Bars: median of the rounds. Thin lines: least and most. Dashed: plain relay and cryptography alone. Less is better."
+    text = "Bars: median. Thin lines: least and most. Dashed: plain relay and cryptography alone. Less is better."
     parts += [f'<text class="small" x="{MARGIN}" y="{total - 12}">{text}</text>', "</svg>"]
     return "\n".join(parts) + "\n"
 

@@ -45,7 +45,8 @@ def detail(figures):
     for proxy in figures.proxies():
         middle, least, most = figures.cost(proxy)
         digits, ratio = scenario.digits, figures.ratio(proxy)
-        cells = [f"**{proxy}**" if proxy == "egret" else proxy, f"{middle:.{digits}f}", f"{least:.{digits}f}–{most:.{digits}f}"]
+        cells = [f"**{proxy}**" if proxy == "egret" else proxy]
+        cells += [f"{middle:.{digits}f}", f"{least:.{digits}f}–{most:.{digits}f}"]
         cells += [f"{ratio[0]:.2f}", f"{ratio[1]:.2f}–{ratio[2]:.2f}"] if ratio else ["-", "-"]
         cells.append(f"{middle / limit:.2f}" if limit and proxy != "plain" else "-")
         cells += [number(figures.second(proxy, key), places) for key, _, places in scenario.columns]
