@@ -204,9 +204,14 @@ async fn send_alert(
     incoming: &mut Incoming,
     mut outgoing: Vec<u8>,
 ) {
-    // rustls still points into the bytes that it was shown last.
-    while let (discard, Ok(Step::Again)) = step(connection, incoming.shown(), &mut outgoing) {
+    // Only while there is something to take: rustls still points into the bytes that it was shown last, and
+    // would look at what is wrong with them once more.
+    while connection.wants_write() {
+        let (discard, step) = step(connection, incoming.shown(), &mut outgoing);
         incoming.discard(discard);
+        if step.is_err() {
+            break;
+        }
     }
     if !outgoing.is_empty() {
         let _ = tcp.write_all(&outgoing).await;
