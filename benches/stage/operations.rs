@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bytes::{Bytes, BytesMut};
 use egret::classify::postgres::Postgres;
 use egret::classify::{Class, Protocol, Step};
-use egret::config::values::ListenAddress;
+use egret::config::values::ListenerKey;
 use egret::metrics::Registry;
 use egret::snapshot::Snapshot;
 
@@ -65,8 +65,8 @@ pub(crate) fn classify(piece: usize) -> Operation {
 
 /// From a listener's routes to the route of a class.
 pub(crate) fn find() -> Operation {
-    let (snapshot, address) = snapshot(1);
-    let routes = snapshot.entry(&address).expect("it is configured").routes.clone();
+    let (snapshot, key) = snapshot(1);
+    let routes = snapshot.entry(&key).expect("it is configured").routes.clone();
     let class = Class { protocol: Protocol::Unknown, early: Bytes::new() };
     Box::new(move || {
         black_box(routes.find(black_box(&class)));
@@ -75,8 +75,8 @@ pub(crate) fn find() -> Operation {
 
 /// From a generation of so many listeners to what one of them needs.
 pub(crate) fn entry(listeners: usize) -> Operation {
-    let (snapshot, address) = snapshot(listeners);
-    Box::new(move || drop(black_box(snapshot.entry(black_box(&address)))))
+    let (snapshot, key) = snapshot(listeners);
+    Box::new(move || drop(black_box(snapshot.entry(black_box(&key)))))
 }
 
 /// From text to values.
@@ -107,11 +107,11 @@ pub(crate) fn take_and_put(held: usize, endpoint: &str) -> Operation {
     Box::new(move || sessions.take_and_put(endpoint))
 }
 
-fn snapshot(listeners: usize) -> (Snapshot, ListenAddress) {
+fn snapshot(listeners: usize) -> (Snapshot, ListenerKey) {
     let credentials = Credentials::new();
     let config = credentials.config(listeners);
-    let address = config.listeners[listeners / 2].listen.clone();
-    (made(&credentials, &config, None, &Registry::new()), address)
+    let key = config.listeners[listeners / 2].key();
+    (made(&credentials, &config, None, &Registry::new()), key)
 }
 
 fn made(
@@ -120,7 +120,7 @@ fn made(
     previous: Option<&Snapshot>,
     registry: &Registry,
 ) -> Snapshot {
-    match Snapshot::build(config.clone(), previous, registry) {
+    match Snapshot::build(config.clone(), previous, registry, None) {
         Ok(snapshot) => snapshot,
         Err(errors) => panic!("{errors:?}"),
     }
