@@ -49,6 +49,9 @@ pub struct Run {
     /// Take key files that other users may read, for every identity.
     #[arg(long)]
     pub allow_loose_key_permissions: bool,
+    /// Append the secrets of every TLS session to this file, for Wireshark: who has it reads the traffic.
+    #[arg(long, value_name = "FILE")]
+    pub key_log: Option<PathBuf>,
 }
 
 /// A listener, an upstream, an identity and a trust, without a file.

@@ -1,6 +1,7 @@
 //! The program: arguments in, exit code out.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use clap::Parser;
 use egret::cli::{self, Check, Cli, Command, Run, Verdict};
 use egret::config::{self, Loaded};
 use egret::logging;
+use egret::originate::key_log::KeyLogFile;
 use egret::supervise::{self, Ended, Start};
 
 /// Exit codes: 0 done, 1 a failure while running, 2 a configuration that cannot run.
@@ -41,10 +43,17 @@ fn carry(run: Box<Run>) -> anyhow::Result<u8> {
     };
     cli::tell_advice(&loaded, &config::lint(&loaded), &mut err, style)?;
     let log = logging::init(&loaded.config.log)?;
-    serve(run, log, loaded)
+    let key_log = run.key_log.as_deref().map(open_key_log).transpose()?;
+    serve(run, log, key_log, loaded)
 }
 
-fn serve(run: Box<Run>, log: logging::Handle, loaded: Loaded) -> anyhow::Result<u8> {
+fn open_key_log(path: &Path) -> anyhow::Result<Arc<KeyLogFile>> {
+    let file = KeyLogFile::open(path).with_context(|| format!("--key-log {}", path.display()))?;
+    tracing::warn!(file = %path.display(), "the secrets of every TLS session are written: who reads this file reads the traffic");
+    Ok(Arc::new(file))
+}
+
+fn serve(run: Box<Run>, log: logging::Handle, key_log: Option<Arc<KeyLogFile>>, loaded: Loaded) -> anyhow::Result<u8> {
     let mut threads = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = loaded.config.runtime.workers {
         threads.worker_threads(workers);
@@ -52,7 +61,7 @@ fn serve(run: Box<Run>, log: logging::Handle, loaded: Loaded) -> anyhow::Result<
     let runtime = threads.enable_all().build().context("no threads to run on")?;
     let (file, config) = (run.file.clone(), loaded.config);
     let source = Arc::new(move || run.load(&cli::environment));
-    let ended = runtime.block_on(supervise::run(Start { source, file, config, log }));
+    let ended = runtime.block_on(supervise::run(Start { source, file, config, log, key_log }));
     runtime.shutdown_background();
     match ended {
         Ok(Ended::Drained) => Ok(0),

@@ -17,6 +17,7 @@ use crate::config::values::{self, Config, ListenerKey, Name, Server, Upgrade};
 use crate::metrics::{ListenerMetrics, NOT_AFTER, Registry, RouteMetrics, UpstreamMetrics};
 use crate::originate::certificate::Date;
 use crate::originate::identity::{self, Identity};
+use crate::originate::key_log::KeyLogFile;
 use crate::originate::origin::{self, Origin, OriginKey};
 use crate::originate::resolve::{self, Resolver};
 use crate::originate::trust::{self, Trust};
@@ -35,6 +36,7 @@ pub struct Snapshot {
     upstreams: BTreeMap<Name, Arc<Originator>>,
     listeners: HashMap<ListenerKey, Arc<Entry>>,
     resolver: Arc<Resolver>,
+    key_log: Option<Arc<KeyLogFile>>,
 }
 
 /// What a listener needs of a generation.
@@ -98,7 +100,12 @@ impl Snapshot {
     ///
     /// # Errors
     /// All that is wrong, not only the first.
-    pub fn build(config: Config, previous: Option<&Self>, registry: &Registry) -> Result<Self, Vec<BuildError>> {
+    pub fn build(
+        config: Config,
+        previous: Option<&Self>,
+        registry: &Registry,
+        key_log: Option<Arc<KeyLogFile>>,
+    ) -> Result<Self, Vec<BuildError>> {
         let mut errors = Vec::new();
         let identities = load(
             &config.identities,
@@ -121,6 +128,7 @@ impl Snapshot {
             upstreams: BTreeMap::new(),
             listeners: HashMap::new(),
             resolver,
+            key_log,
         };
         snapshot.build_upstreams(previous, registry, &mut errors);
         if errors.is_empty() {
@@ -134,6 +142,11 @@ impl Snapshot {
     /// What a listener needs; none if this generation has no such listener.
     pub fn entry(&self, key: &ListenerKey) -> Option<Arc<Entry>> {
         self.listeners.get(key).map(Arc::clone)
+    }
+
+    /// Where the secrets of sessions are written, if a person asked for it.
+    pub fn key_log(&self) -> Option<Arc<KeyLogFile>> {
+        self.key_log.clone()
     }
 
     /// The ways out, by name.
@@ -226,7 +239,13 @@ impl Snapshot {
         let known = ways.iter().chain(old.map(|old| old.ways()).unwrap_or_default());
         match known.map(|way| &way.origin).find(|origin| *origin.key() == key) {
             Some(origin) => Ok(Arc::clone(origin)),
-            None => Origin::new(key, identity.cloned(), Arc::clone(trust)).map(Arc::new),
+            None => {
+                let mut origin = Origin::new(key, identity.cloned(), Arc::clone(trust))?;
+                if let Some(log) = &self.key_log {
+                    origin.log_keys(Arc::clone(log) as _);
+                }
+                Ok(Arc::new(origin))
+            }
         }
     }
 

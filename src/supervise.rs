@@ -19,6 +19,7 @@ use crate::listener::Shared;
 use crate::logging;
 use crate::metrics::Registry;
 use crate::net::{BindError, Socket};
+use crate::originate::key_log::KeyLogFile;
 use crate::reload::watch;
 use crate::reload::{Cause, Files, Reloader, Source};
 use crate::signals::{self, Signal, Signals};
@@ -37,6 +38,8 @@ pub struct Start {
     pub config: Config,
     /// The running log, whose level a reload may change.
     pub log: logging::Handle,
+    /// Where the secrets of sessions are written, for Wireshark.
+    pub key_log: Option<Arc<KeyLogFile>>,
 }
 
 /// Why nothing runs.
@@ -100,9 +103,9 @@ pub async fn run(start: Start) -> Result<Ended, Error> {
     forbid_core_dumps();
     let descriptors = raise_descriptor_limit();
     let registry = Registry::new();
-    let Start { source, file, config, log } = start;
+    let Start { source, file, config, log, key_log } = start;
     let (files, snapshot) = tokio::select! {
-        loaded = first_generation(file, config, &registry) => loaded?,
+        loaded = first_generation(file, config, &registry, key_log) => loaded?,
         () = stop_asked(&mut signals) => return Ok(Ended::Drained),
     };
     let (drain, streams) = drain::channel();
@@ -219,6 +222,7 @@ async fn first_generation(
     file: Option<PathBuf>,
     config: Config,
     registry: &Registry,
+    key_log: Option<Arc<KeyLogFile>>,
 ) -> Result<(Files, Arc<Snapshot>), Error> {
     let registry = registry.clone();
     let build = move || {
@@ -226,7 +230,7 @@ async fn first_generation(
         // by the first client.
         let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut [0; 32]);
         let files = Files::of(file, &config).map_err(Error::Watch)?;
-        let snapshot = Snapshot::build(config, None, &registry).map_err(Error::Build)?;
+        let snapshot = Snapshot::build(config, None, &registry, key_log).map_err(Error::Build)?;
         Ok((files, Arc::new(snapshot)))
     };
     tokio::task::spawn_blocking(build).await.map_err(|_| Error::Interrupted)?
@@ -271,7 +275,7 @@ fn connections_within(descriptors: u64) -> usize {
 /// binds nothing.
 pub fn check_files(loaded: &Loaded) -> Vec<Problem> {
     let registry = Registry::new();
-    let Err(errors) = Snapshot::build(loaded.config.clone(), None, &registry) else { return Vec::new() };
+    let Err(errors) = Snapshot::build(loaded.config.clone(), None, &registry, None) else { return Vec::new() };
     errors.iter().map(|error| problem(loaded, error)).collect()
 }
 

@@ -10,6 +10,7 @@ pub mod files;
 pub mod fingerprint;
 pub mod handshake;
 pub mod identity;
+pub mod key_log;
 pub mod observe;
 pub mod origin;
 pub mod pem;

@@ -8,7 +8,7 @@ use rustls::client::{ResolvesClientCert, Resumption as SessionConfig};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, SignatureScheme, SupportedProtocolVersion};
+use rustls::{ClientConfig, KeyLog, SignatureScheme, SupportedProtocolVersion};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::values::{self, KeyExchange, Server, TlsVersion, Upgrade};
@@ -100,6 +100,11 @@ impl Origin {
         let limit = identity.as_deref().map_or(Date(i64::MAX), Identity::not_after);
         let sessions = key.resumption.then(|| Store::new(limit));
         Ok(Self { key, config: Arc::new(config), sessions, identity, trust })
+    }
+
+    /// Writes the secrets of its sessions to `log`, for Wireshark. To be called before it is shared.
+    pub fn log_keys(&mut self, log: Arc<dyn KeyLog>) {
+        Arc::make_mut(&mut self.config).key_log = log;
     }
 
     /// What tells it from others.

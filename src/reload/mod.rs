@@ -217,7 +217,10 @@ impl Reloader {
         let loaded = blocking(move || source().map_err(Rejected::Configuration)).await?;
         self.files.follow(&loaded.config).await;
         let (registry, previous) = (self.registry.clone(), Arc::clone(old));
-        let build = move || Snapshot::build(loaded.config, Some(&previous), &registry).map_err(Rejected::Build);
+        let build = move || {
+            let key_log = previous.key_log();
+            Snapshot::build(loaded.config, Some(&previous), &registry, key_log).map_err(Rejected::Build)
+        };
         let snapshot = blocking(build).await?;
         let bound = self.bind_new(&snapshot.config).map_err(Rejected::Bind)?;
         Ok((snapshot, bound))

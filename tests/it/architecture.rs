@@ -30,7 +30,7 @@ const ORIGINATE: &[&[&str]] = &[
     &["originate"],
     &["originate::handshake"],
     &["originate::dial", "originate::origin", "originate::resolve", "originate::upgrade"],
-    &["originate::identity", "originate::resumption", "originate::trust"],
+    &["originate::identity", "originate::key_log", "originate::resumption", "originate::trust"],
     &["originate::observe"],
     &["originate::refusal"],
     &["originate::certificate"],

@@ -26,6 +26,7 @@ mod gauges;
 mod handshake;
 mod hung_disk;
 mod identity;
+mod key_log;
 mod leaving;
 mod lifecycle;
 mod listeners;

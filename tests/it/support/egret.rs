@@ -34,11 +34,13 @@ pub(crate) struct Settings {
     pub(crate) descriptors: Option<u32>,
     /// Where it runs, if not among everybody else.
     pub(crate) namespace: Option<Arc<Namespace>>,
+    /// Further arguments of `egret run`.
+    pub(crate) arguments: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { drain_timeout: "5s", watch: false, descriptors: None, namespace: None }
+        Self { drain_timeout: "5s", watch: false, descriptors: None, namespace: None, arguments: Vec::new() }
     }
 }
 
@@ -70,7 +72,7 @@ impl Egret {
         let config = folder.path().join("egret.toml");
         fs::write(&config, preamble(&settings, folder.path()) + sections).unwrap();
         let mut command = settings.command();
-        command.arg("run").arg(&config);
+        command.arg("run").arg(&config).args(&settings.arguments);
         let process = Process::spawn("egret", command, &folder.path().join("egret.log"));
         let mut egret = Self { process, folder, settings };
         egret.process.wait_for_output("listening");
