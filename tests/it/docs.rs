@@ -24,6 +24,9 @@ fn every_reason_has_a_row_in_the_page_of_failures_and_no_row_is_left_over() {
     let (missing, stale): (Vec<_>, Vec<_>) = (known.difference(&told).collect(), told.difference(&known).collect());
     assert!(missing.is_empty(), "docs/failures.md has no row for {missing:?}");
     assert!(stale.is_empty(), "docs/failures.md has rows for words that the code does not have: {stale:?}");
+    let (readme, chosen) = (page("README.md"), rows(&page("README.md")));
+    assert!(chosen.len() > 10 && chosen.is_subset(&told), "README.md has other words: {chosen:?}");
+    assert!(readme.contains("(docs/failures.md)"), "README.md does not say where the other words are");
 }
 
 #[test]
@@ -116,6 +119,12 @@ fn every_file_that_the_pages_name_is_there() {
             let folder = ["config/", "docs/", "deploy/", "src/", "tests/"].iter().any(|start| name.starts_with(start));
             folder && !name.contains(['*', ' ', '\n'])
         });
+        let linked = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(name, _)| name);
+        let folder = Path::new(path).parent().expect("a page is in a folder");
+        for name in linked.filter(|name| !name.contains("://") && !name.starts_with('#')) {
+            let file = name.split('#').next().expect("a first part");
+            assert!(root().join(folder).join(file).exists(), "{path} links {name}, which is not there");
+        }
         for name in named {
             assert!(root().join(name).exists(), "{path} names {name}, which is not there");
         }
