@@ -114,6 +114,7 @@ fn snapshot(listeners: usize) -> (Snapshot, ListenerKey) {
     (made(&credentials, &config, None, &Registry::new()), key)
 }
 
+/// The files are read, so their folder has to be there.
 fn made(
     _files: &Credentials,
     config: &egret::config::values::Config,

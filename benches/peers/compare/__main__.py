@@ -75,7 +75,9 @@ def run(options):
         data["versions"] = {proxy.name: version(proxy, setup.programs[proxy.name]) for proxy in proxies}
         data["proofs"] = {proxy.name: proof.prove(setup, proxy) for proxy in proxies if not proxy.plain}
         for name, proven in data["proofs"].items():
-            tell(f"{name}: {'; '.join(proven['problems']) or 'sends SNI, shows its certificate, refuses wrong origins'}")
+            if proven["problems"]:
+                sys.exit(f"{name} does not do what it is measured at: {'; '.join(proven['problems'])}")
+            tell(f"{name}: sends SNI, shows its certificate, refuses wrong origins")
         data["limits"], data["cells"] = [], []
         for number in range(options.rounds):
             data["limits"].append(setup.limits())
@@ -92,12 +94,25 @@ def run(options):
     return data
 
 
+def join(runs):
+    """One result out of several of the same revision; what differs from the first run is told."""
+    data = {**runs[0], "replaced": []}
+    for run in runs[1:]:
+        if (run["revision"], run["versions"]) != (data["revision"], data["versions"]):
+            sys.exit("runs of different programs cannot be joined")
+        names = {cell["scenario"] for cell in run["cells"]}
+        data["cells"] = [cell for cell in data["cells"] if cell["scenario"] not in names] + run["cells"]
+        data["replaced"].append({"scenarios": sorted(names), "machine": run["machine"], "settings": run["settings"]})
+    return data
+
+
 def revision():
-    """The commit that is measured, and whether sources differ from it."""
+    """The last commit that changed what is measured, and whether sources differ from it."""
     def git(*words):
         return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=False).stdout.strip()
-    changed = git("status", "--porcelain", "--", "src", "Cargo.toml", "Cargo.lock")
-    return (git("rev-parse", "--short=12", "HEAD") or "no commit") + (" with changes" if changed else "")
+    sources = ("--", "src", "Cargo.lock")
+    commit = git("log", "-1", "--format=%h", "--abbrev=12", *sources) or "no commit"
+    return commit + (" with changes" if git("status", "--porcelain", *sources) else "")
 
 
 def tell(text):
@@ -124,7 +139,8 @@ def arguments():
     parser.add_argument("--repeats", type=int, default=2, help="of a measurement without such quiet; default: 2")
     parser.add_argument("--json", type=Path, default=ROOT / "target/peers/results.json", help="where all figures go")
     parser.add_argument("--no-page", action="store_true", help="print the overview, leave docs/performance.md as it is")
-    parser.add_argument("--again", type=Path, metavar="JSON", help="measure nothing: write the page from these figures")
+    parser.add_argument("--again", type=Path, nargs="+", metavar="JSON",
+                        help="measure nothing: write the page from these; the last file that has a scenario counts")
     return parser.parse_args()
 
 
@@ -142,7 +158,7 @@ def main():
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))  # by which everything that was started is stopped
     if options.again:
-        data = json.loads(options.again.read_text(encoding="utf-8"))
+        data = join([json.loads(path.read_text(encoding="utf-8")) for path in options.again])
     else:
         if not {options.proxy_cpu, options.load_cpu} <= os.sched_getaffinity(0):
             sys.exit(f"no processors {options.proxy_cpu} and {options.load_cpu} here: see --proxy-cpu and --load-cpu")

@@ -31,7 +31,7 @@ def conditions(data):
     versions = [f"{name} {version}" for name, version in data["versions"].items() if not version.startswith("of ")]
     limits = {key: min(one[key] for one in data["limits"]) for key in data["limits"][0]}
     return "\n".join((
-        f"- Date: {machine['date']}. egret at {data['revision']}.",
+        f"- Date: {machine['date']}. egret at commit {data['revision']}.",
         f"- {kind.capitalize()} with {machine['cpus']} processors: {machine['cpu']}; {machine['memory_gib']} GiB; "
         f"{machine['kernel']}.",
         f"- Network: {data['network']}.",
@@ -39,6 +39,9 @@ def conditions(data):
         f"- One worker each, on processor {settings['proxy_cpu']}; load and origin on processor {settings['load_cpu']}. "
         f"{settings['rounds']} rounds, windows of {settings['seconds']} s after {settings['warmup']} s, who begins changes "
         "from round to round. TLS 1.3, TLS_AES_128_GCM_SHA256, X25519, P-256 certificates on both sides.",
+        *(f"- Measured apart at {later['machine']['date']}, {later['settings']['rounds']} rounds, load average "
+          f"{later['machine']['load_average']:.1f}: {', '.join(later['scenarios'])}."
+          for later in data.get("replaced", ())),
         f"- {others(data)}",
         f"- The cryptography alone: {limits['seal_s_gib']:.3f} s/GiB (AES-128-GCM, records of 16 KiB), "
         f"{limits['full_us']:.0f} µs for a full handshake of a client (rustls, in memory), "
@@ -73,11 +76,11 @@ def overview():
 def proofs(data):
     lines = [
         "Before the first round, each was led to the right origin, to one whose certificate is of another authority, and "
-        "to one with another name. The origin keeps a record of every handshake and of every stream that brought data.",
+        "to one with another name. The origins recorded every handshake and every stream that brought data. A proxy that "
+        "sends no SNI, shows no certificate or serves a wrong origin ends the run.",
         "",
-        tables.row("", "verdict", "what the origin saw of it"), tables.rule(3),
+        tables.row("", "the right origin saw", "both wrong ones saw"), tables.rule(3),
     ]
     for name, proof in data["proofs"].items():
-        verdict = "; ".join(proof["problems"]) or "SNI, client certificate; refuses both wrong origins"
-        lines.append(tables.row(name, verdict, "; ".join(proof["parameters"])))
+        lines.append(tables.row(name, "; ".join(proof["parameters"]), "none of its clients' data"))
     return "\n".join(lines)

@@ -8,7 +8,10 @@ def prove(setup, proxy):
     """What the origin saw of a proxy. `problems` is empty if it sent SNI, showed its certificate, and gave no byte
     of its client to an origin of another authority or of another name."""
     with Stage(setup, proxy) as stage:
-        stage.load("--work", "ask")
+        try:
+            stage.load("--work", "ask")
+        except RuntimeError as error:
+            return {"parameters": [], "problems": [f"no answer of the right origin: {error}"]}
         record = stage.record()
     parameters = sorted(record["handshakes"])
     problems = [f"odd handshake: {text}" for text in parameters

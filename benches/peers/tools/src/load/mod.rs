@@ -3,6 +3,7 @@
 //! It reads the proxy's account itself, in the same instants in which it reads its own count of work, so that
 //! both cover the same window.
 
+mod http;
 mod idle;
 mod streams;
 mod window;
@@ -27,8 +28,8 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     match work.as_str() {
         "check" => return streams::check(to).await,
         "ask" => return streams::ask(to).await.map(drop),
+        "http" => return http::run(arguments),
         "idle" => return idle::run(to, arguments).await,
-        "watch" => {} // another program does the work
         "up" => streams::upload(to, count, &window).await?,
         "down" => streams::download(to, count, &window).await?,
         "connect" => streams::connect_again_and_again(to, count, &window),

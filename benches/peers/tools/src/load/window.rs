@@ -4,11 +4,59 @@ use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::account::{self, Cpu};
 use crate::arguments::Arguments;
+
+/// Whose time is looked at: `--watch` is the proxy. What others than `--own` and its descendants use of
+/// `--processors` is foreign.
+pub struct Account {
+    proxy: u32,
+    own: u32,
+    processors: Vec<u32>,
+}
+
+impl Account {
+    pub fn new(arguments: &Arguments) -> Result<Self> {
+        let processors: String = arguments.get("processors")?;
+        let processors = processors.split(',').map(str::parse).collect::<Result<_, _>>()?;
+        Ok(Self { proxy: arguments.get("watch")?, own: arguments.get("own")?, processors })
+    }
+
+    /// How it stands now, with so many units of work done.
+    pub fn sample(&self, units: u64) -> Sample {
+        Sample {
+            at: Instant::now(),
+            proxy: account::cpu(self.proxy),
+            foreign: account::busy(&self.processors) - account::cpu(self.own).total(),
+            units,
+        }
+    }
+}
+
+/// An instant of an account.
+pub struct Sample {
+    at: Instant,
+    proxy: Cpu,
+    foreign: f64,
+    units: u64,
+}
+
+impl Sample {
+    /// What happened from this one to `end`.
+    pub fn until(&self, end: &Self) -> Value {
+        json!({
+            "seconds": (end.at - self.at).as_secs_f64(),
+            "units": end.units - self.units,
+            "failures": 0,
+            "user": end.proxy.user - self.proxy.user,
+            "system": end.proxy.system - self.proxy.system,
+            "foreign": (end.foreign - self.foreign).max(0.0),
+        })
+    }
+}
 
 /// Counts from the first byte on; what lies outside of the window is subtracted.
 #[derive(Default)]
@@ -40,50 +88,22 @@ impl Window {
         }
     }
 
-    /// Warms up for `--warmup` seconds, then looks at `--watch` (the proxy) for `--seconds`. What others than
-    /// `--own` and its descendants use of `--processors` meanwhile is foreign.
+    /// Warms up for `--warmup` seconds, then measures for `--seconds`, and prints the figures.
     pub async fn measure(&self, arguments: &Arguments) -> Result<()> {
-        let (proxy, own): (u32, u32) = (arguments.get("watch")?, arguments.get("own")?);
-        let processors: String = arguments.get("processors")?;
-        let processors = processors.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>()?;
-        let sample = || Sample {
-            at: Instant::now(),
-            proxy: account::cpu(proxy),
-            foreign: account::busy(&processors) - account::cpu(own).total(),
-            units: self.units.get(),
-        };
+        let account = Account::new(arguments)?;
         sleep(Duration::from_secs_f64(arguments.get("warmup")?)).await;
-        let before = sample();
+        let before = account.sample(self.units.get());
         self.opened.set(Some(before.at));
         sleep(Duration::from_secs_f64(arguments.get("seconds")?)).await;
         self.opened.set(None);
-        self.print(&before, &sample());
-        Ok(())
-    }
-
-    fn print(&self, before: &Sample, after: &Sample) {
+        let mut figures = before.until(&account.sample(self.units.get()));
         let mut micros = self.micros.take();
         micros.sort_unstable_by(f64::total_cmp);
-        let quantile = |part: f64| micros.get((micros.len() as f64 * part) as usize);
-        println!(
-            "{}",
-            json!({
-                "seconds": (after.at - before.at).as_secs_f64(),
-                "units": after.units - before.units,
-                "failures": self.failures.get(),
-                "user": after.proxy.user - before.proxy.user,
-                "system": after.proxy.system - before.proxy.system,
-                "foreign": (after.foreign - before.foreign).max(0.0),
-                "p50_us": quantile(0.5),
-                "p99_us": quantile(0.99),
-            })
-        );
+        for (name, part) in [("p50_us", 0.5), ("p99_us", 0.99)] {
+            figures[name] = json!(micros.get((micros.len() as f64 * part) as usize));
+        }
+        figures["failures"] = json!(self.failures.get());
+        println!("{figures}");
+        Ok(())
     }
-}
-
-struct Sample {
-    at: Instant,
-    proxy: Cpu,
-    foreign: f64,
-    units: u64,
 }
