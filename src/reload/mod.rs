@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::config::values::{self, Anchors, Config, ExactCertificate, ListenAddress, ListenerKey};
-use crate::config::{Loaded, Problems, Style};
+use crate::config::{self, Loaded, Problems, Style};
 use crate::listener::{Listener, Shared};
 use crate::logging;
 use crate::metrics::{Registry, ReloadMetrics};
@@ -216,6 +216,9 @@ impl Reloader {
         let source = Arc::clone(&self.source);
         let loaded = blocking(move || source().map_err(Rejected::Configuration)).await?;
         self.files.follow(&loaded.config).await;
+        for advice in config::lint(&loaded) {
+            tracing::warn!(code = advice.code, "{}", advice.problem.title);
+        }
         let (registry, previous) = (self.registry.clone(), Arc::clone(old));
         let build = move || {
             let key_log = previous.key_log();

@@ -220,3 +220,14 @@ fn echoes(stream: &mut TcpStream) {
     stream.read_exact(&mut back).unwrap();
     assert_eq!(&back, b"still here");
 }
+
+#[test]
+fn reload_that_switches_verification_off_says_so() {
+    let scene = Scene::new("TLSv1.3");
+    let sections = scene.sections(&scene.pki.client("app"));
+    let egret = Egret::start(&sections);
+    let insecure = "tls = { verify = \"none\", insecure_reason = \"a test\", ";
+    egret.rewrite(&sections.replace("tls = { ", insecure));
+    assert!(egret.reload(), "{}", egret.log_text());
+    egret.wait_for_log("advice", |line| line["level"] == "WARN" && line["code"] == "verify-none");
+}
