@@ -17,6 +17,7 @@ mod classify;
 mod config;
 mod credentials;
 mod databases;
+mod deploy;
 mod dial;
 mod docs;
 mod drain;
