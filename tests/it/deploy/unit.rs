@@ -72,7 +72,9 @@ impl Unit {
         let folder = TempDir::new().unwrap();
         let (config, socket) = (folder.path().join("egret.toml"), folder.path().join("notify"));
         let port = free_port();
-        fs::write(&config, scene.upstream.clone() + &listener("echo", port, "echo")).unwrap();
+        // Not watched: reloads are those that the test asks for.
+        let text = format!("[reload]\nwatch = false\n{}{}", scene.upstream, listener("echo", port, "echo"));
+        fs::write(&config, text).unwrap();
         let systemd = UnixDatagram::bind(&socket).unwrap();
         systemd.set_read_timeout(Some(PATIENCE)).unwrap();
 
