@@ -99,7 +99,16 @@ pub enum Ended {
 /// # Errors
 /// Why it could not start; nothing is bound then. Once it runs, nothing ends it but a signal or `POST /drain`.
 pub async fn run(start: Start) -> Result<Ended, Error> {
-    let mut signals = Signals::new().map_err(Error::Signals)?;
+    let signals = Signals::new().map_err(Error::Signals)?;
+    run_under(signals, start).await
+}
+
+/// As [`run`], with signals that were caught before: for a caller who has something to clean up. A stop that was
+/// asked for meanwhile is heard.
+///
+/// # Errors
+/// Those of [`run`].
+pub async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Error> {
     forbid_core_dumps();
     let descriptors = raise_descriptor_limit();
     let registry = Registry::new();
