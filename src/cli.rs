@@ -29,6 +29,8 @@ pub enum Command {
     Check(Check),
     /// Print the JSON schema of the configuration file, for editors.
     Schema,
+    /// Show what egret does, without any set-up: an upstream that asks for certificates, egret in front of it.
+    Demo,
 }
 
 /// `egret run FILE`, or `egret run --listen ADDRESS --to HOST:PORT`.

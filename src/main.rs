@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::Parser;
 use egret::cli::{self, Check, Cli, Command, Run, Verdict};
 use egret::config::{self, Loaded};
+use egret::demo;
 use egret::logging;
 use egret::originate::key_log::KeyLogFile;
 use egret::supervise::{self, Ended, Start};
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         Command::Run(run) => carry(run),
         Command::Check(check) => tell(&check),
         Command::Schema => cli::print_schema(&mut io::stdout()).map(|()| Verdict::Good.code()).map_err(Into::into),
+        Command::Demo => demonstrate(),
     };
     result.map(ExitCode::from).unwrap_or_else(|error| {
         // Nothing is left to do if even that cannot be written.
@@ -71,4 +73,13 @@ fn serve(run: Box<Run>, log: logging::Handle, key_log: Option<Arc<KeyLogFile>>, 
             Ok(if error.is_of_configuration() { Verdict::Bad.code() } else { 1 })
         }
     }
+}
+
+fn demonstrate() -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Runtime::new().context("no threads to run on")?;
+    let ended = runtime.block_on(demo::run(&mut io::stdout()));
+    runtime.shutdown_background();
+    // A second Ctrl-C is no failure here: there is no stream that would have had to finish.
+    ended?;
+    Ok(0)
 }

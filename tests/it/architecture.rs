@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&[&str]] = &[
     &["main"],
     &["cli"],
+    &["demo"],
     &["supervise"],
     &["admin"],
     &["reload"],

@@ -17,6 +17,7 @@ mod classify;
 mod config;
 mod credentials;
 mod databases;
+mod demo;
 mod deploy;
 mod dial;
 mod docs;
