@@ -153,10 +153,16 @@ def names(known):
     return parse
 
 
+def ended(number, _):
+    """Leaves by an exception, so that everything that was started is stopped."""
+    sys.exit(f"ended by {signal.Signals(number).name}")
+
+
 def main():
     options = arguments()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))  # by which everything that was started is stopped
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, ended)
     if options.again:
         data = join([json.loads(path.read_text(encoding="utf-8")) for path in options.again])
     else:
