@@ -268,10 +268,11 @@ impl Snapshot {
         previous: Option<&Self>,
         registry: &Registry,
     ) -> Entry {
-        let upstream = &self.config.upstreams[&spec.upstream];
-        let metrics = RouteMetrics::new(registry, &spec.name, &spec.upstream);
+        let name = spec.destination.upstreams().next().expect("a destination leads somewhere, checked by config");
+        let upstream = &self.config.upstreams[name];
+        let metrics = RouteMetrics::new(registry, &spec.name, name);
         let route = Route {
-            originator: Arc::clone(&self.upstreams[&spec.upstream]),
+            originator: Arc::clone(&self.upstreams[name]),
             limits: upstream.stream.clone(),
             counters: Counters { sent: metrics.sent.clone(), received: metrics.received.clone() },
             metrics,

@@ -12,7 +12,9 @@ use crate::config::formats::{
     VerifyWord,
 };
 use crate::config::read::{Count, Given, Named, section};
-use crate::config::values::{Eof, ExpectedName, KeyExchange, LogFormat, Name, Server, TlsVersion, Upgrade, User};
+use crate::config::values::{
+    Eof, ExpectedName, KeyExchange, LogFormat, Name, NamePattern, Server, TlsVersion, Upgrade, User,
+};
 
 /// Several values of one kind.
 pub type List<T> = Vec<Given<T>>;
@@ -161,6 +163,9 @@ section! {
         servers: List<Server>,
         /// How TLS is spoken.
         tls: Tls,
+        /// The client speaks TLS with the server itself: its bytes go through untouched, and it has to begin
+        /// with a ClientHello. Without `tls`, `upgrade` and `eof`. Default: false.
+        passthrough: bool,
         /// What is said in plaintext before TLS begins: "postgres". Default: nothing.
         upgrade: Upgrade,
         /// One deadline for name resolution, connect, upgrade and handshake, over all servers. Default: "10s".
@@ -209,7 +214,7 @@ section! {
 
 section! {
     /// Where connections are accepted, and where they go.
-    #[schemars(extend("required" = ["listen", "upstream"]))]
+    #[schemars(extend("required" = ["listen"], "anyOf" = [{"required": ["upstream"]}, {"required": ["routes"]}]))]
     pub struct Listener {
         /// Its name in logs and metrics. Default: its address.
         name: Name,
@@ -217,8 +222,12 @@ section! {
         listen: Listen,
         /// Mode of the Unix socket, in octal. Default: "0600".
         mode: Mode,
-        /// Name of the upstream that connections go to.
+        /// Name of the upstream that connections go to; with `routes`, those that no route is for.
+        /// Default with `routes`: those are refused. Needed without.
         upstream: Reference,
+        /// Where connections go by what the client's ClientHello asks for, to upstreams with `passthrough`.
+        /// Default: all go to `upstream`.
+        routes: List<Route>,
         /// Networks that may come; needed for addresses other than loopback. Default: everyone who reaches
         /// the loopback address.
         allow: List<IpNet>,
@@ -227,5 +236,21 @@ section! {
         allow_users: List<User>,
         /// Connections at once on this listener. Default: no bound of its own.
         max_connections: Count,
+    }
+}
+
+section! {
+    /// A way to an upstream for some of the clients. An exact name goes before wildcards, and a longer
+    /// wildcard before a shorter one.
+    #[schemars(extend("required" = ["server_names", "upstream"]))]
+    pub struct Route {
+        /// Names that the client asks for by SNI; "*.example.com" stands for all names below `example.com`.
+        /// At least one.
+        server_names: List<NamePattern>,
+        /// Protocols of which the client has to offer one by ALPN; goes before a route of the same name
+        /// without. Default: whatever it offers.
+        alpn: List<Alpn>,
+        /// Name of the upstream, one with `passthrough`.
+        upstream: Reference,
     }
 }

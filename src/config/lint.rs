@@ -40,8 +40,10 @@ pub fn lint(loaded: &Loaded) -> Vec<Advice> {
     lint.trusts();
     for (key, section) in sections(&loaded.file.upstreams) {
         if let Some(upstream) = loaded.config.upstreams.get(&key.name) {
-            lint.verification(key, section, upstream);
-            lint.names(key, section, upstream);
+            if !upstream.passthrough {
+                lint.verification(key, section, upstream);
+                lint.names(key, section, upstream);
+            }
             lint.streams(section, upstream);
         }
     }
@@ -190,7 +192,8 @@ impl Lint<'_> {
     fn unused(&mut self) {
         let config = &self.loaded.config;
         let file = &self.loaded.file;
-        let upstreams: BTreeSet<&Name> = config.listeners.iter().map(|listener| &listener.upstream).collect();
+        let upstreams: BTreeSet<&Name> =
+            config.listeners.iter().flat_map(|listener| listener.destination.upstreams()).collect();
         let identities = config.upstreams.values().filter_map(|upstream| upstream.tls.identity.as_ref()).collect();
         let trusts = config.upstreams.values().filter_map(|upstream| upstream.tls.trust.as_ref()).collect();
         self.unreferred("unused-upstream", "no listener leads to this upstream", &file.upstreams, &upstreams);

@@ -212,6 +212,8 @@ pub struct Upstream {
     pub servers: Vec<Server>,
     /// How TLS is spoken to them.
     pub tls: Tls,
+    /// The client's own TLS goes through untouched; `tls` and `upgrade` then hold nothing but defaults.
+    pub passthrough: bool,
     /// What is said in plaintext before TLS begins.
     pub upgrade: Option<Upgrade>,
     /// One deadline for resolve + connect + upgrade + handshake, over all servers. Default 10 s.
@@ -358,7 +360,7 @@ pub struct Listener {
     /// Where it listens.
     pub listen: ListenAddress,
     /// Where its connections go.
-    pub upstream: Name,
+    pub destination: Destination,
     /// Who may come.
     pub access: Access,
     /// Connections at once on this listener. Default: no bound of its own.
@@ -372,6 +374,60 @@ impl Listener {
             ListenAddress::Tcp(address) if address.port() == 0 => ListenerKey::AnyPort(address.ip(), self.name.clone()),
             ListenAddress::Tcp(address) => ListenerKey::Tcp(*address),
             ListenAddress::Unix { path, .. } => ListenerKey::Unix(path.clone()),
+        }
+    }
+}
+
+/// Where the connections of a listener go.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Destination {
+    /// All to one upstream.
+    One(Name),
+    /// By what the client's ClientHello asks for, to upstreams that pass through.
+    ByHello {
+        /// At least one. No two of them fit a client equally well.
+        rules: Vec<Rule>,
+        /// For clients that no rule fits. `None`: they are refused.
+        default: Option<Name>,
+    },
+}
+
+/// Which clients go to an upstream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Their server name fits one of these.
+    pub server_names: Vec<NamePattern>,
+    /// They offer one of these by ALPN; empty: whatever they offer.
+    pub alpn: Vec<Vec<u8>>,
+    /// Passes through.
+    pub upstream: Name,
+}
+
+/// One name or all below it; in lower case, as DNS compares.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum NamePattern {
+    /// This name.
+    Exactly(String),
+    /// Every name that ends with a dot and this.
+    Below(String),
+}
+
+impl Destination {
+    /// Every upstream that is led to; one may come several times.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Name> {
+        let (rules, last) = match self {
+            Self::One(name) => (&[][..], Some(name)),
+            Self::ByHello { rules, default } => (&rules[..], default.as_ref()),
+        };
+        rules.iter().map(|rule| &rule.upstream).chain(last)
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(name) => f.write_str(name),
+            Self::Below(name) => write!(f, "*.{name}"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the admin endpoint shows of the running process, and hands on to it.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,7 +95,7 @@ fn listeners(snapshot: &Snapshot) -> Value {
         json!({
             "name": spec.name.as_str(),
             "listen": spec.listen.to_string(),
-            "upstream": spec.upstream.as_str(),
+            "upstreams": spec.destination.upstreams().map(|name| name.as_str()).collect::<BTreeSet<_>>(),
         })
     };
     snapshot.config.listeners.iter().map(one).collect()

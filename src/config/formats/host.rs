@@ -6,7 +6,7 @@ use rustls::pki_types::{DnsName, ServerName};
 
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text};
-use crate::config::values::{ExpectedName, Host, Server};
+use crate::config::values::{ExpectedName, Host, NamePattern, Server};
 
 impl Text for Server {
     const EXAMPLES: &'static [&'static str] = &["db.example.com:5432", "192.0.2.1:443", "[2001:db8::1]:443"];
@@ -118,6 +118,32 @@ impl Text for ExpectedName {
             _ => Err(untyped(text)),
         }
     }
+}
+
+impl Text for NamePattern {
+    const EXAMPLES: &'static [&'static str] = &["db.example.com", "*.example.com"];
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        if text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+            let repair = "write a host name; clients that ask for none go to the listener's `upstream`";
+            return Err(Fault::new("an IP address is never sent as SNI (RFC 6066)", "never asked for", repair));
+        }
+        match text.strip_prefix("*.") {
+            Some(parent) if !parent.starts_with("*.") => folded(parent).map(Self::Below),
+            _ if text.contains('*') => {
+                let title = format!("{} is no pattern of names", quote(text));
+                let repair = "write a full name, or `*.` and a name for all below it; for all names, the \
+                              listener's `upstream`";
+                Err(Fault::new(title, "a star in the wrong place", repair))
+            }
+            _ => folded(text).map(Self::Exactly),
+        }
+    }
+}
+
+/// A host name as it is compared: without its closing dot, which is never sent, and in lower case.
+fn folded(text: &str) -> Result<String, Fault> {
+    dns(text).map(|name| name.as_ref().trim_end_matches('.').to_ascii_lowercase())
 }
 
 /// A URI that a certificate could carry (RFC 5280, section 4.2.1.6: a scheme and more, in ASCII).

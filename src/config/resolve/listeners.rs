@@ -6,8 +6,8 @@ use crate::config::file::{self, File};
 use crate::config::formats::Listen;
 use crate::config::problems::{Problem, quote};
 use crate::config::read::Given;
-use crate::config::resolve::Resolver;
 use crate::config::resolve::access::Entrance;
+use crate::config::resolve::{Resolver, routes};
 use crate::config::source::Span;
 use crate::config::values::{Admin, ListenAddress, Listener, Name};
 
@@ -39,16 +39,18 @@ fn refuse_nothing_to_do(list: &Given<file::List<file::Listener>>, resolver: &mut
 
 fn listener(section: &file::Listener, file: &File, resolver: &mut Resolver<'_>) -> Option<Listener> {
     let file::Listener { at, listen, mode, allow, allow_users, .. } = section;
-    let gives = "whoever connects here uses the identity of the upstream";
+    let gives = match section.routes.is_absent() {
+        true => "whoever connects here uses the identity of the upstream",
+        false => "whoever connects here reaches the upstreams",
+    };
     let entrance = Entrance { gives, at, listen, mode, allow, allow_users };
     let entrance = entrance.resolve(resolver, "listen = \"127.0.0.1:8080\"");
-    resolver.need(&section.upstream, at, "upstream", "upstream = \"NAME\"");
-    let upstream = resolver.refer(&section.upstream, &file.upstreams, "upstream", "upstreams");
+    let destination = routes::destination(section, file, resolver);
     let (listen, access) = entrance?;
     Some(Listener {
         name: section.name.value().cloned().unwrap_or_else(|| default_name(&listen, section)),
         listen,
-        upstream: upstream?,
+        destination: destination?,
         access,
         max_connections: section.max_connections.value().map(|count| count.0),
     })

@@ -6,6 +6,7 @@
 mod access;
 mod listeners;
 mod process;
+mod routes;
 mod trust;
 mod upstreams;
 

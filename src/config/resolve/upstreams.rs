@@ -24,16 +24,37 @@ pub(super) fn upstream(section: &file::Upstream, file: &File, resolver: &mut Res
         resolver.tell(span, "there is no server", "nothing in it", "write `servers = [\"db.example.com:443\"]`");
     }
     refuse_zero(section, resolver);
+    refuse_with_passthrough(section, resolver);
     let default = file::Tls::default();
     let tls = section.tls.value().unwrap_or(&default);
     refuse_sni_for_ip(tls, section, resolver);
     Some(Upstream {
         servers: list(&section.servers),
         tls: self::tls(tls, file, resolver)?,
+        passthrough: section.passthrough.or(false),
         upgrade: section.upgrade.value().copied(),
         originate_timeout: section.originate_timeout.or(ORIGINATE_TIMEOUT),
         stream: stream(section, resolver),
     })
+}
+
+/// Keys that say how egret speaks to the server, where it is the client who speaks.
+fn refuse_with_passthrough(section: &file::Upstream, resolver: &mut Resolver<'_>) {
+    if !section.passthrough.or(false) {
+        return;
+    }
+    let contradictions = [
+        ("tls", section.tls.span(), "the client verifies the server and presents its own certificate"),
+        ("upgrade", section.upgrade.span(), "the client begins with its TLS, nothing is said before"),
+        ("eof", section.eof.span(), "close_notify is inside the client's TLS, which tells a truncation itself"),
+    ];
+    for (key, span, why) in contradictions {
+        if let Some(span) = span {
+            let title = format!("`{key}` has no meaning with `passthrough`: {why}");
+            let repair = format!("remove `{key}`; or remove `passthrough`, and egret speaks TLS in the client's place");
+            resolver.tell(span, title, "not with `passthrough`", repair);
+        }
+    }
 }
 
 fn refuse_zero(section: &file::Upstream, resolver: &mut Resolver<'_>) {

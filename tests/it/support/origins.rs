@@ -34,6 +34,7 @@ pub fn upstream(endpoint: SocketAddr) -> Upstream {
     let server = Server { host: Host::Dns("localhost".try_into().unwrap()), port: endpoint.port() };
     Upstream {
         servers: vec![server],
+        passthrough: false,
         tls: Tls {
             identity: None,
             trust: None,
