@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::classify;
 use crate::drain::Watch;
 use crate::net::{Peer, Stream};
+use crate::originate::Opened;
 use crate::relay;
 use crate::report::Report;
 use crate::route::RouteTable;
@@ -30,8 +31,10 @@ pub async fn serve(accepted: Accepted, watch: Watch) {
     };
     let route = routes.find(&class);
     let failed = |failure: &_| report.origination_failed(route, failure);
-    let originated = match unless_forced(&watch, route.originator.open(failed)).await {
-        Some(Ok(originated)) => originated,
+    // The guard counts the stream at its endpoint until this function ends.
+    let Opened { originated, in_flight: _in_flight } = match unless_forced(&watch, route.originator.open(failed)).await
+    {
+        Some(Ok(opened)) => opened,
         Some(Err(failure)) => return report.unoriginated(route, &failure, stream),
         None => return report.drained(Some(route), stream),
     };

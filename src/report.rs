@@ -42,9 +42,9 @@ impl<'a> Report<'a> {
     /// Keeps the facts of a stream that is about to be relayed.
     pub fn facts(&self, originated: &Originated) -> Facts {
         Facts {
-            server: originated.server.clone(),
-            endpoint: originated.endpoint,
-            server_name: originated.server_name.to_str().into_owned(),
+            server: originated.endpoint.server().clone(),
+            endpoint: originated.endpoint.address(),
+            server_name: originated.endpoint.origin().server_name().to_str().into_owned(),
             negotiated: originated.negotiated.clone(),
             ready: self.began.elapsed(),
         }

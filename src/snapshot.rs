@@ -15,13 +15,14 @@ use crate::admit::{self, Admission};
 use crate::classify::Expect;
 use crate::config::values::{self, Config, ListenerKey, Name, Server, Upgrade};
 use crate::metrics::{ListenerMetrics, NOT_AFTER, Registry, RouteMetrics, UpstreamMetrics};
+use crate::originate::Originator;
 use crate::originate::certificate::Date;
+use crate::originate::endpoints::Way;
 use crate::originate::identity::{self, Identity};
 use crate::originate::key_log::KeyLogFile;
 use crate::originate::origin::{self, Origin, OriginKey};
 use crate::originate::resolve::{self, Resolver};
 use crate::originate::trust::{self, Trust};
-use crate::originate::{Originator, Way};
 use crate::relay::Counters;
 use crate::route::{Route, RouteTable};
 
@@ -220,7 +221,8 @@ impl Snapshot {
             ways.push(Way { server: server.clone(), origin });
         }
         let metrics = UpstreamMetrics::new(registry, name);
-        Ok(Originator::new(name.clone(), spec, ways, Arc::clone(&self.resolver), metrics))
+        let resolver = Arc::clone(&self.resolver);
+        Ok(Originator::new(name.clone(), spec, ways, resolver, metrics, old.map(AsRef::as_ref)))
     }
 
     /// The origin for a server: one that this upstream already has, else the previous generation's if

@@ -1,11 +1,15 @@
 //! From an upstream's name to a verified TLS stream: resolve, dial, upgrade, handshake, in one deadline.
 //!
-//! An [`Originator`] is one upstream's way out. It owns an [`Origin`] per server name, and each origin owns
-//! its verifier, its client certificate and its resumption store: what belongs to one identity has no road to
-//! another. Origins are carried over a reload as the same objects when nothing of their key changed.
+//! An [`Originator`] is one upstream's way out. It owns an [`origin::Origin`] per server name, and each origin
+//! owns its verifier, its client certificate and its resumption store: what belongs to one identity has no road
+//! to another. Each address of a server is an [`Endpoint`]. Origins and endpoints are carried over a reload as
+//! the same objects when nothing of the origin's key changed.
 
 pub mod certificate;
 pub mod dial;
+pub mod endpoint;
+pub mod endpoints;
+mod failure;
 pub mod files;
 pub mod fingerprint;
 pub mod handshake;
@@ -17,71 +21,71 @@ pub mod pem;
 pub mod refusal;
 pub mod resolve;
 pub mod resumption;
+mod round;
 pub mod trust;
 pub mod upgrade;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::Histogram;
-use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::values::{self, Name, Server, Upgrade};
+use crate::config::values::{self, Name, Upgrade};
 use crate::metrics::UpstreamMetrics;
 use crate::tls::handshake::Established;
+use endpoint::{Endpoint, InFlight};
+use endpoints::{Endpoints, Way};
+pub use failure::{Failure, Phase, Stage};
 use handshake::Negotiated;
-use origin::Origin;
 use resolve::Resolver;
 use resumption::Resumption;
+use round::{Round, Turn};
 
 /// One upstream's way out.
 pub struct Originator {
     name: Name,
     identity: Option<Name>,
-    ways: Vec<Way>,
+    endpoints: Endpoints,
     upgrade: Option<Upgrade>,
-    /// For all servers together.
+    /// For all endpoints together.
     timeout: Duration,
-    resolver: Arc<Resolver>,
     metrics: UpstreamMetrics,
-}
-
-/// A server and the origin that speaks to it.
-pub struct Way {
-    /// As configured.
-    pub server: Server,
-    /// The same for all servers of one name.
-    pub origin: Arc<Origin>,
 }
 
 /// A finished origination: a TLS stream on which nothing was said yet.
 pub struct Originated {
-    /// Verified.
+    /// Verified for the name of the endpoint's origin.
     pub stream: Established,
-    /// The server, as configured.
-    pub server: Server,
-    /// Its address.
-    pub endpoint: SocketAddr,
-    /// What was verified, and sent as SNI if it is a DNS name.
-    pub server_name: ServerName<'static>,
+    /// Where it goes.
+    pub endpoint: Arc<Endpoint>,
     /// What was agreed on.
     pub negotiated: Negotiated,
 }
 
+/// An origination for a client, counted at its endpoint while the guard lives.
+pub struct Opened {
+    /// The stream.
+    pub originated: Originated,
+    /// To be held as long as the stream.
+    pub in_flight: InFlight,
+}
+
 impl Originator {
-    /// A way out over `ways`, tried in order.
+    /// A way out over `ways`. Endpoints of `previous`, the generation before, are taken over where nothing of
+    /// their origin changed.
     pub fn new(
         name: Name,
         spec: &values::Upstream,
         ways: Vec<Way>,
         resolver: Arc<Resolver>,
         metrics: UpstreamMetrics,
+        previous: Option<&Self>,
     ) -> Self {
+        let endpoints = Endpoints::new(ways, resolver, previous.map(|previous| &previous.endpoints));
         let (identity, upgrade, timeout) = (spec.tls.identity.clone(), spec.upgrade, spec.originate_timeout);
-        Self { name, identity, ways, upgrade, timeout, resolver, metrics }
+        Self { name, identity, endpoints, upgrade, timeout, metrics }
     }
 
     /// The upstream's name.
@@ -96,61 +100,94 @@ impl Originator {
 
     /// The servers and their origins.
     pub fn ways(&self) -> &[Way] {
-        &self.ways
+        self.endpoints.ways()
     }
 
-    /// A new stream to the first server that lets us. All servers share one deadline; each may use an equal
-    /// part of what is left, so that one black hole does not take the time of the servers behind it.
+    /// The addresses of the servers.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// A new stream to the first endpoint that lets us. All tries share one deadline; each may use an equal part
+    /// of what is left, so that one black hole does not take the time of the endpoints behind it.
     ///
     /// # Errors
-    /// The failure of the last server; every failure is handed to `failed` and counted.
+    /// The failure of the last try; every failure is handed to `failed` and counted.
     ///
     /// Cancel safe: dropping the future closes whatever was begun.
-    pub async fn open(&self, mut failed: impl FnMut(&Failure)) -> Result<Originated, Failure> {
-        let deadline = Instant::now() + self.timeout;
+    pub async fn open(&self, mut failed: impl FnMut(&Failure)) -> Result<Opened, Failure> {
+        let mut round = self.round().await;
         let mut last = None;
-        for (tried, way) in self.ways.iter().enumerate() {
-            let left = u32::try_from(self.ways.len() - tried).unwrap_or(u32::MAX);
-            let share = deadline.saturating_duration_since(Instant::now()) / left;
-            match self.attempt(way, Instant::now() + share).await {
-                Ok((stream, endpoint, negotiated)) => {
-                    self.count(&negotiated);
-                    let (server, server_name) = (way.server.clone(), way.origin.server_name().clone());
-                    return Ok(Originated { stream, server, endpoint, server_name, negotiated });
+        while let Some(turn) = round.next() {
+            match self.originate_in(&turn).await {
+                Ok(originated) => {
+                    let in_flight = turn.won(originated.endpoint.address());
+                    return Ok(Opened { originated, in_flight });
                 }
-                Err((stage, endpoint)) => {
-                    let failure = Failure { stage, server: way.server.clone(), endpoint };
-                    self.metrics.failures.increment(failure.reason());
-                    failed(&failure);
+                Err(failure) => {
+                    self.tell(&failure, &mut failed);
+                    round.lost(&turn, &failure.addresses());
                     last = Some(failure);
                 }
             }
         }
-        Err(last.expect("an upstream has at least one server, checked when the configuration is resolved"))
+        Err(last.unwrap_or_else(|| self.nowhere(failed)))
     }
 
-    /// One server: every phase under the same deadline; the failure says in which phase it came.
-    async fn attempt(&self, way: &Way, deadline: Instant) -> Result<Attempted, (Stage, Option<SocketAddr>)> {
-        let began = Instant::now();
-        let looked_up = timeout_at(deadline, self.resolver.resolve(&way.server.host)).await;
-        let addresses = match looked_up {
-            Ok(found) => found.map_err(|error| (Stage::Resolve(error), None))?,
-            Err(_) => return Err((Stage::Deadline(Phase::Resolve), None)),
+    /// A fresh origination to this endpoint and no other: for whoever fills a shelf or checks health.
+    ///
+    /// # Errors
+    /// Why it failed; counted.
+    ///
+    /// Cancel safe, as [`Originator::open`].
+    pub async fn originate_to(&self, endpoint: &Arc<Endpoint>, deadline: Instant) -> Result<Originated, Failure> {
+        let tcp = self.connect(&[Arc::clone(endpoint)], deadline).await;
+        let originated = match tcp {
+            Ok((tcp, endpoint)) => self.shake(tcp, endpoint, deadline).await,
+            Err(failure) => Err(failure),
         };
-        let began = lap(began, &self.metrics.resolve);
+        originated.inspect_err(|failure| self.metrics.failures.increment(failure.reason()))
+    }
 
-        let addresses: Vec<SocketAddr> = addresses.iter().map(|ip| SocketAddr::new(*ip, way.server.port)).collect();
+    /// The tries that a new stream has.
+    async fn round(&self) -> Round {
+        let began = Instant::now();
+        let deadline = began + self.timeout;
+        let members = self.endpoints.current(deadline).await;
+        lap(began, &self.metrics.resolve);
+        Round::new(&members, deadline)
+    }
+
+    async fn originate_in(&self, turn: &Turn) -> Result<Originated, Failure> {
+        let (tcp, endpoint) = self.connect(&turn.candidates(), turn.deadline).await?;
+        self.shake(tcp, endpoint, turn.deadline).await
+    }
+
+    /// A connection on which TLS can begin: dial and upgrade. The candidates are addresses of one server; the
+    /// first that answers it is.
+    async fn connect(
+        &self,
+        candidates: &[Arc<Endpoint>],
+        deadline: Instant,
+    ) -> Result<(TcpStream, Arc<Endpoint>), Failure> {
+        let began = Instant::now();
+        let addresses: Vec<_> = candidates.iter().map(|endpoint| endpoint.address()).collect();
         let dialed = dial::dial_before(&addresses, Some(deadline)).await;
-        let (mut tcp, endpoint) = dialed.map_err(|error| (Stage::Dial(error), addresses.first().copied()))?;
+        let (mut tcp, address) = dialed.map_err(|error| Failure::at(&candidates[0], Stage::Dial(error)))?;
         let began = lap(began, &self.metrics.dial);
+        let won = candidates.iter().find(|endpoint| endpoint.address() == address);
+        let won = won.expect("the dial answers with an address that it was given");
+        self.upgrade(&mut tcp, deadline).await.map_err(|stage| Failure::at(won, stage))?;
+        lap(began, &self.metrics.upgrade);
+        Ok((tcp, Arc::clone(won)))
+    }
 
-        self.upgrade(&mut tcp, deadline).await.map_err(|stage| (stage, Some(endpoint)))?;
-        let began = lap(began, &self.metrics.upgrade);
-
-        let shaken = timeout_at(deadline, handshake::handshake(tcp, endpoint, &way.origin)).await;
-        let shaken =
-            shaken.unwrap_or_else(|_| Err(handshake::Error::timed_out(began.elapsed(), endpoint, &way.origin)));
-        let (stream, negotiated) = shaken.map_err(|error| (Stage::Handshake(error), Some(endpoint)))?;
+    async fn shake(&self, tcp: TcpStream, endpoint: Arc<Endpoint>, deadline: Instant) -> Result<Originated, Failure> {
+        let began = Instant::now();
+        let (address, origin) = (endpoint.address(), endpoint.origin());
+        let shaken = timeout_at(deadline, handshake::handshake(tcp, address, origin)).await;
+        let shaken = shaken.unwrap_or_else(|_| Err(handshake::Error::timed_out(began.elapsed(), address, origin)));
+        let (stream, negotiated) = shaken.map_err(|error| Failure::at(&endpoint, Stage::Handshake(error)))?;
         lap(
             began,
             match negotiated.resumed {
@@ -158,7 +195,8 @@ impl Originator {
                 Resumption::Refused | Resumption::Starved | Resumption::Off => &self.metrics.handshake_full,
             },
         );
-        Ok((stream, endpoint, negotiated))
+        self.count(&negotiated);
+        Ok(Originated { stream, endpoint, negotiated })
     }
 
     async fn upgrade(&self, tcp: &mut TcpStream, deadline: Instant) -> Result<(), Stage> {
@@ -167,6 +205,23 @@ impl Originator {
             Ok(done) => done.map_err(Stage::Upgrade),
             Err(_) => Err(Stage::Deadline(Phase::Upgrade)),
         }
+    }
+
+    /// There was nothing to try: the name of every server failed, and the last failure is the stream's.
+    fn nowhere(&self, mut failed: impl FnMut(&Failure)) -> Failure {
+        let mut failures: Vec<_> = self.endpoints.missing().into_iter().map(Failure::unresolved).collect();
+        if failures.is_empty() {
+            // An answer has come just now, too late for this stream.
+            let servers = self.ways().iter().map(|way| way.server.clone());
+            failures.extend(servers.map(|server| Failure::unresolved((server, None))));
+        }
+        failures.iter().for_each(|failure| self.tell(failure, &mut failed));
+        failures.pop().expect("an upstream has at least one server, checked when the configuration is resolved")
+    }
+
+    fn tell(&self, failure: &Failure, failed: &mut impl FnMut(&Failure)) {
+        self.metrics.failures.increment(failure.reason());
+        failed(failure);
     }
 
     /// Counts a failure that showed itself only after the handshake.
@@ -186,91 +241,8 @@ impl Originator {
     }
 }
 
-type Attempted = (Established, SocketAddr, Negotiated);
-
 fn lap(since: Instant, histogram: &Histogram) -> Instant {
     let now = Instant::now();
     histogram.record(now - since);
     now
-}
-
-/// Why one server could not be originated to.
-#[derive(Debug)]
-pub struct Failure {
-    /// Where, and why.
-    pub stage: Stage,
-    /// The server, as configured.
-    pub server: Server,
-    /// Known once a connection stands.
-    pub endpoint: Option<SocketAddr>,
-}
-
-/// Where it failed.
-#[derive(Debug)]
-pub enum Stage {
-    /// The server's name has no address now.
-    Resolve(resolve::Error),
-    /// No address accepted.
-    Dial(dial::Error),
-    /// The server would not go over to TLS.
-    Upgrade(upgrade::Error),
-    /// TLS itself.
-    Handshake(handshake::Error),
-    /// The deadline came in this phase.
-    Deadline(Phase),
-}
-
-/// A phase that has no word of its own for a deadline that came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// The look-up of the server's name.
-    Resolve,
-    /// The plaintext before TLS.
-    Upgrade,
-}
-
-impl Failure {
-    /// The class: the word in the log, in metrics and in explanations.
-    pub fn reason(&self) -> &'static str {
-        match &self.stage {
-            Stage::Resolve(error) => error.reason(),
-            Stage::Dial(error) => error.reason(),
-            Stage::Upgrade(error) => error.reason(),
-            Stage::Handshake(error) => error.reason(),
-            Stage::Deadline(Phase::Resolve) => "dns_timeout",
-            Stage::Deadline(Phase::Upgrade) => "upgrade_timeout",
-        }
-    }
-
-    /// What the server presented and what was expected.
-    pub fn facts(&self) -> Vec<(&'static str, String)> {
-        match &self.stage {
-            Stage::Handshake(error) => error.facts(),
-            _ => Vec::new(),
-        }
-    }
-
-    /// What to write into the configuration, where that can mend it.
-    pub fn repair(&self, upstream: &Name) -> Option<String> {
-        match &self.stage {
-            Stage::Upgrade(error) => error.repair(upstream),
-            Stage::Handshake(error) => error.repair(upstream),
-            Stage::Resolve(_) | Stage::Dial(_) | Stage::Deadline(_) => None,
-        }
-    }
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.stage {
-            Stage::Resolve(error) => error.fmt(f),
-            Stage::Dial(error) => error.fmt(f),
-            Stage::Upgrade(error) => error.fmt(f),
-            Stage::Handshake(error) => error.fmt(f),
-            Stage::Deadline(Phase::Resolve) => write!(f, "no answer from DNS within the origination's deadline"),
-            Stage::Deadline(Phase::Upgrade) => {
-                write!(f, "{} did not answer the request for TLS within the origination's deadline", self.server)
-            }
-        }
-    }
 }

@@ -102,6 +102,16 @@ impl Resolver {
     }
 }
 
+impl Resolver {
+    /// Until when the last answer for this host holds; `None` without an answer, and for an IP.
+    pub fn good_until(&self, host: &Host) -> Option<Instant> {
+        match host {
+            Host::Ip(_) => None,
+            Host::Dns(name) => self.shared.names().good_until(name),
+        }
+    }
+}
+
 impl Shared {
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().expect("nothing panics under this lock")

@@ -29,6 +29,10 @@ const ORDER: &[&[&str]] = &[
 /// The same inside `originate`; its own `mod.rs` stands above all of them.
 const ORIGINATE: &[&[&str]] = &[
     &["originate"],
+    &["originate::round"],
+    &["originate::failure"],
+    &["originate::endpoints"],
+    &["originate::endpoint"],
     &["originate::handshake"],
     &["originate::dial", "originate::origin", "originate::resolve", "originate::upgrade"],
     &["originate::identity", "originate::key_log", "originate::resumption", "originate::trust"],

@@ -90,6 +90,11 @@ impl Names {
         }
     }
 
+    /// Until when the last good answer holds, or held.
+    pub(super) fn good_until(&self, name: &DnsName<'static>) -> Option<Instant> {
+        self.entries.get(name)?.good.as_ref().map(|good| good.until)
+    }
+
     /// Takes over what a look-up came to; returns what its callers get.
     pub(super) fn settle(&mut self, name: &DnsName<'static>, reply: Result<Found, Miss>, now: Instant) -> Landed {
         let entry = self.entries.entry(name.clone()).or_default();
