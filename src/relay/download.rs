@@ -2,12 +2,11 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
-use metrics::Counter;
 use rustls::AlertDescription;
-use tokio::time::Instant;
 
+use super::ROUNDS;
+use super::account::Account;
 use super::outcome::Ended;
-use super::upload::ROUNDS;
 use crate::config::values::Eof;
 use crate::net::{self, Duplex};
 use crate::tls::handshake::Received;
@@ -27,10 +26,7 @@ pub(super) struct Download<'a> {
     failed: Option<Ended>,
     /// The fault of the server that it has to be told.
     owed: Option<AlertDescription>,
-    active: bool,
-    moved: u64,
-    first_byte: Option<Instant>,
-    counter: &'a Counter,
+    account: Account<'a>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,7 +61,7 @@ const PIECES: usize = Size::Large.records();
 const SHORT: usize = 2048;
 
 impl<'a> Download<'a> {
-    pub(super) fn new(received: Option<Received>, eof: Eof, counter: &'a Counter) -> Self {
+    pub(super) fn new(received: Option<Received>, eof: Eof, account: Account<'a>) -> Self {
         let inbox = received.map(|Received { buffer, start, end }| Inbox {
             buffer,
             plain: Plain::default(),
@@ -73,19 +69,7 @@ impl<'a> Download<'a> {
             end,
         });
         let (state, size) = (State::Moving, Size::Small);
-        Self {
-            state,
-            size,
-            inbox,
-            long: 1,
-            eof,
-            failed: None,
-            owed: None,
-            active: false,
-            moved: 0,
-            first_byte: None,
-            counter,
-        }
+        Self { state, size, inbox, long: 1, eof, failed: None, owed: None, account }
     }
 
     /// Moves what can be moved. Ready when the server's end was passed on, and on every later call.
@@ -128,18 +112,8 @@ impl<'a> Download<'a> {
         self.state == State::Ended
     }
 
-    /// Whether bytes have moved since the last call.
-    pub(super) fn take_active(&mut self) -> bool {
-        std::mem::take(&mut self.active)
-    }
-
-    /// Bytes counted so far.
-    pub(super) fn moved(&self) -> u64 {
-        self.moved
-    }
-
-    pub(super) fn first_byte(&self) -> Option<Instant> {
-        self.first_byte
+    pub(super) fn account(&mut self) -> &mut Account<'a> {
+        &mut self.account
     }
 
     /// With an error of `poll`: what the server has to be told.
@@ -154,9 +128,7 @@ impl<'a> Download<'a> {
             match inbox.write(to) {
                 Ok(n) => {
                     inbox.plain.consume(n);
-                    self.active = true;
-                    self.moved += n as u64;
-                    self.counter.increment(n as u64);
+                    self.account.took(n as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(to.poll_write_ready(cx)).map_err(|error| Ended::from_downstream(&error))?;
@@ -191,8 +163,8 @@ impl<'a> Download<'a> {
                 }
             }
         }
-        if inbox.plain.count > 0 && self.first_byte.is_none() {
-            self.first_byte = Some(Instant::now());
+        if inbox.plain.count > 0 {
+            self.account.first();
         }
         inbox.plain.count > 0 || self.failed.is_some() || self.state != State::Moving
     }
@@ -221,7 +193,7 @@ impl<'a> Download<'a> {
                 Ok(n) => {
                     self.size = self.size.after(n, room - inbox.end);
                     inbox.end += n;
-                    self.active = true;
+                    self.account.gave();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => self.failed = Some(Ended::from_upstream(&error)),

@@ -9,6 +9,7 @@
 //! | `upload` | client to server: read into records, seal in place, one write |
 //! | `download` | server to client: one read, open in place, one write |
 //! | `clock` | idle, lifetime and half-closed time limits with one timer |
+//! | `account` | what a direction has moved |
 //! | `outcome` | how a stream ended |
 //!
 //! # Memory
@@ -18,6 +19,7 @@
 //! for each. A busy one holds at most one buffer of `Size::Large` each way, 0.5 MiB together; all streams
 //! together are bounded by `pool`.
 
+mod account;
 mod clock;
 mod download;
 mod outcome;
@@ -25,7 +27,7 @@ mod upload;
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use metrics::Counter;
@@ -37,6 +39,7 @@ use crate::net;
 use crate::tls::handshake::Established;
 use crate::tls::session::Session;
 
+use account::Account;
 use clock::Clock;
 use download::Download;
 pub use outcome::{Ended, Outcome};
@@ -76,17 +79,38 @@ pub fn relay(
     counters: &Counters,
     forced: impl Future<Output = ()>,
 ) -> impl Future<Output = Outcome> {
-    // Built outside of the async block and used there in place: a value that is moved inside is laid out
-    // twice in the future.
-    let mut stream = Stream {
+    let stream = Stream {
         downstream,
         upstream: upstream.tcp,
         session: upstream.session,
-        up: Upload::new(early, upstream.unsent, &counters.sent),
-        down: Download::new(upstream.received, limits.eof, &counters.received),
+        up: Upload::new(early, upstream.unsent, Account::new(&counters.sent)),
+        down: Download::new(upstream.received, limits.eof, Account::new(&counters.received)),
         upstream_refuses: None,
         close: Close::Reset,
     };
+    run(stream, limits, forced)
+}
+
+/// A way of moving bytes between two sockets: what the mechanisms differ in.
+trait Mechanism<'a> {
+    /// Moves what can be moved, both ways. Ready when the stream is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended>;
+    /// Whether one direction has ended, or cannot go on, and the other is left.
+    fn is_half_closed(&self) -> bool;
+    /// What was sent and what was received.
+    fn accounts(&mut self) -> [&mut Account<'a>; 2];
+    /// How the sockets are to be closed. Without this call, as when the future is dropped, both are reset.
+    fn finish(&mut self, ended: &Ended);
+}
+
+/// Lets a mechanism work until its stream is over, a limit ends it, or `forced` resolves.
+///
+/// `stream` is used in place: a value that is moved inside of the block is laid out twice in the future.
+fn run<'a>(
+    mut stream: impl Mechanism<'a>,
+    limits: &StreamLimits,
+    forced: impl Future<Output = ()>,
+) -> impl Future<Output = Outcome> {
     let mut clock = Clock::new(limits, Instant::now());
     async move {
         let mut forced = pin!(forced);
@@ -98,7 +122,9 @@ pub fn relay(
             if let Poll::Ready(ended) = stream.poll(cx) {
                 return Poll::Ready(ended);
             }
-            if stream.take_active() {
+            let [sent, received] = stream.accounts();
+            // Not `||`: both marks have to be taken.
+            if sent.take_active() | received.take_active() {
                 clock.touch(Instant::now());
             }
             clock.half_closed(stream.is_half_closed());
@@ -106,10 +132,39 @@ pub fn relay(
         })
         .await;
         stream.finish(&ended);
-        let first_byte = stream.down.first_byte().map(|at| at.duration_since(clock.born()));
-        Outcome { sent: stream.up.moved(), received: stream.down.moved(), first_byte, ended }
+        let [sent, received] = stream.accounts();
+        let first_byte = received.first_byte().map(|at| at.duration_since(clock.born()));
+        Outcome { sent: sent.moved(), received: received.moved(), first_byte, ended }
     }
 }
+
+/// What two directions come to. `refuses`: the upstream takes no more bytes; what it has sent before is read to its
+/// end all the same. `up` is driven after `down`: an alert or a last answer says more about an upstream that is gone
+/// than the failed write does.
+fn both(
+    down: Poll<Result<(), Ended>>,
+    refuses: &mut Option<Ended>,
+    up: impl FnOnce() -> Poll<Result<(), Ended>>,
+) -> Poll<Ended> {
+    if let Poll::Ready(Err(ended)) = down {
+        return Poll::Ready(ended.explained_by(refuses.take()));
+    }
+    if refuses.is_none() {
+        match up() {
+            Poll::Ready(Err(ended)) if ended.is_downstream() => return Poll::Ready(ended),
+            Poll::Ready(Err(ended)) => *refuses = Some(ended),
+            Poll::Ready(Ok(())) if down.is_ready() => return Poll::Ready(Ended::Finished),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+    }
+    if down.is_pending() {
+        return Poll::Pending;
+    }
+    refuses.take().map_or(Poll::Pending, Poll::Ready)
+}
+
+/// Rounds that one direction may move before the other has its turn: at most 1 MiB, some 0.3 ms.
+const ROUNDS: usize = 4;
 
 /// Two sides and the two directions between them.
 struct Stream<'a> {
@@ -118,7 +173,7 @@ struct Stream<'a> {
     session: Session,
     up: Upload<'a>,
     down: Download<'a>,
-    /// The upstream takes no more bytes. What it has sent before is read to its end all the same.
+    /// The upstream takes no more bytes.
     upstream_refuses: Option<Ended>,
     /// What the drop does: a stream that is dropped half-way must not look finished.
     close: Close,
@@ -134,37 +189,24 @@ enum Close {
     Reset,
 }
 
-impl Stream<'_> {
-    /// Drives both directions. The way down first: an alert or a last answer says more about an
-    /// upstream that is gone than the failed write does.
+impl<'a> Mechanism<'a> for Stream<'a> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let down = self.down.poll(cx, &self.upstream, &self.downstream, &mut self.session, self.up.is_ended());
-        if let Poll::Ready(Err(ended)) = down {
-            if let Some(alert) = self.down.owed_alert() {
-                self.up.say(cx, &self.upstream, &mut self.session, alert);
-            }
-            return Poll::Ready(ended.explained_by(self.upstream_refuses.take()));
+        if let (Poll::Ready(Err(_)), Some(alert)) = (&down, self.down.owed_alert()) {
+            self.up.say(cx, &self.upstream, &mut self.session, alert);
         }
-        if self.upstream_refuses.is_none() {
-            match self.up.poll(cx, &self.downstream, &self.upstream, &mut self.session, down.is_ready()) {
-                Poll::Ready(Err(ended)) if ended.is_downstream() => return Poll::Ready(ended),
-                Poll::Ready(Err(ended)) => self.upstream_refuses = Some(ended),
-                Poll::Ready(Ok(())) if down.is_ready() => return Poll::Ready(Ended::Finished),
-                Poll::Ready(Ok(())) | Poll::Pending => {}
-            }
-        }
-        let _: Result<(), Ended> = ready!(down);
-        self.upstream_refuses.take().map_or(Poll::Pending, Poll::Ready)
+        let alone = down.is_ready();
+        both(down, &mut self.upstream_refuses, || {
+            self.up.poll(cx, &self.downstream, &self.upstream, &mut self.session, alone)
+        })
     }
 
     fn is_half_closed(&self) -> bool {
         self.up.is_ended() || self.down.is_ended() || self.upstream_refuses.is_some()
     }
 
-    /// Whether bytes have moved since the last call.
-    fn take_active(&mut self) -> bool {
-        // Not `||`: both marks have to be taken.
-        self.up.take_active() | self.down.take_active()
+    fn accounts(&mut self) -> [&mut Account<'a>; 2] {
+        [self.up.account(), self.down.account()]
     }
 
     fn finish(&mut self, ended: &Ended) {

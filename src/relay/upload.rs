@@ -2,9 +2,10 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use metrics::Counter;
 use rustls::AlertDescription;
 
+use super::ROUNDS;
+use super::account::Account;
 use super::outcome::Ended;
 use crate::net::{self, Duplex};
 use crate::tls::pool::{Buffer, Size};
@@ -21,9 +22,7 @@ pub(super) struct Upload<'a> {
     /// The last flight of the handshake; goes out with what comes first.
     flight: Vec<u8>,
     batch: Option<Batch>,
-    active: bool,
-    moved: u64,
-    counter: &'a Counter,
+    account: Account<'a>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,13 +48,10 @@ struct Batch {
     counted: usize,
 }
 
-/// Batches that one direction moves before the other has its turn: at most 1 MiB, some 0.3 ms.
-pub(super) const ROUNDS: usize = 4;
-
 impl<'a> Upload<'a> {
-    pub(super) fn new(early: Bytes, flight: Vec<u8>, counter: &'a Counter) -> Self {
+    pub(super) fn new(early: Bytes, flight: Vec<u8>, account: Account<'a>) -> Self {
         let (state, size) = (State::Moving, Size::Small);
-        Self { state, size, early, flight, batch: None, active: false, moved: 0, counter }
+        Self { state, size, early, flight, batch: None, account }
     }
 
     /// Moves what can be moved. Ready when the client's end was passed on, and on every later call.
@@ -93,14 +89,8 @@ impl<'a> Upload<'a> {
         self.state == State::Ended
     }
 
-    /// Whether bytes have moved since the last call.
-    pub(super) fn take_active(&mut self) -> bool {
-        std::mem::take(&mut self.active)
-    }
-
-    /// Bytes counted so far.
-    pub(super) fn moved(&self) -> u64 {
-        self.moved
+    pub(super) fn account(&mut self) -> &mut Account<'a> {
+        &mut self.account
     }
 
     /// Tells the server why it is left, if that can be done at once and between two records.
@@ -141,13 +131,11 @@ impl<'a> Upload<'a> {
             self.flight.drain(..flown);
         }
         let Some(batch) = &mut self.batch else { return };
-        self.active = true;
         batch.start += n - flown;
         let counted = batch.plain_before_start();
         let news = (counted - batch.counted) as u64;
         batch.counted = counted;
-        self.moved += news;
-        self.counter.increment(news);
+        self.account.took(news);
         if batch.start == batch.end && self.flight.is_empty() {
             self.batch = None;
             // An empty vector still holds its memory.
@@ -194,7 +182,7 @@ impl<'a> Upload<'a> {
                 Ok(n) => {
                     batch.seal(session, n).map_err(exhausted)?;
                     self.size = self.size.after(n, batch.buffer.size().records() * MAX_PLAINTEXT);
-                    self.active = true;
+                    self.account.gave();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && batch.end == 0 => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
