@@ -1,4 +1,4 @@
-//! What a client says first: a PostgreSQL start, whole and in pieces.
+//! What a client says first: a PostgreSQL start and a ClientHello, whole and in pieces.
 
 mod stage;
 
@@ -13,4 +13,10 @@ fn main() {
 #[divan::bench(args = [1, 3, 64])]
 fn postgres_startup(bencher: Bencher<'_, '_>, piece: usize) {
     bencher.bench_local(operations::classify(piece));
+}
+
+/// Bytes that arrive at a time; hellos with a post-quantum key are two segments on most networks.
+#[divan::bench(args = [1, 1400, 64_000])]
+fn client_hello(bencher: Bencher<'_, '_>, piece: usize) {
+    bencher.bench_local(operations::classify_hello(piece));
 }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use bytes::BytesMut;
-use egret::classify::Step;
+use egret::classify::{Machine, Step};
 use egret::classify::postgres::Postgres;
 use libfuzzer_sys::fuzz_target;
 

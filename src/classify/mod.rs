@@ -3,6 +3,7 @@
 //! No more is read than the answer needs, and what was read of the client's data goes with the answer, to
 //! be replayed to the server.
 
+pub mod hello;
 pub mod postgres;
 
 use std::io;
@@ -13,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::net;
+use hello::{ClientHello, Hello};
 use postgres::{Postgres, Startup};
 
 /// What a listener's clients are known to speak.
@@ -22,6 +24,8 @@ pub enum Expect {
     Anything,
     /// PostgreSQL. Requests for encryption are answered `N` here: egret does it on the other side.
     Postgres,
+    /// TLS with the server, which goes through untouched.
+    Tls,
 }
 
 /// What a client turned out to be.
@@ -34,18 +38,26 @@ pub struct Class {
 }
 
 /// What the first bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Not looked at.
     Unknown,
     /// A PostgreSQL client.
     Postgres(Startup),
+    /// A TLS client.
+    Tls(ClientHello),
+}
+
+/// A pure machine that is fed with what the client says.
+pub trait Machine {
+    /// Goes on with what has arrived. `input` grows between calls, the machine takes from it what it is done with.
+    fn step(&mut self, input: &mut BytesMut) -> Step;
 }
 
 /// What a machine has to say to the bytes so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// So many more bytes are needed for the next step; the machine takes no more than these.
+    /// More bytes are needed for the next step, at most so many.
     More(usize),
     /// Send this to the client and go on.
     Answer(&'static [u8]),
@@ -62,6 +74,10 @@ pub enum Refusal {
     SpeaksTls,
     /// It sent something that is no start of a PostgreSQL session; says what.
     NotPostgres(&'static str),
+    /// It sent something that is no TLS, or no first message of a client; says what.
+    NotTls(&'static str),
+    /// Its ClientHello breaks the protocol; says where.
+    HelloMalformed(&'static str),
 }
 
 /// Finds out what the client is, within `wait` over all.
@@ -74,15 +90,19 @@ pub enum Refusal {
 pub async fn classify(expect: Expect, downstream: &mut net::Stream, wait: Duration) -> Result<Class, Error> {
     match expect {
         Expect::Anything => Ok(Class { protocol: Protocol::Unknown, early: Bytes::new() }),
-        Expect::Postgres => {
-            let mut machine = Postgres::default();
-            let outcome = timeout(wait, drive(&mut machine, downstream)).await;
-            outcome.unwrap_or(Err(Error::Silent { waited: wait }))
-        }
+        Expect::Postgres => within(wait, drive(&mut Postgres::default(), downstream)).await,
+        Expect::Tls => within(wait, drive(&mut Hello::default(), downstream)).await,
     }
 }
 
-async fn drive<S>(machine: &mut Postgres, stream: &mut S) -> Result<Class, Error>
+async fn within(wait: Duration, classified: impl Future<Output = Result<Class, Error>>) -> Result<Class, Error> {
+    timeout(wait, classified).await.unwrap_or(Err(Error::Silent { waited: wait }))
+}
+
+/// Room for a usual ClientHello with a post-quantum key, which is the longest of what clients say first.
+const ROOM: usize = 2048;
+
+async fn drive<S>(machine: &mut impl Machine, stream: &mut S) -> Result<Class, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -92,6 +112,7 @@ where
         let step = machine.step(&mut input);
         match step {
             Step::More(count) => {
+                input.reserve(count.min(ROOM));
                 let read = stream.take(count as u64).read_buf(&mut input).await;
                 if read.map_err(Error::Io)? == 0 {
                     return Err(Error::Closed { answered });
@@ -134,6 +155,8 @@ fn said(refusal: &Refusal) -> String {
     match refusal {
         Refusal::SpeaksTls => "the client begins with a TLS handshake, but this listener takes plaintext".to_owned(),
         Refusal::NotPostgres(why) => format!("the client does not start a PostgreSQL session: {why}"),
+        Refusal::NotTls(why) => format!("the client does not begin with a TLS handshake: {why}"),
+        Refusal::HelloMalformed(why) => format!("the client's ClientHello breaks the protocol: {why}"),
     }
 }
 
@@ -147,6 +170,8 @@ impl Error {
         match self {
             Self::Refusal(Refusal::SpeaksTls) => "downstream_speaks_tls",
             Self::Refusal(Refusal::NotPostgres(_)) => "downstream_not_postgres",
+            Self::Refusal(Refusal::NotTls(_)) => "downstream_not_tls",
+            Self::Refusal(Refusal::HelloMalformed(_)) => "downstream_hello_malformed",
             Self::Closed { .. } => "downstream_closed",
             Self::Silent { .. } => "downstream_silent",
             Self::Io(_) => "downstream_io",
@@ -169,6 +194,12 @@ impl Error {
             Self::Refusal(Refusal::NotPostgres(_)) => {
                 Some("listeners of an upstream with upgrade = \"postgres\" serve PostgreSQL clients only".to_owned())
             }
+            Self::Refusal(Refusal::NotTls(_)) => Some(
+                "listeners of upstreams with passthrough = true hand on TLS that the client speaks from its first \
+                 byte; with libpq:\n    sslmode=require sslnegotiation=direct"
+                    .to_owned(),
+            ),
+            Self::Refusal(Refusal::HelloMalformed(_)) => None,
             Self::Closed { answered: false } | Self::Silent { .. } | Self::Io(_) => None,
         }
     }

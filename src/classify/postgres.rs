@@ -5,7 +5,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{Class, Protocol, Refusal, Step};
+use super::{Class, Machine, Protocol, Refusal, Step};
 
 /// A client's start, packet by packet.
 #[derive(Clone, Debug, Default)]
@@ -43,10 +43,10 @@ const CANCEL_LENGTHS: std::ops::RangeInclusive<u32> = 16..=12 + 256;
 /// Majors that were ever in use; a server refuses the old ones in words its client understands.
 const MAJORS: std::ops::RangeInclusive<u32> = 1..=3;
 
-impl Postgres {
+impl Machine for Postgres {
     /// Goes on with what has arrived. Takes from `input` what belongs to the head of a packet and leaves
     /// the rest. How the bytes were split makes no difference to the answers.
-    pub fn step(&mut self, input: &mut BytesMut) -> Step {
+    fn step(&mut self, input: &mut BytesMut) -> Step {
         while self.have < HEAD {
             if input.is_empty() {
                 return Step::More(HEAD - self.have);
@@ -59,7 +59,9 @@ impl Postgres {
         }
         self.whole_head()
     }
+}
 
+impl Postgres {
     fn whole_head(&mut self) -> Step {
         let [a, b, c, d, e, f, g, h] = self.head;
         let (length, code) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));

@@ -1,5 +1,6 @@
 //! What clients say first on a plaintext listener.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use egret::classify::postgres::Startup;
@@ -112,4 +113,78 @@ async fn client_that_leaves_because_of_the_n_is_told_why() {
     drop(client);
     let error = postgres(&mut downstream).await.unwrap_err();
     assert_eq!((error.reason(), error.repair()), ("downstream_closed", None));
+}
+
+/// A ClientHello for `db.example.com`, as rustls makes it.
+fn client_hello() -> Vec<u8> {
+    let config = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
+    let name = "db.example.com".try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(config.with_no_client_auth()), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
+}
+
+async fn tls(downstream: &mut Stream, wait: Duration) -> Result<Class, Error> {
+    timeout(Duration::from_secs(20), classify(Expect::Tls, downstream, wait)).await.expect("bounded")
+}
+
+#[tokio::test]
+async fn a_hello_over_many_segments_is_read_and_nothing_is_lost() {
+    let (mut client, mut downstream) = pair().await;
+    let sent = [client_hello(), b"early data".to_vec()].concat();
+    let written = sent.clone();
+    let writing = tokio::spawn(async move {
+        for piece in written.chunks(100) {
+            client.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        client
+    });
+    let class = tls(&mut downstream, Duration::from_secs(10)).await.unwrap();
+    let Protocol::Tls(hello) = class.protocol else { panic!("{:?}", class.protocol) };
+    assert_eq!(hello.server_name.as_deref(), Some("db.example.com"));
+    drop(writing.await.unwrap());
+    let mut got = class.early.to_vec();
+    downstream.read_to_end(&mut got).await.unwrap();
+    assert_eq!(got, sent);
+}
+
+#[tokio::test]
+async fn what_is_no_hello_or_half_of_one_is_refused_within_bounds() {
+    let cases: [(&[u8], &str); 4] = [
+        (b"GET / HTTP/1.1\r\n\r\n", "downstream_not_tls"),
+        (SSL_REQUEST, "downstream_not_tls"),
+        (&client_hello()[..100], "downstream_closed"),
+        (b"\x16\x03\x01\x00\x00", "downstream_hello_malformed"),
+    ];
+    for (first, reason) in cases {
+        let (mut client, mut downstream) = pair().await;
+        client.write_all(first).await.unwrap();
+        client.shutdown().await.unwrap();
+        let error = tls(&mut downstream, Duration::from_secs(10)).await.unwrap_err();
+        assert_eq!(error.reason(), reason, "{error}");
+    }
+    let (_silent, mut downstream) = pair().await;
+    assert_eq!(tls(&mut downstream, Duration::from_millis(20)).await.unwrap_err().reason(), "downstream_silent");
+}
+
+#[tokio::test]
+async fn a_hello_without_end_is_refused_at_64_kib() {
+    let (mut client, mut downstream) = pair().await;
+    // A message of 65,000 bytes in records of one byte each.
+    let endless = [22, 3, 1, 0, 1].into_iter();
+    let message = [1, 0, 0xfd, 0xe8].into_iter().chain(std::iter::repeat(0));
+    let bytes: Vec<u8> = message.take(30_000).flat_map(|byte| endless.clone().chain([byte])).collect();
+    let writing = tokio::spawn(async move {
+        let written = client.write_all(&bytes).await;
+        (client, written)
+    });
+    let error = tls(&mut downstream, Duration::from_secs(10)).await.unwrap_err();
+    assert_eq!(error.reason(), "downstream_hello_malformed");
+    // 64 KiB were read, the rest is left to the kernel.
+    let mut left = vec![0; 200_000];
+    let (_client, _) = writing.await.unwrap();
+    let more = downstream.read(&mut left).await.unwrap();
+    assert!(more > 0, "no more is read than the bound");
 }

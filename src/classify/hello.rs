@@ -1,0 +1,284 @@
+//! A TLS client's first flight: what its ClientHello asks for (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2).
+//!
+//! Only what routing needs is looked at. The bytes stay as they came and go to the server, which judges the rest;
+//! values that mean nothing (GREASE, RFC 8701) mean nothing here. With an encrypted ClientHello this is the outer
+//! one, whose server name is that of the provider.
+
+use std::fmt;
+use std::io::IoSlice;
+
+use bytes::BytesMut;
+
+use super::{Class, Machine, Protocol, Refusal, Step};
+use crate::net;
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ClientHello {
+    /// The host name of the SNI extension (RFC 6066), in lower case and without a closing dot.
+    pub server_name: Option<Box<str>>,
+    /// The protocols of the ALPN extension (RFC 7301), in the client's order.
+    pub alpn: Vec<Box<[u8]>>,
+}
+
+impl fmt::Display for ClientHello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.server_name {
+            Some(name) => write!(f, "the name {name}")?,
+            None => f.write_str("clients that send no name")?,
+        }
+        if self.alpn.is_empty() {
+            return Ok(());
+        }
+        let shown: Vec<_> = self.alpn.iter().take(SHOWN).map(|protocol| protocol.escape_ascii().to_string()).collect();
+        let more = if self.alpn.len() > SHOWN { ", ..." } else { "" };
+        write!(f, " with the protocols {}{more}", shown.join(", "))
+    }
+}
+
+/// Protocols that a sentence names; browsers offer two.
+const SHOWN: usize = 8;
+
+/// Tells a client in its own words that nobody is here by that name (RFC 6066 section 3), so that it says more than
+/// "connection reset". Best effort: what does not fit into the socket at once is left.
+pub fn disown(downstream: &net::Stream) {
+    // A fatal alert in a record of its own: unrecognized_name.
+    const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+    let _ = net::try_write(downstream, &[IoSlice::new(&ALERT)]);
+}
+
+/// A ClientHello, record by record. Every record is looked at once, however many pieces it comes in.
+#[derive(Clone, Debug, Default)]
+pub struct Hello {
+    /// The records before it are in `message`.
+    at: usize,
+    /// The handshake message as far as it came, without the heads of records.
+    message: Vec<u8>,
+}
+
+/// What is read of a client before it is refused, heads of records included. Browsers send two kilobytes with a
+/// post-quantum key; what other implementations accept is 64 KiB (OpenSSL's limit is 131 KiB).
+pub const MAX_HELLO: usize = 64 << 10;
+
+/// Type, version, length.
+const RECORD_HEAD: usize = 5;
+/// The most plaintext of a record (RFC 8446 section 5.1).
+const MAX_FRAGMENT: usize = 1 << 14;
+/// Type and length of a handshake message.
+const MESSAGE_HEAD: usize = 4;
+
+const HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
+const SERVER_NAME: u16 = 0;
+const ALPN: u16 = 16;
+const HOST_NAME: u8 = 0;
+
+/// What a PostgreSQL client says that would like TLS.
+const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+impl Machine for Hello {
+    /// Goes on with what has arrived; `input` holds everything since the first byte.
+    fn step(&mut self, input: &mut BytesMut) -> Step {
+        match self.look(input) {
+            Ok(Some(hello)) => {
+                let early = std::mem::take(input).freeze();
+                Step::Yes(Class { protocol: Protocol::Tls(hello), early })
+            }
+            Ok(None) => Step::More(MAX_HELLO - input.len()),
+            Err(refusal) => Step::No(refusal),
+        }
+    }
+}
+
+impl Hello {
+    /// The hello, once all of it is there.
+    fn look(&mut self, input: &[u8]) -> Result<Option<ClientHello>, Refusal> {
+        loop {
+            let rest = &input[self.at..];
+            let Some(record) = record(rest).map_err(|refusal| self.refuse(refusal, input))? else {
+                return self.wait(rest, input.len());
+            };
+            // Mostly the whole hello is in one record, and is read where it stands.
+            let message = match self.message.is_empty() {
+                true => record,
+                false => {
+                    self.message.extend_from_slice(record);
+                    &self.message
+                }
+            };
+            if let Some(body) = body(message)? {
+                return parse(body).map(Some).map_err(Refusal::HelloMalformed);
+            }
+            if self.message.is_empty() {
+                self.message = record.to_vec();
+            }
+            self.at += RECORD_HEAD + record.len();
+        }
+    }
+
+    /// More is needed; what is there of the record may tell already that it is in vain.
+    fn wait(&self, rest: &[u8], read: usize) -> Result<Option<ClientHello>, Refusal> {
+        if let Some(begun) = rest.get(RECORD_HEAD..).filter(|_| self.message.is_empty()) {
+            body(begun)?;
+        }
+        if read >= MAX_HELLO {
+            return Err(TOO_LONG);
+        }
+        Ok(None)
+    }
+
+    /// Only the first record decides whether this is TLS at all.
+    fn refuse(&self, refusal: Refusal, input: &[u8]) -> Refusal {
+        match refusal {
+            Refusal::NotTls(_) if self.at > 0 => Refusal::HelloMalformed("another record comes before its end"),
+            Refusal::NotTls(_) if input.starts_with(SSL_REQUEST) => {
+                Refusal::NotTls("a request for TLS in the manner of PostgreSQL")
+            }
+            refusal => refusal,
+        }
+    }
+}
+
+const TOO_LONG: Refusal = Refusal::HelloMalformed("it is longer than 64 KiB");
+
+/// The content of the first record, once all of it is there.
+fn record(input: &[u8]) -> Result<Option<&[u8]>, Refusal> {
+    match *input {
+        [first, ..] if first != HANDSHAKE => return Err(Refusal::NotTls("the first byte is that of no TLS handshake")),
+        [_, major, ..] if major != 3 => return Err(Refusal::NotTls("the record is of no version of TLS")),
+        _ => {}
+    }
+    let Some((head, rest)) = input.split_first_chunk::<RECORD_HEAD>() else { return Ok(None) };
+    let length = usize::from(u16::from_be_bytes([head[3], head[4]]));
+    match length {
+        0 => Err(Refusal::HelloMalformed("a record is empty")),
+        _ if length > MAX_FRAGMENT => Err(Refusal::HelloMalformed("a record is longer than 16 KiB")),
+        _ => Ok(rest.get(..length)),
+    }
+}
+
+/// The body of the handshake message, once all of it is there.
+fn body(message: &[u8]) -> Result<Option<&[u8]>, Refusal> {
+    if message.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
+        return Err(Refusal::NotTls("the first handshake message is no ClientHello"));
+    }
+    let Some((head, rest)) = message.split_first_chunk::<MESSAGE_HEAD>() else { return Ok(None) };
+    let length = u32::from_be_bytes([0, head[1], head[2], head[3]]) as usize;
+    // Records' heads come on top.
+    if length > MAX_HELLO - MESSAGE_HEAD - RECORD_HEAD {
+        return Err(TOO_LONG);
+    }
+    if rest.len() > length {
+        return Err(Refusal::HelloMalformed("something follows it in its record"));
+    }
+    Ok((rest.len() == length).then_some(rest))
+}
+
+fn parse(body: &[u8]) -> Result<ClientHello, &'static str> {
+    let mut input = Input(body);
+    input.take(2 + 32).ok_or("it ends before its session")?;
+    input.short().ok_or("its session is cut")?;
+    let suites = input.long().ok_or("its suites are cut")?;
+    if suites.is_empty() || suites.len() % 2 != 0 {
+        return Err("its suites are none");
+    }
+    input.short().ok_or("its compression methods are cut")?;
+    let mut hello = ClientHello::default();
+    // TLS 1.2 knows hellos without extensions.
+    if input.0.is_empty() {
+        return Ok(hello);
+    }
+    let mut extensions = Input(input.long().ok_or("its extensions are cut")?);
+    if !input.0.is_empty() {
+        return Err("something follows its extensions");
+    }
+    let (mut named, mut offered) = (false, false);
+    while !extensions.0.is_empty() {
+        let kind = extensions.number().ok_or("an extension is cut")?;
+        let content = extensions.long().ok_or("an extension is cut")?;
+        match kind {
+            SERVER_NAME if std::mem::replace(&mut named, true) => return Err("it has two server names"),
+            ALPN if std::mem::replace(&mut offered, true) => return Err("it has ALPN twice"),
+            SERVER_NAME => hello.server_name = server_name(content)?,
+            ALPN => hello.alpn = protocols(content)?,
+            _ => {}
+        }
+    }
+    Ok(hello)
+}
+
+/// A list of names of several kinds, of which only one was ever defined.
+fn server_name(content: &[u8]) -> Result<Option<Box<str>>, &'static str> {
+    const CUT: &str = "its server name is cut";
+    let mut names = whole(content).ok_or(CUT)?;
+    let mut found = None;
+    while !names.0.is_empty() {
+        let kind = names.take(1).ok_or(CUT)?;
+        let name = names.long().ok_or(CUT)?;
+        if kind == [HOST_NAME] && found.replace(name).is_some() {
+            return Err("it has two server names");
+        }
+    }
+    found.map(host_name).transpose()
+}
+
+/// The name as it is compared. It need not be one that DNS could have: such a one has no route.
+fn host_name(name: &[u8]) -> Result<Box<str>, &'static str> {
+    let text = str::from_utf8(name).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
+    let text = text.ok_or("its server name is not in ASCII")?;
+    let text = text.strip_suffix('.').unwrap_or(text);
+    match text.len() {
+        1..=MAX_NAME => Ok(text.to_ascii_lowercase().into()),
+        _ => Err("its server name is empty or too long"),
+    }
+}
+
+/// The longest name of DNS (RFC 1035 section 2.3.4), in text.
+const MAX_NAME: usize = 253;
+
+fn protocols(content: &[u8]) -> Result<Vec<Box<[u8]>>, &'static str> {
+    const CUT: &str = "its ALPN is cut";
+    let mut list = whole(content).ok_or(CUT)?;
+    let mut protocols = Vec::new();
+    while !list.0.is_empty() {
+        protocols.push(list.short().filter(|protocol| !protocol.is_empty()).ok_or(CUT)?.into());
+    }
+    Ok(protocols)
+}
+
+/// A list that is all of the content.
+fn whole(content: &[u8]) -> Option<Input<'_>> {
+    let mut input = Input(content);
+    let list = input.long()?;
+    input.0.is_empty().then_some(Input(list))
+}
+
+/// What is left to read. `None`: there is less than is said.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn number(&mut self) -> Option<u16> {
+        self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+    }
+
+    /// With a length of one byte before it.
+    fn short(&mut self) -> Option<&'a [u8]> {
+        let count = self.take(1)?[0];
+        self.take(count.into())
+    }
+
+    /// With a length of two bytes before it.
+    fn long(&mut self) -> Option<&'a [u8]> {
+        let count = self.number()?;
+        self.take(count.into())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Hellos, whole, in pieces and broken.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+/// A hello with these extensions, as a handshake message.
+fn message(extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    let mut body = [&[3, 3][..], &[7; 32], &[0], &[0, 4, 0x0a, 0x0a, 0x13, 0x01], &[1, 0]].concat();
+    let extension = |(kind, content): &(u16, Vec<u8>)| [&kind.to_be_bytes()[..], &long(content)].concat();
+    body.extend(long(&extensions.iter().flat_map(extension).collect::<Vec<_>>()));
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    [&[CLIENT_HELLO][..], &length[1..], &body].concat()
+}
+
+fn long(content: &[u8]) -> Vec<u8> {
+    [&u16::try_from(content.len()).unwrap().to_be_bytes()[..], content].concat()
+}
+
+fn name(name: &str) -> (u16, Vec<u8>) {
+    (SERVER_NAME, long(&[&[HOST_NAME][..], &long(name.as_bytes())].concat()))
+}
+
+fn alpn(protocols: &[&str]) -> (u16, Vec<u8>) {
+    let short = |protocol: &&str| [&[u8::try_from(protocol.len()).unwrap()][..], protocol.as_bytes()].concat();
+    (ALPN, long(&protocols.iter().flat_map(short).collect::<Vec<_>>()))
+}
+
+/// In records of so many bytes.
+fn records(message: &[u8], fragment: usize) -> Vec<u8> {
+    message.chunks(fragment).flat_map(|part| [&[HANDSHAKE, 3, 1][..], &long(part)].concat()).collect()
+}
+
+/// What becomes of bytes that arrive in pieces; `None`: more is wanted.
+fn classify(bytes: &[u8], piece: usize) -> Option<Result<Class, Refusal>> {
+    let (mut machine, mut input) = (Hello::default(), BytesMut::new());
+    let mut pieces = bytes.chunks(piece);
+    loop {
+        match machine.step(&mut input) {
+            Step::More(wanted) => {
+                assert!((1..=MAX_HELLO - input.len()).contains(&wanted));
+                input.extend_from_slice(pieces.next()?);
+            }
+            Step::Yes(class) => return Some(Ok(class)),
+            Step::No(refusal) => return Some(Err(refusal)),
+            Step::Answer(_) => panic!("TLS is not answered"),
+        }
+    }
+}
+
+fn hello(bytes: &[u8]) -> Option<Result<ClientHello, Refusal>> {
+    classify(bytes, usize::MAX).map(|answer| {
+        answer.map(|class| match class.protocol {
+            Protocol::Tls(hello) => hello,
+            other => panic!("{other:?}"),
+        })
+    })
+}
+
+#[test]
+fn name_and_protocols_are_found_among_other_extensions() {
+    let grease = (0x0a0a, vec![]);
+    let extensions = [grease.clone(), name("DB.Example.COM."), (43, vec![2, 3, 4]), alpn(&["\u{2}", "h2"]), grease];
+    let found = hello(&records(&message(&extensions), MAX_FRAGMENT)).unwrap().unwrap();
+    assert_eq!(found.server_name.as_deref(), Some("db.example.com"));
+    assert_eq!(found.alpn, [b"\x02"[..].into(), b"h2"[..].into()]);
+}
+
+#[test]
+fn a_hello_without_extensions_asks_for_nothing() {
+    let mut whole = message(&[]);
+    whole.truncate(whole.len() - 2);
+    whole[3] -= 2;
+    assert_eq!(hello(&records(&whole, 100)), Some(Ok(ClientHello::default())));
+    assert_eq!(hello(&records(&message(&[]), 100)), Some(Ok(ClientHello::default())));
+}
+
+#[test]
+fn what_is_no_hello_is_told_with_its_first_bytes() {
+    for first in [&b"GET / HTTP/1.1\r\n"[..], b"S", b"\x16\x02", b"\x16\x03\x01\x00\x05\x02", SSL_REQUEST, b"\x80\x2e"]
+    {
+        assert!(matches!(hello(first), Some(Err(Refusal::NotTls(_)))), "{first:?}");
+    }
+    for first in [&b"\x16\x03\x01\x00\x00"[..], b"\x16\x03\x01\x40\x01", b"\x16\x03\x01\x40\x00\x01\x01\x00\x00"] {
+        assert!(matches!(hello(first), Some(Err(Refusal::HelloMalformed(_)))), "{first:?}");
+    }
+    assert_eq!(hello(b"\x16\x03"), None);
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let (a, b) = (name("a.example.com"), name("b.example.com"));
+    let both = (SERVER_NAME, long(&[&a.1[2..], &b.1[2..]].concat()));
+    let cut = (SERVER_NAME, a.1[..a.1.len() - 1].to_vec());
+    let cases: [&[(u16, Vec<u8>)]; 8] = [
+        &[a, b],
+        &[both],
+        &[cut],
+        &[alpn(&[""])],
+        &[alpn(&["h2"]), alpn(&["h2"])],
+        &[name("")],
+        &[name("ä.example.com")],
+        &[name(&"a".repeat(MAX_NAME + 1))],
+    ];
+    for extensions in cases {
+        let answer = hello(&records(&message(extensions), MAX_FRAGMENT));
+        assert!(matches!(answer, Some(Err(Refusal::HelloMalformed(_)))), "{extensions:?}");
+    }
+}
+
+#[test]
+fn no_more_than_the_bound_is_read() {
+    // Records of one byte: five of six bytes are heads.
+    let whole = message(&[(21, vec![0; 30_000])]);
+    assert_eq!(hello(&records(&whole, 1)[..MAX_HELLO]), Some(Err(TOO_LONG)));
+    assert!(matches!(hello(&records(&whole, MAX_FRAGMENT)), Some(Ok(_))));
+}
+
+proptest! {
+    #[test]
+    fn pieces_and_fragments_make_no_difference(
+        host in "[a-z0-9]{1,20}(\\.[a-z0-9]{1,20}){0,3}",
+        offer in vec("[a-z]{1,9}", 0..4),
+        padding in 0..3000_usize,
+        fragment in 1..4000_usize,
+        piece in 1..5000_usize,
+        data in vec(any::<u8>(), 0..100),
+    ) {
+        let offer: Vec<&str> = offer.iter().map(String::as_str).collect();
+        let whole = message(&[(21, vec![0; padding]), name(&host), alpn(&offer)]);
+        let early = [records(&whole, fragment), data].concat();
+        let class = classify(&early, piece).expect("all is there").expect("it is right");
+        prop_assert!(early.starts_with(&class.early));
+        let alpn = offer.iter().map(|protocol| protocol.as_bytes().into()).collect();
+        prop_assert_eq!(class.protocol, Protocol::Tls(ClientHello { server_name: Some(host.into()), alpn }));
+    }
+
+    #[test]
+    fn any_bytes_have_one_answer_however_they_are_split(
+        tail in vec(any::<u8>(), 0..200),
+        body in vec(any::<u8>(), 0..200),
+        piece in 1..40_usize,
+    ) {
+        for bytes in [tail.clone(), records(&[&message(&[])[..], &tail].concat(), 50), records(&body, 7)] {
+            let refusal = |answer: Option<Result<Class, Refusal>>| answer.map(|a| a.map(|class| class.protocol));
+            let (whole, split) = (refusal(classify(&bytes, usize::MAX)), refusal(classify(&bytes, piece)));
+            // What PostgreSQL says is known by name only when it came in one piece.
+            if !bytes.starts_with(&SSL_REQUEST[..1]) {
+                prop_assert_eq!(whole, split);
+            }
+        }
+    }
+}
