@@ -21,6 +21,12 @@ fn find(bencher: Bencher<'_, '_>) {
     bencher.bench_local(operations::find());
 }
 
+/// The route of a ClientHello, among so many.
+#[divan::bench(args = [1, 100, 10_000])]
+fn find_by_name(bencher: Bencher<'_, '_>, rules: usize) {
+    bencher.bench_local(operations::find_by_name(rules));
+}
+
 /// Text to values.
 #[divan::bench(args = [1, 100, 1000])]
 fn parse(bencher: Bencher<'_, '_>, listeners: usize) {

@@ -29,7 +29,10 @@ pub async fn serve(accepted: Accepted, watch: Watch) {
         Some(Err(error)) => return report.unclassified(&error, stream),
         None => return report.drained(None, stream),
     };
-    let route = routes.find(&class);
+    let route = match routes.find(&class) {
+        Ok(route) => route,
+        Err(error) => return report.unrouted(&error, stream),
+    };
     let failed = |failure: &_| report.origination_failed(route, failure);
     // The guard counts the stream at its endpoint until this function ends.
     let Opened { originated, in_flight: _in_flight } = match unless_forced(&watch, route.originator.open(failed)).await

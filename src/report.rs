@@ -13,7 +13,7 @@ use crate::originate::refusal::Refusal;
 use crate::originate::resumption::Resumption;
 use crate::originate::{Failure, Originated};
 use crate::relay::{Ended, Outcome};
-use crate::route::{Route, RouteTable};
+use crate::route::{NoRoute, Route, RouteTable};
 
 /// The reporter of one connection.
 pub struct Report<'a> {
@@ -53,6 +53,22 @@ impl<'a> Report<'a> {
     /// The client said nothing, or nothing that can be served.
     pub fn unclassified(&self, error: &classify::Error, downstream: Stream) {
         downstream.reset();
+        self.routes.metrics.refused.increment(error.reason());
+        tracing::warn!(
+            listener = %self.routes.listener,
+            client = %self.client,
+            reason = error.reason(),
+            detail = %error,
+            repair = error.repair(),
+            "connection refused",
+        );
+    }
+
+    /// There is no way for what the client asks for.
+    pub fn unrouted(&self, error: &NoRoute, downstream: Stream) {
+        // A reset could overtake what it is told.
+        classify::hello::disown(&downstream);
+        drop(downstream);
         self.routes.metrics.refused.increment(error.reason());
         tracing::warn!(
             listener = %self.routes.listener,

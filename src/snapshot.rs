@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::admit::{self, Admission};
 use crate::classify::Expect;
-use crate::config::values::{self, Config, ListenerKey, Name, Server, Upgrade};
+use crate::config::values::{self, Config, Destination, ListenerKey, Name, Server, Upgrade};
 use crate::metrics::{ListenerMetrics, NOT_AFTER, Registry, RouteMetrics, UpstreamMetrics};
 use crate::originate::Originator;
 use crate::originate::certificate::Date;
@@ -24,7 +24,7 @@ use crate::originate::origin::{self, Origin, OriginKey};
 use crate::originate::resolve::{self, Resolver};
 use crate::originate::trust::{self, Trust};
 use crate::relay::Counters;
-use crate::route::{Route, RouteTable};
+use crate::route::{ByHello, Route, RouteTable, Ways};
 
 /// One generation.
 pub struct Snapshot {
@@ -270,21 +270,13 @@ impl Snapshot {
         previous: Option<&Self>,
         registry: &Registry,
     ) -> Entry {
-        let name = spec.destination.upstreams().next().expect("a destination leads somewhere, checked by config");
-        let upstream = &self.config.upstreams[name];
-        let metrics = RouteMetrics::new(registry, &spec.name, name);
-        let route = Route {
-            originator: Arc::clone(&self.upstreams[name]),
-            limits: upstream.stream.clone(),
-            counters: Counters { sent: metrics.sent.clone(), received: metrics.received.clone() },
-            metrics,
+        let routes = RouteTable {
+            listener: spec.name.clone(),
+            expect: self.expect(&spec.destination),
+            patience: FIRST_BYTES,
+            metrics: Arc::new(ListenerMetrics::new(registry, &spec.name)),
+            ways: self.ways(spec, registry),
         };
-        let expect = match upstream.upgrade {
-            Some(Upgrade::Postgres) => Expect::Postgres,
-            None => Expect::Anything,
-        };
-        let listener_metrics = Arc::new(ListenerMetrics::new(registry, &spec.name));
-        let routes = RouteTable::new(spec.name.clone(), expect, FIRST_BYTES, listener_metrics, Arc::new(route));
         // Streams of the previous generation count against the same bound.
         let kept = previous
             .and_then(|previous| previous.listeners.get(&spec.key()))
@@ -292,6 +284,43 @@ impl Snapshot {
             .and_then(|old| old.permits.clone());
         let permits = kept.or_else(|| spec.max_connections.map(|bound| Arc::new(Semaphore::new(bound))));
         Entry { admission, routes: Arc::new(routes), permits, max_connections: spec.max_connections }
+    }
+
+    /// One route for each upstream that the listener leads to.
+    fn ways(&self, spec: &values::Listener, registry: &Registry) -> Ways {
+        let mut routes = BTreeMap::new();
+        let mut route = |name: &Name| {
+            let new = || Arc::new(self.route(&spec.name, name, registry));
+            Arc::clone(routes.entry(name.clone()).or_insert_with(new))
+        };
+        match &spec.destination {
+            Destination::One(name) => Ways::One(route(name)),
+            Destination::ByHello { rules, default } => {
+                let default = default.as_ref().map(&mut route);
+                Ways::ByHello(Box::new(ByHello::new(rules, route, default)))
+            }
+        }
+    }
+
+    fn route(&self, listener: &Name, upstream: &Name, registry: &Registry) -> Route {
+        let metrics = RouteMetrics::new(registry, listener, upstream);
+        Route {
+            originator: Arc::clone(&self.upstreams[upstream]),
+            limits: self.config.upstreams[upstream].stream.clone(),
+            counters: Counters { sent: metrics.sent.clone(), received: metrics.received.clone() },
+            metrics,
+        }
+    }
+
+    fn expect(&self, destination: &Destination) -> Expect {
+        let Destination::One(name) = destination else { return Expect::Tls };
+        match &self.config.upstreams[name] {
+            upstream if upstream.passthrough => Expect::Tls,
+            upstream => match upstream.upgrade {
+                Some(Upgrade::Postgres) => Expect::Postgres,
+                None => Expect::Anything,
+            },
+        }
     }
 }
 

@@ -1,13 +1,17 @@
 //! Operations without I/O on the way of a connection or of a reload.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use egret::classify::hello::{ClientHello, Hello};
 use egret::classify::postgres::Postgres;
-use egret::classify::{Class, Protocol, Step};
-use egret::config::values::ListenerKey;
+use egret::classify::{Class, Machine, Protocol, Step};
+use egret::config::values::{ListenerKey, Name, NamePattern, Rule};
 use egret::metrics::Registry;
+use egret::route::ByHello;
 use egret::snapshot::Snapshot;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use super::credentials::Credentials;
 use super::sessions::{ENDPOINT, Sessions};
@@ -19,10 +23,14 @@ pub(crate) type Operation = Box<dyn FnMut()>;
 pub(crate) type Named = (&'static str, fn() -> Operation);
 
 /// Everything that is counted in instructions.
-pub(crate) const ALL: [Named; 12] = [
+pub(crate) const ALL: [Named; 16] = [
     ("classify_whole", || classify(usize::MAX)),
     ("classify_bytes", || classify(1)),
+    ("classify_hello_whole", || classify_hello(usize::MAX)),
+    ("classify_hello_bytes", || classify_hello(1)),
     ("route_find", find),
+    ("route_find_by_name_10", || find_by_name(10)),
+    ("route_find_by_name_1000", || find_by_name(1000)),
     ("snapshot_entry_1", || entry(1)),
     ("snapshot_entry_1000", || entry(1000)),
     ("config_parse_100", || parse(100)),
@@ -69,7 +77,55 @@ pub(crate) fn find() -> Operation {
     let routes = snapshot.entry(&key).expect("it is configured").routes.clone();
     let class = Class { protocol: Protocol::Unknown, early: Bytes::new() };
     Box::new(move || {
-        black_box(routes.find(black_box(&class)));
+        let _ = black_box(routes.find(black_box(&class)));
+    })
+}
+
+/// From a ClientHello to its route, where so many exact names and as many wildcards are. The worst case: a name of
+/// six labels for which only the shortest wildcard is.
+pub(crate) fn find_by_name(rules: usize) -> Operation {
+    let rule = |at: usize| Rule {
+        server_names: vec![
+            NamePattern::Exactly(format!("exact-{at}.example.com")),
+            NamePattern::Below(format!("below-{at}.example.com")),
+        ],
+        alpn: Vec::new(),
+        upstream: Name::new("a"),
+    };
+    let rules = ByHello::new(&(0..rules).map(rule).collect::<Vec<_>>(), Name::clone, None);
+    let server_name = Some("a.b.c.below-0.example.com".into());
+    let hello = ClientHello { server_name, alpn: vec![b"h2"[..].into(), b"http/1.1"[..].into()] };
+    assert!(rules.find(&hello).is_some());
+    Box::new(move || {
+        black_box(rules.find(black_box(&hello)));
+    })
+}
+
+/// A ClientHello that rustls makes, with the post-quantum key share it sends by default.
+fn client_hello() -> Vec<u8> {
+    let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let name = "db.example.com".try_into().expect("a name");
+    let mut connection = ClientConnection::new(Arc::new(config), name).expect("a configuration that fits");
+    let mut hello = Vec::new();
+    while connection.wants_write() {
+        connection.write_tls(&mut hello).expect("a vector takes everything");
+    }
+    hello
+}
+
+/// A ClientHello that arrives `piece` bytes at a time.
+pub(crate) fn classify_hello(piece: usize) -> Operation {
+    let bytes = client_hello();
+    Box::new(move || {
+        let (mut machine, mut input) = (Hello::default(), BytesMut::with_capacity(2048));
+        let mut pieces = bytes.chunks(piece);
+        loop {
+            match machine.step(&mut input) {
+                Step::More(_) => input.extend_from_slice(pieces.next().expect("it is whole")),
+                Step::Yes(class) => return drop(black_box(class)),
+                other => panic!("{other:?}"),
+            }
+        }
     })
 }
 
