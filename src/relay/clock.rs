@@ -1,5 +1,5 @@
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -19,6 +19,8 @@ pub(super) struct Clock {
     /// When a byte moved last, or a direction ended.
     moved: Instant,
     is_half_closed: bool,
+    /// Whom the alarm will wake; gone when a limit may be nearer than it was set for.
+    armed: Option<Waker>,
 }
 
 /// For a timer with nothing to wait for; it is then not even polled.
@@ -33,6 +35,7 @@ impl Clock {
             dies: limits.lifetime.and_then(|lifetime| now.checked_add(lifetime)),
             moved: now,
             is_half_closed: false,
+            armed: None,
         }
     }
 
@@ -55,11 +58,22 @@ impl Clock {
         if is_half_closed && !self.is_half_closed {
             self.is_half_closed = true;
             self.moved = Instant::now();
+            self.armed = None;
         }
     }
 
+    /// Whether the alarm is set, for `waker`, and cannot have rung yet. A byte that moved puts limits off and
+    /// brings none nearer, so there is then nothing to poll: timers never ring early.
+    pub(super) fn is_armed(&self, now: Instant, waker: &Waker, alarm: &Sleep) -> bool {
+        now < alarm.deadline() && self.armed.as_ref().is_some_and(|armed| armed.will_wake(waker))
+    }
+
     /// Ready when a limit is reached.
-    pub(super) fn poll_expired(&self, cx: &mut Context<'_>, mut alarm: Pin<&mut Sleep>) -> Poll<Ended> {
+    pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>, mut alarm: Pin<&mut Sleep>) -> Poll<Ended> {
+        match &mut self.armed {
+            Some(armed) => armed.clone_from(cx.waker()),
+            None => self.armed = Some(cx.waker().clone()),
+        }
         let Some((at, ended)) = self.due() else { return Poll::Pending };
         if alarm.deadline() > at {
             alarm.as_mut().reset(at);

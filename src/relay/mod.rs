@@ -122,12 +122,16 @@ fn run<'a>(
             if let Poll::Ready(ended) = stream.poll(cx) {
                 return Poll::Ready(ended);
             }
+            clock.half_closed(stream.is_half_closed());
             let [sent, received] = stream.accounts();
             // Not `||`: both marks have to be taken.
             if sent.take_active() | received.take_active() {
-                clock.touch(Instant::now());
+                let now = Instant::now();
+                clock.touch(now);
+                if clock.is_armed(now, cx.waker(), &alarm) {
+                    return Poll::Pending;
+                }
             }
-            clock.half_closed(stream.is_half_closed());
             clock.poll_expired(cx, alarm.as_mut())
         })
         .await;
