@@ -86,7 +86,7 @@ impl Lane {
             self.runtime.block_on(read_one(last));
         }
         let tcp = self.runtime.block_on(TcpStream::connect(self.server)).expect("the server");
-        net::prepare(&tcp).expect("options");
+        net::Options::default().set(&tcp).expect("options");
         tcp
     }
 

@@ -108,7 +108,8 @@ async fn serve_one(plain: std::net::TcpListener, upstream: SocketAddr, config: A
     let plain = TcpListener::from_std(plain).expect("a socket");
     let (downstream, _) = plain.accept().await.expect("the client");
     let mut tcp = TcpStream::connect(upstream).await.expect("the server");
-    net::prepare(&downstream).and_then(|()| net::prepare(&tcp)).expect("options");
+    let options = net::Options::default();
+    options.set(&downstream).and_then(|()| options.set(&tcp)).expect("options");
     let name = "localhost".try_into().expect("a name");
     let mut session = UnbufferedClientConnection::new(config, name).expect("a session");
     let rest = handshake(&mut tcp, &mut session).await.expect("a handshake");

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::config::values::{self, ListenerKey, Name};
 use crate::connection::{self, Accepted};
 use crate::drain::Watch;
-use crate::net::{BindError, Peer, Socket, Stream};
+use crate::net::{BindError, Options, Peer, Role, Socket, Stream};
 use crate::snapshot::{Entry, Snapshot};
 
 /// The pauses after an error of accept (descriptors are out, most often): as long as Go's net/http takes.
@@ -20,7 +20,7 @@ const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Dur
 /// A bound address.
 pub struct Listener {
     key: ListenerKey,
-    socket: Socket,
+    socket: Arc<Socket>,
 }
 
 /// What all listeners share.
@@ -42,7 +42,8 @@ impl Listener {
     /// # Errors
     /// See [`Socket::bind`].
     pub fn bind(spec: &values::Listener) -> Result<Self, BindError> {
-        Ok(Self { key: spec.key(), socket: Socket::bind(&spec.listen)? })
+        let options = Options::of_or_warn(&spec.tcp, Role::Listen, &spec.name);
+        Ok(Self { key: spec.key(), socket: Arc::new(Socket::bind(&spec.listen, &options)?) })
     }
 
     /// What makes it the same listener in the next generation.
@@ -53,6 +54,11 @@ impl Listener {
     /// The address in fact: with the port that the kernel chose, where the configuration says 0.
     pub fn local_address(&self) -> String {
         self.socket.local_address()
+    }
+
+    /// The socket, for who changes its options while it is accepted from. It is closed with its last owner.
+    pub fn socket(&self) -> Arc<Socket> {
+        Arc::clone(&self.socket)
     }
 
     /// The name by which the running generation calls it.

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Parser;
 use egret::cli::{self, Check, Cli, Command, Run, Verdict};
-use egret::config::{self, Loaded};
+use egret::config::{self, Loaded, values};
 use egret::demo;
 use egret::logging;
 use egret::originate::key_log::KeyLogFile;
 use egret::supervise::{self, Ended, Start};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tokio::runtime::{Builder, Runtime};
 
 /// Exit codes: 0 done, 1 a failure while running, 2 a configuration that cannot run.
 fn main() -> ExitCode {
@@ -56,11 +58,7 @@ fn open_key_log(path: &Path) -> anyhow::Result<Arc<KeyLogFile>> {
 }
 
 fn serve(run: Box<Run>, log: logging::Handle, key_log: Option<Arc<KeyLogFile>>, loaded: Loaded) -> anyhow::Result<u8> {
-    let mut threads = tokio::runtime::Builder::new_multi_thread();
-    if let Some(workers) = loaded.config.runtime.workers {
-        threads.worker_threads(workers);
-    }
-    let runtime = threads.enable_all().build().context("no threads to run on")?;
+    let runtime = threads(&loaded.config.runtime)?;
     let (file, config) = (run.file.clone(), loaded.config);
     let source = Arc::new(move || run.load(&cli::environment));
     let ended = runtime.block_on(supervise::run(Start { source, file, config, log, key_log }));
@@ -75,8 +73,27 @@ fn serve(run: Box<Run>, log: logging::Handle, key_log: Option<Arc<KeyLogFile>>, 
     }
 }
 
+/// One worker is the thread of `main` itself: with nobody to share its tasks with, it needs no scheduler that can
+/// share (`docs/hot-path.md` has the figures).
+fn threads(spec: &values::Runtime) -> anyhow::Result<Runtime> {
+    if !spec.affinity.is_empty() {
+        let mut processors = CpuSet::new();
+        spec.affinity.iter().for_each(|processor| processors.set(*processor));
+        // Every thread that is started from here on inherits it.
+        sched_setaffinity(None, &processors).context("runtime.affinity")?;
+    }
+    let mut builder = match spec.workers {
+        Some(1) => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    if let Some(workers) = spec.workers {
+        builder.worker_threads(workers);
+    }
+    builder.enable_all().build().context("no threads to run on")
+}
+
 fn demonstrate() -> anyhow::Result<u8> {
-    let runtime = tokio::runtime::Runtime::new().context("no threads to run on")?;
+    let runtime = Runtime::new().context("no threads to run on")?;
     let ended = runtime.block_on(demo::run(&mut io::stdout()));
     runtime.shutdown_background();
     // A second Ctrl-C is no failure here: there is no stream that would have had to finish.

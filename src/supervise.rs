@@ -18,7 +18,7 @@ use crate::drain::{self, Drain, Drained};
 use crate::listener::Shared;
 use crate::logging;
 use crate::metrics::Registry;
-use crate::net::{BindError, Socket};
+use crate::net::{BindError, Options, Socket};
 use crate::originate::key_log::KeyLogFile;
 use crate::reload::watch;
 use crate::reload::{Cause, Files, Reloader, Source};
@@ -248,7 +248,7 @@ async fn first_generation(
 fn bind_admin(config: &Config) -> Result<Option<(Socket, Admission)>, Error> {
     let Some(values::Admin { listen, access }) = &config.admin else { return Ok(None) };
     let admission = Admission::load(access).map_err(Error::Admin)?;
-    Ok(Some((Socket::bind(listen).map_err(Error::Bind)?, admission)))
+    Ok(Some((Socket::bind(listen, &Options::default()).map_err(Error::Bind)?, admission)))
 }
 
 /// Keys are in the memory: no crash may write it to a disk. The limit is one byte, which is less than any file

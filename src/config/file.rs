@@ -8,10 +8,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::config::formats::{
-    Alpn, CertificateText, DnsServer, Limit, Listen, Location, LogLevel, Mode, Pin, Reason, Reference, ServedName,
-    VerifyWord,
+    Alpn, CertificateText, Congestion, DnsServer, Limit, Listen, Location, LogLevel, Mode, Pin, Reason, Reference,
+    ServedName, VerifyWord,
 };
-use crate::config::read::{Count, Given, Named, section};
+use crate::config::read::{Count, Given, Named, Processor, section};
 use crate::config::values::{
     Eof, ExpectedName, KeyExchange, LogFormat, Name, NamePattern, Server, TlsVersion, Upgrade, User,
 };
@@ -67,6 +67,8 @@ section! {
     pub struct Runtime {
         /// Worker threads, at most 1024. Default: one per processor.
         workers: Count,
+        /// Processors on which all threads run, by their numbers. Default: those that the system gives.
+        affinity: List<Processor>,
     }
 }
 
@@ -180,6 +182,26 @@ section! {
         /// What an end of the server without close_notify means: "strict", a truncation, the client gets a reset;
         /// "lenient", a clean end. Default: "strict".
         eof: Eof,
+        /// Options of connections to its servers.
+        tcp: Tcp,
+    }
+}
+
+section! {
+    /// Options of TCP connections. What the kernel does not have is warned about and left out.
+    pub struct Tcp {
+        /// The peer is probed after so long a silence, nine times at a quarter of it; or "never". 1 s to 9 h.
+        /// Default: "60s".
+        keepalive: Limit,
+        /// The connection is given up when bytes sent, or probes, go unacknowledged for so long; or "never": after
+        /// as many tries as the kernel makes, some 15 minutes. Default: "never".
+        user_timeout: Limit,
+        /// TCP Fast Open: data in the first packet, where client and server have met before. Default: false.
+        fast_open: bool,
+        /// Multipath TCP, where the peer speaks it too. Default: false.
+        multipath: bool,
+        /// Congestion control by its name in the kernel. Default: that of the system.
+        congestion: Congestion,
     }
 }
 
@@ -236,6 +258,8 @@ section! {
         allow_users: List<User>,
         /// Connections at once on this listener. Default: no bound of its own.
         max_connections: Count,
+        /// Options of its connections.
+        tcp: Tcp,
     }
 }
 

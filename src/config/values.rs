@@ -3,6 +3,8 @@
 //! A value of these types has passed every check that needs neither a file nor a socket. `config::file`
 //! holds what was typed, `config::resolve` is the border between the two.
 
+mod tcp;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +14,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use rustls::pki_types::{DnsName, ServerName};
+
+pub use self::tcp::Tcp;
 
 /// The name of a listener, upstream, identity or trust: what the configuration calls it, and the
 /// label of its metrics.
@@ -97,6 +101,8 @@ pub enum LogFormat {
 pub struct Runtime {
     /// Worker threads. Default: one per processor.
     pub workers: Option<usize>,
+    /// Processors on which all threads run, by number; empty: those that the system gives.
+    pub affinity: Vec<usize>,
 }
 
 /// Bounds of the whole process.
@@ -220,6 +226,8 @@ pub struct Upstream {
     pub originate_timeout: Duration,
     /// How long its streams may do what.
     pub stream: StreamLimits,
+    /// Options of its connections.
+    pub tcp: Tcp,
 }
 
 /// How long a stream may do what. A reload does not change the limits of a stream in flight.
@@ -365,6 +373,8 @@ pub struct Listener {
     pub access: Access,
     /// Connections at once on this listener. Default: no bound of its own.
     pub max_connections: Option<usize>,
+    /// Options of its connections; those of a Unix socket have none.
+    pub tcp: Tcp,
 }
 
 impl Listener {

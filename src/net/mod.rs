@@ -1,7 +1,9 @@
 //! Sockets: what the standard library does not offer, and the one type for "TCP or Unix".
 
 mod duplex;
+mod fast_open;
 mod listen;
+mod options;
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,12 +11,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 pub use duplex::{Duplex, finish, try_read, try_read_vectored, try_write};
 pub use listen::{BindError, Socket, set_mode};
+pub use options::{Missing, Options, Role};
 
 /// A stream socket of either family.
 #[derive(Debug)]
@@ -63,19 +66,6 @@ impl Stream {
 pub fn abort_on_close(tcp: &TcpStream) {
     // Best effort: the socket is about to be closed in any case.
     let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
-}
-
-/// First probe of an idle connection; well below the idle time-outs of common firewalls (350 s at
-/// the shortest that is documented for cloud load balancers).
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
-/// Between probes; with the kernel's nine tries a dead peer is noticed after about three minutes.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
-
-/// What every connection gets: no delay of small writes, and probes that notice a dead peer.
-pub fn prepare(tcp: &TcpStream) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
-    SockRef::from(tcp).set_tcp_keepalive(&keepalive)
 }
 
 impl AsyncRead for Stream {

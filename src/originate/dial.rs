@@ -12,25 +12,26 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep_until};
 
-use crate::net;
+use crate::net::{Options, Role};
 
 /// Between the starts of two attempts (RFC 8305 section 5, "connection attempt delay").
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Connects to the first address that answers. The socket has the options of `net::prepare`.
+/// Connects to the first address that answers. The socket has the default options.
 ///
 /// Takes as long as the kernel does (minutes): the caller bounds it, or calls [`dial_before`], which
 /// then still says what was tried. Cancel safe: attempts end with the future.
 pub async fn dial(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), Error> {
-    dial_before(addresses, None).await
+    dial_before(addresses, &Options::default(), None).await
 }
 
-/// The same with a deadline. When it passes, attempts without an answer are listed as such.
+/// The same with options and a deadline. When it passes, attempts without an answer are listed as such.
 pub async fn dial_before(
     addresses: &[SocketAddr],
+    options: &Options,
     deadline: Option<Instant>,
 ) -> Result<(TcpStream, SocketAddr), Error> {
     let mut waiting = schedule(addresses).into_iter();
@@ -41,7 +42,7 @@ pub async fn dial_before(
         if next_start.is_none()
             && let Some(address) = waiting.next()
         {
-            race.start(address);
+            race.start(address, options);
             next_start = Some(Instant::now() + ATTEMPT_DELAY);
         }
         if race.running.is_empty() {
@@ -96,8 +97,9 @@ struct Race {
 }
 
 impl Race {
-    fn start(&mut self, address: SocketAddr) {
-        self.running.push((address, Box::pin(connect(address))));
+    fn start(&mut self, address: SocketAddr, options: &Options) {
+        let socket = options.socket(address, Role::Connect);
+        self.running.push((address, Box::pin(async move { connect(socket?, address).await })));
     }
 
     /// The next attempt to end; one runs at least. Cancel safe.
@@ -127,14 +129,13 @@ impl Race {
     }
 }
 
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let tcp = TcpStream::connect(address).await?;
+async fn connect(socket: socket2::Socket, address: SocketAddr) -> io::Result<TcpStream> {
+    let tcp = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
     // A port of the ephemeral range where nobody listens can be picked as our own: TCP then connects
     // the socket to itself.
     if tcp.local_addr()? == address {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
-    net::prepare(&tcp)?;
     Ok(tcp)
 }
 

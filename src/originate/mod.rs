@@ -34,6 +34,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::values::{self, Name, Upgrade};
 use crate::metrics::UpstreamMetrics;
+use crate::net::{Options, Role};
 use crate::tls::handshake::Established;
 use endpoint::{Endpoint, InFlight};
 use endpoints::{Endpoints, Way};
@@ -51,6 +52,8 @@ pub struct Originator {
     upgrade: Option<Upgrade>,
     /// For all endpoints together.
     timeout: Duration,
+    /// Of connections to its servers.
+    options: Options,
     metrics: UpstreamMetrics,
 }
 
@@ -85,7 +88,8 @@ impl Originator {
     ) -> Self {
         let endpoints = Endpoints::new(ways, resolver, previous.map(|previous| &previous.endpoints));
         let (identity, upgrade, timeout) = (spec.tls.identity.clone(), spec.upgrade, spec.originate_timeout);
-        Self { name, identity, endpoints, upgrade, timeout, metrics }
+        let options = Options::of_or_warn(&spec.tcp, Role::Connect, &name);
+        Self { name, identity, endpoints, upgrade, timeout, options, metrics }
     }
 
     /// The upstream's name.
@@ -172,7 +176,7 @@ impl Originator {
     ) -> Result<(TcpStream, Arc<Endpoint>), Failure> {
         let began = Instant::now();
         let addresses: Vec<_> = candidates.iter().map(|endpoint| endpoint.address()).collect();
-        let dialed = dial::dial_before(&addresses, Some(deadline)).await;
+        let dialed = dial::dial_before(&addresses, &self.options, Some(deadline)).await;
         let (mut tcp, address) = dialed.map_err(|error| Failure::at(&candidates[0], Stage::Dial(error)))?;
         let began = lap(began, &self.metrics.dial);
         let won = candidates.iter().find(|endpoint| endpoint.address() == address);

@@ -17,7 +17,7 @@ use crate::config::{self, Loaded, Problems, Style};
 use crate::listener::{Listener, Shared};
 use crate::logging;
 use crate::metrics::{Registry, ReloadMetrics};
-use crate::net::{self, BindError};
+use crate::net::{self, BindError, Options, Role, Socket};
 use crate::snapshot::{BuildError, Snapshot};
 
 use watch::Watcher;
@@ -152,6 +152,7 @@ impl Files {
 /// A listener at work; it stops accepting when this is dropped.
 struct Running {
     address: String,
+    socket: Arc<Socket>,
     task: JoinHandle<()>,
 }
 
@@ -236,6 +237,7 @@ impl Reloader {
         self.follow_log_level(&old.config, &snapshot.config);
         warn_of_what_needs_a_restart(&old.config, &snapshot.config);
         follow_modes(&old.config, &snapshot.config);
+        self.follow_options(&old.config, &snapshot.config);
         let snapshot = Arc::new(snapshot);
         self.shared.snapshot.store(Arc::clone(&snapshot));
         self.shared.swapped.notify_waiters();
@@ -275,6 +277,17 @@ impl Reloader {
         }
     }
 
+    /// Listeners that stay give connections from now on the options of the new generation.
+    fn follow_options(&self, old: &Config, new: &Config) {
+        for (spec, _) in kept(old, new).filter(|(spec, before)| spec.tcp != before.tcp) {
+            let Some(running) = self.listeners.get(&spec.key()) else { continue };
+            let options = Options::of_or_warn(&spec.tcp, Role::Listen, &spec.name);
+            if let Err(error) = running.socket.set(&options) {
+                tracing::warn!(listener = %spec.name, %error, "some options of the socket stay");
+            }
+        }
+    }
+
     fn bind_new(&self, config: &Config) -> Result<Vec<Listener>, BindError> {
         let new = config.listeners.iter().filter(|spec| !self.listeners.contains_key(&spec.key()));
         new.map(Listener::bind).collect()
@@ -282,10 +295,10 @@ impl Reloader {
 
     fn accept_from(&mut self, bound: Vec<Listener>) {
         for listener in bound {
-            let (key, address) = (listener.key().clone(), listener.local_address());
+            let (key, address, socket) = (listener.key().clone(), listener.local_address(), listener.socket());
             tracing::info!(listener = %listener.name(&self.shared), address, "listening");
             let task = tokio::spawn(listener.run(self.shared.clone()));
-            self.listeners.insert(key, Running { address, task });
+            self.listeners.insert(key, Running { address, socket, task });
         }
     }
 }
@@ -313,10 +326,15 @@ fn named_by(file: Option<&Path>, config: &Config) -> Vec<PathBuf> {
     file.map(Path::to_owned).into_iter().chain(identities).chain(trusts).collect()
 }
 
+/// Listeners that both generations have: as they are now, as they were before.
+fn kept<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = (&'a values::Listener, &'a values::Listener)> {
+    let before = |spec: &values::Listener| old.listeners.iter().find(|before| before.key() == spec.key());
+    new.listeners.iter().filter_map(move |spec| Some((spec, before(spec)?)))
+}
+
 /// Listeners on Unix sockets keep them, with the mode that the file has to have now.
 fn follow_modes(old: &Config, new: &Config) {
-    let kept = |spec: &values::Listener| old.listeners.iter().any(|before| before.key() == spec.key());
-    for spec in new.listeners.iter().filter(|spec| kept(spec)) {
+    for (spec, _) in kept(old, new) {
         if let ListenAddress::Unix { path, mode } = &spec.listen
             && let Err(error) = net::set_mode(path, *mode)
         {
@@ -327,12 +345,13 @@ fn follow_modes(old: &Config, new: &Config) {
 
 /// Some settings are read once, at start.
 fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
-    let fixed: [(&str, bool); 5] = [
+    let fixed: [(&str, bool); 6] = [
         ("runtime", old.runtime != new.runtime),
         ("limits.max_connections", old.limits != new.limits),
         ("log.format", old.log.format != new.log.format),
         ("admin", old.admin != new.admin),
         ("reload.watch", old.reload != new.reload),
+        ("listeners.tcp.multipath", kept(old, new).any(|(spec, before)| spec.tcp.multipath != before.tcp.multipath)),
     ];
     for (setting, _) in fixed.into_iter().filter(|(_, changed)| *changed) {
         tracing::warn!(setting, "changed, but takes effect only at the next start");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use egret::admin::{self, Control, Kept};
 use egret::admit::Admission;
 use egret::config::values::{Access, ListenAddress, User};
-use egret::net::Socket;
+use egret::net::{Options, Socket};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -72,7 +72,7 @@ impl Running {
     }
 
     async fn with(access: Access) -> Self {
-        let socket = Socket::bind(&ListenAddress::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        let socket = Socket::bind(&ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()), &Options::default()).unwrap();
         let address = socket.tcp_address().unwrap();
         let (stage, stop, task) = serve(socket, &access);
         Self { address, stage, stop: Some(stop), task }
@@ -232,8 +232,10 @@ async fn on_a_unix_socket_the_user_decides() {
     for (n, (uid, admitted)) in [(own, true), (own + 1, false)].into_iter().enumerate() {
         let path = folder.path().join(n.to_string());
         let access = Access { networks: Vec::new(), users: vec![User::Id(uid)] };
-        let (_stage, _stop, _task) =
-            serve(Socket::bind(&ListenAddress::Unix { path: path.clone(), mode: 0o600 }).unwrap(), &access);
+        let (_stage, _stop, _task) = serve(
+            Socket::bind(&ListenAddress::Unix { path: path.clone(), mode: 0o600 }, &Options::default()).unwrap(),
+            &access,
+        );
         let mut socket = UnixStream::connect(&path).await.unwrap();
         let _ = socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: any.example.com\r\n\r\n").await;
         let mut answer = Vec::new();

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use egret::net::Options;
 use egret::originate::dial::{Cause, dial, dial_before};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
@@ -96,12 +97,14 @@ async fn deadline_still_says_what_was_tried() {
     let hole = BlackHole::at(V4);
     let (_a, refusing) = nobody(V6);
     let deadline = Instant::now() + Duration::from_millis(600);
-    let error = dial_before(&[hole.address, refusing], Some(deadline)).await.unwrap_err();
+    let error = dial_before(&[hole.address, refusing], &Options::default(), Some(deadline)).await.unwrap_err();
     let of = |address| error.attempts.iter().find(|attempt| attempt.address == address).unwrap().cause;
     assert_eq!(of(hole.address), Cause::Timeout);
     assert_eq!(of(refusing), Cause::Refused);
     assert_eq!(error.reason(), "connect_refused");
-    let error = dial_before(&[hole.address], Some(Instant::now() + Duration::from_millis(50))).await.unwrap_err();
+    let error = dial_before(&[hole.address], &Options::default(), Some(Instant::now() + Duration::from_millis(50)))
+        .await
+        .unwrap_err();
     assert_eq!(error.reason(), "connect_timeout");
 }
 

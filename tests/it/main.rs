@@ -40,6 +40,7 @@ mod resumption;
 mod resumption_real;
 mod seeds;
 mod signals;
+mod sockets;
 mod starved;
 mod trust;
 mod upgrade;

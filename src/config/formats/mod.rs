@@ -10,4 +10,4 @@ pub use self::address::{DnsServer, Listen, Mode};
 pub use self::digest::{CertificateText, Pin};
 pub use self::host::ServedName;
 pub use self::time::Limit;
-pub use self::word::{Alpn, Location, LogLevel, Reason, Reference, VerifyWord};
+pub use self::word::{Alpn, Congestion, Location, LogLevel, Reason, Reference, VerifyWord};

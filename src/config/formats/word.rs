@@ -159,6 +159,27 @@ impl Text for Alpn {
     }
 }
 
+/// The kernel's name of a congestion control.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Congestion(pub String);
+
+/// `TCP_CA_NAME_MAX` without its closing zero (include/net/tcp.h of Linux).
+const CONGESTION_LENGTH: usize = 15;
+
+impl Text for Congestion {
+    const EXAMPLES: &'static [&'static str] = &["cubic", "bbr", "reno"];
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let fits = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte));
+        if fits && (1..=CONGESTION_LENGTH).contains(&text.len()) {
+            return Ok(Self(text.to_owned()));
+        }
+        let title = format!("{} is no name of a congestion control", quote(text));
+        let repair = "write one of those that `sysctl net.ipv4.tcp_available_congestion_control` lists";
+        Err(Fault::new(title, "no such name", repair))
+    }
+}
+
 /// What is logged: a level, and levels of single modules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLevel(pub String);

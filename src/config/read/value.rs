@@ -1,5 +1,6 @@
 //! What a key can hold: strings of many formats, numbers, lists, named tables.
 
+use rustix::thread::CpuSet;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::Spanned;
 use toml::de::DeValue;
@@ -118,6 +119,31 @@ impl Value for Count {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "integer", "minimum": 1, "maximum": MOST })
+    }
+}
+
+/// The number of a processor, as the system counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Processor(pub usize);
+
+impl Value for Processor {
+    const WANTED: &'static str = "a whole number";
+    const EXAMPLE: &'static str = "the number of a processor without quotes, such as `0`";
+
+    fn find(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Option<Self>> {
+        let integer = found.get_ref().as_integer()?;
+        let number = usize::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let processor = number.filter(|number| *number < CpuSet::MAX_CPU).map(Self);
+        if processor.is_none() {
+            let title = format!("{} is the number of no processor", quote(&integer.to_string()));
+            let repair = "write numbers from the line `processor` of /proc/cpuinfo; the first is 0";
+            reader.tell(Problem::new(found.span(), title, "out of range", repair));
+        }
+        Some(processor)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 0, "maximum": CpuSet::MAX_CPU - 1 })
     }
 }
 

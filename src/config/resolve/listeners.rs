@@ -7,7 +7,7 @@ use crate::config::formats::Listen;
 use crate::config::problems::{Problem, quote};
 use crate::config::read::Given;
 use crate::config::resolve::access::Entrance;
-use crate::config::resolve::{Resolver, routes};
+use crate::config::resolve::{Resolver, routes, tcp};
 use crate::config::source::Span;
 use crate::config::values::{Admin, ListenAddress, Listener, Name};
 
@@ -47,12 +47,14 @@ fn listener(section: &file::Listener, file: &File, resolver: &mut Resolver<'_>) 
     let entrance = entrance.resolve(resolver, "listen = \"127.0.0.1:8080\"");
     let destination = routes::destination(section, file, resolver);
     let (listen, access) = entrance?;
+    tcp::refuse_on_unix(section, &listen, resolver);
     Some(Listener {
         name: section.name.value().cloned().unwrap_or_else(|| default_name(&listen, section)),
         listen,
         destination: destination?,
         access,
         max_connections: section.max_connections.value().map(|count| count.0),
+        tcp: tcp::tcp(section.tcp.value(), resolver),
     })
 }
 

@@ -27,7 +27,13 @@ pub(super) fn runtime(section: Option<&file::Runtime>, resolver: &mut Resolver<'
         let repair = format!("write at most {MOST_WORKERS}, or leave the key out for one per processor");
         resolver.tell(span, "so many worker threads are more than any machine has use for", "too many", repair);
     }
-    Runtime { workers: workers.map(|(_, count)| count.0) }
+    let affinity = section.map(|runtime| &runtime.affinity);
+    if let Some(affinity) = affinity {
+        resolver.refuse_empty(affinity, "affinity", "the system chooses");
+        resolver.refuse_repeated(affinity, "processor");
+    }
+    let affinity = affinity.map(list).unwrap_or_default().into_iter().map(|processor| processor.0).collect();
+    Runtime { workers: workers.map(|(_, count)| count.0), affinity }
 }
 
 pub(super) fn limits(section: Option<&file::Limits>) -> Limits {

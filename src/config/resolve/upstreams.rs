@@ -6,6 +6,7 @@ use rustls::pki_types::ServerName;
 
 use crate::config::file::{self, File};
 use crate::config::formats::{Limit, VerifyWord};
+use crate::config::resolve::tcp::tcp;
 use crate::config::resolve::{Resolver, list};
 use crate::config::source::Span;
 use crate::config::values::{Eof, Host, KeyExchange, StreamLimits, Tls, TlsVersion, Upstream, Verify};
@@ -35,6 +36,7 @@ pub(super) fn upstream(section: &file::Upstream, file: &File, resolver: &mut Res
         upgrade: section.upgrade.value().copied(),
         originate_timeout: section.originate_timeout.or(ORIGINATE_TIMEOUT),
         stream: stream(section, resolver),
+        tcp: tcp(section.tcp.value(), resolver),
     })
 }
 

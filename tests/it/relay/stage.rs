@@ -119,7 +119,7 @@ impl Setup {
         let (connected, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let pair = (connected.unwrap(), accepted.unwrap().0);
         for socket in [&pair.0, &pair.1] {
-            net::prepare(socket).unwrap();
+            net::Options::default().set(socket).unwrap();
             if self.small_sockets {
                 let socket = socket2::SockRef::from(socket);
                 socket.set_send_buffer_size(SMALL_SOCKET).unwrap();

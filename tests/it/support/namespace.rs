@@ -23,10 +23,14 @@ const READY: &str = "the namespace is ready";
 impl Namespace {
     /// Connections to one address can have `ports` local ports and no more.
     pub(crate) fn with_ports(ports: u16) -> Self {
+        Self::with("ip_local_port_range", &format!("{FIRST_PORT} {}", FIRST_PORT + ports - 1))
+    }
+
+    /// A setting of `/proc/sys/net/ipv4` has this value inside.
+    pub(crate) fn with(setting: &str, value: &str) -> Self {
         let script = format!(
-            "ip link set lo up && echo '{FIRST_PORT} {}' >/proc/sys/net/ipv4/ip_local_port_range && echo '{READY}' && \
-             exec setpriv --pdeathsig KILL sleep infinity",
-            FIRST_PORT + ports - 1
+            "ip link set lo up && echo '{value}' >/proc/sys/net/ipv4/{setting} && echo '{READY}' && \
+             exec setpriv --pdeathsig KILL sleep infinity"
         );
         let mut command = Command::new("unshare");
         // Whoever is not root is root in a user namespace of its own.

@@ -1,6 +1,7 @@
 //! `openssl s_server`: the server that can be told to be wrong.
 
 use std::net::SocketAddr;
+use std::process::Command;
 
 use super::pki::{Pair, Pki};
 use super::process::{Process, guarded};
@@ -14,8 +15,12 @@ pub(crate) struct OpensslServer {
 
 impl OpensslServer {
     pub(crate) fn start(pki: &Pki, pair: &Pair, arguments: &[&str]) -> Self {
+        Self::start_as(guarded("openssl"), pki, pair, arguments)
+    }
+
+    /// The same with a command that runs openssl, wherever it does.
+    pub(crate) fn start_as(mut command: Command, pki: &Pki, pair: &Pair, arguments: &[&str]) -> Self {
         let port = free_port();
-        let mut command = guarded("openssl");
         command.args(["s_server", "-www", "-accept", &format!("127.0.0.1:{port}")]);
         command.arg("-cert").arg(&pair.certificate);
         if !pair.is_self_signed() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use egret::config::values::{
-    Anchors, Eof, Host, Identity as IdentitySpec, Name, Server, StreamLimits, Tls, TlsVersion, Trust as TrustSpec,
+    Anchors, Eof, Host, Identity as IdentitySpec, Name, Server, StreamLimits, Tcp, Tls, TlsVersion, Trust as TrustSpec,
     Upstream, Verify,
 };
 use egret::net;
@@ -49,6 +49,7 @@ pub fn upstream(endpoint: SocketAddr) -> Upstream {
         },
         upgrade: None,
         originate_timeout: Duration::from_secs(10),
+        tcp: Tcp::default(),
         stream: StreamLimits { idle: None, lifetime: None, half_closed: Duration::from_secs(60), eof: Eof::Strict },
     }
 }

@@ -1,0 +1,178 @@
+//! Options of TCP sockets. They are set before listen, from where every accepted connection inherits them, and before
+//! connect.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use super::fast_open;
+use crate::config::values::{Name, Tcp};
+
+/// Options that this kernel has.
+#[derive(Clone, Debug, Default)]
+pub struct Options(Tcp);
+
+/// Which end of a connection a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It accepts.
+    Listen,
+    /// It connects.
+    Connect,
+}
+
+/// An option that was asked for and is not to be had.
+#[derive(Debug)]
+pub struct Missing {
+    /// Its key in the configuration.
+    pub option: &'static str,
+    /// What the kernel says.
+    pub why: String,
+}
+
+/// Clients whose data is taken before they have shown that they are at their address (RFC 7413 section 5.1): as many
+/// as may wait to be accepted on a kernel of older days; each costs a segment of memory.
+const FAST_OPEN_QUEUE: i32 = 128;
+
+impl Options {
+    /// Those of `asked` that the kernel has, found out on sockets that are never used; and what it does not have.
+    pub fn of(asked: &Tcp, role: Role) -> (Self, Vec<Missing>) {
+        let mut options = Self(asked.clone());
+        let mut missing = Vec::new();
+        for Part { option, set, clear } in &PARTS {
+            let tried = options.bare(Domain::IPV4).and_then(|socket| set(&options.0, &SockRef::from(&socket), role));
+            if let Err(error) = tried {
+                clear(&mut options.0);
+                missing.push(Missing { option, why: error.to_string() });
+            }
+        }
+        (options, missing)
+    }
+
+    /// The same; what is missing stands in the log, as that of `whose`.
+    pub fn of_or_warn(asked: &Tcp, role: Role, whose: &Name) -> Self {
+        let (options, missing) = Self::of(asked, role);
+        for Missing { option, why } in missing {
+            tracing::warn!(%whose, option, why, "this kernel does not have it: connections go without");
+        }
+        options
+    }
+
+    /// A socket for `address` that has all of them and does not block.
+    ///
+    /// # Errors
+    /// Those of `socket(2)`: descriptors or memory are out, or the family is not there.
+    pub fn socket(&self, address: SocketAddr, role: Role) -> io::Result<Socket> {
+        let socket = self.bare(Domain::for_address(address))?;
+        self.set(&socket)?;
+        set_fast_open(&self.0, &SockRef::from(&socket), role)?;
+        Ok(socket)
+    }
+
+    /// Sets those that a socket can be given at any time: no delay of small writes first of all.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn set(&self, socket: impl AsFd) -> io::Result<()> {
+        let socket = SockRef::from(&socket);
+        socket.set_tcp_nodelay(true)?;
+        set_keepalive(&self.0, &socket)?;
+        set_user_timeout(&self.0, &socket)?;
+        set_congestion(&self.0, &socket)
+    }
+
+    /// Sets them on a listening socket that had others: for connections from now on. Multipath stays as it was.
+    ///
+    /// # Errors
+    /// The kernel does not take one.
+    pub(super) fn renew(&self, listener: impl AsFd) -> io::Result<()> {
+        let socket = SockRef::from(&listener);
+        socket.set_keepalive(false)?;
+        if !self.0.multipath {
+            socket.set_tcp_user_timeout(None)?;
+        }
+        socket.set_tcp_congestion(fs::read_to_string(DEFAULT_CONGESTION)?.trim().as_bytes())?;
+        fast_open::accept(&listener, if self.0.fast_open { FAST_OPEN_QUEUE } else { 0 })?;
+        self.set(&listener)
+    }
+
+    /// Whether sockets are of Multipath TCP.
+    pub(super) fn multipath(&self) -> bool {
+        self.0.multipath
+    }
+
+    fn bare(&self, domain: Domain) -> io::Result<Socket> {
+        let protocol = if self.0.multipath { Protocol::MPTCP } else { Protocol::TCP };
+        Socket::new(domain, Type::STREAM.nonblocking(), Some(protocol))
+    }
+}
+
+/// An option, apart from the others: what a kernel lacks (or lacks for multipath sockets) is told one by one.
+struct Part {
+    option: &'static str,
+    set: fn(&Tcp, &SockRef<'_>, Role) -> io::Result<()>,
+    clear: fn(&mut Tcp),
+}
+
+/// Multipath first: what is asked after it is asked of the kind of socket that there will be.
+const PARTS: [Part; 5] = [
+    Part { option: "multipath", set: |_, _, _| Ok(()), clear: |tcp| tcp.multipath = false },
+    Part { option: "keepalive", set: |tcp, socket, _| set_keepalive(tcp, socket), clear: |tcp| tcp.keepalive = None },
+    Part {
+        option: "user_timeout",
+        set: |tcp, socket, _| set_user_timeout(tcp, socket),
+        clear: |tcp| tcp.user_timeout = None,
+    },
+    Part { option: "fast_open", set: set_fast_open, clear: |tcp| tcp.fast_open = false },
+    Part {
+        option: "congestion",
+        set: |tcp, socket, _| set_congestion(tcp, socket),
+        clear: |tcp| tcp.congestion = None,
+    },
+];
+
+/// A peer that does not answer is given up after some three times the silence, with the kernel's nine probes.
+const PROBES_IN_SILENCE: u32 = 4;
+
+fn set_keepalive(tcp: &Tcp, socket: &SockRef<'_>) -> io::Result<()> {
+    let Some(silence) = tcp.keepalive else { return Ok(()) };
+    let every = (silence / PROBES_IN_SILENCE).max(Duration::from_secs(1));
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(silence).with_interval(every))
+}
+
+fn set_user_timeout(tcp: &Tcp, socket: &SockRef<'_>) -> io::Result<()> {
+    tcp.user_timeout.map_or(Ok(()), |timeout| socket.set_tcp_user_timeout(Some(timeout)))
+}
+
+const DEFAULT_CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+const KNOWN_CONGESTION: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+
+/// The kernel's word for an unknown name is that of a missing file.
+fn set_congestion(tcp: &Tcp, socket: &SockRef<'_>) -> io::Result<()> {
+    let Some(name) = &tcp.congestion else { return Ok(()) };
+    socket.set_tcp_congestion(name.as_bytes()).map_err(|error| {
+        let known = fs::read_to_string(KNOWN_CONGESTION).unwrap_or_default();
+        io::Error::new(error.kind(), format!("{name}: {error}; this kernel has: {}", known.trim()))
+    })
+}
+
+fn set_fast_open(tcp: &Tcp, socket: &SockRef<'_>, role: Role) -> io::Result<()> {
+    match role {
+        _ if !tcp.fast_open => Ok(()),
+        Role::Connect => fast_open::connect(&**socket),
+        Role::Listen if !serves_fast_open() => {
+            Err(io::Error::other("switched off for listeners; `sysctl net.ipv4.tcp_fastopen=3` switches it on"))
+        }
+        Role::Listen => fast_open::accept(&**socket, FAST_OPEN_QUEUE),
+    }
+}
+
+/// A listener takes the option in any case; whether it is heeded stands in the second bit of this setting.
+fn serves_fast_open() -> bool {
+    let setting = fs::read_to_string("/proc/sys/net/ipv4/tcp_fastopen").unwrap_or_default();
+    setting.trim().parse::<u32>().is_ok_and(|bits| bits & 2 != 0)
+}
