@@ -52,8 +52,7 @@ impl Loaded {
     /// Where a part stands in the text.
     pub fn locate(&self, place: Place<'_>) -> Option<Span> {
         fn table<T>(tables: &Given<Named<T>>, name: &Name) -> Option<Span> {
-            let tables = &tables.value()?.0;
-            tables.iter().find(|(key, _)| key.name == *name).map(|(key, _)| key.at.clone())
+            tables.value()?.get(name).map(|(key, _)| key.at.clone())
         }
         match place {
             Place::Identity(name) => table(&self.file.identities, name),

@@ -190,6 +190,14 @@ impl<T> Default for Named<T> {
     }
 }
 
+impl<T> Named<T> {
+    /// The table of a name. A file may have ten thousand, each referred to: it is found by halving.
+    pub fn get(&self, name: &Name) -> Option<&(Key, Given<T>)> {
+        let at = self.0.binary_search_by(|(key, _)| key.name.cmp(name)).ok()?;
+        self.0.get(at)
+    }
+}
+
 impl<T: Value> Value for Named<T> {
     const WANTED: &'static str = "a table of named tables";
     const EXAMPLE: &'static str = "a header with a name for each, such as `[upstreams.certauth]`";
@@ -203,6 +211,8 @@ impl<T: Value> Value for Named<T> {
             let key = Key { name: Name::new(&**key.get_ref()), at: key.span() };
             entries.push((key, reader.value(value)));
         }
+        // The parser keeps tables in this order too; look-ups rely on it.
+        entries.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
         Some(Some(Self(entries)))
     }
 

@@ -1,6 +1,8 @@
 //! Listeners and the admin address.
 
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::path::Path;
 
 use crate::config::file::{self, File};
 use crate::config::formats::Listen;
@@ -62,7 +64,7 @@ fn listener(section: &file::Listener, file: &File, resolver: &mut Resolver<'_>) 
 fn default_name(listen: &ListenAddress, section: &file::Listener) -> Name {
     match section.listen.value() {
         Some(Listen::Unix(location)) => {
-            let path = location.within(std::path::Path::new(""));
+            let path = location.within(Path::new(""));
             Name::new(format!("unix:{}", path.display()))
         }
         _ => Name::new(listen.to_string()),
@@ -91,14 +93,26 @@ fn addresses<'a>(
 
 fn refuse_shared_addresses(file: &File, sections: &[&file::Listener], resolver: &mut Resolver<'_>) {
     let addresses = addresses(file, sections, resolver);
-    for (at, (span, address)) in addresses.iter().enumerate() {
-        if let Some((_, earlier)) = addresses[..at].iter().find(|(_, earlier)| collide(earlier, address)) {
-            let title = match earlier == address {
+    // Only those of one port or one path can collide: a file may have ten thousand listeners.
+    let mut seen: HashMap<(u16, Option<&Path>), Vec<&ListenAddress>> = HashMap::new();
+    for (span, address) in &addresses {
+        let alike = seen.entry(alike(address)).or_default();
+        if let Some(earlier) = alike.iter().find(|earlier| collide(earlier, address)) {
+            let title = match *earlier == address {
                 true => format!("{address} is listened on twice"),
                 false => format!("{address} and {earlier} cannot both be listened on"),
             };
             resolver.tell(span, title, "taken above", "choose another port or path for one of the two");
         }
+        alike.push(address);
+    }
+}
+
+/// Addresses that differ in this cannot collide.
+fn alike(address: &ListenAddress) -> (u16, Option<&Path>) {
+    match address {
+        ListenAddress::Tcp(address) => (address.port(), None),
+        ListenAddress::Unix { path, .. } => (0, Some(path)),
     }
 }
 
@@ -119,8 +133,9 @@ fn collide_tcp(one: &SocketAddr, other: &SocketAddr) -> bool {
 
 fn refuse_shared_names(sections: &[&file::Listener], resolver: &mut Resolver<'_>) {
     let named: Vec<_> = sections.iter().filter_map(|section| section.name.located()).collect();
-    for (at, (span, name)) in named.iter().enumerate() {
-        if named[..at].iter().any(|(_, earlier)| earlier == name) {
+    let mut seen = HashSet::new();
+    for (span, name) in named {
+        if !seen.insert(name) {
             let title = format!("two listeners have the name {}", quote(name.as_str()));
             resolver.tell(
                 span,

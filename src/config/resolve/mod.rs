@@ -86,9 +86,10 @@ impl Resolver<'_> {
         table: &str,
     ) -> Option<Name> {
         let (span, Reference(name)) = given.located()?;
-        let known: Vec<&str> = keys(tables).map(|key| key.name.as_str()).collect();
+        let is_known = tables.value().is_some_and(|tables| tables.get(name).is_some());
         // A table that could not be read at all is told; what it would have held is not known.
-        if !matches!(tables, Given::Wrong) && !known.contains(&name.as_str()) {
+        if !matches!(tables, Given::Wrong) && !is_known {
+            let known: Vec<&str> = keys(tables).map(|key| key.name.as_str()).collect();
             let repair = match known.is_empty() {
                 true => format!("add a table `[{table}.{name}]`"),
                 false => format!("{} Or add a table `[{table}.{name}]`", suggest(name.as_str(), known)),
