@@ -80,7 +80,7 @@ impl CertificateFacts {
 
     /// An RSA key of fewer than [`MIN_RSA_BITS`].
     pub fn has_weak_key(&self) -> bool {
-        self.key == "RSA" && self.key_bits < MIN_RSA_BITS
+        is_weak(self.key, self.key_bits)
     }
 
     /// The facts as fields of a log line.
@@ -99,6 +99,16 @@ impl CertificateFacts {
             ("key", if self.key_bits == 0 { self.key.into() } else { format!("{} {}", self.key, self.key_bits) }),
         ]
     }
+}
+
+/// An RSA key of fewer than [`MIN_RSA_BITS`].
+pub fn has_weak_key(certificate: &X509Certificate<'_>) -> bool {
+    let (kind, bits) = key(certificate);
+    is_weak(kind, bits)
+}
+
+fn is_weak(key: &str, bits: usize) -> bool {
+    key == "RSA" && bits < MIN_RSA_BITS
 }
 
 /// A subject alternative name as the certificate carries it.

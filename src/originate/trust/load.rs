@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 use webpki::{OwnedCertRevocationList, anchor_from_trusted_cert};
-use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509Version};
 
 use super::{Anchors, Crl, Error, RootFacts, Wrong};
 use crate::config::values::{self, ExactCertificate};
-use crate::originate::certificate::{Date, clean};
+use crate::originate::certificate::{self, Date, clean};
 use crate::originate::files;
 use crate::originate::fingerprint::{Sha256, sha256};
 use crate::originate::pem;
@@ -124,6 +124,9 @@ impl Roots {
             not_after: Date(parsed.validity().not_after.timestamp()),
             sha256: sha256(der),
             system,
+            authority: parsed.is_ca() || parsed.version() == X509Version::V1,
+            self_signed: parsed.subject().as_raw() == parsed.issuer().as_raw(),
+            weak_key: certificate::has_weak_key(&parsed),
         };
         if self.facts.iter().all(|known| known.sha256 != facts.sha256) {
             self.anchors.push(anchor);

@@ -56,6 +56,12 @@ pub struct RootFacts {
     pub sha256: Sha256,
     /// It came with the system, and not from a file of the configuration.
     pub system: bool,
+    /// It may sign other certificates: basic constraints say so, or it is of version 1 and cannot say.
+    pub authority: bool,
+    /// Subject and issuer are the same.
+    pub self_signed: bool,
+    /// An RSA key that is too short for chains to it to be believed.
+    pub weak_key: bool,
 }
 
 impl Trust {
@@ -100,6 +106,11 @@ impl Trust {
     /// The roots; none if one certificate or pins decide.
     pub fn roots(&self) -> &[RootFacts] {
         &self.roots
+    }
+
+    /// When the revocation lists end, of those that say so.
+    pub fn crl_next_updates(&self) -> impl Iterator<Item = Date> {
+        self.crls.iter().filter_map(|crl| crl.next_update)
     }
 
     /// The names that a certificate must carry one of; empty: the server name.
