@@ -5,11 +5,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::check::format::{self, Format};
+use crate::check::{self, FileCheck, Scope};
 use crate::config::flags::{Flags, from_flags};
 use crate::config::formats::LogLevel;
 use crate::config::read::Text;
 use crate::config::values::LogFormat;
-use crate::config::{self, Advice, Environment, Loaded, Problem, Problems, Style};
+use crate::config::{self, Advice, Environment, Loaded, Problems, Style};
+use crate::originate::certificate::Date;
 
 /// Gives verified mutual TLS to programs that do not speak it: plain TCP in, TLS out.
 #[derive(Debug, Parser)]
@@ -96,9 +99,21 @@ pub struct Check {
     /// Take advice for problems: exit 2 if there is any.
     #[arg(long)]
     pub strict: bool,
-    /// Tell for programs: one JSON array on standard output.
-    #[arg(long)]
+    /// How it is told: text on standard error; json, sarif or github on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// The same as `--format json`.
+    #[arg(long, conflicts_with = "format")]
     pub json: bool,
+    /// Tell of certificates that end within so many days.
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub expires_within: u32,
+    /// File of Rego rules over the resolved configuration, may be repeated.
+    #[arg(long, value_name = "FILE.rego")]
+    pub policy: Vec<PathBuf>,
+    /// What the rules see as `input.parameters.NAME`, may be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_parameter, requires = "policy")]
+    pub policy_parameter: Vec<(String, String)>,
 }
 
 /// How the process ends.
@@ -119,9 +134,6 @@ impl Verdict {
         }
     }
 }
-
-/// Looks at the files that a configuration names, and tells what is wrong with them; binds nothing.
-pub type FileCheck<'a> = &'a dyn Fn(&Loaded) -> Vec<Problem>;
 
 /// The variables of this process.
 pub fn environment(name: &str) -> Option<String> {
@@ -167,7 +179,7 @@ impl Tunnel {
 }
 
 impl Check {
-    /// Checks a file and tells what it found: problems and advice to `err`, with `--json` to `out`.
+    /// Checks a file and tells what it found: to people on `err`, in the other formats on `out`.
     ///
     /// # Errors
     /// Those of writing.
@@ -178,56 +190,29 @@ impl Check {
         out: &mut dyn Write,
         err: &mut dyn Write,
     ) -> io::Result<Verdict> {
-        let found = self.find(environment, files);
-        if self.json {
-            writeln!(out, "{:#}", found.to_json())?;
-        } else {
-            found.tell(err, style_for(&io::stderr()))?;
+        let found = match check::check(&self.file, environment, files, &self.scope()) {
+            Ok(found) => found,
+            Err(error) => {
+                writeln!(err, "egret: {error} ({})", error.reason())?;
+                return Ok(Verdict::Bad);
+            }
+        };
+        match if self.json { Format::Json } else { self.format } {
+            Format::Text => write!(err, "{}", format::text(&found, style_for(&io::stderr())))?,
+            Format::Json => writeln!(out, "{:#}", format::json(&found))?,
+            Format::Sarif => writeln!(out, "{:#}", format::sarif(&found))?,
+            Format::Github => write!(out, "{}", format::github(&found))?,
         }
         Ok(if found.is_good(self.strict) { Verdict::Good } else { Verdict::Bad })
     }
 
-    fn find(&self, environment: Environment<'_>, files: FileCheck<'_>) -> Found {
-        let loaded = match config::load(&self.file, environment) {
-            Ok(loaded) => loaded,
-            Err(problems) => return Found { problems: Some(problems), advice: None },
-        };
-        let wrong = files(&loaded);
-        let problems = (!wrong.is_empty()).then(|| loaded.problems(wrong));
-        let advice = config::lint(&loaded);
-        Found { problems, advice: Some((loaded, advice)) }
-    }
-}
-
-/// What a check found; without advice if the text could not be understood.
-struct Found {
-    problems: Option<Problems>,
-    advice: Option<(Loaded, Vec<Advice>)>,
-}
-
-impl Found {
-    fn is_good(&self, strict: bool) -> bool {
-        let advised = self.advice.as_ref().is_some_and(|(_, advice)| !advice.is_empty());
-        self.problems.is_none() && !(strict && advised)
-    }
-
-    fn tell(&self, err: &mut dyn Write, style: Style) -> io::Result<()> {
-        if let Some((loaded, advice)) = &self.advice {
-            tell_advice(loaded, advice, err, style)?;
+    fn scope(&self) -> Scope {
+        Scope {
+            now: Date::now(),
+            expires_within: i64::from(self.expires_within) * 24 * 60 * 60,
+            policies: self.policy.clone(),
+            parameters: self.policy_parameter.clone(),
         }
-        match &self.problems {
-            Some(problems) => tell_problems(problems, err, style),
-            None => Ok(()),
-        }
-    }
-
-    fn to_json(&self) -> serde_json::Value {
-        let problems = self.problems.iter().flat_map(|problems| match problems.to_json() {
-            serde_json::Value::Array(list) => list,
-            other => vec![other],
-        });
-        let advice = self.advice.iter().flat_map(|(loaded, advice)| advice.iter().map(|one| one.to_json(loaded)));
-        problems.chain(advice).collect()
     }
 }
 
@@ -265,6 +250,11 @@ pub fn print_schema(out: &mut dyn Write) -> io::Result<()> {
 
 fn parse_text<T: Text>(text: &str) -> Result<T, String> {
     T::parse(text).map_err(|fault| format!("{}; {}", fault.title, fault.repair))
+}
+
+fn parse_parameter(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn parse_level(text: &str) -> Result<String, String> {

@@ -38,6 +38,7 @@ pub mod config;
 pub mod snapshot;
 
 // -- lifecycle --
+pub mod check;
 pub mod cli;
 pub mod demo;
 pub mod drain;

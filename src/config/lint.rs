@@ -10,7 +10,9 @@ use crate::config::load::{Loaded, Place};
 use crate::config::problems::{Problem, Severity, Style, quote};
 use crate::config::read::{Given, Key, Named};
 use crate::config::source::Span;
-use crate::config::values::{Access, Anchors, Eof, Host, ListenAddress, Name, TlsVersion, Trust, Upstream, Verify};
+use crate::config::values::{
+    Access, Anchors, Eof, ExpectedName, Host, ListenAddress, Name, TlsVersion, Trust, Upstream, Verify,
+};
 
 /// Something legal but unwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +80,10 @@ impl Lint<'_> {
             if let (Some(span), [_]) = (section.pins.span(), trust.pins.as_slice()) {
                 let title = "only one key is pinned: when the server has to replace it, nobody gets through";
                 self.tell("single-pin", span, title, "no second key", "pin the key that is kept in reserve as well");
+            }
+            if let Some(span) = section.names.span().filter(|_| are_wide(&trust.names)) {
+                let title = "names of several domains are expected: a server of one passes for a server of the other";
+                self.tell("names-too-wide", span, title, "too wide", "make a trust for each, with its own names");
             }
         }
     }
@@ -154,6 +160,12 @@ impl Lint<'_> {
             let title = "an answer that was cut off looks like a complete one";
             self.tell("eof-lenient", span, title, "lenient", "remove it, unless the server never sends close_notify");
         }
+        let limits = &upstream.stream;
+        let idle = section.idle_timeout.span().filter(|_| limits.idle.is_some_and(|idle| Some(idle) > limits.lifetime));
+        if let (Some(span), Some(_)) = (idle, limits.lifetime) {
+            let title = "`idle_timeout` is longer than `max_lifetime`: it never comes";
+            self.tell("timeouts-contradict", span, title, "never reached", "shorten it, or remove it");
+        }
         let endless = upstream.stream.idle.is_none() && upstream.stream.lifetime.is_none();
         if let Some(span) = section.idle_timeout.span().filter(|_| endless) {
             let title = "a stream whose ends were forgotten stays for ever";
@@ -206,6 +218,19 @@ impl Lint<'_> {
             self.tell(code, &key.at, title, "unused", "refer to it, or remove it");
         }
     }
+}
+
+/// Whether DNS names end in more than one domain, taken as their last two labels.
+fn are_wide(names: &[ExpectedName]) -> bool {
+    let dns =
+        names.iter().filter_map(|name| if let ExpectedName::Dns(name) = name { Some(name.as_ref()) } else { None });
+    let domains: BTreeSet<String> = dns
+        .map(|name| {
+            let labels: Vec<&str> = name.trim_end_matches('.').rsplit('.').take(2).collect();
+            labels.join(".").to_ascii_lowercase()
+        })
+        .collect();
+    domains.len() > 1
 }
 
 fn sections<T>(tables: &Given<Named<T>>) -> impl Iterator<Item = (&Key, &T)> {

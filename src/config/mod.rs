@@ -25,4 +25,4 @@ pub use self::load::{Loaded, Place, load, parse};
 pub use self::problems::{Problem, Problems, Severity, Style};
 pub use self::read::Environment;
 pub use self::schema::schema;
-pub use self::source::{Source, Span};
+pub use self::source::{Position, Source, Span};

@@ -35,7 +35,7 @@ impl Problem {
     /// Lines for people, in the manner of rustc.
     pub fn render(&self, source: &Source, severity: Severity, style: Style) -> String {
         let title = severity.level().primary_title(clean(&self.title));
-        let title = if let Severity::Advice(code) = severity { title.id(code) } else { title };
+        let title = if let Some(code) = severity.code() { title.id(code) } else { title };
         let group = match &self.span {
             Some(span) => title.element(self.snippet(source, span)),
             None => Group::with_title(title).element(annotate_snippets::Origin::path(clean(source.origin()))),
@@ -54,7 +54,7 @@ impl Problem {
             "end_line": at.map(|(_, end)| end.line),
             "end_column": at.map(|(_, end)| end.column),
             "severity": severity.word(),
-            "code": if let Severity::Advice(code) = severity { Some(code) } else { None },
+            "code": severity.code(),
             "title": self.title,
             "label": self.label,
             "repair": self.repair,
@@ -77,23 +77,33 @@ impl Problem {
 pub enum Severity {
     /// Refused.
     Error,
+    /// A rule of the user's own forbids it.
+    Forbidden,
     /// Legal but unwise; the code names the kind.
     Advice(&'static str),
 }
 
 impl Severity {
-    fn level(self) -> Level<'static> {
+    /// Whether it may not run so.
+    pub fn is_error(self) -> bool {
+        !matches!(self, Self::Advice(_))
+    }
+
+    /// The kind, where there are kinds; stays the same from version to version.
+    pub fn code(self) -> Option<&'static str> {
         match self {
-            Self::Error => Level::ERROR,
-            Self::Advice(_) => Level::WARNING,
+            Self::Error => None,
+            Self::Forbidden => Some("policy"),
+            Self::Advice(code) => Some(code),
         }
     }
 
+    fn level(self) -> Level<'static> {
+        if self.is_error() { Level::ERROR } else { Level::WARNING }
+    }
+
     fn word(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Advice(_) => "advice",
-        }
+        if self.is_error() { "error" } else { "advice" }
     }
 }
 

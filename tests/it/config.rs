@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use egret::check::FileCheck;
 use egret::cli::{self, Check, Cli, Command, Verdict};
 use egret::config::values::{Anchors, Config, ListenAddress, Name};
 use egret::config::{self, Loaded, Place, Problem, Problems, Style};
@@ -256,7 +257,7 @@ mod arguments {
 mod check {
     use super::*;
 
-    fn check(file: &str, arguments: &str, files: cli::FileCheck<'_>) -> (Verdict, String, String) {
+    fn check(file: &str, arguments: &str, files: FileCheck<'_>) -> (Verdict, String, String) {
         let path = root().join(file);
         let line = format!("egret check {} {arguments}", path.display());
         let cli = Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{error}"));

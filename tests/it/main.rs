@@ -13,6 +13,7 @@ mod admin;
 mod architecture;
 mod bad_input;
 mod bulk;
+mod check;
 mod classify;
 mod config;
 mod credentials;

@@ -1,0 +1,187 @@
+//! A configuration as a document: every key with its value or default, under the names that the file uses. What
+//! policies ask about.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::values::{
+    Access, Anchors, Config, Destination, Eof, ExactCertificate, ExpectedName, Identity, KeyExchange, ListenAddress,
+    Listener, Name, Rule, Tls, TlsVersion, Trust, Upgrade, Upstream, User, Verify,
+};
+use crate::originate::fingerprint::labelled_hex;
+
+/// The whole of it. Durations are in seconds; `null` stands for "never" and "no bound". Paths and names only: no
+/// content of a file is in it.
+pub fn document(config: &Config) -> Value {
+    json!({
+        "drain_timeout": seconds(config.drain_timeout),
+        "limits": { "max_connections": config.limits.max_connections },
+        "reload": { "watch": config.reload.watch },
+        "admin": config.admin.as_ref().map(|admin| with(access(&admin.access), "listen", admin.listen.to_string().into())),
+        "identities": table(config.identities.iter().map(|(name, spec)| (name, identity(spec)))),
+        "trust": table(config.trusts.iter().map(|(name, spec)| (name, trust(spec)))),
+        "upstreams": table(config.upstreams.iter().map(|(name, spec)| (name, upstream(spec)))),
+        "listeners": config.listeners.iter().map(listener).collect::<Vec<_>>(),
+    })
+}
+
+fn identity(spec: &Identity) -> Value {
+    json!({
+        "certificate": spec.certificate,
+        "private_key": spec.private_key,
+        "password_file": spec.password_file,
+        "allow_loose_key_permissions": spec.allow_loose_key_permissions,
+    })
+}
+
+fn trust(spec: &Trust) -> Value {
+    let (system, roots, certificate) = match &spec.anchors {
+        Anchors::Roots { system, paths } => (*system, paths.clone(), Value::Null),
+        Anchors::Certificate(ExactCertificate::File(file)) => (false, Vec::new(), json!(file)),
+        Anchors::Certificate(ExactCertificate::Sha256(sha256)) => (false, Vec::new(), labelled_hex(sha256).into()),
+        Anchors::PinsOnly => (false, Vec::new(), Value::Null),
+    };
+    json!({
+        "system_roots": system,
+        "roots": roots,
+        "certificate": certificate,
+        "pins": spec.pins.iter().map(labelled_hex).collect::<Vec<_>>(),
+        "pins_only": matches!(spec.anchors, Anchors::PinsOnly),
+        "names": spec.names.iter().map(expected_name).collect::<Vec<_>>(),
+        "crls": spec.crls,
+    })
+}
+
+fn expected_name(name: &ExpectedName) -> String {
+    match name {
+        ExpectedName::Dns(name) => format!("dns:{}", name.as_ref()),
+        ExpectedName::Ip(ip) => format!("ip:{ip}"),
+        ExpectedName::Uri(uri) => format!("uri:{uri}"),
+    }
+}
+
+fn upstream(spec: &Upstream) -> Value {
+    json!({
+        "servers": spec.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "passthrough": spec.passthrough,
+        "tls": tls(&spec.tls),
+        "upgrade": spec.upgrade.map(|Upgrade::Postgres| "postgres"),
+        "originate_timeout": seconds(spec.originate_timeout),
+        "idle_timeout": spec.stream.idle.map(seconds),
+        "max_lifetime": spec.stream.lifetime.map(seconds),
+        "half_closed_timeout": seconds(spec.stream.half_closed),
+        "eof": match spec.stream.eof {
+            Eof::Strict => "strict",
+            Eof::Lenient => "lenient",
+        },
+    })
+}
+
+fn tls(spec: &Tls) -> Value {
+    let (verify, reason) = match &spec.verify {
+        Verify::Full => ("full", None),
+        Verify::Report { reason } => ("report", Some(reason)),
+        Verify::None { reason } => ("none", Some(reason)),
+    };
+    json!({
+        "identity": spec.identity.as_ref().map(Name::as_str),
+        "trust": spec.trust.as_ref().map(Name::as_str),
+        "server_name": spec.server_name.as_ref().map(|name| name.to_str().into_owned()),
+        "sni": spec.sni,
+        "verify": verify,
+        "insecure_reason": reason,
+        "min_version": version(spec.min_version),
+        "max_version": version(spec.max_version),
+        "alpn": protocols(&spec.alpn),
+        "key_exchange": spec.key_exchange.iter().map(|group| group_name(*group)).collect::<Vec<_>>(),
+        "resumption": spec.resumption,
+    })
+}
+
+fn protocols(alpn: &[Vec<u8>]) -> Vec<String> {
+    alpn.iter().map(|protocol| String::from_utf8_lossy(protocol).into_owned()).collect()
+}
+
+fn version(version: TlsVersion) -> &'static str {
+    match version {
+        TlsVersion::V1_2 => "1.2",
+        TlsVersion::V1_3 => "1.3",
+    }
+}
+
+fn group_name(group: KeyExchange) -> &'static str {
+    match group {
+        KeyExchange::X25519Mlkem768 => "x25519mlkem768",
+        KeyExchange::X25519 => "x25519",
+        KeyExchange::Secp256r1 => "secp256r1",
+        KeyExchange::Secp384r1 => "secp384r1",
+    }
+}
+
+fn listener(spec: &Listener) -> Value {
+    let mut value = access(&spec.access);
+    for (key, part) in [
+        ("name", json!(spec.name.as_str())),
+        ("listen", spec.listen.to_string().into()),
+        ("loopback", is_local(&spec.listen).into()),
+        ("upstream", default(&spec.destination).map(Name::as_str).into()),
+        ("routes", routes(&spec.destination)),
+        ("max_connections", spec.max_connections.into()),
+    ] {
+        value = with(value, key, part);
+    }
+    value
+}
+
+/// Where connections go that no route fits.
+fn default(destination: &Destination) -> Option<&Name> {
+    match destination {
+        Destination::One(name) => Some(name),
+        Destination::ByHello { default, .. } => default.as_ref(),
+    }
+}
+
+fn routes(destination: &Destination) -> Value {
+    let Destination::ByHello { rules, .. } = destination else { return Value::Array(Vec::new()) };
+    let route = |rule: &Rule| {
+        json!({
+            "server_names": rule.server_names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "alpn": protocols(&rule.alpn),
+            "upstream": rule.upstream.as_str(),
+        })
+    };
+    rules.iter().map(route).collect()
+}
+
+/// Whether only this machine reaches it.
+fn is_local(listen: &ListenAddress) -> bool {
+    match listen {
+        ListenAddress::Tcp(address) => address.ip().is_loopback(),
+        ListenAddress::Unix { .. } => true,
+    }
+}
+
+fn access(spec: &Access) -> Value {
+    let users = spec.users.iter().map(|user| match user {
+        User::Id(id) => json!(id),
+        User::Name(name) => json!(name),
+    });
+    json!({
+        "allow": spec.networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "allow_users": users.collect::<Vec<_>>(),
+    })
+}
+
+fn with(mut value: Value, key: &str, part: Value) -> Value {
+    value[key] = part;
+    value
+}
+
+fn table<'a>(entries: impl Iterator<Item = (&'a Name, Value)>) -> Map<String, Value> {
+    entries.map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
