@@ -1,7 +1,11 @@
 //! Arguments and output, nothing else: what was asked for, and how it is told.
 
+mod diff;
+
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
+
+pub use self::diff::Diff;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -30,6 +34,8 @@ pub enum Command {
     Run(Box<Run>),
     /// Say everything that is wrong with a configuration file, without listening anywhere.
     Check(Check),
+    /// Say which listeners, identities, tickets and warm connections a reload would touch.
+    Diff(Diff),
     /// Print the JSON schema of the configuration file, for editors.
     Schema,
     /// Show what egret does, without any set-up: an upstream that asks for certificates, egret in front of it.

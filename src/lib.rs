@@ -35,6 +35,7 @@ pub mod route;
 
 // -- text -> values -> live things --
 pub mod config;
+pub mod outline;
 pub mod snapshot;
 
 // -- lifecycle --

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use egret::cli::{self, Check, Cli, Command, Run, Verdict};
+use egret::cli::{self, Check, Cli, Command, Diff, Run, Verdict};
 use egret::config::{self, Loaded, values};
 use egret::demo;
 use egret::logging;
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(run) => carry(run),
         Command::Check(check) => tell(&check),
+        Command::Diff(diff) => compare(&diff),
         Command::Schema => cli::print_schema(&mut io::stdout()).map(|()| Verdict::Good.code()).map_err(Into::into),
         Command::Demo => demonstrate(),
     };
@@ -34,6 +35,10 @@ fn main() -> ExitCode {
 fn tell(check: &Check) -> anyhow::Result<u8> {
     let (mut out, mut err) = (io::stdout(), io::stderr());
     Ok(check.run(&cli::environment, &supervise::check_files, &mut out, &mut err)?.code())
+}
+
+fn compare(diff: &Diff) -> anyhow::Result<u8> {
+    Ok(diff.run(&cli::environment, &mut io::stdout(), &mut io::stderr())?)
 }
 
 fn carry(run: Box<Run>) -> anyhow::Result<u8> {

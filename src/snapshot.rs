@@ -160,6 +160,11 @@ impl Snapshot {
         &self.identities
     }
 
+    /// The trusts, by name; that of upstreams which name none is among them.
+    pub fn trusts(&self) -> &BTreeMap<Name, Arc<Trust>> {
+        &self.trusts
+    }
+
     /// Sets the gauges that tell of this generation; those of names that are gone become NaN, with which no
     /// comparison of an alert holds. To be called once it runs.
     pub fn publish(&self, previous: Option<&Self>, registry: &Registry) {

@@ -34,6 +34,9 @@ pub trait Control: Send + Sync + 'static {
     /// The running configuration, without secrets.
     fn config(&self) -> String;
 
+    /// What the running generation consists of, for whoever compares it with another.
+    fn outline(&self) -> serde_json::Value;
+
     /// Loads the configuration again; answers with the new generation.
     ///
     /// Dropping the future (the client went away) gives up the answer, never the reload half-way.

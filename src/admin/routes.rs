@@ -27,6 +27,7 @@ enum Route {
     Ready,
     Status,
     Config,
+    Outline,
     Reload,
     Drain,
 }
@@ -39,6 +40,7 @@ impl Route {
             "/readyz" => Self::Ready,
             "/status" => Self::Status,
             "/config" => Self::Config,
+            "/outline" => Self::Outline,
             "/reload" => Self::Reload,
             "/drain" => Self::Drain,
             _ => return None,
@@ -58,7 +60,8 @@ impl Route {
     }
 }
 
-const ROUTES: &str = "GET /metrics\nGET /healthz\nGET /readyz\nGET /status\nGET /config\nPOST /reload\nPOST /drain\n";
+const ROUTES: &str =
+    "GET /metrics\nGET /healthz\nGET /readyz\nGET /status\nGET /config\nGET /outline\nPOST /reload\nPOST /drain\n";
 
 /// No route reads a body; what a client sends all the same is read up to here, so that it gets its
 /// answer and not a reset.
@@ -121,6 +124,9 @@ async fn act(route: Route, desk: &Desk, headers: &HeaderMap) -> Response<Full<By
         Route::Ready => text(StatusCode::SERVICE_UNAVAILABLE, "not ready"),
         Route::Status => status(&control.status(), headers),
         Route::Config => text(StatusCode::OK, control.config()),
+        Route::Outline => {
+            with(text(StatusCode::OK, control.outline().to_string()), header::CONTENT_TYPE, "application/json")
+        }
         Route::Reload => match control.reload().await {
             Ok(generation) => text(StatusCode::OK, format!("generation {generation}")),
             Err(Kept::Rejected(problems)) => text(StatusCode::UNPROCESSABLE_ENTITY, problems),

@@ -3,10 +3,10 @@
 //! Problems come from the text and from building what it names; advice from the text ([`config::lint`]) and from
 //! the certificates that it names ([`files`]); violations from the user's own rules ([`policy`]).
 
+pub mod diff;
 pub mod files;
 pub mod format;
 pub mod policy;
-pub mod resolved;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -13,9 +13,9 @@ use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, Value};
 use serde_json::json;
 
-use super::{Finding, resolved};
+use super::Finding;
 use crate::config::values::Name;
-use crate::config::{Loaded, Place, Problem, Severity};
+use crate::config::{self, Loaded, Place, Problem, Severity};
 
 /// Why rules could not be evaluated. Fail closed: a policy that cannot be asked forbids.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,7 @@ pub fn evaluate(loaded: &Loaded, files: &[PathBuf], parameters: &[(String, Strin
     let input = json!({
         "file": loaded.source().origin(),
         "parameters": parameters,
-        "config": resolved::document(&loaded.config),
+        "config": config::document(&loaded.config),
     });
     let input = Value::from(input);
     for file in files {

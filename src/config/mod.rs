@@ -4,9 +4,10 @@
 //! what was typed), `resolve` says what the keys mean together ([`values::Config`] is what will run), [`lint()`]
 //! says what is legal but unwise. The live things are built by the snapshot.
 //!
-//! Imports inside go downwards: flags, lint > load > resolve, schema > file > formats > read > nearest >
+//! Imports inside go downwards: document, flags, lint > load > resolve, schema > file > formats > read > nearest >
 //! problems > source.
 
+mod document;
 pub mod file;
 pub mod flags;
 pub mod formats;
@@ -20,6 +21,7 @@ mod schema;
 pub mod source;
 pub mod values;
 
+pub use self::document::document;
 pub use self::lint::{Advice, lint};
 pub use self::load::{Loaded, Place, load, parse};
 pub use self::problems::{Problem, Problems, Severity, Style};

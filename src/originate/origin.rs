@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::values::{self, KeyExchange, Server, TlsVersion, Upgrade};
 use crate::originate::certificate::{Date, distinguished_name};
-use crate::originate::fingerprint::Sha256;
+use crate::originate::fingerprint::{Sha256, hex};
 use crate::originate::identity::{Fingerprint, Identity};
 use crate::originate::observe::{CertificateRequest, Observed, note};
 use crate::originate::resumption::{Store, View};
@@ -178,6 +178,27 @@ impl OriginKey {
             key_exchange,
             resumption: tls.resumption,
         }
+    }
+
+    /// Its parts, each under a name: whoever compares two keys can say what differs. No secret is among them.
+    pub fn parts(&self) -> Vec<(&'static str, String)> {
+        let identity = self
+            .identity
+            .as_ref()
+            .map(|identity| [&identity.leaf, &identity.key, &identity.chain].map(|digest| hex(digest)));
+        vec![
+            ("servers", self.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+            ("upgrade", format!("{:?}", self.upgrade)),
+            ("server_name", self.server_name.to_str().into_owned()),
+            ("sni", self.sni.to_string()),
+            ("identity", identity.map_or_else(|| "none".to_owned(), |parts| parts.join(" "))),
+            ("trust", hex(&self.trust)),
+            ("verify", format!("{:?}", self.mode)),
+            ("versions", format!("{:?} {:?}", self.min_version, self.max_version)),
+            ("alpn", self.alpn.iter().map(|name| name.escape_ascii().to_string()).collect::<Vec<_>>().join(" ")),
+            ("key_exchange", format!("{:?}", self.key_exchange)),
+            ("resumption", self.resumption.to_string()),
+        ]
     }
 
     /// SNI is sent or not.

@@ -17,6 +17,7 @@ use crate::metrics::Registry;
 use crate::originate::Originator;
 use crate::originate::fingerprint::hex;
 use crate::originate::identity::Identity;
+use crate::outline;
 use crate::snapshot::Snapshot;
 
 /// What the admin endpoint talks to.
@@ -75,6 +76,10 @@ impl Control for Desk {
     fn config(&self) -> String {
         // Values hold paths of secrets, never secrets, so all of them may be shown.
         format!("{:#?}\n", self.snapshot.load().config)
+    }
+
+    fn outline(&self) -> Value {
+        outline::outline(&self.snapshot.load())
     }
 
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<u64, Kept>> + Send + '_>> {

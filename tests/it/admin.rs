@@ -42,6 +42,10 @@ impl Control for Stage {
         "drain_timeout = \"30s\"".into()
     }
 
+    fn outline(&self) -> Value {
+        json!({ "settings": {} })
+    }
+
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<u64, Kept>> + Send + '_>> {
         Box::pin(async {
             if self.draining.load(Ordering::SeqCst) {
@@ -190,7 +194,9 @@ async fn a_browser_gets_a_page_that_runs_nothing() {
 async fn admin_refuses_a_foreign_host_header() {
     let admin = Running::start().await;
     for host in ["rebound.example.com", "rebound.example.com:9090", "127.0.0.1.example.com", "localhost\r\nHost: x"] {
-        for line in ["POST /drain", "POST /reload", "GET /status", "GET /config", "GET /metrics", "GET /"] {
+        for line in
+            ["POST /drain", "POST /reload", "GET /status", "GET /config", "GET /outline", "GET /metrics", "GET /"]
+        {
             let (status, answer) = admin.ask(line, &format!("Host: {host}\r\nContent-Length: 0\r\n")).await;
             assert_eq!(status, 403, "{line} {host}: {answer}");
         }

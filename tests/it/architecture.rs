@@ -12,7 +12,7 @@ const ORDER: &[&[&str]] = &[
     &["admin"],
     &["reload"],
     &["signals"],
-    &["listener"],
+    &["listener", "outline"],
     &["snapshot"],
     &["config"],
     &["connection"],

@@ -21,6 +21,7 @@ mod databases;
 mod demo;
 mod deploy;
 mod dial;
+mod diff;
 mod docs;
 mod drain;
 mod failures;

@@ -1,5 +1,5 @@
 //! A configuration as a document: every key with its value or default, under the names that the file uses. What
-//! policies ask about.
+//! policies ask about, and what two configurations are compared by.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::values::{
     Access, Anchors, Config, Destination, Eof, ExactCertificate, ExpectedName, Identity, KeyExchange, ListenAddress,
-    Listener, Name, Rule, Tls, TlsVersion, Trust, Upgrade, Upstream, User, Verify,
+    Listener, LogFormat, Name, Rule, Tls, TlsVersion, Trust, Upgrade, Upstream, User, Verify,
 };
 use crate::originate::fingerprint::labelled_hex;
 
@@ -16,6 +16,19 @@ use crate::originate::fingerprint::labelled_hex;
 pub fn document(config: &Config) -> Value {
     json!({
         "drain_timeout": seconds(config.drain_timeout),
+        "log": {
+            "level": config.log.level,
+            "format": match config.log.format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            },
+        },
+        "runtime": { "workers": config.runtime.workers },
+        "dns": {
+            "servers": config.dns.servers,
+            "min_ttl": seconds(config.dns.min_ttl),
+            "max_ttl": seconds(config.dns.max_ttl),
+        },
         "limits": { "max_connections": config.limits.max_connections },
         "reload": { "watch": config.reload.watch },
         "admin": config.admin.as_ref().map(|admin| with(access(&admin.access), "listen", admin.listen.to_string().into())),

@@ -1,0 +1,251 @@
+//! What a reload from one configuration to another would touch: a pure comparison of two outlines.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Write};
+
+use serde_json::{Value, json};
+
+/// What a reload would touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// In the order in which they are told.
+    pub changes: Vec<Change>,
+}
+
+/// One thing that is there in both configurations, or in one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What it is.
+    pub kind: Kind,
+    /// What the configuration calls it.
+    pub name: String,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// What follows for sockets, tickets, warm connections and streams.
+    pub effect: &'static str,
+}
+
+/// A kind of thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A section about the whole process.
+    Process,
+    /// A listener.
+    Listener,
+    /// An identity.
+    Identity,
+    /// A trust.
+    Trust,
+    /// An upstream's way to one server name: who owns tickets and warm connections.
+    Origin,
+    /// The settings of an upstream that no origin depends on.
+    Upstream,
+}
+
+/// What becomes of a thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Only the new configuration has it.
+    Added,
+    /// Only the old one has it.
+    Removed,
+    /// Both have it, and these parts differ.
+    Changed(Vec<String>),
+}
+
+impl Kind {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Listener => "listener",
+            Self::Identity => "identity",
+            Self::Trust => "trust",
+            Self::Origin => "origin",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
+/// Compares two outlines ([`crate::outline`]).
+pub fn diff(old: &Value, new: &Value) -> Diff {
+    let mut diff = Diff::default();
+    diff.process(&old["settings"], &new["settings"]);
+    diff.listeners(old, new);
+    diff.digests(Kind::Identity, &old["identities"], &new["identities"]);
+    diff.digests(Kind::Trust, &old["trusts"], &new["trusts"]);
+    diff.origins(&old["origins"], &new["origins"]);
+    diff.upstreams(&old["settings"]["upstreams"], &new["settings"]["upstreams"]);
+    diff
+}
+
+/// Sections of the settings that are compared by themselves.
+const OWN: [&str; 4] = ["identities", "trust", "upstreams", "listeners"];
+
+impl Diff {
+    fn push(&mut self, kind: Kind, name: &str, fate: Fate, effect: &'static str) {
+        self.changes.push(Change { kind, name: name.to_owned(), fate, effect });
+    }
+
+    fn process(&mut self, old: &Value, new: &Value) {
+        for name in keys(old, new).into_iter().filter(|name| !OWN.contains(&name.as_str())) {
+            let effect = match name.as_str() {
+                "runtime" | "admin" | "limits" => "takes effect at the next start",
+                _ => "takes effect at once; streams go on",
+            };
+            if let Some(fate) = fate(&old[&name], &new[&name]) {
+                self.push(Kind::Process, &name, fate, effect);
+            }
+        }
+    }
+
+    fn listeners(&mut self, old: &Value, new: &Value) {
+        let (old_list, new_list) = (by_name(&old["settings"]["listeners"]), by_name(&new["settings"]["listeners"]));
+        for name in keys(&old_list, &new_list) {
+            let same_socket = old["sockets"][&name] == new["sockets"][&name];
+            match fate(&old_list[&name], &new_list[&name]) {
+                None => {}
+                Some(Fate::Added) => {
+                    self.push(Kind::Listener, &name, Fate::Added, "is bound before the old one gives way")
+                }
+                Some(Fate::Removed) => {
+                    self.push(Kind::Listener, &name, Fate::Removed, "stops accepting; its streams go on to their ends");
+                }
+                Some(changed) => {
+                    let effect = match same_socket {
+                        true => "keeps its socket: no connection is refused; streams in flight go on as they began",
+                        false => "gets a new socket; the old one stops accepting, its streams go on to their ends",
+                    };
+                    self.push(Kind::Listener, &name, changed, effect);
+                }
+            }
+        }
+    }
+
+    fn digests(&mut self, kind: Kind, old: &Value, new: &Value) {
+        for name in keys(old, new) {
+            let fate = match (&old[&name], &new[&name]) {
+                (old, new) if old == new => continue,
+                (Value::Null, _) => Fate::Added,
+                (_, Value::Null) => Fate::Removed,
+                _ => Fate::Changed(vec!["content".to_owned()]),
+            };
+            let effect = match fate {
+                Fate::Added => "is loaded",
+                Fate::Removed => "is forgotten when the last stream that uses it ends",
+                Fate::Changed(_) => "new streams use the new one; streams in flight go on with the old one",
+            };
+            self.push(kind, &name, fate, effect);
+        }
+    }
+
+    fn origins(&mut self, old: &Value, new: &Value) {
+        for upstream in keys(old, new) {
+            let (old, new) = (list(&old[&upstream]), list(&new[&upstream]));
+            for origin in new.iter().filter(|origin| !old.contains(origin)) {
+                let name = format!("{upstream}: {}", text(&origin["server_name"]));
+                let twin = old.iter().find(|twin| twin["server_name"] == origin["server_name"]);
+                let (fate, effect) = match twin.and_then(|twin| fate(twin, origin)) {
+                    Some(fate) => (fate, "its tickets and warm connections are dropped at once: nothing crosses"),
+                    None => (Fate::Added, "starts without tickets and warm connections"),
+                };
+                self.push(Kind::Origin, &name, fate, effect);
+            }
+            let names: Vec<&Value> = new.iter().map(|origin| &origin["server_name"]).collect();
+            for origin in old.iter().filter(|origin| !names.contains(&&origin["server_name"])) {
+                let name = format!("{upstream}: {}", text(&origin["server_name"]));
+                self.push(Kind::Origin, &name, Fate::Removed, "its tickets and warm connections are dropped at once");
+            }
+        }
+    }
+
+    /// What an origin depends on is told with the origin.
+    fn upstreams(&mut self, old: &Value, new: &Value) {
+        for name in keys(old, new) {
+            let (mut old, mut new) = (old[&name].clone(), new[&name].clone());
+            for part in ["tls", "servers", "upgrade"] {
+                for side in [&mut old, &mut new] {
+                    side.as_object_mut().and_then(|side| side.remove(part));
+                }
+            }
+            match fate(&old, &new) {
+                None | Some(Fate::Added | Fate::Removed) => {}
+                Some(changed) => {
+                    let effect =
+                        "holds for new streams; tickets and warm connections stay, streams go on as they began";
+                    self.push(Kind::Upstream, &name, changed, effect);
+                }
+            }
+        }
+    }
+
+    /// Nothing would be touched.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// For scripts: one object a change.
+    pub fn to_json(&self) -> Value {
+        let one = |change: &Change| {
+            let (word, parts) = match &change.fate {
+                Fate::Added => ("added", &[][..]),
+                Fate::Removed => ("removed", &[][..]),
+                Fate::Changed(parts) => ("changed", &parts[..]),
+            };
+            json!({
+                "kind": change.kind.as_str(),
+                "name": change.name,
+                "fate": word,
+                "parts": parts,
+                "effect": change.effect,
+            })
+        };
+        self.changes.iter().map(one).collect()
+    }
+}
+
+impl fmt::Display for Diff {
+    /// For people: a line a change, its effect below it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for change in &self.changes {
+            let (sign, mut what) = match &change.fate {
+                Fate::Added => ('+', String::new()),
+                Fate::Removed => ('-', String::new()),
+                Fate::Changed(parts) => ('~', format!(" ({})", parts.join(", "))),
+            };
+            write!(what, "\n    {}", change.effect)?;
+            writeln!(f, "{sign} {} {}{what}", change.kind.as_str(), change.name)?;
+        }
+        if self.is_empty() { writeln!(f, "nothing would change") } else { Ok(()) }
+    }
+}
+
+/// What became of a value; `None`: it is the same.
+fn fate(old: &Value, new: &Value) -> Option<Fate> {
+    match (old, new) {
+        (old, new) if old == new => None,
+        (Value::Null, _) => Some(Fate::Added),
+        (_, Value::Null) => Some(Fate::Removed),
+        (Value::Object(_), Value::Object(_)) => {
+            Some(Fate::Changed(keys(old, new).into_iter().filter(|key| old[key] != new[key]).collect()))
+        }
+        _ => Some(Fate::Changed(vec![format!("{old} -> {new}")])),
+    }
+}
+
+fn keys(one: &Value, other: &Value) -> BTreeSet<String> {
+    [one, other].into_iter().filter_map(Value::as_object).flat_map(|map| map.keys().cloned()).collect()
+}
+
+fn by_name(list: &Value) -> Value {
+    let named = |one: &Value| (text(&one["name"]).to_owned(), one.clone());
+    Value::Object(self::list(list).iter().map(named).collect())
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

@@ -1,0 +1,130 @@
+//! `egret diff`: what a reload would touch.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{Verdict, style_for, tell_problems};
+use crate::check::diff::diff;
+use crate::config::{self, Environment, Problem};
+use crate::metrics::Registry;
+use crate::outline::outline;
+use crate::snapshot::Snapshot;
+
+/// `egret diff OLD NEW`, or `egret diff --admin ADDRESS NEW`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The configuration that runs.
+    #[arg(required_unless_present = "admin")]
+    pub old: Option<PathBuf>,
+    /// The configuration that is to run.
+    #[arg(required_unless_present = "admin")]
+    pub new: Option<PathBuf>,
+    /// Ask the running process at this admin address what it runs; one file is then enough.
+    #[arg(long, value_name = "ADDRESS|unix:/PATH")]
+    pub admin: Option<String>,
+    /// Tell for programs: one JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why two configurations could not be compared.
+#[derive(Debug)]
+enum Trouble {
+    /// Of the command line, or of the running process.
+    Words(String),
+    /// Of one of the files.
+    Problems(Box<config::Problems>),
+}
+
+impl Diff {
+    /// Tells what a reload would touch, and gives back the exit code: 0 nothing, 1 something, 2 it could not be told.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn run(&self, environment: Environment<'_>, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
+        let diff = match self.sides(environment) {
+            Ok((old, new)) => diff(&old, &new),
+            Err(Trouble::Words(words)) => {
+                writeln!(err, "egret: {words}")?;
+                return Ok(Verdict::Bad.code());
+            }
+            Err(Trouble::Problems(problems)) => {
+                tell_problems(&problems, err, style_for(&io::stderr()))?;
+                return Ok(Verdict::Bad.code());
+            }
+        };
+        if self.json {
+            writeln!(out, "{:#}", diff.to_json())?
+        } else {
+            write!(out, "{diff}")?
+        }
+        Ok(u8::from(!diff.is_empty()))
+    }
+
+    fn sides(&self, environment: Environment<'_>) -> Result<(Value, Value), Trouble> {
+        match (&self.admin, &self.old, &self.new) {
+            (Some(address), Some(new), None) => Ok((running(address)?, of_file(new, environment)?)),
+            (None, Some(old), Some(new)) => Ok((of_file(old, environment)?, of_file(new, environment)?)),
+            _ => {
+                Err(Trouble::Words("name two files; or one, and the --admin address of the running process".to_owned()))
+            }
+        }
+    }
+}
+
+fn of_file(path: &Path, environment: Environment<'_>) -> Result<Value, Trouble> {
+    let problems = |problems| Trouble::Problems(Box::new(problems));
+    let loaded = config::load(path, environment).map_err(problems)?;
+    match Snapshot::build(loaded.config.clone(), None, &Registry::new(), None) {
+        Ok(snapshot) => Ok(outline(&snapshot)),
+        Err(errors) => {
+            let list = errors.iter().map(|error| Problem::of_file(error.to_string(), error.repair())).collect();
+            Err(problems(loaded.problems(list)))
+        }
+    }
+}
+
+/// The admin endpoint answers an outline in milliseconds; a stopped process does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Ten thousand upstreams make some ten megabytes.
+const LARGEST: u64 = 64 << 20;
+
+fn running(address: &str) -> Result<Value, Trouble> {
+    let words = |error: io::Error| Trouble::Words(format!("the admin address {address}: {error}"));
+    let answer = ask(address).map_err(words)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    if !head.starts_with("HTTP/1.1 200 ") {
+        let first = head.lines().next().unwrap_or_default();
+        return Err(Trouble::Words(format!("the admin address {address} answers {first:?}: is this egret?")));
+    }
+    serde_json::from_str(body).map_err(|error| words(io::Error::other(error)))
+}
+
+fn ask(address: &str) -> io::Result<String> {
+    match address.strip_prefix("unix:") {
+        Some(path) => {
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            exchange(stream, "localhost")
+        }
+        None => {
+            let socket: SocketAddr = address.parse().map_err(io::Error::other)?;
+            let stream = TcpStream::connect_timeout(&socket, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            exchange(stream, address)
+        }
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, host: &str) -> io::Result<String> {
+    write!(stream, "GET /outline HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(LARGEST).read_to_string(&mut answer)?;
+    Ok(answer)
+}

@@ -1,0 +1,46 @@
+//! What a generation consists of, as a document: by two of them it is told what a reload would touch.
+
+use serde_json::{Map, Value, json};
+
+use crate::config;
+use crate::config::values::Listener;
+use crate::originate::Originator;
+use crate::originate::fingerprint::hex;
+use crate::snapshot::Snapshot;
+
+/// The settings, with fingerprints in place of what files hold: identities by leaf, key and chain, trusts by the
+/// digest of all that decides whom they believe, origins by every part of their keys. No secret is in it.
+pub fn outline(snapshot: &Snapshot) -> Value {
+    let config = &snapshot.config;
+    let identities = snapshot.identities().iter().map(|(name, identity)| {
+        let fingerprint = identity.fingerprint();
+        (name.to_string(), json!([hex(&fingerprint.leaf), hex(&fingerprint.key), hex(&fingerprint.chain)]))
+    });
+    let trusts = snapshot.trusts().iter().map(|(name, trust)| (name.to_string(), hex(trust.digest()).into()));
+    let origins = snapshot.upstreams().iter().map(|(name, originator)| (name.to_string(), origins(originator)));
+    let sockets = config.listeners.iter().map(|listener| (listener.name.to_string(), socket(listener)));
+    json!({
+        "settings": config::document(config),
+        "identities": identities.collect::<Map<_, _>>(),
+        "trusts": trusts.collect::<Map<_, _>>(),
+        "origins": origins.collect::<Map<_, _>>(),
+        "sockets": sockets.collect::<Map<_, _>>(),
+    })
+}
+
+/// Every origin of an upstream, each once.
+fn origins(originator: &Originator) -> Value {
+    let mut all: Vec<Map<String, Value>> = Vec::new();
+    for way in originator.ways() {
+        let parts = way.origin.key().parts().into_iter().map(|(name, part)| (name.to_owned(), part.into())).collect();
+        if !all.contains(&parts) {
+            all.push(parts);
+        }
+    }
+    json!(all)
+}
+
+/// What makes a listener keep its socket.
+fn socket(listener: &Listener) -> Value {
+    format!("{:?}", listener.key()).into()
+}
