@@ -2,18 +2,19 @@
 //!
 //! Every word for a reason comes from the `reason()` of the stage that failed, so log and metrics agree.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::classify;
-use crate::config::values::Server;
 use crate::net::{Peer, Stream};
+use crate::originate::endpoint::Endpoint;
 use crate::originate::handshake::{self, Cause, Negotiated};
 use crate::originate::refusal::Refusal;
 use crate::originate::resumption::Resumption;
 use crate::originate::{Failure, Originated};
 use crate::relay::{Ended, Outcome};
 use crate::route::{NoRoute, Route, RouteTable};
+use crate::tls::handshake::Established;
 
 /// The reporter of one connection.
 pub struct Report<'a> {
@@ -24,9 +25,7 @@ pub struct Report<'a> {
 
 /// What is worth knowing of an originated stream after its TLS state went into the relay.
 pub struct Facts {
-    server: Server,
-    endpoint: SocketAddr,
-    server_name: String,
+    endpoint: Arc<Endpoint>,
     negotiated: Negotiated,
     /// From accept until the upstream was ready.
     ready: Duration,
@@ -40,14 +39,9 @@ impl<'a> Report<'a> {
     }
 
     /// Keeps the facts of a stream that is about to be relayed.
-    pub fn facts(&self, originated: &Originated) -> Facts {
-        Facts {
-            server: originated.endpoint.server().clone(),
-            endpoint: originated.endpoint.address(),
-            server_name: originated.endpoint.origin().server_name().to_str().into_owned(),
-            negotiated: originated.negotiated.clone(),
-            ready: self.began.elapsed(),
-        }
+    pub fn facts(&self, originated: Originated) -> (Facts, Established) {
+        let Originated { stream, endpoint, negotiated } = originated;
+        (Facts { endpoint, negotiated, ready: self.began.elapsed() }, stream)
     }
 
     /// The client said nothing, or nothing that can be served.
@@ -142,15 +136,15 @@ impl<'a> Report<'a> {
         }
         let ended = refused.map_or_else(|| outcome.ended.reason(), |cause| cause.reason());
         route.metrics.ended.increment(ended);
-        let Facts { server, endpoint, server_name, negotiated, ready } = facts;
+        let Facts { endpoint, negotiated, ready } = facts;
         tracing::info!(
             listener = %self.routes.listener,
             client = %self.client,
             upstream = %route.originator.name(),
-            server = %server,
-            endpoint = %endpoint,
+            server = %endpoint.server(),
+            endpoint = %endpoint.address(),
             identity = route.originator.identity().map(display),
-            server_name,
+            server_name = %endpoint.origin().server_name().to_str(),
             tls_version = negotiated.version,
             suite = negotiated.suite,
             group = negotiated.group,
@@ -180,8 +174,8 @@ impl Report<'_> {
             listener = %self.routes.listener,
             client = %self.client,
             upstream = %route.originator.name(),
-            server = %facts.server,
-            endpoint = %facts.endpoint,
+            server = %facts.endpoint.server(),
+            endpoint = %facts.endpoint.address(),
             identity = route.originator.identity().map(display),
             reason = cause.reason(),
             detail = "the server refused the client certificate after the handshake, as TLS 1.3 has it",
