@@ -3,12 +3,15 @@
 //! A held handle costs a few nanoseconds an addition, a look-up with labels some hundreds: so listeners
 //! and upstreams resolve theirs when the snapshot is built, and the paths of bytes only add.
 
+mod origin;
+
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+pub use self::origin::{OriginMetrics, RESUMPTION_RATIO, SessionMetrics, Share};
 use crate::config::values::Name;
 
 /// The registry of one process: makes handles, renders the text that Prometheus reads.
@@ -44,6 +47,10 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_originations_total", Kind::Counter, "Finished originations, by what became of resumption (reason): resumed, refused (offered, not taken), starved (no session at hand), off."),
     ("egret_origination_failures_total", Kind::Counter, "Failed originations, by reason."),
     ("egret_origination_seconds", Kind::Histogram, "Time of the phases of an origination."),
+    ("egret_chains_total", Kind::Counter, "Chains that servers showed and that were believed, by result: built (path and signatures checked), remembered."),
+    ("egret_sessions", Kind::Gauge, "TLS sessions held for resumption."),
+    ("egret_sessions_total", Kind::Counter, "What became of TLS sessions, by event."),
+    ("egret_resumption_ratio", Kind::Gauge, "Of about the last hundred handshakes, the share that was resumed."),
     ("egret_verification_would_fail_total", Kind::Counter, "Servers served under verify = \"report\" that verification would have refused, by reason."),
     ("egret_upstream_insecure", Kind::Gauge, "1 for each upstream whose servers are not verified in full."),
     (NOT_AFTER, Kind::Gauge, "When a certificate ends, as Unix time; kind is identity, root or server (as observed)."),

@@ -5,7 +5,7 @@
 //! change is built new, with an empty store, since a session must never outlive the identity or the trust
 //! that it was made under.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ use tokio::sync::Semaphore;
 use crate::admit::{self, Admission};
 use crate::classify::Expect;
 use crate::config::values::{self, Config, Destination, ListenerKey, Name, Server, Upgrade};
-use crate::metrics::{ListenerMetrics, NOT_AFTER, Registry, RouteMetrics, UpstreamMetrics};
+use crate::metrics::{
+    ListenerMetrics, NOT_AFTER, OriginMetrics, RESUMPTION_RATIO, Registry, RouteMetrics, UpstreamMetrics,
+};
 use crate::originate::Originator;
 use crate::originate::certificate::Date;
 use crate::originate::endpoints::Way;
@@ -166,13 +168,20 @@ impl Snapshot {
     }
 
     /// Sets the gauges that tell of this generation; those of names that are gone become NaN, with which no
-    /// comparison of an alert holds. To be called once it runs.
+    /// comparison of an alert holds. Origins that it has no use for give up their sessions. To be called once it
+    /// runs.
     pub fn publish(&self, previous: Option<&Self>, registry: &Registry) {
+        let mine: HashSet<_> = self.origins().map(Arc::as_ptr).collect();
+        let theirs = previous.iter().flat_map(|previous| previous.origins());
+        theirs.filter(|origin| !mine.contains(&Arc::as_ptr(origin))).for_each(|origin| origin.retire());
         let mut gauges: HashMap<Published, f64> =
             previous.iter().flat_map(|previous| previous.gauges()).map(|(gauge, _)| (gauge, f64::NAN)).collect();
         let gone = previous.iter().flat_map(|previous| previous.upstreams.keys());
         let gone = gone.filter(|name| !self.upstreams.contains_key(*name));
-        gauges.extend(gone.map(|name| (Published::NotAfter("server", name.clone()), f64::NAN)));
+        for name in gone {
+            gauges.insert(Published::NotAfter("server", name.clone()), f64::NAN);
+            gauges.insert(Published::Ratio(name.clone()), f64::NAN);
+        }
         gauges.extend(self.gauges());
         for (gauge, value) in gauges {
             match gauge {
@@ -180,9 +189,14 @@ impl Snapshot {
                     registry.gauge(NOT_AFTER, &[("kind", kind.into()), ("name", name.shared())])
                 }
                 Published::Insecure(name) => registry.gauge(INSECURE, &[("upstream", name.shared())]),
+                Published::Ratio(name) => registry.gauge(RESUMPTION_RATIO, &[("upstream", name.shared())]),
             }
             .set(value);
         }
+    }
+
+    fn origins(&self) -> impl Iterator<Item = &Arc<Origin>> {
+        self.upstreams.values().flat_map(|upstream| upstream.ways()).map(|way| &way.origin)
     }
 
     fn gauges(&self) -> Vec<(Published, f64)> {
@@ -222,7 +236,7 @@ impl Snapshot {
     ) -> Result<Originator, origin::Error> {
         let mut ways: Vec<Way> = Vec::with_capacity(spec.servers.len());
         for server in &spec.servers {
-            let origin = self.origin(server, spec, &ways, old)?;
+            let origin = self.origin(server, spec, &ways, old, || Arc::new(OriginMetrics::new(registry, name)))?;
             ways.push(Way { server: server.clone(), origin });
         }
         let metrics = UpstreamMetrics::new(registry, name);
@@ -238,16 +252,18 @@ impl Snapshot {
         spec: &values::Upstream,
         ways: &[Way],
         old: Option<&Arc<Originator>>,
+        metrics: impl FnOnce() -> Arc<OriginMetrics>,
     ) -> Result<Arc<Origin>, origin::Error> {
         let identity = spec.tls.identity.as_ref().map(|name| &self.identities[name]);
         let trust = &self.trusts[&spec.tls.trust.clone().unwrap_or_else(default_trust)];
         let server_name = spec.tls.server_name.clone().unwrap_or_else(|| server.host.server_name());
         let key = OriginKey::new(spec, &server_name, identity.map(AsRef::as_ref), trust);
-        let known = ways.iter().chain(old.map(|old| old.ways()).unwrap_or_default());
-        match known.map(|way| &way.origin).find(|origin| *origin.key() == key) {
+        let mut known = ways.iter().chain(old.map(|old| old.ways()).unwrap_or_default()).map(|way| &way.origin);
+        let metrics = known.clone().next().map_or_else(metrics, |origin| Arc::clone(origin.metrics()));
+        match known.find(|origin| *origin.key() == key) {
             Some(origin) => Ok(Arc::clone(origin)),
             None => {
-                let mut origin = Origin::new(key, identity.cloned(), Arc::clone(trust))?;
+                let mut origin = Origin::counted(key, identity.cloned(), Arc::clone(trust), metrics)?;
                 if let Some(log) = &self.key_log {
                     origin.log_keys(Arc::clone(log) as _);
                 }
@@ -378,6 +394,7 @@ fn resolver(config: &Config, previous: Option<&Snapshot>, errors: &mut Vec<Build
 enum Published {
     NotAfter(&'static str, Name),
     Insecure(Name),
+    Ratio(Name),
 }
 
 const INSECURE: &str = "egret_upstream_insecure";

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::pki_types::{SubjectPublicKeyInfoDer, UnixTime};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
@@ -155,11 +155,25 @@ pub fn common_name<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> 
     certificate.subject().iter_common_name().last()?.as_str().ok()
 }
 
-/// The SubjectPublicKeyInfo of any certificate that can be read, of whatever version.
+/// The SubjectPublicKeyInfo of a certificate, of whatever version (RFC 5280 section 4.1). Only what stands before it
+/// is looked at, and no further than to its end: every handshake asks for it.
 pub fn public_key(der: &[u8]) -> Option<SubjectPublicKeyInfoDer<'_>> {
-    let (_, parsed) = X509Certificate::from_der(der).ok()?;
-    Some(SubjectPublicKeyInfoDer::from(parsed.tbs_certificate.subject_pki.raw))
+    let (_, certificate, _) = element(der)?;
+    let (_, mut rest, _) = element(certificate)?;
+    if rest.first() == Some(&EXPLICIT_VERSION) {
+        rest = element(rest)?.2;
+    }
+    // Serial number, signature algorithm, issuer, validity, subject.
+    for _ in 0..5 {
+        rest = element(rest)?.2;
+    }
+    let (key, _, _) = element(rest).filter(|_| rest.first() == Some(&SEQUENCE))?;
+    Some(SubjectPublicKeyInfoDer::from(key))
 }
+
+/// Tag `[0]`, constructed: the version, which X.509 v1 leaves out.
+const EXPLICIT_VERSION: u8 = 0xa0;
+const SEQUENCE: u8 = 0x30;
 
 /// A DER distinguished name in words.
 pub fn distinguished_name(der: &[u8]) -> Option<String> {
@@ -258,6 +272,12 @@ impl Date {
     }
 }
 
+impl From<UnixTime> for Date {
+    fn from(time: UnixTime) -> Self {
+        Self(i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
+    }
+}
+
 impl fmt::Display for Date {
     /// Days to a civil date by the proleptic Gregorian calendar: 400 years have 146097 days.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -308,11 +328,23 @@ mod tests {
         assert!(!CertificateFacts::read(issued.der()).expect("it is read").self_signed);
     }
 
+    #[test]
+    fn the_public_key_is_found_without_reading_the_rest() {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let names = (0..40).map(|number| format!("a{number}.example.com")).collect::<Vec<_>>();
+        for names in [Vec::new(), names] {
+            let certificate =
+                rcgen::CertificateParams::new(names).expect("names").self_signed(&key).expect("it is made");
+            let (_, parsed) = X509Certificate::from_der(certificate.der()).expect("it is read");
+            assert_eq!(public_key(certificate.der()).as_deref(), Some(parsed.public_key().raw));
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_the_readers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
             let _ = CertificateFacts::read(&bytes);
-            let _ = signed_parts(&bytes);
+            let _ = (signed_parts(&bytes), public_key(&bytes));
             let _ = crate::originate::pem::sections(&bytes);
         }
     }

@@ -18,6 +18,7 @@ pub mod key_log;
 pub mod observe;
 pub mod origin;
 pub mod pem;
+pub mod presented;
 pub mod refusal;
 pub mod resolve;
 pub mod resumption;

@@ -7,9 +7,8 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustls::pki_types::CertificateDer;
-
-use crate::originate::certificate::Date;
+use crate::originate::certificate::{CertificateFacts, Date};
+use crate::originate::presented::Presented;
 use crate::originate::refusal::Refusal;
 
 tokio::task_local! {
@@ -23,8 +22,10 @@ pub struct Observed(Mutex<Facts>);
 /// What was seen so far.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// The chain that the server presented, leaf first; empty in a resumed handshake.
-    pub presented: Vec<CertificateDer<'static>>,
+    /// The chain that the server presented; none in a resumed handshake.
+    pub presented: Option<Presented>,
+    /// What its leaf says of itself, once the chain was given away.
+    pub server: Option<Arc<CertificateFacts>>,
     /// The first objection against the server, whether it ended the handshake or was only reported.
     pub refusal: Option<Refusal>,
     /// The verifier has passed the server (or was told to let it pass).
@@ -50,6 +51,11 @@ pub struct CertificateRequest {
 }
 
 impl Facts {
+    /// What the leaf that the server presented says of itself; none in a resumed handshake.
+    pub fn server(&self) -> Option<Arc<CertificateFacts>> {
+        self.server.clone().or_else(|| self.presented.as_ref()?.server())
+    }
+
     /// The server's request, if it was answered: before the server has passed, nothing is.
     pub fn answered(&self) -> Option<&CertificateRequest> {
         self.request.as_ref().filter(|_| self.passed)
@@ -71,7 +77,10 @@ impl Observed {
     /// and should not hold kilobytes for it.
     pub fn take(&self) -> Facts {
         let mut facts = self.lock();
-        let presented = std::mem::take(&mut facts.presented);
+        let presented = facts.presented.take();
+        if let Some(presented) = &presented {
+            facts.server = presented.server();
+        }
         Facts { presented, ..facts.clone() }
     }
 

@@ -12,6 +12,7 @@ use rustls::{ClientConfig, KeyLog, SignatureScheme, SupportedProtocolVersion};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::values::{self, KeyExchange, Server, TlsVersion, Upgrade};
+use crate::metrics::OriginMetrics;
 use crate::originate::certificate::{Date, distinguished_name};
 use crate::originate::fingerprint::{Sha256, hex};
 use crate::originate::identity::{Fingerprint, Identity};
@@ -48,6 +49,7 @@ pub struct Origin {
     sessions: Option<Arc<Store>>,
     identity: Option<Arc<Identity>>,
     trust: Arc<Trust>,
+    metrics: Arc<OriginMetrics>,
 }
 
 /// Why an origin cannot be made.
@@ -82,9 +84,22 @@ impl Origin {
     /// # Errors
     /// The TLS settings contradict each other.
     pub fn new(key: OriginKey, identity: Option<Arc<Identity>>, trust: Arc<Trust>) -> Result<Self, Error> {
+        Self::counted(key, identity, trust, OriginMetrics::silent())
+    }
+
+    /// The same, with an account of what it remembers.
+    ///
+    /// # Errors
+    /// Those of [`Origin::new`].
+    pub fn counted(
+        key: OriginKey,
+        identity: Option<Arc<Identity>>,
+        trust: Arc<Trust>,
+        metrics: Arc<OriginMetrics>,
+    ) -> Result<Self, Error> {
         debug_assert_eq!(key.identity.as_ref(), identity.as_deref().map(Identity::fingerprint));
         debug_assert_eq!(key.trust, *trust.digest());
-        let verifier = Arc::new(Verifier::new(Arc::clone(&trust), key.mode));
+        let verifier = Arc::new(Verifier::new(Arc::clone(&trust), key.mode, Arc::clone(&metrics)));
         let resolver = Arc::new(Resolver::new(identity.as_deref()));
         let mut config = ClientConfig::builder_with_provider(provider(&key)?)
             .with_protocol_versions(&versions(&key)?)
@@ -98,8 +113,8 @@ impl Origin {
         // The records after the handshake are ours.
         config.enable_secret_extraction = true;
         let limit = identity.as_deref().map_or(Date(i64::MAX), Identity::not_after);
-        let sessions = key.resumption.then(|| Store::new(limit));
-        Ok(Self { key, config: Arc::new(config), sessions, identity, trust })
+        let sessions = key.resumption.then(|| Store::counted(limit, Arc::clone(&metrics)));
+        Ok(Self { key, config: Arc::new(config), sessions, identity, trust, metrics })
     }
 
     /// Writes the secrets of its sessions to `log`, for Wireshark. To be called before it is shared.
@@ -130,6 +145,24 @@ impl Origin {
     /// Sessions held now; 0 without resumption.
     pub fn sessions_held(&self) -> usize {
         self.sessions.as_ref().map_or(0, |store| store.held())
+    }
+
+    /// Sessions held now that came from `endpoint`.
+    pub fn sessions_held_of(&self, endpoint: SocketAddr) -> usize {
+        self.sessions.as_ref().map_or(0, |store| store.held_of(endpoint))
+    }
+
+    /// The account of what it remembers; all origins of an upstream share one.
+    pub fn metrics(&self) -> &Arc<OriginMetrics> {
+        &self.metrics
+    }
+
+    /// Drops its sessions and takes none from now on. To be called when the running generation has no use for it any
+    /// more; streams of an old one may still hold it.
+    pub fn retire(&self) {
+        if let Some(store) = &self.sessions {
+            store.retire();
+        }
     }
 
     /// The configuration of one handshake. It is a copy with a view of the sessions of its own (a dozen

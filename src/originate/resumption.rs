@@ -4,8 +4,12 @@
 //! Each handshake gets a view of its own: it prefers sessions of its endpoint, keeps the account of what
 //! was offered, and ties every session to the verification it descends from. A session never outlives
 //! that verification, however often it is continued.
+//!
+//! A TLS 1.3 session is used once, so under parallel connections a store runs dry unless every connection puts back
+//! what it took: sessions are kept wherever a stream reads them, on a warm connection that waits as well.
 
-use std::collections::VecDeque;
+mod shelf;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,17 +18,16 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 
-use crate::originate::certificate::Date;
-use crate::originate::observe::Observed;
+pub use self::shelf::{MAX_PER_ENDPOINT, MAX_SESSIONS};
+use self::shelf::{Session, Shelf, Taken};
+use crate::metrics::{OriginMetrics, SessionMetrics};
+use crate::originate::certificate::{CertificateFacts, Date};
+use crate::originate::observe::{Facts, Observed};
 use crate::originate::refusal::Refusal;
 
 /// Seconds after which a server is verified in full again. OpenSSL's servers keep TLS 1.3 tickets so long
 /// by default (7200 s), so that hardly a session is lost by it; RFC 8446 section 4.6.1 allows seven days.
 pub const MAX_AGE: i64 = 7_200;
-
-/// Sessions of one origin. TLS 1.3 sessions are used once and servers send two at a time, so this is
-/// how many connections may begin at once and all resume; a session with its chain takes 3 to 5 KiB.
-pub const MAX_SESSIONS: usize = 256;
 
 /// What became of resumption in one handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,29 +58,7 @@ impl Resumption {
 pub struct Store {
     shelf: Mutex<Shelf>,
     limit: Date,
-}
-
-#[derive(Default)]
-struct Shelf {
-    /// Oldest first.
-    sessions: VecDeque<Session>,
-    /// The group that the server chose last, and when the note of it is torn up: without an end, a server
-    /// that learns a better group would never be asked for it.
-    group: Option<(NamedGroup, Date)>,
-    next: u64,
-}
-
-struct Session {
-    number: u64,
-    server_name: ServerName<'static>,
-    endpoint: SocketAddr,
-    verdict: Arc<Verdict>,
-    value: Value,
-}
-
-enum Value {
-    Tls12(Box<Tls12ClientSessionValue>),
-    Tls13(Box<Tls13ClientSessionValue>),
+    metrics: Arc<OriginMetrics>,
 }
 
 /// The verification that a session descends from.
@@ -86,12 +67,19 @@ struct Verdict {
     until: Date,
     /// What it would have objected to, under `verify = "report"`.
     refusal: Option<Refusal>,
+    /// What the server's certificate said of itself.
+    server: Option<Arc<CertificateFacts>>,
 }
 
 impl Store {
     /// An empty store whose sessions end at `limit` at the latest (the end of the identity).
     pub fn new(limit: Date) -> Arc<Self> {
-        Arc::new(Self { shelf: Mutex::default(), limit })
+        Self::counted(limit, OriginMetrics::silent())
+    }
+
+    /// The same, with its account.
+    pub fn counted(limit: Date, metrics: Arc<OriginMetrics>) -> Arc<Self> {
+        Arc::new(Self { shelf: Mutex::default(), limit, metrics })
     }
 
     /// The view of one handshake with `endpoint`.
@@ -102,7 +90,24 @@ impl Store {
 
     /// Sessions held now.
     pub fn held(&self) -> usize {
-        self.shelf().sessions.len()
+        self.shelf().held()
+    }
+
+    /// Sessions held now that came from `endpoint`.
+    pub fn held_of(&self, endpoint: SocketAddr) -> usize {
+        self.shelf().held_of(endpoint)
+    }
+
+    /// Drops every session and takes none from now on: the origin's key is another in the running generation, or its
+    /// upstream is gone. Connections of the old generation may still bring some.
+    pub fn retire(&self) {
+        let dropped = self.shelf().retire();
+        self.account().foreign.increment(dropped as u64);
+        self.account().held.decrement(dropped as f64);
+    }
+
+    fn account(&self) -> &SessionMetrics {
+        &self.metrics.sessions
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
@@ -111,28 +116,16 @@ impl Store {
     }
 }
 
-impl Shelf {
-    fn put(&mut self, session: Session) {
-        if self.sessions.len() >= MAX_SESSIONS {
-            self.sessions.pop_front();
-        }
-        self.sessions.push_back(session);
-    }
-
-    /// The newest session that `fits`: of the endpoint, else of any.
-    fn find(&mut self, endpoint: SocketAddr, now: Date, fits: impl Fn(&Session) -> bool) -> Option<usize> {
-        self.sessions.retain(|session| session.verdict.until > now);
-        let newest = |same: bool| {
-            self.sessions.iter().rposition(|session| fits(session) && (!same || session.endpoint == endpoint))
-        };
-        newest(true).or_else(|| newest(false))
-    }
-}
-
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Sessions are secrets.
         f.debug_struct("Store").field("held", &self.held()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.account().held.decrement(self.held() as f64);
     }
 }
 
@@ -148,22 +141,43 @@ pub struct View {
 #[derive(Debug)]
 struct Offered {
     number: u64,
+    /// It came from another endpoint of the same origin.
+    borrowed: bool,
     verdict: Arc<Verdict>,
 }
 
 impl View {
-    /// What became of resumption, once the handshake is over.
+    /// What became of resumption. To be asked once, when the handshake is over: it is counted.
     pub fn outcome(&self, resumed: bool) -> Resumption {
-        match (resumed, self.offered().is_some()) {
-            (true, _) => Resumption::Resumed,
-            (false, true) => Resumption::Refused,
-            (false, false) => Resumption::Starved,
+        let account = self.store.account();
+        account.ratio.add(resumed);
+        let Some(borrowed) = self.offered().as_ref().map(|offered| offered.borrowed) else {
+            account.starved.increment(1);
+            return Resumption::Starved;
+        };
+        if borrowed {
+            self.store.shelf().lent(self.endpoint, resumed, Date::now());
+        }
+        match resumed {
+            true => {
+                account.accepted.increment(1);
+                Resumption::Resumed
+            }
+            false => {
+                account.refused.increment(1);
+                Resumption::Refused
+            }
         }
     }
 
     /// What the verification that a resumed session descends from would have objected to.
     pub fn inherited_refusal(&self) -> Option<Refusal> {
         self.offered().as_ref()?.verdict.refusal.clone()
+    }
+
+    /// What the certificate said of itself that was shown in the handshake which a resumed session descends from.
+    pub fn inherited_server(&self) -> Option<Arc<CertificateFacts>> {
+        self.offered().as_ref()?.verdict.server.clone()
     }
 
     fn offered(&self) -> MutexGuard<'_, Option<Offered>> {
@@ -173,38 +187,54 @@ impl View {
     /// The verification that a new session of this connection descends from: its own if it made one,
     /// else that of the session it resumed.
     fn verdict(&self) -> Option<Arc<Verdict>> {
-        let verified = self.observed.read(|facts| facts.passed.then(|| (facts.valid_until, facts.refusal.clone())));
-        let Some((valid_until, refusal)) = verified else {
+        let seen = |facts: &Facts| (facts.valid_until, facts.refusal.clone(), facts.server());
+        let verified = self.observed.read(|facts| facts.passed.then(|| seen(facts)));
+        let Some((valid_until, refusal, server)) = verified else {
             return self.offered().as_ref().map(|offered| Arc::clone(&offered.verdict));
         };
         let aged = Date(Date::now().0.saturating_add(MAX_AGE));
         let until = valid_until.unwrap_or(aged).min(aged).min(self.store.limit);
-        Some(Arc::new(Verdict { until, refusal }))
+        Some(Arc::new(Verdict { until, refusal, server }))
     }
 
-    fn keep(&self, server_name: ServerName<'static>, value: Value) {
-        let Some(verdict) = self.verdict() else { return };
-        if verdict.until <= Date::now() {
+    /// The session that `take` finds is the one that this handshake offers.
+    fn offer<T>(&self, take: impl FnOnce(&mut Shelf, Date) -> Taken<T>) -> Option<T> {
+        let taken = take(&mut self.store.shelf(), Date::now());
+        let (account, gone) = (self.store.account(), taken.expired + taken.foreign);
+        account.expired.increment(taken.expired as u64);
+        account.foreign.increment(taken.foreign as u64);
+        account.held.decrement((gone + usize::from(taken.removed)) as f64);
+        let session = taken.session?;
+        account.offered.increment(1);
+        let borrowed = session.endpoint != self.endpoint;
+        *self.offered() = Some(Offered { number: session.number, borrowed, verdict: session.verdict });
+        Some(session.value)
+    }
+
+    /// Keeps a session that `put` stands on the shelf.
+    fn keep<T>(
+        &self,
+        server_name: ServerName<'static>,
+        value: T,
+        put: impl FnOnce(&mut Shelf, Session<T>, Date) -> shelf::Put,
+    ) {
+        let (Some(verdict), now) = (self.verdict(), Date::now()) else { return };
+        let account = self.store.account();
+        if verdict.until <= now {
             return;
         }
-        let mut shelf = self.store.shelf();
-        if matches!(value, Value::Tls12(_)) {
-            // A TLS 1.2 session is used again and again: one an endpoint is enough.
-            shelf.sessions.retain(|session| !(session.is_tls12() && session.endpoint == self.endpoint));
+        let session = Session { number: 0, server_name, endpoint: self.endpoint, verdict, value };
+        let put = put(&mut self.store.shelf(), session, now);
+        account.expired.increment(put.expired as u64);
+        account.displaced.increment(put.displaced as u64);
+        account.held.decrement((put.expired + put.displaced) as f64);
+        match put.kept {
+            true => {
+                account.kept.increment(1);
+                account.held.increment(1.0);
+            }
+            false => account.foreign.increment(1),
         }
-        let number = shelf.next;
-        shelf.next += 1;
-        shelf.put(Session { number, server_name, endpoint: self.endpoint, verdict, value });
-    }
-
-    fn offer(&self, session: &Session) {
-        *self.offered() = Some(Offered { number: session.number, verdict: Arc::clone(&session.verdict) });
-    }
-}
-
-impl Session {
-    fn is_tls12(&self) -> bool {
-        matches!(self.value, Value::Tls12(_))
     }
 }
 
@@ -219,42 +249,25 @@ impl ClientSessionStore for View {
     }
 
     fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.keep(server_name, Value::Tls12(Box::new(value)));
+        self.keep(server_name, Box::new(value), Shelf::put_tls12);
     }
 
     fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        let mut shelf = self.store.shelf();
-        let fits = |session: &Session| session.is_tls12() && session.server_name == *server_name;
-        let index = shelf.find(self.endpoint, Date::now(), fits)?;
-        let session = shelf.sessions.get(index)?;
-        self.offer(session);
-        match &session.value {
-            Value::Tls12(value) => Some((**value).clone()),
-            Value::Tls13(_) => None,
-        }
+        self.offer(|shelf, now| shelf.tls12(self.endpoint, server_name, now)).map(|value| *value)
     }
 
     fn remove_tls12_session(&self, _server_name: &ServerName<'static>) {
         // Asked for when the server turned out to speak TLS 1.3, and when a resumption broke.
         let offered = self.offered().as_ref().map(|offered| offered.number);
-        self.store.shelf().sessions.retain(|session| {
-            !session.is_tls12() || (session.endpoint != self.endpoint && Some(session.number) != offered)
-        });
+        let removed = self.store.shelf().remove_tls12(self.endpoint, offered);
+        self.store.account().held.decrement(removed as f64);
     }
 
     fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
-        self.keep(server_name, Value::Tls13(Box::new(value)));
+        self.keep(server_name, Box::new(value), Shelf::put_tls13);
     }
 
     fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        let mut shelf = self.store.shelf();
-        let fits = |session: &Session| !session.is_tls12() && session.server_name == *server_name;
-        let index = shelf.find(self.endpoint, Date::now(), fits)?;
-        let session = shelf.sessions.remove(index)?;
-        self.offer(&session);
-        match session.value {
-            Value::Tls13(value) => Some(*value),
-            Value::Tls12(_) => None,
-        }
+        self.offer(|shelf, now| shelf.take_tls13(self.endpoint, server_name, now)).map(|value| *value)
     }
 }

@@ -37,7 +37,7 @@ const ORIGINATE: &[&[&str]] = &[
     &["originate::dial", "originate::origin", "originate::resolve", "originate::upgrade"],
     &["originate::identity", "originate::key_log", "originate::resumption", "originate::trust"],
     &["originate::observe"],
-    &["originate::refusal"],
+    &["originate::presented", "originate::refusal"],
     &["originate::certificate"],
     &["originate::files", "originate::fingerprint", "originate::pem"],
 ];

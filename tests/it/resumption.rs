@@ -8,7 +8,7 @@ use std::sync::Arc;
 use egret::config::values::{ExpectedName, KeyExchange, TlsVersion, Upstream, Verify};
 use egret::originate::identity::Identity;
 use egret::originate::origin::Origin;
-use egret::originate::resumption::{MAX_SESSIONS, Resumption};
+use egret::originate::resumption::{MAX_PER_ENDPOINT, MAX_SESSIONS, Resumption};
 use egret::originate::trust::Trust;
 use rustls::SupportedProtocolVersion;
 use rustls::pki_types::ServerName;
@@ -50,8 +50,8 @@ impl World {
         let (ca, clients) = (Ca::new("servers"), Ca::new("clients"));
         let leaf =
             ca.leaf(&Wish { names: &["localhost", "other.example.com", "spiffe://example.com/s"], ..Wish::default() });
-        let setup =
-            Setup { versions, clients: Clients::Optional(&clients), alpn: &["a", "b"], doors: 2, sessions: true };
+        let clients_are = Clients::Optional(&clients);
+        let setup = Setup { versions, clients: clients_are, alpn: &["a", "b"], doors: 2, ..Setup::default() };
         let server = TlsServer::start(&leaf, setup).await;
         let client = |cn| identity(folder.path(), &clients.leaf(&Wish { cn, ..Wish::default() }));
         let (alice, bob) = (client("alice"), client("bob"));
@@ -285,16 +285,38 @@ async fn sessions_are_bounded_in_number() {
     let world = World::new(TlsVersion::V1_3, TLS13).await;
     let parts = world.base();
     let origin = parts.origin();
-    let mut open = Vec::new();
+    let endpoint = |last| SocketAddr::from(([192, 0, 2, last], 443));
     // Each connection brings four tickets and uses up one at most.
-    for _ in 0..MAX_SESSIONS / 3 + 10 {
-        let tcp = originate(world.server.address(), world.server.address(), &origin);
-        open.push(tcp.await.unwrap().0);
+    for last in 1..=3 {
+        for _ in 0..MAX_PER_ENDPOINT / 3 + 10 {
+            visit(world.server.address(), endpoint(last), &origin).await;
+        }
+        // The first connection to an endpoint borrows one of another.
+        let (held, full) = (origin.sessions_held(), (MAX_PER_ENDPOINT * usize::from(last)).min(MAX_SESSIONS));
+        assert!((full - 1..=full).contains(&held), "{held} of {full}");
     }
-    for tls in &mut open {
-        crate::support::tls_server::Seen::read(tls).await.unwrap();
+    // The third has got its part: those that had the most have given.
+    assert!(origin.sessions_held_of(endpoint(3)) > MAX_SESSIONS / 4);
+}
+
+/// Servers behind one origin that share no keys are told apart after one session that was wasted.
+#[tokio::test]
+async fn an_endpoint_with_keys_of_its_own_is_lent_a_session_once() {
+    for (_, versions) in VERSIONS {
+        let folder = TempDir::new().unwrap();
+        let ca = Ca::new("servers");
+        let leaf = ca.leaf(&Wish::default());
+        let rich = TlsServer::start(&leaf, Setup { versions, ..Setup::default() }).await;
+        let poor = TlsServer::start(&leaf, Setup { versions, sessions: false, ..Setup::default() }).await;
+        let origin = origin(&upstream(rich.address()), None, &trust(&roots(folder.path(), &[&ca])));
+        visit(rich.address(), rich.address(), &origin).await;
+        let held = origin.sessions_held_of(rich.address());
+        for expected in [Resumption::Refused, Resumption::Starved, Resumption::Starved] {
+            assert_eq!(visit(poor.address(), poor.address(), &origin).await.0.resumed, expected);
+        }
+        assert!(origin.sessions_held_of(rich.address()) + 1 >= held, "the other's sessions were used up");
+        assert_eq!(visit(rich.address(), rich.address(), &origin).await.0.resumed, Resumption::Resumed);
     }
-    assert_eq!(origin.sessions_held(), MAX_SESSIONS);
 }
 
 /// The end of the server's chain, or of the own certificate, ends every session that descends from it.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible, PeerMisbehaved};
@@ -34,7 +35,7 @@ pub(super) struct Scene {
     pub(super) expected: Vec<String>,
     pub(super) has_identity: bool,
     /// The leaf that the server presented.
-    pub(super) server: Option<CertificateFacts>,
+    pub(super) server: Option<Arc<CertificateFacts>>,
     pub(super) seen: Facts,
 }
 
@@ -137,7 +138,7 @@ impl Error {
     pub fn facts(&self) -> Vec<(&'static str, String)> {
         let scene = &*self.scene;
         let mut facts = vec![("endpoint", scene.endpoint.to_string()), ("expected", scene.expected.join(", "))];
-        facts.extend(scene.server.iter().flat_map(CertificateFacts::fields));
+        facts.extend(scene.server.iter().flat_map(|server| server.fields()));
         if let Some(request) = scene.seen.answered() {
             let answer = match (request.answered, request.unusable_key) {
                 (true, _) => "sent",
@@ -198,7 +199,7 @@ impl Scene {
             trust: trust.name().clone(),
             expected,
             has_identity: origin.identity().is_some(),
-            server: seen.presented.first().and_then(|leaf| CertificateFacts::read(leaf)),
+            server: seen.server(),
             seen,
         }
     }

@@ -38,7 +38,7 @@ pub struct Negotiated {
     /// What became of resumption.
     pub resumed: Resumption,
     /// The server's certificate; in a resumed handshake, that of the handshake it descends from.
-    pub server: Option<CertificateFacts>,
+    pub server: Option<Arc<CertificateFacts>>,
     /// What `verify = "full"` would have refused.
     pub would_fail: Option<Refusal>,
     /// The server asked for a client certificate, and how that was answered. `None` in a resumed handshake
@@ -105,7 +105,6 @@ async fn part(mut tcp: TcpStream) {
 fn negotiated(session: &UnbufferedClientConnection, view: Option<&View>, observed: &Observed) -> Negotiated {
     let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
     let facts = observed.take();
-    let leaf = session.peer_certificates().and_then(<[_]>::first);
     Negotiated {
         version: match session.protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
@@ -115,7 +114,7 @@ fn negotiated(session: &UnbufferedClientConnection, view: Option<&View>, observe
         group: session.negotiated_key_exchange_group().and_then(|group| group.name().as_str()).unwrap_or("none"),
         alpn: session.alpn_protocol().map(<[u8]>::to_vec),
         resumed: view.map_or(Resumption::Off, |view| view.outcome(resumed)),
-        server: leaf.and_then(|leaf| CertificateFacts::read(leaf)),
+        server: if resumed { view.and_then(View::inherited_server) } else { facts.server() },
         would_fail: if resumed { view.and_then(View::inherited_refusal) } else { facts.refusal },
         client_certificate: facts.request,
     }

@@ -130,10 +130,10 @@ fn explain(
         }
         E::CaUsedAsEndEntity => Refusal::NotAnEndEntity("an authority's certificate"),
         E::UnsupportedCertVersion => Refusal::NotAnEndEntity("X.509 version 1"),
-        E::CertExpired { not_after, .. } => Refusal::Expired { not_after: date(not_after) },
-        E::CertNotValidYet { not_before, .. } => Refusal::NotYetValid { not_before: date(not_before) },
+        E::CertExpired { not_after, .. } => Refusal::Expired { not_after: not_after.into() },
+        E::CertNotValidYet { not_before, .. } => Refusal::NotYetValid { not_before: not_before.into() },
         E::CertRevoked => Refusal::Revoked,
-        E::CrlExpired { next_update, .. } => Refusal::CrlExpired { next_update: date(next_update) },
+        E::CrlExpired { next_update, .. } => Refusal::CrlExpired { next_update: next_update.into() },
         // Something in the chain is signed in a way that cannot be checked: the weakest part is to blame.
         other => weakness(leaf, intermediates).unwrap_or_else(|| Refusal::Invalid(in_words(&other))),
     }
@@ -146,10 +146,6 @@ fn weakness(leaf: Option<&CertificateFacts>, intermediates: &[CertificateDer<'_>
         None if facts.has_weak_key() => Some(Refusal::WeakKey { subject: facts.subject.clone(), bits: facts.key_bits }),
         None => None,
     })
-}
-
-fn date(time: UnixTime) -> Date {
-    Date(i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn in_words(error: &webpki::Error) -> String {

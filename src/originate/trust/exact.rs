@@ -41,7 +41,7 @@ pub(super) fn check(
 }
 
 fn check_dates(facts: &CertificateFacts, now: UnixTime) -> Result<(), Refusal> {
-    let now = Date(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    let now = Date::from(now);
     if now > facts.not_after {
         return Err(Refusal::Expired { not_after: facts.not_after });
     }

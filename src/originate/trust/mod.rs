@@ -5,6 +5,7 @@ mod error;
 mod exact;
 mod load;
 pub mod names;
+mod verified;
 mod verifier;
 
 use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};

@@ -1,5 +1,6 @@
 //! A trust as rustls asks it.
 
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -9,9 +10,12 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, PeerMisbehaved, Sig
 use webpki::RawPublicKeyEntity;
 
 use super::Trust;
+use super::verified::Verified;
 use crate::config::values;
-use crate::originate::certificate::{CertificateFacts, public_key};
+use crate::metrics::OriginMetrics;
+use crate::originate::certificate::{CertificateFacts, Date, public_key};
 use crate::originate::observe::note;
+use crate::originate::presented::Presented;
 use crate::originate::refusal::Refusal;
 
 /// What becomes of a server that does not pass.
@@ -29,16 +33,39 @@ pub enum Mode {
 ///
 /// One per origin and never changed: rustls ties sessions to this object, so that a session which one
 /// trust has made cannot be resumed under another.
-#[derive(Debug)]
 pub struct Verifier {
     trust: Arc<Trust>,
     mode: Mode,
+    verified: Verified,
+    metrics: Arc<OriginMetrics>,
 }
 
 impl Verifier {
     /// A verifier of its own.
-    pub fn new(trust: Arc<Trust>, mode: Mode) -> Self {
-        Self { trust, mode }
+    pub fn new(trust: Arc<Trust>, mode: Mode, metrics: Arc<OriginMetrics>) -> Self {
+        Self { trust, mode, verified: Verified::default(), metrics }
+    }
+
+    /// Builds the chain, and remembers it if it is believed.
+    fn build(
+        &self,
+        presented: &Presented,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<Option<Date>, Refusal> {
+        let leaf = presented.certificates().first().filter(|_| self.mode != Mode::None);
+        let Some(leaf) = leaf else { return Ok(None) };
+        let valid_until = self.trust.check(leaf, intermediates, server_name, now)?;
+        self.metrics.chains_built.increment(1);
+        self.verified.keep(presented, server_name, now, valid_until);
+        Ok(Some(valid_until))
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("trust", &self.trust).field("mode", &self.mode).finish_non_exhaustive()
     }
 }
 
@@ -61,13 +88,17 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let chain = std::iter::once(end_entity).chain(intermediates).map(|der| der.clone().into_owned()).collect();
-        note(|facts| facts.presented = chain);
-        let verdict = match self.mode {
-            Mode::None => Ok(None),
-            Mode::Full | Mode::Report => self.trust.check(end_entity, intermediates, server_name, now).map(Some),
-        };
-        let refusal = match verdict {
+        // What a server says of its own revocation is not asked either way, so it can neither help nor harm.
+        if let Some((presented, valid_until)) = self.verified.find(end_entity, intermediates, server_name, now) {
+            self.metrics.chains_remembered.increment(1);
+            note(|facts| {
+                (facts.passed, facts.valid_until, facts.presented) = (true, Some(valid_until), Some(presented));
+            });
+            return Ok(ServerCertVerified::assertion());
+        }
+        let presented = Presented::new(end_entity, intermediates);
+        note(|facts| facts.presented = Some(presented.clone()));
+        let refusal = match self.build(&presented, intermediates, server_name, now) {
             Ok(valid_until) => {
                 note(|facts| (facts.passed, facts.valid_until) = (true, valid_until));
                 return Ok(ServerCertVerified::assertion());

@@ -27,8 +27,10 @@ pub struct Setup<'a> {
     pub alpn: &'a [&'a str],
     /// Doors: ports of the same server. It marks a session with the door at which it was made.
     pub doors: usize,
-    /// Remember sessions.
+    /// Remember sessions. Each is good for one handshake.
     pub sessions: bool,
+    /// So many sessions are given to each TLS 1.3 client.
+    pub tickets: usize,
 }
 
 pub enum Clients<'a> {
@@ -39,7 +41,8 @@ pub enum Clients<'a> {
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { versions: rustls::ALL_VERSIONS, clients: Clients::NotAsked, alpn: &[], doors: 1, sessions: true }
+        let (versions, clients) = (rustls::ALL_VERSIONS, Clients::NotAsked);
+        Self { versions, clients, alpn: &[], doors: 1, sessions: true, tickets: 4 }
     }
 }
 
@@ -137,7 +140,7 @@ fn config(leaf: &Leaf, setup: &Setup<'_>) -> ServerConfig {
     };
     let mut config = builder.with_cert_resolver(own);
     config.alpn_protocols = setup.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    config.send_tls13_tickets = 4;
+    config.send_tls13_tickets = setup.tickets;
     config.session_storage =
         if setup.sessions { ServerSessionMemoryCache::new(65_536) } else { Arc::new(NoServerSessionStorage {}) };
     config

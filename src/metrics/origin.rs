@@ -1,0 +1,146 @@
+//! Handles of one upstream's origins: what they remember of their servers, and what that is good for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metrics::{Counter, Gauge};
+
+use super::{Late, Registry};
+use crate::config::values::Name;
+
+/// Family of the share of handshakes that were resumed.
+pub const RESUMPTION_RATIO: &str = "egret_resumption_ratio";
+
+/// Handles of the origins of one upstream.
+pub struct OriginMetrics {
+    /// Chains whose path was built and whose signatures were checked.
+    pub chains_built: Counter,
+    /// Chains that were believed a moment before.
+    pub chains_remembered: Counter,
+    /// Sessions.
+    pub sessions: SessionMetrics,
+}
+
+/// The account of sessions: what came in is `kept` or not; what was kept is `offered` or gone; what was offered is
+/// `accepted`, `refused`, or its handshake broke.
+pub struct SessionMetrics {
+    /// Held now.
+    pub held: Gauge,
+    /// Given by a server, and kept.
+    pub kept: Counter,
+    /// Shown to a server.
+    pub offered: Counter,
+    /// Resumed.
+    pub accepted: Counter,
+    /// Shown to a server that wanted a full handshake instead.
+    pub refused: Counter,
+    /// Too old, found when one was looked for.
+    pub expired: Counter,
+    /// Gone for a newer one.
+    pub displaced: Counter,
+    /// Dropped or not taken because the origin's key is another by now, or the upstream is gone.
+    pub foreign: Counter,
+    /// Handshakes for which no session was at hand.
+    pub starved: Counter,
+    /// Of the last handshakes, how many were resumed.
+    pub ratio: Share,
+}
+
+impl OriginMetrics {
+    /// The handles of `upstream`.
+    pub fn new(registry: &Registry, upstream: &Name) -> Self {
+        let label = || ("upstream", upstream.shared());
+        let chains = |result: &str| registry.counter("egret_chains_total", &[label(), ("result", result.into())]);
+        let sessions = |event: &str| registry.counter("egret_sessions_total", &[label(), ("event", event.into())]);
+        Self {
+            chains_built: chains("built"),
+            chains_remembered: chains("remembered"),
+            sessions: SessionMetrics {
+                held: registry.gauge("egret_sessions", &[label()]),
+                kept: sessions("kept"),
+                offered: sessions("offered"),
+                accepted: sessions("accepted"),
+                refused: sessions("refused"),
+                expired: sessions("expired"),
+                displaced: sessions("displaced"),
+                foreign: sessions("foreign"),
+                starved: sessions("starved"),
+                ratio: Share::new(Some(Late::new(registry, RESUMPTION_RATIO, &[label()]))),
+            },
+        }
+    }
+
+    /// Handles that nobody reads.
+    pub fn silent() -> Arc<Self> {
+        let counter = Counter::noop;
+        Arc::new(Self {
+            chains_built: counter(),
+            chains_remembered: counter(),
+            sessions: SessionMetrics {
+                held: Gauge::noop(),
+                kept: counter(),
+                offered: counter(),
+                accepted: counter(),
+                refused: counter(),
+                expired: counter(),
+                displaced: counter(),
+                foreign: counter(),
+                starved: counter(),
+                ratio: Share::new(None),
+            },
+        })
+    }
+}
+
+/// The share of the recent events that were of one kind. A person sees it as it is now, while of two counters a
+/// reader has to make a rate first.
+pub struct Share {
+    /// The bits of a float; negative before the first event.
+    now: AtomicU64,
+    shown: Option<Late>,
+}
+
+/// The weight of one more event: about the last hundred count, so that a change is seen within seconds under load and
+/// one full handshake among resumed ones is not an alarm.
+const WEIGHT: f64 = 0.02;
+
+impl Share {
+    fn new(shown: Option<Late>) -> Self {
+        Self { now: AtomicU64::new((-1.0f64).to_bits()), shown }
+    }
+
+    /// One more event, of the kind or not.
+    pub fn add(&self, of_kind: bool) {
+        let event = f64::from(u8::from(of_kind));
+        let next = |bits| {
+            let now = f64::from_bits(bits);
+            Some((if now < 0.0 { event } else { now + (event - now) * WEIGHT }).to_bits())
+        };
+        // Two at the same time may overwrite each other's look at the gauge: the next event mends it.
+        let _ = self.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        if let Some(shown) = &self.shown {
+            shown.set(f64::from_bits(self.now.load(Ordering::Relaxed)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(events: impl IntoIterator<Item = bool>) -> f64 {
+        let share = Share::new(None);
+        events.into_iter().for_each(|event| share.add(event));
+        f64::from_bits(share.now.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_share_begins_with_the_first_event_and_follows_the_last_hundred() {
+        assert_eq!(share([true]), 1.0);
+        assert_eq!(share([false; 3]), 0.0);
+        let changed = share(std::iter::repeat_n(false, 1000).chain(std::iter::repeat_n(true, 100)));
+        assert!((0.8..0.95).contains(&changed), "{changed}");
+        let mixed = share((0..2000).map(|number| number % 20 != 0));
+        assert!((0.9..1.0).contains(&mixed), "{mixed}");
+    }
+}
