@@ -1,11 +1,13 @@
 //! Arguments and output, nothing else: what was asked for, and how it is told.
 
 mod diff;
+mod trust;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 pub use self::diff::Diff;
+pub use self::trust::Trust;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -36,6 +38,9 @@ pub enum Command {
     Check(Check),
     /// Say which listeners, identities, tickets and warm connections a reload would touch.
     Diff(Diff),
+    /// Certificates: fetch those of a server, show those of a file, list those that end soon.
+    #[command(subcommand)]
+    Trust(Trust),
     /// Print the JSON schema of the configuration file, for editors.
     Schema,
     /// Show what egret does, without any set-up: an upstream that asks for certificates, egret in front of it.

@@ -39,6 +39,7 @@ pub mod outline;
 pub mod snapshot;
 
 // -- lifecycle --
+pub mod bundle;
 pub mod check;
 pub mod cli;
 pub mod demo;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use egret::cli::{self, Check, Cli, Command, Diff, Run, Verdict};
+use egret::cli::{self, Check, Cli, Command, Diff, Run, Trust, Verdict};
 use egret::config::{self, Loaded, values};
 use egret::demo;
 use egret::logging;
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Run(run) => carry(run),
         Command::Check(check) => tell(&check),
         Command::Diff(diff) => compare(&diff),
+        Command::Trust(trust) => certificates(&trust),
         Command::Schema => cli::print_schema(&mut io::stdout()).map(|()| Verdict::Good.code()).map_err(Into::into),
         Command::Demo => demonstrate(),
     };
@@ -39,6 +40,11 @@ fn tell(check: &Check) -> anyhow::Result<u8> {
 
 fn compare(diff: &Diff) -> anyhow::Result<u8> {
     Ok(diff.run(&cli::environment, &mut io::stdout(), &mut io::stderr())?)
+}
+
+fn certificates(trust: &Trust) -> anyhow::Result<u8> {
+    let runtime = Builder::new_current_thread().enable_all().build().context("no thread to run on")?;
+    Ok(runtime.block_on(trust.run(&mut io::stdin().lock(), &mut io::stdout(), &mut io::stderr()))?)
 }
 
 fn carry(run: Box<Run>) -> anyhow::Result<u8> {

@@ -49,6 +49,8 @@ pub struct CertificateFacts {
     pub self_signed: bool,
     /// 1, 2 or 3.
     pub version: u32,
+    /// Basic constraints say that it may sign others.
+    pub authority: bool,
 }
 
 /// Names that are kept; a certificate of a shared host may carry hundreds.
@@ -75,6 +77,7 @@ impl CertificateFacts {
             weak_signature: weak_algorithm(&parsed.signature_algorithm.algorithm.to_id_string()),
             self_signed: is_self_signed(&parsed, der),
             version: parsed.version().0 + 1,
+            authority: parsed.is_ca(),
         })
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&[&str]] = &[
     &["main"],
     &["cli"],
-    &["check", "demo"],
+    &["bundle", "check", "demo"],
     &["supervise"],
     &["admin"],
     &["reload"],

@@ -47,5 +47,6 @@ mod signals;
 mod sockets;
 mod starved;
 mod trust;
+mod trust_tool;
 mod upgrade;
 mod watch;

@@ -1,0 +1,211 @@
+//! `egret trust`: certificates fetched, shown, and watched for their end.
+
+use std::io::{self, BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{environment, parse_text, style_for, tell_problems};
+use crate::bundle::{expiry, fetch, read, show};
+use crate::config;
+use crate::config::formats::ServedName;
+use crate::config::values::{Server, Upgrade};
+use crate::originate::certificate::Date;
+use crate::originate::fingerprint::{Sha256, labelled_hex};
+
+/// What to do with certificates.
+#[derive(Debug, Subcommand)]
+pub enum Trust {
+    /// Get the chain of a server and, once its fingerprint is confirmed, write the certificate to believe.
+    Fetch(Fetch),
+    /// Tell in words what a file of certificates holds: PEM, DER or PKCS#12.
+    Show(Show),
+    /// List everything with an end that a configuration uses; exit 1 if anything ends soon.
+    Expiry(Expiry),
+}
+
+/// `egret trust fetch HOST:PORT`.
+#[derive(Debug, Args)]
+pub struct Fetch {
+    /// The TLS server.
+    #[arg(value_name = "HOST:PORT", value_parser = parse_text::<Server>)]
+    pub server: Server,
+    /// Name to send as SNI; default: the host of the server.
+    #[arg(long, value_name = "NAME", value_parser = parse_text::<ServedName>)]
+    pub server_name: Option<ServedName>,
+    /// What is said in plaintext before TLS begins: postgres.
+    #[arg(long, value_name = "PROTOCOL", value_parser = parse_text::<Upgrade>)]
+    pub upgrade: Option<Upgrade>,
+    /// The fingerprint of the certificate to believe, got by another way than this connection.
+    #[arg(long, value_name = "sha256:HEX", value_parser = parse_fingerprint)]
+    pub fingerprint: Option<Sha256>,
+    /// Where to write the certificate; default: it is only shown.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// For everything: a duration such as 5s.
+    #[arg(long, value_name = "DURATION", value_parser = parse_text::<Duration>, default_value = "10s")]
+    pub timeout: Duration,
+}
+
+/// `egret trust show FILE`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The file.
+    pub file: PathBuf,
+    /// File whose first line is the password of a PKCS#12 file.
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Tell for programs: one JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `egret trust expiry FILE`.
+#[derive(Debug, Args)]
+pub struct Expiry {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// Exit 1 if anything ends within so many days.
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub within: u32,
+    /// Tell for programs: one JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What was asked for could be done, or there is nothing to be said against it.
+const DONE: u8 = 0;
+/// Not confirmed, or something ends soon.
+const HELD: u8 = 1;
+/// It could not be done.
+const TROUBLE: u8 = 2;
+
+impl Trust {
+    /// Does it; gives back the exit code. Questions are answered from `input`.
+    ///
+    /// # Errors
+    /// Those of reading and writing.
+    pub async fn run(&self, input: &mut dyn BufRead, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
+        match self {
+            Self::Fetch(fetch) => fetch.run(input, out, err).await,
+            Self::Show(show) => show.run(out, err),
+            Self::Expiry(expiry) => expiry.run(out, err),
+        }
+    }
+}
+
+impl Show {
+    fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
+        match read::items(&self.file, self.password_file.as_deref()) {
+            Ok(items) if self.json => writeln!(out, "{:#}", show::json(&items))?,
+            Ok(items) => write!(out, "{}", show::text(&items, Date::now()))?,
+            Err(error) => {
+                writeln!(err, "egret: {error} ({})", error.reason())?;
+                return Ok(TROUBLE);
+            }
+        }
+        Ok(DONE)
+    }
+}
+
+impl Expiry {
+    fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
+        let loaded = match config::load(&self.file, &environment) {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                tell_problems(&problems, err, style_for(&io::stderr()))?;
+                return Ok(TROUBLE);
+            }
+        };
+        let endings = match expiry::endings(&loaded.config) {
+            Ok(endings) => endings,
+            Err(error) => {
+                writeln!(err, "egret: {error} ({})", error.reason())?;
+                return Ok(TROUBLE);
+            }
+        };
+        let now = Date::now();
+        match self.json {
+            true => writeln!(out, "{:#}", expiry::json(&endings, now))?,
+            false => write!(out, "{}", expiry::text(&endings, now))?,
+        }
+        Ok(if expiry::any_within(&endings, now, self.within) { HELD } else { DONE })
+    }
+}
+
+impl Fetch {
+    async fn run(&self, input: &mut dyn BufRead, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
+        let wanted = fetch::Wanted {
+            server: self.server.clone(),
+            server_name: match &self.server_name {
+                Some(name) => name.0.clone(),
+                None => self.server.host.server_name(),
+            },
+            upgrade: self.upgrade,
+            timeout: self.timeout,
+        };
+        let chain = match fetch::chain(&wanted).await {
+            Ok(chain) => chain,
+            Err(error) => {
+                writeln!(err, "egret: {error} ({})", error.reason())?;
+                return Ok(TROUBLE);
+            }
+        };
+        writeln!(out, "{} presents, leaf first:\n", self.server)?;
+        write!(out, "{}", show::text(&chain, Date::now()))?;
+        let Some(pick) = fetch::pick(&chain, self.fingerprint.as_ref()) else {
+            writeln!(err, "egret: no certificate of this chain has that fingerprint: nothing is written")?;
+            return Ok(HELD);
+        };
+        writeln!(out, "to believe: {}\n    {}", pick.facts.subject, labelled_hex(&pick.facts.sha256))?;
+        let Some(file) = &self.output else {
+            writeln!(
+                out,
+                "    compare this fingerprint with what the server's owner says; --output FILE then writes it"
+            )?;
+            return Ok(DONE);
+        };
+        if self.fingerprint.is_none() && !first_use(&self.server, input, out)? {
+            writeln!(
+                err,
+                "egret: not confirmed: nothing is written; --fingerprint sha256:HEX confirms it without a question"
+            )?;
+            return Ok(HELD);
+        }
+        if let Err(error) = write_new(file, &fetch::pem(pick.facts, pick.der)) {
+            writeln!(err, "egret: {}: {error}", file.display())?;
+            return Ok(TROUBLE);
+        }
+        write!(out, "written to {}\n\n{}", file.display(), fetch::configuration(&pick, &file.display().to_string()))?;
+        Ok(DONE)
+    }
+}
+
+/// Trust on first use, said as such; whoever stands in between right now is believed for good.
+fn first_use(server: &Server, input: &mut dyn BufRead, out: &mut dyn Write) -> io::Result<bool> {
+    writeln!(
+        out,
+        "\nThis is trust on first use: nobody has vouched for this certificate. Whoever answers for {server} right\n\
+         now will be believed from now on. Compare the fingerprint with what the server's owner says."
+    )?;
+    write!(out, "Believe it? Type yes: ")?;
+    out.flush()?;
+    let mut answer = String::new();
+    input.read_line(&mut answer)?;
+    writeln!(out)?;
+    Ok(answer.trim() == "yes")
+}
+
+/// A file that is there is not overwritten: it may be somebody's trust.
+fn write_new(file: &Path, text: &str) -> io::Result<()> {
+    std::fs::File::create_new(file)?.write_all(text.as_bytes())
+}
+
+fn parse_fingerprint(text: &str) -> Result<Sha256, String> {
+    let hex: String = text.strip_prefix("sha256:").unwrap_or(text).replace(':', "").to_ascii_lowercase();
+    let digit = |at: usize| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
+    let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(digit).collect();
+    let digest = bytes.and_then(|bytes| Sha256::try_from(bytes).ok());
+    digest.ok_or_else(|| "write \"sha256:\" and 64 hexadecimal digits".to_owned())
+}
