@@ -40,9 +40,9 @@ const MAX_CHAINS: usize = 8;
 /// chains ends at 128 KiB, whatever its servers send along.
 const MAX_SIZE: usize = 16 * 1024;
 
-/// Seconds after which a chain is built anew although nothing has changed. A chain costs 46 us of the 150 us that
-/// the client's side of a full handshake takes (P-256, one certificate below the root), finding it here 0.1 us; once
-/// in five minutes is then nothing, even at one handshake a second.
+/// Seconds after which a chain is built anew although nothing has changed. Building one (P-256, one certificate below
+/// the root) takes 836,000 instructions and was 19 % of the CPU of a connection with a full handshake; finding it here
+/// takes 500 instructions. Once in five minutes is then nothing, even at one handshake a second.
 const MAX_AGE: i64 = 300;
 
 impl Verified {
