@@ -31,6 +31,7 @@ mod gauges;
 mod handshake;
 mod hung_disk;
 mod identity;
+mod interop;
 mod key_log;
 mod leaving;
 mod lifecycle;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) mod authority;
+pub(crate) mod caddy;
 pub(crate) mod dns;
 pub(crate) mod egret;
 pub(crate) mod http;
