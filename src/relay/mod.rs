@@ -15,8 +15,7 @@
 //! # Memory
 //!
 //! An idle stream holds no buffer: besides this future (its size is kept by a test) there are the keys
-//! and what rustls keeps to derive new ones; with 9,000 idle streams of TLS 1.3 the process needs 5.2 KiB
-//! for each. A busy one holds at most one buffer of `Size::Large` each way, 0.5 MiB together; all streams
+//! and what rustls keeps to derive new ones; `docs/hot-path.md` says what that comes to. A busy one holds at most one buffer of `Size::Large` each way, 0.5 MiB together; all streams
 //! together are bounded by `pool`.
 
 mod account;
