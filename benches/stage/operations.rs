@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use egret::classify::hello::{ClientHello, Hello};
 use egret::classify::postgres::Postgres;
@@ -23,7 +24,7 @@ pub(crate) type Operation = Box<dyn FnMut()>;
 pub(crate) type Named = (&'static str, fn() -> Operation);
 
 /// Everything that is counted in instructions.
-pub(crate) const ALL: [Named; 16] = [
+pub(crate) const ALL: [Named; 17] = [
     ("classify_whole", || classify(usize::MAX)),
     ("classify_bytes", || classify(1)),
     ("classify_hello_whole", || classify_hello(usize::MAX)),
@@ -31,6 +32,7 @@ pub(crate) const ALL: [Named; 16] = [
     ("route_find", find),
     ("route_find_by_name_10", || find_by_name(10)),
     ("route_find_by_name_1000", || find_by_name(1000)),
+    ("snapshot_load_1000", || load(1000)),
     ("snapshot_entry_1", || entry(1)),
     ("snapshot_entry_1000", || entry(1000)),
     ("config_parse_100", || parse(100)),
@@ -127,6 +129,13 @@ pub(crate) fn classify_hello(piece: usize) -> Operation {
             }
         }
     })
+}
+
+/// What a listener does for each connection: the running generation, and its own part of it.
+pub(crate) fn load(listeners: usize) -> Operation {
+    let (snapshot, key) = snapshot(listeners);
+    let running = ArcSwap::from_pointee(snapshot);
+    Box::new(move || drop(black_box(running.load().entry(black_box(&key)))))
 }
 
 /// From a generation of so many listeners to what one of them needs.
