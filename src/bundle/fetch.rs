@@ -187,7 +187,7 @@ pub fn pick<'a>(chain: &'a [Item], fingerprint: Option<&Sha256>) -> Option<Pick<
     let all: Vec<Pick<'_>> = certificates.collect();
     let found = match fingerprint {
         Some(fingerprint) => all.iter().find(|pick| pick.facts.sha256 == *fingerprint),
-        None => all.iter().rev().find(|pick| pick.facts.authority && !pick.leaf).or(all.first()),
+        None => all.iter().rev().find(|pick| pick.facts.authority && !pick.leaf).or_else(|| all.first()),
     };
     found.copied()
 }
