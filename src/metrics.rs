@@ -51,6 +51,8 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_sessions", Kind::Gauge, "TLS sessions held for resumption."),
     ("egret_sessions_total", Kind::Counter, "What became of TLS sessions, by event."),
     ("egret_resumption_ratio", Kind::Gauge, "Of about the last hundred handshakes, the share that was resumed."),
+    ("egret_chains_vouched_total", Kind::Counter, "Full handshakes whose server a root vouches for, by root: one that is used no more can be removed."),
+    ("egret_candidate_roots_total", Kind::Counter, "Full handshakes that were judged by the candidate roots in shadow, by result (reason): passed, or why they would refuse the server."),
     ("egret_verification_would_fail_total", Kind::Counter, "Servers served under verify = \"report\" that verification would have refused, by reason."),
     ("egret_upstream_insecure", Kind::Gauge, "1 for each upstream whose servers are not verified in full."),
     (NOT_AFTER, Kind::Gauge, "When a certificate ends, as Unix time; kind is identity, root or server (as observed)."),

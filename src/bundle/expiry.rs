@@ -72,22 +72,21 @@ pub fn endings(config: &Config) -> Result<Vec<Ending>, Unknown> {
 
 fn trust(name: &Name, spec: &Trust, endings: &mut Vec<Ending>) -> Result<(), Unknown> {
     let read = |file: &Path| items(file, None).map_err(|error| Unknown::Trust(name.clone(), error));
-    match &spec.anchors {
-        Anchors::Roots { paths, .. } => {
-            for path in paths {
-                for file in files_of(name, path)? {
-                    let Ok(items) = read(&file) else { continue };
-                    endings.extend(
-                        items.into_iter().filter_map(certificate).map(|facts| ending("root", name, &facts, &file)),
-                    );
-                }
-            }
-        }
+    let roots = match &spec.anchors {
+        Anchors::Roots { paths, .. } => &paths[..],
         Anchors::Certificate(ExactCertificate::File(file)) => {
             let facts = read(file)?.into_iter().filter_map(certificate);
             endings.extend(facts.map(|facts| ending("certificate", name, &facts, file)));
+            &[]
         }
-        Anchors::Certificate(ExactCertificate::Sha256(_)) | Anchors::PinsOnly => {}
+        Anchors::Certificate(ExactCertificate::Sha256(_)) | Anchors::PinsOnly => &[],
+    };
+    for path in roots.iter().chain(&spec.candidate_roots) {
+        for file in files_of(name, path)? {
+            // Of a folder: it may hold a README.
+            let Ok(items) = read(&file) else { continue };
+            endings.extend(items.into_iter().filter_map(certificate).map(|facts| ending("root", name, &facts, &file)));
+        }
     }
     for file in &spec.crls {
         endings.extend(read(file)?.into_iter().filter_map(|item| list(name, item, file)));

@@ -63,6 +63,7 @@ fn trust(spec: &Trust) -> Value {
         "pins_only": matches!(spec.anchors, Anchors::PinsOnly),
         "names": spec.names.iter().map(expected_name).collect::<Vec<_>>(),
         "crls": spec.crls,
+        "candidate_roots": spec.candidate_roots,
     })
 }
 

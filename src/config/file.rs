@@ -140,6 +140,9 @@ section! {
         roots: List<Location>,
         /// Believe the roots of the system. Default: true if neither `roots` nor `certificate` nor `pins_only` is set.
         system_roots: bool,
+        /// Root certificates that are to replace `roots`, files and folders: whether servers would pass with them alone
+        /// is counted, and changes nothing. Default: none.
+        candidate_roots: List<Location>,
         /// Believe exactly one certificate, whatever it says of itself: its file, or "sha256:" and its fingerprint.
         /// Name and dates are still checked. In place of roots.
         certificate: CertificateText,

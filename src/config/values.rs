@@ -165,13 +165,16 @@ pub struct Trust {
     /// PEM or DER files of revocation lists. Every certificate of a chain is looked up; a list past
     /// its `nextUpdate` is an error, a missing list is not.
     pub crls: Vec<PathBuf>,
+    /// PEM files and folders of roots that are to replace those of `anchors`: checked in shadow, with counts of what
+    /// would fail. Empty: none.
+    pub candidate_roots: Vec<PathBuf>,
 }
 
 impl Default for Trust {
     /// The system's roots, and the server name.
     fn default() -> Self {
         let anchors = Anchors::Roots { system: true, paths: Vec::new() };
-        Self { anchors, pins: Vec::new(), names: Vec::new(), crls: Vec::new() }
+        Self { anchors, pins: Vec::new(), names: Vec::new(), crls: Vec::new(), candidate_roots: Vec::new() }
     }
 }
 

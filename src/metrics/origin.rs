@@ -1,11 +1,11 @@
 //! Handles of one upstream's origins: what they remember of their servers, and what that is good for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use metrics::{Counter, Gauge};
 
-use super::{Late, Registry};
+use super::{ByReason, Late, Registry};
 use crate::config::values::Name;
 
 /// Family of the share of handshakes that were resumed.
@@ -17,8 +17,49 @@ pub struct OriginMetrics {
     pub chains_built: Counter,
     /// Chains that were believed a moment before.
     pub chains_remembered: Counter,
+    /// Which roots are in use, and whether their successors would do.
+    pub rotation: RotationMetrics,
     /// Sessions.
     pub sessions: SessionMetrics,
+}
+
+/// What is needed to replace a root: nobody uses the old one, everybody would pass with the new one.
+pub struct RotationMetrics {
+    /// `None`: nobody reads.
+    source: Option<(Registry, Name)>,
+    candidates: Option<ByReason>,
+    roots: RwLock<Vec<(usize, Counter)>>,
+}
+
+impl RotationMetrics {
+    fn new(source: Option<(Registry, Name)>) -> Self {
+        let label = |name: &Name| [("upstream", name.shared())];
+        let candidates = source
+            .as_ref()
+            .map(|(registry, name)| ByReason::new(registry, "egret_candidate_roots_total", &label(name)));
+        Self { source, candidates, roots: RwLock::default() }
+    }
+
+    /// A server was believed since the root with this index vouches for it. `subject` is asked once for each.
+    pub fn vouched<'a>(&self, index: usize, subject: impl FnOnce() -> &'a str) {
+        let Some((registry, upstream)) = &self.source else { return };
+        let known = self.roots.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, counter)) = known.iter().find(|(root, _)| *root == index) {
+            return counter.increment(1);
+        }
+        drop(known);
+        let labels = [("upstream", upstream.shared()), ("root", subject().into())];
+        let counter = registry.counter("egret_chains_vouched_total", &labels);
+        counter.increment(1);
+        self.roots.write().unwrap_or_else(PoisonError::into_inner).push((index, counter));
+    }
+
+    /// What the candidate roots alone say of a server that was believed: "passed", or why not.
+    pub fn candidates(&self, verdict: &'static str) {
+        if let Some(candidates) = &self.candidates {
+            candidates.increment(verdict);
+        }
+    }
 }
 
 /// The account of sessions: what came in is `kept` or not; what was kept is `offered` or gone; what was offered is
@@ -55,6 +96,7 @@ impl OriginMetrics {
         Self {
             chains_built: chains("built"),
             chains_remembered: chains("remembered"),
+            rotation: RotationMetrics::new(Some((registry.clone(), upstream.clone()))),
             sessions: SessionMetrics {
                 held: registry.gauge("egret_sessions", &[label()]),
                 kept: sessions("kept"),
@@ -76,6 +118,7 @@ impl OriginMetrics {
         Arc::new(Self {
             chains_built: counter(),
             chains_remembered: counter(),
+            rotation: RotationMetrics::new(None),
             sessions: SessionMetrics {
                 held: Gauge::noop(),
                 kept: counter(),

@@ -321,7 +321,7 @@ fn named_by(file: Option<&Path>, config: &Config) -> Vec<PathBuf> {
             Anchors::Certificate(ExactCertificate::File(path)) => vec![path.clone()],
             Anchors::Certificate(ExactCertificate::Sha256(_)) | Anchors::PinsOnly => Vec::new(),
         };
-        anchors.into_iter().chain(trust.crls.iter().cloned())
+        anchors.into_iter().chain(trust.crls.iter().cloned()).chain(trust.candidate_roots.iter().cloned())
     });
     file.map(Path::to_owned).into_iter().chain(identities).chain(trusts).collect()
 }

@@ -44,6 +44,7 @@ mod reload_streams;
 mod resolve;
 mod resumption;
 mod resumption_real;
+mod rotation;
 mod seeds;
 mod sessions;
 mod signals;

@@ -11,7 +11,9 @@ pub(super) fn trust(section: &file::Trust, resolver: &mut Resolver<'_>) -> Optio
     resolver.refuse_empty(&section.roots, "roots", "the roots of the system are believed");
     resolver.refuse_empty(&section.pins, "pins", "no key is pinned");
     resolver.refuse_empty(&section.names, "names", "the server name is expected");
+    resolver.refuse_empty(&section.candidate_roots, "candidate_roots", "nothing is checked in shadow");
     resolver.refuse_repeated(&section.roots, "path");
+    resolver.refuse_repeated(&section.candidate_roots, "path");
     resolver.refuse_repeated(&section.pins, "pin");
     resolver.refuse_repeated(&section.names, "name");
     resolver.refuse_repeated(&section.crls, "path");
@@ -21,6 +23,7 @@ pub(super) fn trust(section: &file::Trust, resolver: &mut Resolver<'_>) -> Optio
         pins: list(&section.pins).into_iter().map(|pin| pin.0).collect(),
         names: list(&section.names),
         crls: list(&section.crls).iter().map(|path| path.within(folder)).collect(),
+        candidate_roots: list(&section.candidate_roots).iter().map(|path| path.within(folder)).collect(),
     })
 }
 
@@ -54,7 +57,12 @@ fn anchors(section: &file::Trust, resolver: &mut Resolver<'_>) -> Option<Anchors
 /// `certificate`, `pins_only` and roots are three ways of believing; a second one would be believed to matter.
 fn refuse_mixtures(section: &file::Trust, pins_only: Option<&Span>, resolver: &mut Resolver<'_>) {
     let system = section.system_roots.located().filter(|(_, on)| **on).map(|(span, _)| span);
-    let others = [("roots", section.roots.span()), ("system_roots", system), ("crls", section.crls.span())];
+    let others = [
+        ("roots", section.roots.span()),
+        ("candidate_roots", section.candidate_roots.span()),
+        ("system_roots", system),
+        ("crls", section.crls.span()),
+    ];
     let others: Vec<_> = others.into_iter().filter_map(|(key, span)| Some((key, span?))).collect();
     if !section.certificate.is_absent() {
         for (key, span) in others.iter().copied().chain(pins_only.map(|span| ("pins_only", span))) {

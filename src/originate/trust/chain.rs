@@ -14,7 +14,7 @@ use crate::originate::certificate::{CertificateFacts, Date};
 use crate::originate::fingerprint::{Sha256, sha256};
 use crate::originate::refusal::Refusal;
 
-/// Checks a chain: until when it holds, or why it does not.
+/// Checks a chain: until when it holds and which of `anchors` vouches for it, or why it does not hold.
 pub(super) fn check(
     trust: &Trust,
     anchors: &[TrustAnchor<'static>],
@@ -22,7 +22,7 @@ pub(super) fn check(
     intermediates: &[CertificateDer<'_>],
     expected: &[ExpectedName],
     now: UnixTime,
-) -> Result<Date, Refusal> {
+) -> Result<(Date, usize), Refusal> {
     let facts = CertificateFacts::read(leaf);
     let explain = |error| explain(error, facts.as_ref(), intermediates, anchors);
     let parsed = EndEntityCert::try_from(leaf).map_err(explain)?;
@@ -37,6 +37,7 @@ pub(super) fn check(
     });
     let pins_missed = Cell::new(false);
     let until = Cell::new(Date(i64::MAX));
+    let root = Cell::new(0);
     let judge = |path: &VerifiedPath<'_>| {
         if !trust.pins.is_empty() && !is_pinned(path, &trust.pins) {
             pins_missed.set(true);
@@ -44,6 +45,7 @@ pub(super) fn check(
             return Err(webpki::Error::UnknownIssuer);
         }
         until.set(end_of(path, &trust.crls));
+        root.set(anchors.iter().position(|anchor| anchor == path.anchor()).unwrap_or(0));
         Ok(())
     };
     let path = parsed.verify_for_usage(
@@ -62,7 +64,7 @@ pub(super) fn check(
     // The chain does not use the leaf's key, but the handshake will: better said here than as a bad signature.
     match facts.filter(CertificateFacts::has_weak_key) {
         Some(weak) => Err(Refusal::WeakKey { subject: weak.subject, bits: weak.key_bits }),
-        None => Ok(until.get()),
+        None => Ok((until.get(), root.get())),
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn anchors(spec: &values::Anchors, pins: &[Sha256]) -> Result<Loaded,
     }
 }
 
-fn roots(system: bool, paths: &[PathBuf]) -> Result<Loaded, Error> {
+pub(super) fn roots(system: bool, paths: &[PathBuf]) -> Result<Loaded, Error> {
     let mut roots = Roots::default();
     if system {
         roots.add_system()?;

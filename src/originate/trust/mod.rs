@@ -26,7 +26,25 @@ pub struct Trust {
     names: Vec<ExpectedName>,
     crls: Vec<Crl>,
     roots: Vec<RootFacts>,
+    candidates: Option<Candidates>,
     digest: Sha256,
+}
+
+/// Roots that are to replace the others, and are only asked in shadow.
+struct Candidates {
+    anchors: Vec<TrustAnchor<'static>>,
+    roots: Vec<RootFacts>,
+}
+
+/// A server that is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Believed {
+    /// Until then: the earliest end of a certificate of its chain, or of a list that was asked.
+    pub until: Date,
+    /// Which of [`Trust::roots`] vouches for it; `None` where no chain is built.
+    pub root: Option<usize>,
+    /// What the candidate roots alone say; `None`: there are none.
+    pub candidate: Option<Result<(), &'static str>>,
 }
 
 /// What a certificate is checked against.
@@ -83,6 +101,14 @@ impl Trust {
         fields.add_set("pins", spec.pins.iter().copied());
         fields.add_set("names", spec.names.iter().map(names::digest));
         fields.add_set("crls", crl_digests);
+        let candidates =
+            (!spec.candidate_roots.is_empty()).then(|| load::roots(false, &spec.candidate_roots)).transpose()?;
+        // They decide about nobody; but an origin that is carried over would not ask new ones.
+        fields.add_set("candidates", candidates.iter().flat_map(|loaded| loaded.digests.iter().copied()));
+        let candidates = candidates.and_then(|loaded| match loaded.anchors {
+            Anchors::Roots(anchors) => Some(Candidates { anchors, roots: loaded.roots }),
+            Anchors::Exactly(_) | Anchors::Pins => None,
+        });
         Ok(Self {
             name: name.clone(),
             anchors: loaded.anchors,
@@ -90,6 +116,7 @@ impl Trust {
             names: spec.names.clone(),
             crls,
             roots: loaded.roots,
+            candidates,
             digest: fields.finish(),
         })
     }
@@ -107,6 +134,11 @@ impl Trust {
     /// The roots; none if one certificate or pins decide.
     pub fn roots(&self) -> &[RootFacts] {
         &self.roots
+    }
+
+    /// The roots that are to replace those.
+    pub fn candidate_roots(&self) -> &[RootFacts] {
+        self.candidates.as_ref().map(|candidates| &candidates.roots[..]).unwrap_or_default()
     }
 
     /// When the revocation lists end, of those that say so.
@@ -130,7 +162,7 @@ impl Trust {
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
         now: UnixTime,
-    ) -> Result<Date, Refusal> {
+    ) -> Result<Believed, Refusal> {
         let own;
         let expected = match &self.names[..] {
             [] => {
@@ -140,11 +172,23 @@ impl Trust {
             names => names,
         };
         match &self.anchors {
-            Anchors::Roots(anchors) => chain::check(self, anchors, leaf, intermediates, expected, now),
-            Anchors::Exactly(sha256) => exact::check(Some(sha256), &self.pins, leaf, expected, now),
-            Anchors::Pins => exact::check(None, &self.pins, leaf, expected, now),
+            Anchors::Roots(anchors) => {
+                let (until, root) = chain::check(self, anchors, leaf, intermediates, expected, now)?;
+                let candidate = self.candidates.as_ref().map(|candidates| {
+                    let verdict = chain::check(self, &candidates.anchors, leaf, intermediates, expected, now);
+                    verdict.map(drop).map_err(|refusal| refusal.reason())
+                });
+                Ok(Believed { until, root: Some(root), candidate })
+            }
+            Anchors::Exactly(sha256) => exact::check(Some(sha256), &self.pins, leaf, expected, now).map(alone),
+            Anchors::Pins => exact::check(None, &self.pins, leaf, expected, now).map(alone),
         }
     }
+}
+
+/// Believed without a chain.
+fn alone(until: Date) -> Believed {
+    Believed { until, root: None, candidate: None }
 }
 
 impl std::fmt::Debug for Trust {

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
+use super::Believed;
 use crate::originate::certificate::Date;
 use crate::originate::presented::Presented;
 
@@ -27,8 +28,8 @@ struct Entry {
     at: Date,
     /// When it has to be verified again.
     until: Date,
-    /// What the chain itself is good for, and its lists.
-    valid_until: Date,
+    /// What was found.
+    believed: Believed,
 }
 
 /// Chains at once. An origin has one server name; behind it stand as many certificates as its servers differ, and
@@ -53,7 +54,7 @@ impl Verified {
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
         now: UnixTime,
-    ) -> Option<(Presented, Date)> {
+    ) -> Option<(Presented, Believed)> {
         let now = Date::from(now);
         let mut entries = self.lock();
         let at = entries
@@ -62,16 +63,16 @@ impl Verified {
         let entry = &entries[at];
         // Before it was verified it was not valid, for all we know: the clock was set back.
         if entry.at <= now && now < entry.until {
-            return Some((entry.presented.clone(), entry.valid_until));
+            return Some((entry.presented.clone(), entry.believed.clone()));
         }
         entries.swap_remove(at);
         None
     }
 
     /// Remembers a chain that was believed at `now` and is valid until then.
-    pub(super) fn keep(&self, presented: &Presented, server_name: &ServerName<'_>, now: UnixTime, valid_until: Date) {
+    pub(super) fn keep(&self, presented: &Presented, server_name: &ServerName<'_>, now: UnixTime, believed: Believed) {
         let at = Date::from(now);
-        let until = Date(at.0.saturating_add(MAX_AGE)).min(valid_until);
+        let until = Date(at.0.saturating_add(MAX_AGE)).min(believed.until);
         if presented.size() > MAX_SIZE || until <= at {
             return;
         }
@@ -82,7 +83,7 @@ impl Verified {
         {
             entries.swap_remove(oldest);
         }
-        entries.push(Entry { presented, server_name, at, until, valid_until });
+        entries.push(Entry { presented, server_name, at, until, believed });
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
@@ -112,9 +113,13 @@ mod tests {
         ServerName::try_from(text.to_owned()).expect("a host name")
     }
 
+    fn good(until: Date) -> Believed {
+        Believed { until, root: None, candidate: None }
+    }
+
     fn believed(leaf: &[u8], valid_until: Date) -> Verified {
         let verified = Verified::default();
-        verified.keep(&Presented::new(&der(leaf), &[]), &name("a.example.com"), at(NOW), valid_until);
+        verified.keep(&Presented::new(&der(leaf), &[]), &name("a.example.com"), at(NOW), good(valid_until));
         verified
     }
 
@@ -156,7 +161,7 @@ mod tests {
         let verified = Verified::default();
         for number in 0..100u8 {
             let presented = Presented::new(&der(&[number]), &[]);
-            verified.keep(&presented, &name("a.example.com"), at(NOW + i64::from(number)), FAR);
+            verified.keep(&presented, &name("a.example.com"), at(NOW + i64::from(number)), good(FAR));
         }
         assert_eq!(verified.lock().len(), MAX_CHAINS);
         // The oldest have gone.

@@ -9,8 +9,8 @@ use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, Uni
 use rustls::{CertificateError, DigitallySignedStruct, Error, PeerMisbehaved, SignatureScheme};
 use webpki::RawPublicKeyEntity;
 
-use super::Trust;
 use super::verified::Verified;
+use super::{Believed, Trust};
 use crate::config::values;
 use crate::metrics::OriginMetrics;
 use crate::originate::certificate::{CertificateFacts, Date, public_key};
@@ -56,10 +56,22 @@ impl Verifier {
     ) -> Result<Option<Date>, Refusal> {
         let leaf = presented.certificates().first().filter(|_| self.mode != Mode::None);
         let Some(leaf) = leaf else { return Ok(None) };
-        let valid_until = self.trust.check(leaf, intermediates, server_name, now)?;
+        let believed = self.trust.check(leaf, intermediates, server_name, now)?;
         self.metrics.chains_built.increment(1);
-        self.verified.keep(presented, server_name, now, valid_until);
-        Ok(Some(valid_until))
+        self.count(&believed);
+        let until = believed.until;
+        self.verified.keep(presented, server_name, now, believed);
+        Ok(Some(until))
+    }
+
+    /// Who vouched for a server, and whether the candidates would have.
+    fn count(&self, believed: &Believed) {
+        if let Some((index, root)) = believed.root.and_then(|index| Some((index, self.trust.roots().get(index)?))) {
+            self.metrics.rotation.vouched(index, || if root.system { "system" } else { &root.subject });
+        }
+        if let Some(verdict) = believed.candidate {
+            self.metrics.rotation.candidates(verdict.err().unwrap_or("passed"));
+        }
     }
 }
 
@@ -89,10 +101,11 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         // What a server says of its own revocation is not asked either way, so it can neither help nor harm.
-        if let Some((presented, valid_until)) = self.verified.find(end_entity, intermediates, server_name, now) {
+        if let Some((presented, believed)) = self.verified.find(end_entity, intermediates, server_name, now) {
             self.metrics.chains_remembered.increment(1);
+            self.count(&believed);
             note(|facts| {
-                (facts.passed, facts.valid_until, facts.presented) = (true, Some(valid_until), Some(presented));
+                (facts.passed, facts.valid_until, facts.presented) = (true, Some(believed.until), Some(presented));
             });
             return Ok(ServerCertVerified::assertion());
         }
