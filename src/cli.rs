@@ -1,6 +1,7 @@
 //! Arguments and output, nothing else: what was asked for, and how it is told.
 
 mod diff;
+mod explain;
 mod trust;
 
 use std::io::{self, IsTerminal, Write};
@@ -11,6 +12,7 @@ pub use self::trust::Trust;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use self::explain::Explain;
 use crate::check::format::{self, Format};
 use crate::check::{self, FileCheck, Scope};
 use crate::config::flags::{Flags, from_flags};
@@ -41,6 +43,8 @@ pub enum Command {
     /// Certificates: fetch those of a server, show those of a file, list those that end soon.
     #[command(subcommand)]
     Trust(Trust),
+    /// Say why a TLS server cannot be reached, or is not believed, and which lines mend it.
+    Explain(Box<Explain>),
     /// Print the JSON schema of the configuration file, for editors.
     Schema,
     /// Show what egret does, without any set-up: an upstream that asks for certificates, egret in front of it.

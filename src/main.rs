@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use egret::cli::{self, Check, Cli, Command, Diff, Run, Trust, Verdict};
+use egret::cli::{self, Check, Cli, Command, Diff, Explain, Run, Trust, Verdict};
 use egret::config::{self, Loaded, values};
 use egret::demo;
 use egret::logging;
@@ -16,13 +16,14 @@ use egret::supervise::{self, Ended, Start};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::runtime::{Builder, Runtime};
 
-/// Exit codes: 0 done, 1 a failure while running, 2 a configuration that cannot run.
+/// Exit codes: 0 done, 1 a failure while running, 2 a configuration that cannot run, 3 (`explain`) a cause was found.
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(run) => carry(run),
         Command::Check(check) => tell(&check),
         Command::Diff(diff) => compare(&diff),
         Command::Trust(trust) => certificates(&trust),
+        Command::Explain(explain) => diagnose(&explain),
         Command::Schema => cli::print_schema(&mut io::stdout()).map(|()| Verdict::Good.code()).map_err(Into::into),
         Command::Demo => demonstrate(),
     };
@@ -101,6 +102,13 @@ fn threads(spec: &values::Runtime) -> anyhow::Result<Runtime> {
         builder.worker_threads(workers);
     }
     builder.enable_all().build().context("no threads to run on")
+}
+
+fn diagnose(explain: &Explain) -> anyhow::Result<u8> {
+    let runtime = Builder::new_current_thread().enable_all().build().context("no thread to run on")?;
+    let code = runtime.block_on(explain.run(&mut io::stdout(), &mut io::stderr()))?;
+    runtime.shutdown_background();
+    Ok(code)
 }
 
 fn demonstrate() -> anyhow::Result<u8> {

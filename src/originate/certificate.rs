@@ -215,17 +215,30 @@ fn is_self_signed(certificate: &X509Certificate<'_>, der: &[u8]) -> bool {
     }
     let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
     // With an algorithm that cannot be checked, the names have to do.
-    signed_by_itself(certificate, der, &algorithms).unwrap_or(true)
+    signed_by(certificate, der, certificate, &algorithms).unwrap_or(true)
 }
 
-/// Whether a certificate's own key made its signature; `None` if the algorithm is not one of `algorithms`.
-fn signed_by_itself(
+/// Whether a certificate was issued by another: by name, and by signature as far as it can be checked.
+pub fn is_issued_by(der: &[u8], issuer_der: &[u8]) -> bool {
+    let (Ok((_, certificate)), Ok((_, issuer))) =
+        (X509Certificate::from_der(der), X509Certificate::from_der(issuer_der))
+    else {
+        return false;
+    };
+    let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
+    certificate.issuer().as_raw() == issuer.subject().as_raw()
+        && signed_by(&certificate, der, &issuer, &algorithms).unwrap_or(true)
+}
+
+/// Whether the issuer's key made a certificate's signature; `None` if the algorithm is not one of `algorithms`.
+fn signed_by(
     certificate: &X509Certificate<'_>,
     der: &[u8],
+    issuer: &X509Certificate<'_>,
     algorithms: &WebPkiSupportedAlgorithms,
 ) -> Option<bool> {
     let (tbs, algorithm) = signed_parts(der)?;
-    let spki = SubjectPublicKeyInfoDer::from(certificate.public_key().raw);
+    let spki = SubjectPublicKeyInfoDer::from(issuer.public_key().raw);
     let key = webpki::RawPublicKeyEntity::try_from(&spki).ok()?;
     let mut candidates =
         algorithms.all.iter().filter(|known| known.signature_alg_id().as_ref() == algorithm).peekable();

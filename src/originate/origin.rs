@@ -167,7 +167,7 @@ impl Origin {
 
     /// The configuration of one handshake. It is a copy with a view of the sessions of its own (a dozen
     /// reference counts, far below the cost of a handshake); verifier and resolver are the very same objects.
-    pub(super) fn for_handshake(
+    pub fn for_handshake(
         &self,
         endpoint: SocketAddr,
         observed: &Arc<Observed>,
@@ -232,6 +232,11 @@ impl OriginKey {
             ("key_exchange", format!("{:?}", self.key_exchange)),
             ("resumption", self.resumption.to_string()),
         ]
+    }
+
+    /// The protocols that are offered by ALPN; of these the server has to choose one.
+    pub fn alpn(&self) -> &[Vec<u8>] {
+        &self.alpn
     }
 
     /// SNI is sent or not.

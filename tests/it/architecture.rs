@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&[&str]] = &[
     &["main"],
     &["cli"],
-    &["bundle", "check", "demo"],
+    &["bundle", "check", "demo", "explain"],
     &["supervise"],
     &["admin"],
     &["reload"],
@@ -42,6 +42,18 @@ const ORIGINATE: &[&[&str]] = &[
     &["originate::files", "originate::fingerprint", "originate::pem"],
 ];
 
+/// And inside `explain`.
+const EXPLAIN: &[&[&str]] = &[
+    &["explain"],
+    &["explain::redact", "explain::run", "explain::text"],
+    &["explain::notes", "explain::target"],
+    &["explain::repair"],
+    &["explain::cause"],
+    &["explain::chain", "explain::look", "explain::probe"],
+    &["explain::attempt", "explain::hello", "explain::report"],
+    &["explain::wide"],
+];
+
 #[test]
 fn modules_import_only_from_below() {
     let wrong = violations(ORDER);
@@ -51,6 +63,12 @@ fn modules_import_only_from_below() {
 #[test]
 fn rooms_of_originate_import_only_from_below() {
     let wrong = violations(ORIGINATE);
+    assert!(wrong.is_empty(), "imports from above or from a sibling:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn rooms_of_explain_import_only_from_below() {
+    let wrong = violations(EXPLAIN);
     assert!(wrong.is_empty(), "imports from above or from a sibling:\n{}", wrong.join("\n"));
 }
 

@@ -1,0 +1,206 @@
+//! `egret explain`: its arguments, its progress, its output.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{environment, parse_text, style_for, tell_problems};
+use crate::config::flags::{Flags, from_flags};
+use crate::config::formats::{Alpn, ServedName};
+use crate::config::values::{Config, Dns, Name, Server, Upgrade};
+use crate::config::{self, Problems};
+use crate::explain::repair::Plan;
+use crate::explain::report::Explanation;
+use crate::explain::text::Text;
+use crate::explain::{self, Files, Progress, Target, redact};
+
+/// `egret explain HOST:PORT`, or `egret explain --config FILE --upstream NAME`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 nothing is wrong, 3 something is, 2 the arguments or files cannot be used, 1 \
+    the explanation could not be written.")]
+pub struct Explain {
+    /// The TLS server.
+    #[arg(value_name = "HOST:PORT", value_parser = parse_text::<Server>, required_unless_present = "config")]
+    pub server: Option<Server>,
+    /// Explain an upstream of this configuration file, with its identity, trust and settings.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Which upstream; default: the only one.
+    #[arg(long, value_name = "NAME", requires = "config")]
+    pub upstream: Option<String>,
+    /// How TLS is spoken, without a file.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Of one attempt, from connect to handshake: a duration such as 500ms or 5s.
+    #[arg(long, value_name = "DURATION", value_parser = parse_text::<Duration>, default_value = "5s")]
+    pub timeout: Duration,
+    /// Tell for programs: one JSON object on standard output, as in docs/explain.schema.json.
+    #[arg(long)]
+    pub json: bool,
+    /// Show the ClientHello field by field.
+    #[arg(long)]
+    pub show_hello: bool,
+    /// Mask names, addresses, paths and fingerprints in the output.
+    #[arg(long)]
+    pub redact: bool,
+    /// Tell every step on standard error also where that is no terminal.
+    #[arg(long)]
+    pub progress: bool,
+}
+
+/// How TLS is spoken to a server that no configuration describes.
+#[derive(Debug, Args)]
+pub struct Settings {
+    /// Name to verify and to send as SNI; default: the host of the server.
+    #[arg(long, visible_alias = "sni", value_name = "NAME", value_parser = parse_text::<ServedName>, conflicts_with = "config")]
+    pub server_name: Option<ServedName>,
+    /// Send no SNI, as nginx does by default.
+    #[arg(long, conflicts_with = "config")]
+    pub no_sni: bool,
+    /// Client certificate: a PEM chain or PKCS#12.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub cert: Option<PathBuf>,
+    /// Its private key; default: in the file of the certificate.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// File whose first line is the password of the key.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub password_file: Option<PathBuf>,
+    /// Root certificates in place of the system's: a file or folder, may be repeated.
+    #[arg(long, visible_alias = "trust", value_name = "FILE|DIR", conflicts_with = "config")]
+    pub ca: Vec<PathBuf>,
+    /// Revocation list of an authority in --ca, may be repeated.
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    pub crl: Vec<PathBuf>,
+    /// Protocol for ALPN, may be repeated.
+    #[arg(long, value_name = "PROTOCOL", value_parser = parse_text::<Alpn>, conflicts_with = "config")]
+    pub alpn: Vec<Alpn>,
+    /// What is said in plaintext before TLS begins: postgres.
+    #[arg(long, value_name = "PROTOCOL", value_parser = parse_text::<Upgrade>, conflicts_with = "config")]
+    pub upgrade: Option<Upgrade>,
+}
+
+/// What keeps an explanation from being made.
+#[derive(Debug)]
+enum Refused {
+    /// The configuration file.
+    Problems(Problems),
+    /// Something that it, or the arguments, name.
+    Target(explain::Error),
+}
+
+/// Exit code for "something is wrong with the server".
+const WRONG: u8 = 3;
+/// Exit code for "the arguments or files cannot be used".
+const UNUSABLE: u8 = 2;
+
+impl Explain {
+    /// Explains and tells; gives the exit code.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub async fn run(&self, out: &mut dyn Write, err: &mut (dyn Write + Send)) -> io::Result<u8> {
+        let targets = match self.targets() {
+            Ok(targets) => targets,
+            Err(Refused::Problems(problems)) => {
+                tell_problems(&problems, err, style_for(&io::stderr()))?;
+                return Ok(UNUSABLE);
+            }
+            Err(Refused::Target(error)) => {
+                writeln!(err, "egret: {error}")?;
+                return Ok(UNUSABLE);
+            }
+        };
+        let watched = self.progress || io::stderr().is_terminal();
+        let mut explanation = Explanation { version: 1, reports: Vec::new() };
+        for target in &targets {
+            let mut tell = |progress: Progress<'_>| {
+                if watched {
+                    // Progress that cannot be shown is no reason to stop.
+                    let _ = writeln!(err, "egret: {}", in_words(progress));
+                }
+            };
+            explanation.reports.push(explain::explain(target, &mut tell).await);
+        }
+        let code = if explanation.has_causes() { WRONG } else { 0 };
+        if self.redact {
+            explanation = redact(&explanation);
+        }
+        if self.json {
+            let json = serde_json::to_string_pretty(&explanation).map_err(io::Error::other)?;
+            writeln!(out, "{json}")?;
+        } else {
+            explanation.reports.iter().try_for_each(|report| writeln!(out, "{}", Text(report)))?;
+        }
+        Ok(code)
+    }
+
+    fn targets(&self) -> Result<Vec<Target>, Refused> {
+        let (plan, dns) = match &self.config {
+            Some(file) => {
+                let loaded = config::load(file, &environment).map_err(Refused::Problems)?;
+                let Config { dns, .. } = &loaded.config;
+                let plan = Plan::of_config(&loaded.config, self.upstream.as_deref()).map_err(Refused::Target)?;
+                (plan, dns.clone())
+            }
+            None => {
+                let server = self.server.as_ref().expect("required without a configuration file");
+                self.settings.plan(server).map_err(Refused::Problems)?
+            }
+        };
+        let files = Files::load(&plan).map_err(Refused::Target)?;
+        // A server that is named beside a configuration is the one that is meant.
+        let servers = match &self.server {
+            Some(server) => vec![server.clone()],
+            None => plan.upstream.servers.clone(),
+        };
+        let targets = servers.into_iter().map(|server| {
+            let target = files.target(&plan, server, dns.clone(), self.timeout);
+            Target { show_hello: self.show_hello, ..target }
+        });
+        Ok(targets.collect())
+    }
+}
+
+/// What the upstream is called in a repair.
+const NAME: &str = "backend";
+
+impl Settings {
+    /// The upstream that these arguments make, by the very checks and defaults of `egret run`.
+    fn plan(&self, server: &Server) -> Result<(Plan, Dns), Problems> {
+        let path = |path: &PathBuf| path.display().to_string();
+        let flags = Flags {
+            // Nobody listens.
+            listen: "127.0.0.1:1".to_owned(),
+            to: vec![server.to_string()],
+            cert: self.cert.as_ref().map(path),
+            key: self.key.as_ref().map(path),
+            password_file: self.password_file.as_ref().map(path),
+            trust: self.ca.iter().map(path).collect(),
+            ..Flags::default()
+        };
+        let mut config = from_flags(&flags)?.config;
+        let (_, mut upstream) = config.upstreams.pop_first().expect("arguments make one upstream");
+        upstream.upgrade = self.upgrade;
+        upstream.tls.server_name = self.server_name.as_ref().map(|name| name.0.clone());
+        upstream.tls.sni = !self.no_sni;
+        upstream.tls.alpn = self.alpn.iter().map(|protocol| protocol.0.clone()).collect();
+        upstream.tls.identity = upstream.tls.identity.map(|_| Name::new(NAME));
+        upstream.tls.trust = upstream.tls.trust.map(|_| Name::new(NAME));
+        let identity = config.identities.pop_first().map(|(_, identity)| identity);
+        let mut trust = config.trusts.pop_first().map(|(_, trust)| trust);
+        trust.iter_mut().for_each(|trust| trust.crls.clone_from(&self.crl));
+        let plan = Plan { name: Name::new(NAME), upstream, identity, trust, is_part: false };
+        Ok((plan, config.dns))
+    }
+}
+
+fn in_words(progress: Progress<'_>) -> String {
+    match progress {
+        Progress::LookUp(name) => format!("looking up {name}"),
+        Progress::Try(kind, address) => format!("trying {address}, {}", kind.title()),
+        Progress::Look(address) => format!("looking at what {address} says without TLS"),
+    }
+}

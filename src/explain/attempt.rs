@@ -1,0 +1,155 @@
+//! What is tried: a pure description of each origination, made from the upstream as it is configured.
+
+use rustls::pki_types::ServerName;
+
+use crate::config::values::{self, KeyExchange, TlsVersion, Verify};
+
+/// In which one way an attempt differs from the upstream as it is configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// In none.
+    AsConfigured,
+    /// No server name in the ClientHello: what nginx sends by default.
+    WithoutSni,
+    /// The server name is sent although the configuration says not to.
+    WithSni,
+    /// No client certificate.
+    WithoutIdentity,
+    /// TLS 1.2 only.
+    Tls12,
+    /// TLS 1.3 only.
+    Tls13,
+    /// No post-quantum group: a ClientHello that fits one packet.
+    Classic,
+    /// Every group that egret knows.
+    AllGroups,
+    /// No protocol of ALPN.
+    WithoutAlpn,
+    /// TLS at once.
+    WithoutUpgrade,
+    /// With a session of the attempt as configured.
+    Resumed,
+    /// With a session that another identity (or nobody) has made: it must not be resumed.
+    ForeignSession,
+}
+
+/// One origination to be tried.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    /// How it differs.
+    pub kind: Kind,
+    /// The upstream with that difference. A server is only reported on, and passes (`Verify::Report`), where no
+    /// client certificate is at stake; else it has to pass before the certificate leaves.
+    pub spec: values::Upstream,
+}
+
+impl Kind {
+    /// What is tried after the upstream as configured, once it is known that TLS is spoken there.
+    pub const DIFFERENCES: [Self; 9] = [
+        Self::WithoutSni,
+        Self::WithSni,
+        Self::WithoutIdentity,
+        Self::Tls12,
+        Self::Tls13,
+        Self::Classic,
+        Self::AllGroups,
+        Self::WithoutAlpn,
+        Self::WithoutUpgrade,
+    ];
+
+    /// The word in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::AsConfigured => "as_configured",
+            Self::WithoutSni => "without_sni",
+            Self::WithSni => "with_sni",
+            Self::WithoutIdentity => "without_identity",
+            Self::Tls12 => "tls12",
+            Self::Tls13 => "tls13",
+            Self::Classic => "classic",
+            Self::AllGroups => "all_groups",
+            Self::WithoutAlpn => "without_alpn",
+            Self::WithoutUpgrade => "without_upgrade",
+            Self::Resumed => "resumed",
+            Self::ForeignSession => "foreign_session",
+        }
+    }
+
+    /// For a person.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::AsConfigured => "as configured",
+            Self::WithoutSni => "without SNI",
+            Self::WithSni => "with SNI",
+            Self::WithoutIdentity => "without client certificate",
+            Self::Tls12 => "TLS 1.2 only",
+            Self::Tls13 => "TLS 1.3 only",
+            Self::Classic => "no post-quantum group",
+            Self::AllGroups => "every group",
+            Self::WithoutAlpn => "without ALPN",
+            Self::WithoutUpgrade => "TLS at once",
+            Self::Resumed => "session resumed",
+            Self::ForeignSession => "session of another identity",
+        }
+    }
+}
+
+impl Attempt {
+    /// The attempt of this kind at an upstream; `None` where it would differ in nothing.
+    pub fn new(kind: Kind, upstream: &values::Upstream, server_name: &ServerName<'_>) -> Option<Self> {
+        let mut spec = upstream.clone();
+        let tls = &mut spec.tls;
+        let named = matches!(server_name, ServerName::DnsName(_));
+        let applies = match kind {
+            Kind::AsConfigured | Kind::Resumed | Kind::ForeignSession => true,
+            Kind::WithoutSni => named && std::mem::replace(&mut tls.sni, false),
+            Kind::WithSni => named && !std::mem::replace(&mut tls.sni, true),
+            Kind::WithoutIdentity => tls.identity.take().is_some(),
+            Kind::Tls12 => only(tls, TlsVersion::V1_2),
+            Kind::Tls13 => only(tls, TlsVersion::V1_3),
+            Kind::Classic => classic(tls),
+            Kind::AllGroups => !std::mem::take(&mut tls.key_exchange).is_empty(),
+            Kind::WithoutAlpn => !std::mem::take(&mut tls.alpn).is_empty(),
+            Kind::WithoutUpgrade => spec.upgrade.take().is_some(),
+        };
+        // A configuration that does not verify, or only reports, would be no reason to show a certificate to a
+        // stranger: an explanation never does.
+        spec.tls.verify = match spec.tls.identity {
+            Some(_) => Verify::Full,
+            None => Verify::Report { reason: String::new() },
+        };
+        applies.then_some(Self { kind, spec })
+    }
+
+    /// Whether this attempt offers the post-quantum group, and so sends a ClientHello of two packets.
+    pub fn is_hybrid(&self) -> bool {
+        let groups = &self.spec.tls.key_exchange;
+        self.spec.tls.max_version >= TlsVersion::V1_3
+            && (groups.is_empty() || groups.contains(&KeyExchange::X25519Mlkem768))
+    }
+}
+
+fn only(tls: &mut values::Tls, version: TlsVersion) -> bool {
+    let before = (tls.min_version, tls.max_version);
+    (tls.min_version, tls.max_version) = (version, version);
+    // A group of TLS 1.3 alone leaves nothing to offer in 1.2.
+    if version == TlsVersion::V1_2 && tls.key_exchange == [KeyExchange::X25519Mlkem768] {
+        tls.key_exchange.clear();
+    }
+    before != (version, version)
+}
+
+fn classic(tls: &mut values::Tls) -> bool {
+    if tls.max_version < TlsVersion::V1_3 {
+        return false;
+    }
+    let hybrid = tls.key_exchange.is_empty() || tls.key_exchange.contains(&KeyExchange::X25519Mlkem768);
+    tls.key_exchange.retain(|group| *group != KeyExchange::X25519Mlkem768);
+    if tls.key_exchange.is_empty() {
+        tls.key_exchange = CLASSIC.to_vec();
+    }
+    hybrid
+}
+
+/// The groups that are offered when the post-quantum one is left out.
+pub const CLASSIC: [KeyExchange; 3] = [KeyExchange::X25519, KeyExchange::Secp256r1, KeyExchange::Secp384r1];

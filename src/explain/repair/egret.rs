@@ -1,0 +1,176 @@
+//! A plan as tables of egret's configuration.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::Plan;
+use crate::config::values::{self, Anchors, ExactCertificate, KeyExchange, Name, TlsVersion, Upgrade, Verify};
+use crate::originate::fingerprint::{labelled_hex, labelled_pin};
+use crate::originate::trust::names;
+
+/// Whole tables: what differs from the defaults is written.
+pub(super) fn tables(plan: &Plan, comments: &[String]) -> String {
+    let mut text = String::new();
+    for comment in comments {
+        let _ = writeln!(text, "# {comment}");
+    }
+    if plan.is_part {
+        text.push_str("# What else stands in these tables (timeouts, limits, options) may stay.\n");
+    }
+    if let Some(identity) = &plan.identity {
+        let name = plan.upstream.tls.identity.as_ref().unwrap_or(&plan.name);
+        let _ = writeln!(text, "[identities.{}]", key(name));
+        identity_lines(identity, &mut text);
+        text.push('\n');
+    }
+    if let Some(trust) = &plan.trust {
+        let _ = writeln!(text, "[trust.{}]", key(trust_name(plan)));
+        trust_lines(trust, &mut text);
+        text.push('\n');
+    }
+    let _ = writeln!(text, "[upstreams.{}]", key(&plan.name));
+    let servers: Vec<String> = plan.upstream.servers.iter().map(|server| quoted(&server.to_string())).collect();
+    let _ = writeln!(text, "servers = [{}]", servers.join(", "));
+    if let Some(kind) = plan.upstream.upgrade {
+        let _ = writeln!(text, "upgrade = {}", quoted(upgrade(kind)));
+    }
+    let tls = tls_lines(plan);
+    if !tls.is_empty() {
+        let _ = write!(text, "\n[upstreams.{}.tls]\n{tls}", key(&plan.name));
+    }
+    text
+}
+
+fn trust_name(plan: &Plan) -> &Name {
+    plan.upstream.tls.trust.as_ref().unwrap_or(&plan.name)
+}
+
+fn identity_lines(identity: &values::Identity, text: &mut String) {
+    let _ = writeln!(text, "certificate = {}", path(&identity.certificate));
+    for (key, file) in [("private_key", &identity.private_key), ("password_file", &identity.password_file)] {
+        if let Some(file) = file {
+            let _ = writeln!(text, "{key} = {}", path(file));
+        }
+    }
+    if identity.allow_loose_key_permissions {
+        text.push_str("allow_loose_key_permissions = true\n");
+    }
+}
+
+fn trust_lines(trust: &values::Trust, text: &mut String) {
+    match &trust.anchors {
+        Anchors::Roots { system, paths } => {
+            if !paths.is_empty() {
+                let _ =
+                    writeln!(text, "roots = [{}]", paths.iter().map(|file| path(file)).collect::<Vec<_>>().join(", "));
+            }
+            if *system {
+                text.push_str("system_roots = true\n");
+            }
+        }
+        Anchors::Certificate(ExactCertificate::File(file)) => {
+            let _ = writeln!(text, "certificate = {}", path(file));
+        }
+        Anchors::Certificate(ExactCertificate::Sha256(sha256)) => {
+            let _ = writeln!(text, "certificate = {}", quoted(&labelled_hex(sha256)));
+        }
+        Anchors::PinsOnly => text.push_str("pins_only = true\n"),
+    }
+    let lists = [
+        ("pins", trust.pins.iter().map(labelled_pin).map(|pin| quoted(&pin)).collect::<Vec<_>>()),
+        ("names", trust.names.iter().map(|name| quoted(&names::text(name))).collect()),
+        ("crls", trust.crls.iter().map(|file| path(file)).collect()),
+    ];
+    for (key, values) in lists.into_iter().filter(|(_, values)| !values.is_empty()) {
+        let _ = writeln!(text, "{key} = [{}]", values.join(", "));
+    }
+}
+
+fn tls_lines(plan: &Plan) -> String {
+    let tls = &plan.upstream.tls;
+    let mut text = String::new();
+    let mut line = |key: &str, value: String| {
+        let _ = writeln!(text, "{key} = {value}");
+    };
+    if let Some(name) = &tls.server_name {
+        line("server_name", quoted(&name.to_str()));
+    }
+    if !tls.sni {
+        line("sni", "false".into());
+    }
+    if let (Some(_), Some(name)) = (&plan.identity, &tls.identity) {
+        line("identity", quoted(name.as_str()));
+    }
+    if plan.trust.is_some() {
+        line("trust", quoted(trust_name(plan).as_str()));
+    }
+    match &tls.verify {
+        Verify::Full => {}
+        Verify::Report { reason } => {
+            line("verify", quoted("report"));
+            line("insecure_reason", quoted(reason));
+        }
+        Verify::None { reason } => {
+            line("verify", quoted("none"));
+            line("insecure_reason", quoted(reason));
+        }
+    }
+    if tls.min_version != TlsVersion::V1_2 {
+        line("min_version", quoted("1.3"));
+    }
+    if tls.max_version != TlsVersion::V1_3 {
+        line("max_version", quoted("1.2"));
+    }
+    let words = |words: Vec<String>| format!("[{}]", words.join(", "));
+    if !tls.alpn.is_empty() {
+        line("alpn", words(tls.alpn.iter().map(|name| quoted(&String::from_utf8_lossy(name))).collect()));
+    }
+    if !tls.key_exchange.is_empty() {
+        line("key_exchange", words(tls.key_exchange.iter().map(|name| quoted(group(*name))).collect()));
+    }
+    if !tls.resumption {
+        line("resumption", "false".into());
+    }
+    text
+}
+
+fn group(name: KeyExchange) -> &'static str {
+    match name {
+        KeyExchange::X25519Mlkem768 => "x25519mlkem768",
+        KeyExchange::X25519 => "x25519",
+        KeyExchange::Secp256r1 => "secp256r1",
+        KeyExchange::Secp384r1 => "secp384r1",
+    }
+}
+
+fn upgrade(kind: Upgrade) -> &'static str {
+    match kind {
+        Upgrade::Postgres => "postgres",
+    }
+}
+
+/// A key of TOML: bare where it may be.
+fn key(name: &Name) -> String {
+    let is_bare = |char: char| char.is_ascii_alphanumeric() || char == '_' || char == '-';
+    match name.as_str() {
+        text if !text.is_empty() && text.chars().all(is_bare) => text.into(),
+        text => quoted(text),
+    }
+}
+
+fn path(path: &Path) -> String {
+    quoted(&path.display().to_string())
+}
+
+/// A basic string of TOML. Names of a certificate are a stranger's: they must not end the string.
+fn quoted(text: &str) -> String {
+    let mut string = String::from("\"");
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => string.extend(['\\', char]),
+            char if char.is_control() => string.push('\u{fffd}'),
+            char => string.push(char),
+        }
+    }
+    string + "\""
+}
