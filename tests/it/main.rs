@@ -25,6 +25,7 @@ mod dial;
 mod diff;
 mod docs;
 mod drain;
+mod explain;
 mod failures;
 mod failures_steps;
 mod fuzzed;

@@ -1,0 +1,201 @@
+//! What is shown, what is masked, what is never sent; and that the pages say it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::house::House;
+use super::stage::{HOST, answers, explain};
+use crate::support::egret::egret;
+use crate::support::nginx::Nginx;
+use crate::support::openssl::OpensslServer;
+use crate::support::peer::{Peer, anonymous, mutual};
+use crate::support::pki::Pki;
+use crate::support::{free_port, loopback};
+
+#[test]
+fn exit_codes_tell_healthy_broken_and_unusable_apart() {
+    let pki = Pki::new();
+    let peer = Peer::echo(anonymous(&pki.server(&[HOST])));
+    let (address, root) = (peer.address.to_string(), pki.root().display().to_string());
+    let run = |more: &[&str]| egret(&[&["explain", &address][..], more].concat());
+    let (code, text) = run(&["--server-name", HOST, "--ca", &root]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("Nothing is wrong") && text.contains("proxy_ssl_server_name on;"), "{text}");
+    let (code, text) = run(&["--server-name", HOST]);
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("private_authority") && text.contains("[trust.backend]"), "{text}");
+    for wrong in [&["--ca", "/nowhere.pem"][..], &["--timeout", "soon"], &["--key", "k"], &["--config", "/nowhere"]] {
+        let (code, text) = run(wrong);
+        assert_eq!(code, 2, "{wrong:?}: {text}");
+    }
+    let (_, text) = run(&["--server-name", HOST, "--ca", &root, "--progress"]);
+    assert!(text.contains(&format!("egret: trying {address}, TLS 1.2 only")), "{text}");
+}
+
+#[test]
+fn the_hello_is_shown_field_by_field() {
+    let pki = Pki::new();
+    let peer = Peer::echo(anonymous(&pki.server(&[HOST])));
+    let (address, root) = (peer.address.to_string(), pki.root().display().to_string());
+    let arguments = [&address[..], "--server-name", HOST, "--ca", &root, "--show-hello", "--alpn", "postgresql"];
+    let explained = explain(&arguments);
+    let value = |name: &str| -> String {
+        let fields = explained.report["hello"].as_array().unwrap();
+        let field = fields.iter().find(|field| field["name"] == name);
+        field.unwrap_or_else(|| panic!("no {name} in {fields:?}"))["value"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(value("server_name"), HOST);
+    assert_eq!(value("supported_versions"), "TLSv1.3, TLSv1.2");
+    assert_eq!(value("application_layer_protocol_negotiation"), "postgresql");
+    assert!(value("key_share").starts_with("X25519MLKEM768 (1216 bytes)"), "{}", value("key_share"));
+    assert!(value("bytes").parse::<usize>().is_ok_and(|bytes| bytes > 1_300));
+}
+
+#[test]
+fn redaction_leaves_no_name_address_or_path() {
+    let pki = Pki::new();
+    let pair = pki.server(&[HOST]);
+    let peer = Peer::echo(mutual(&pair, &pki));
+    let client = pki.client("secret-client");
+    let (address, root) = (peer.address.to_string(), pki.root().display().to_string());
+    let (certificate, key) = (client.certificate.display().to_string(), client.key.display().to_string());
+    for shape in ["--json", "--show-hello"] {
+        let arguments = ["explain", &address, "--server-name", HOST, "--ca", &root, "--cert", &certificate];
+        let (code, text) = egret(&[&arguments[..], &["--key", &key, "--redact", shape]].concat());
+        assert_eq!(code, 0, "{text}");
+        let folder = pki.folder().display().to_string();
+        for secret in [HOST, "127.0.0.1", "secret-client", "Test Intermediate", &folder, &pair.sha256()] {
+            assert!(!text.contains(secret), "{secret} is shown by {shape}:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_sent_after_the_handshake() {
+    let pki = Pki::new();
+    let heard = Arc::new(AtomicUsize::new(0));
+    let hearing = Arc::clone(&heard);
+    let peer = Peer::start_tls(anonymous(&pki.server(&[HOST])), move |mut tls| {
+        let mut all = Vec::new();
+        let _ = tls.read_to_end(&mut all);
+        hearing.fetch_add(all.len(), Ordering::Relaxed);
+    });
+    let (address, root) = (peer.address.to_string(), pki.root().display().to_string());
+    let explained = explain(&[&address[..], "--server-name", HOST, "--ca", &root]);
+    assert_eq!(explained.code, 0, "{}", explained.text());
+    assert!(explained.report["attempts"].as_array().unwrap().len() >= 7, "{}", explained.text());
+    assert_eq!(heard.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_client_certificate_is_kept_from_a_server_that_is_not_believed() {
+    let (pki, stranger) = (Pki::new(), Pki::new());
+    let shown = Arc::new(AtomicUsize::new(0));
+    let showing = Arc::clone(&shown);
+    let peer = Peer::start_tls(mutual(&pki.server(&[HOST]), &pki), move |mut tls| {
+        while tls.conn.is_handshaking() && tls.conn.complete_io(&mut tls.sock).is_ok() {}
+        showing.fetch_add(usize::from(tls.conn.peer_certificates().is_some()), Ordering::Relaxed);
+    });
+    let client = pki.client("app");
+    let (certificate, key) = (client.certificate.display().to_string(), client.key.display().to_string());
+    let (address, root) = (peer.address.to_string(), stranger.root().display().to_string());
+    let own = ["--cert", &certificate, "--key", &key];
+    let explained = explain(&[&[&address[..], "--server-name", HOST, "--ca", &root], &own[..]].concat());
+    assert_eq!(explained.cause(), "private_authority", "{}", explained.text());
+    assert_eq!(shown.load(Ordering::Relaxed), 0);
+    assert_eq!(explained.report["client_certificate"]["answered"], false);
+}
+
+/// The directives, pasted into a real nginx: it takes them, and serves by them.
+#[test]
+fn repairs_for_nginx_work_in_nginx() {
+    let (pki, house) = (Pki::new(), House::new("Example Org"));
+    let pair = pki.server(&[HOST]);
+    let stock = pki.stock_self_signed("stock", HOST, &[]);
+    let (bare, bare_key) = house.server("bare", &[]);
+    let root = pki.root();
+    let (first, second) = (free_port(), free_port());
+    let site = |port: u16, name: &str, certificate: &Path, key: &Path| {
+        format!(
+            "server {{ listen 127.0.0.1:{port} ssl {name}; ssl_certificate {}; ssl_certificate_key {}; \
+             location / {{ return 200 ok; }} }}\n",
+            certificate.display(),
+            key.display()
+        )
+    };
+    let named = site(second, "; server_name server.example.com", &pair.certificate, &pair.key);
+    let other = pki.server(&["default.example.com"]);
+    let unnamed = site(second, "default_server; server_name _", &other.certificate, &other.key);
+    let blocks = site(first, "", &bare, &bare_key) + &unnamed + &named;
+    let _upstreams = Nginx::start(&blocks, &[first, second]);
+    let stock_server = OpensslServer::start(&pki, &stock, &[]);
+    let wants = ["-Verify", "3", "-verify_return_error", "-CAfile", root.to_str().unwrap()];
+    let demanding = OpensslServer::start(&pki, &pair, &wants);
+    let client = pki.client("app");
+
+    let (root, house_root) = (root.display().to_string(), house.file("root.pem").display().to_string());
+    let name = ["--server-name", HOST];
+    let ask = |at: String, more: &[&str]| explain(&[&[&at[..]], more].concat());
+    let second = loopback(second).to_string();
+    let repairs = [
+        ask(second.clone(), &name).nginx(&[("backend-ca.pem", Path::new(&root))]),
+        ask(second, &[&name[..], &["--ca", &root, "--no-sni"]].concat()).nginx(&[]),
+        ask(loopback(first).to_string(), &[&name[..], &["--ca", &house_root]].concat())
+            .nginx(&[("backend-ca.pem", &house.file("both.pem"))]),
+        ask(stock_server.address.to_string(), &name).nginx(&[("backend.pem", &stock.certificate)]),
+        ask(demanding.address.to_string(), &[&name[..], &["--ca", &root]].concat())
+            .nginx(&[("backend.crt", &client.certificate), ("backend.key", &client.key)]),
+    ];
+    let mut stream = String::new();
+    let ports: Vec<u16> = repairs.iter().map(|_| free_port()).collect();
+    for (repair, port) in repairs.iter().zip(&ports) {
+        stream += &format!("server {{ listen 127.0.0.1:{port};\n{repair}}}\n");
+    }
+    let nginx = Nginx::start_stream(&stream, &ports);
+    for (repair, port) in repairs.iter().zip(ports) {
+        assert!(answers(loopback(port)), "{repair}\n{}", nginx.errors());
+    }
+}
+
+#[test]
+fn the_schema_is_that_of_the_code() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/explain.schema.json");
+    let schema = format!("{:#}\n", schemars::schema_for!(egret::explain::report::Explanation).as_value());
+    if std::env::var_os("EGRET_BLESS").is_some() {
+        fs::write(&file, &schema).unwrap();
+    }
+    assert_eq!(fs::read_to_string(file).unwrap_or_default(), schema, "EGRET_BLESS=1 writes it anew");
+}
+
+#[test]
+fn every_finer_word_has_a_row_in_the_page_and_no_row_is_left_over() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let quoted = |text: &str| -> BTreeSet<String> {
+        let words = text.split('"').skip(1).step_by(2).filter(|word| !word.is_empty());
+        words
+            .filter(|word| word.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_'))
+            .map(Into::into)
+            .collect()
+    };
+    let kinds = read("src/explain/cause/kind.rs");
+    let (_, words) = kinds.split_once("pub fn word(").unwrap();
+    let mut known = quoted(words.split_once("impl ").unwrap().0);
+    let notes = read("src/explain/notes.rs");
+    for part in notes.split("note(").skip(1) {
+        let first = part.trim_start();
+        known.extend(first.starts_with('"').then(|| first.split('"').nth(1).unwrap().to_owned()));
+    }
+    let attempts = read("src/explain/attempt.rs");
+    let (_, words) = attempts.split_once("pub fn word(").unwrap();
+    known.extend(quoted(words.split_once("pub fn title").unwrap().0));
+    let page = read("docs/explain.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    let told: BTreeSet<String> = rows.map(|(word, _)| word.to_owned()).collect();
+    assert!(known.len() > 30, "{known:?}");
+    assert_eq!(told, known);
+}

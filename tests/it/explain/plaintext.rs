@@ -1,0 +1,116 @@
+//! Servers that do not speak TLS on this port, or not yet, or not as it was said.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use super::stage::{Case, HOST, explain, run};
+use crate::support::egret::{Egret, listener};
+use crate::support::nginx::Nginx;
+use crate::support::peer::{Peer, accepted, anonymous, echo};
+use crate::support::pki::Pki;
+use crate::support::plain;
+use crate::support::{free_port, loopback};
+
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+/// Says this to each client, and then nothing.
+fn greeter(greeting: &'static [u8]) -> Peer {
+    Peer::start(move |mut tcp| {
+        let _ = tcp.write_all(greeting);
+        let _ = tcp.read_to_end(&mut Vec::new());
+    })
+}
+
+/// Whether a client asks for TLS in PostgreSQL's way. A ClientHello is taken whole, so that who is refused is
+/// not reset.
+fn asks_postgres(tcp: &mut TcpStream) -> bool {
+    let mut first = [0; 8];
+    let asks = tcp.read_exact(&mut first).is_ok() && first == SSL_REQUEST;
+    if !asks {
+        let _ = tcp.read(&mut [0; 4096]);
+    }
+    asks
+}
+
+#[test]
+fn every_server_without_tls_is_recognised() {
+    let port = free_port();
+    let block = format!("server {{ listen 127.0.0.1:{port}; location / {{ return 200 ok; }} }}");
+    let _nginx = Nginx::start(&block, &[port]);
+    let smtp = greeter(b"220 mail.example.com ESMTP ready\r\n");
+    let ftp = greeter(b"220 FTP server ready\r\n");
+    let imap = greeter(b"* OK IMAP4rev1 ready\r\n");
+    let pop3 = greeter(b"+OK POP3 ready\r\n");
+    let mysql = greeter(b"\x4a\x00\x00\x00\x0a8.0.36\0\x0b\x00\x00\x00abcdefgh\0\xff\xf7");
+    let ssh = greeter(b"SSH-2.0-Example_1.0\r\n");
+    let redis = Peer::start(|mut tcp| {
+        let _ = tcp.read(&mut [0; 4096]);
+        let _ = tcp.write_all(b"-ERR unknown command\r\n");
+    });
+    let postgres = Peer::start(|mut tcp| {
+        if asks_postgres(&mut tcp) {
+            let _ = tcp.write_all(b"N");
+            let _ = tcp.read(&mut [0; 1]);
+        }
+    });
+    let silent = greeter(b"");
+    let closing = Peer::start(|mut tcp| drop(tcp.read(&mut [0; 4096])));
+
+    let pki = Pki::new();
+    let root = pki.root().display().to_string();
+    let case = |address: std::net::SocketAddr, what, cause, more: &[&str]| {
+        let address = address.to_string();
+        Case::new(what, &[&[&address[..], "--server-name", HOST, "--ca", &root], more].concat(), cause).class("not_tls")
+    };
+    run(vec![
+        case(loopback(port), "HTTP", "plaintext_server", &[]),
+        case(ssh.address, "SSH", "plaintext_server", &[]),
+        case(redis.address, "Redis", "plaintext_server", &[]),
+        case(smtp.address, "SMTP", "starttls_server", &[]),
+        case(ftp.address, "FTP", "starttls_server", &[]),
+        case(imap.address, "IMAP", "starttls_server", &[]),
+        case(pop3.address, "POP3", "starttls_server", &[]),
+        case(mysql.address, "MySQL", "starttls_server", &[]),
+        case(postgres.address, "PostgreSQL without TLS", "upgrade_refused", &["--upgrade", "postgres"])
+            .class("upgrade_refused"),
+        case(silent.address, "silence", "handshake_timeout", &[]).class("handshake_timeout").impatient(),
+        case(closing.address, "a bare close", "closed_in_handshake", &[]).class("closed_in_handshake"),
+    ]);
+    let explained = explain(&[&smtp.address.to_string()[..], "--ca", &root]);
+    let sentence = explained.report["causes"][0]["sentence"].to_string();
+    assert!(sentence.contains("SMTP") && sentence.contains("mail.example.com ESMTP"), "{sentence}");
+}
+
+#[test]
+fn postgres_is_found_by_asking_it_and_the_upgrade_that_is_the_repair_works() {
+    let pki = Pki::new();
+    let tls = anonymous(&pki.server(&[HOST]));
+    let postgres = Peer::start(move |mut tcp| {
+        if asks_postgres(&mut tcp) && tcp.write_all(b"S").is_ok() {
+            echo(accepted(tcp, &tls));
+        }
+    });
+    let (address, root) = (postgres.address.to_string(), pki.root().display().to_string());
+    let explained = explain(&[&address[..], "--server-name", HOST, "--ca", &root]);
+    assert_eq!(explained.cause(), "starttls_server", "{}", explained.text());
+    let repair = explained.egret(&[]).unwrap();
+    assert!(repair.contains("upgrade = \"postgres\""), "{repair}");
+
+    let egret = Egret::start(&format!("{repair}\n{}", listener("plain", free_port(), "backend")));
+    let mut client = plain::connect(egret.address("plain"));
+    // A StartupMessage of protocol 3.0 with a user; the server of this test sends it back.
+    let startup = b"\0\0\0\x12\0\x03\0\0user\0app\0\0";
+    client.write_all(startup).unwrap();
+    let mut answer = [0; 18];
+    client.read_exact(&mut answer).unwrap_or_else(|error| panic!("{error}\n{}", egret.log_text()));
+    assert_eq!(&answer, startup);
+}
+
+#[test]
+fn an_upgrade_that_nobody_wants_is_named() {
+    let pki = Pki::new();
+    let peer = Peer::echo(anonymous(&pki.server(&[HOST])));
+    let (address, root) = (peer.address.to_string(), pki.root().display().to_string());
+    let arguments = [&address[..], "--server-name", HOST, "--ca", &root, "--upgrade", "postgres"];
+    run(vec![Case::new("TLS at once", &arguments, "upgrade_not_wanted").class("upgrade_not_the_protocol").mended()]);
+}
