@@ -2,12 +2,14 @@
 
 mod diff;
 mod explain;
+mod import;
 mod trust;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 pub use self::diff::Diff;
+pub use self::import::Import;
 pub use self::trust::Trust;
 
 use clap::{Args, Parser, Subcommand};
@@ -45,6 +47,8 @@ pub enum Command {
     Trust(Trust),
     /// Say why a TLS server cannot be reached, or is not believed, and which lines mend it.
     Explain(Box<Explain>),
+    /// Make a configuration out of that of another proxy, and say what is wrong with that one.
+    Import(Import),
     /// Print the JSON schema of the configuration file, for editors.
     Schema,
     /// Show what egret does, without any set-up: an upstream that asks for certificates, egret in front of it.

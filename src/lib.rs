@@ -19,7 +19,9 @@
 //!
 //! Around it: [`config`] turns text into values, [`snapshot`] values into live things, [`reload`] replaces one
 //! generation by the next, [`supervise`] starts and stops everything. [`admin`], [`metrics`] and [`logging`] let
-//! people watch. [`explain`] says why an upstream cannot be reached and what mends it. [`demo`] shows it all without set-up. [`tls`] is the record layer, [`net`] and [`secret`] are the floor.
+//! people watch. [`explain`] says why an upstream cannot be reached and what mends it, [`import`] reads
+//! configurations of other proxies, [`demo`] shows it all without set-up. [`tls`] is the record layer, [`net`] and
+//! [`secret`] are the floor.
 //!
 //! A module imports only from below its own line of a list that `tests/it/architecture.rs` checks.
 
@@ -49,6 +51,9 @@ pub mod reload;
 pub mod signals;
 pub mod supervise;
 pub mod systemd;
+
+// -- tools for people --
+pub mod import;
 
 // -- watching --
 pub mod admin;

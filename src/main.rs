@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Diff(diff) => compare(&diff),
         Command::Trust(trust) => certificates(&trust),
         Command::Explain(explain) => diagnose(&explain),
+        Command::Import(import) => import.run(&mut io::stdout(), &mut io::stderr()).map_err(Into::into),
         Command::Schema => cli::print_schema(&mut io::stdout()).map(|()| Verdict::Good.code()).map_err(Into::into),
         Command::Demo => demonstrate(),
     };

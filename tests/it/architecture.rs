@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&[&str]] = &[
     &["main"],
     &["cli"],
-    &["bundle", "check", "demo", "explain"],
+    &["bundle", "check", "demo", "explain", "import"],
     &["supervise"],
     &["admin"],
     &["reload"],

@@ -33,6 +33,8 @@ mod gauges;
 mod handshake;
 mod hung_disk;
 mod identity;
+mod import;
+mod import_stories;
 mod interop;
 mod key_log;
 mod leaving;

@@ -36,11 +36,20 @@ pub(crate) struct Settings {
     pub(crate) namespace: Option<Arc<Namespace>>,
     /// Further arguments of `egret run`.
     pub(crate) arguments: Vec<String>,
+    /// Variables that it finds besides those of the test.
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { drain_timeout: "5s", watch: false, descriptors: None, namespace: None, arguments: Vec::new() }
+        Self {
+            drain_timeout: "5s",
+            watch: false,
+            descriptors: None,
+            namespace: None,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        }
     }
 }
 
@@ -55,6 +64,7 @@ impl Settings {
         if let Some(limit) = self.descriptors {
             command.arg(format!("--nofile={limit}:{limit}")).arg(binary());
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 }

@@ -1,0 +1,147 @@
+//! `egret import`: its arguments, its output.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use super::{Verdict, style_for, tell_problems};
+use crate::config::{Severity, Style};
+use crate::import::findings::Weight;
+use crate::import::nginx::include::{Disk, Error};
+use crate::import::{Imported, Options, nginx, stunnel};
+
+/// `egret import nginx FILE`, `egret import stunnel FILE`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 a configuration was written, 2 none was (the file cannot be read, or nothing in \
+    it can be carried), 3 with --strict: written, but there is something that egret cannot do, 1 it could not be written."
+)]
+pub struct Import {
+    /// From what.
+    #[command(subcommand)]
+    pub from: From,
+}
+
+/// From what.
+#[derive(Debug, Subcommand)]
+pub enum From {
+    /// From nginx: `stream` and `http`, whatever goes out by TLS.
+    Nginx(Reading),
+    /// From stunnel: services with `client = yes`.
+    Stunnel(Reading),
+}
+
+/// What is read, and how it is told.
+#[derive(Debug, Args)]
+pub struct Reading {
+    /// The main configuration file; includes are looked for from its folder.
+    pub file: PathBuf,
+    /// Write the configuration there in place of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Keep what the other program does, where it is unsafe too: no SNI, no verification, open to all.
+    #[arg(long)]
+    pub faithful: bool,
+    /// Network that may come to listeners that were open to all, may be repeated; default: those become loopback.
+    #[arg(long, value_name = "NETWORK")]
+    pub allow: Vec<IpNet>,
+    /// Mask hosts, addresses, paths and secrets in everything that is printed, and in the configuration.
+    #[arg(long)]
+    pub redact: bool,
+    /// Exit 3 if there is something that egret cannot do.
+    #[arg(long)]
+    pub strict: bool,
+    /// How findings are told: text on standard error, or one JSON object with everything on standard output.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// How findings are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+impl Import {
+    /// Imports, and tells. Gives the exit code.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
+        let (reading, imported) = match &self.from {
+            From::Nginx(reading) => (reading, nginx::import(&Disk, &reading.file, &reading.options()?)),
+            From::Stunnel(reading) => (reading, stunnel::import(&Disk, &reading.file, &reading.options()?)),
+        };
+        match imported {
+            Ok(imported) => reading.tell(&imported, out, err),
+            Err(error) => {
+                writeln!(err, "egret: {error}")?;
+                if let (Error::Syntax(source, problem), false) = (&error, reading.redact) {
+                    writeln!(err, "\n{}", problem.render(source, Severity::Error, style_for(&io::stderr())))?;
+                }
+                Ok(Verdict::Bad.code())
+            }
+        }
+    }
+}
+
+impl Reading {
+    fn options(&self) -> io::Result<Options> {
+        Ok(Options {
+            faithful: self.faithful,
+            allow: self.allow.clone(),
+            root: if self.redact { PathBuf::new() } else { self.root()? },
+            redact: self.redact,
+        })
+    }
+
+    /// What relative paths have to begin with so that they mean the same in the new file: nothing, if it lies in the
+    /// folder of the old one.
+    fn root(&self) -> io::Result<PathBuf> {
+        let folder = |file: &Path| {
+            let path = std::path::absolute(file)?;
+            Ok::<_, io::Error>(path.parent().map(Path::to_path_buf).unwrap_or_default())
+        };
+        let old = folder(&self.file)?;
+        match &self.output {
+            Some(output) if folder(output)? == old => Ok(PathBuf::new()),
+            _ => Ok(old),
+        }
+    }
+
+    fn tell(&self, imported: &Imported, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
+        if let Some(problems) = &imported.broken {
+            tell_problems(problems, err, Style::Plain)?;
+            writeln!(err, "egret: the importer made a mistake here, please report it")?;
+            return Ok(1);
+        }
+        if let (Some(path), Some(config)) = (&self.output, &imported.config) {
+            fs::write(path, config)?;
+        }
+        match self.format {
+            Format::Json => writeln!(out, "{:#}", imported.told.to_json(imported.config.as_deref()))?,
+            Format::Text => {
+                err.write_all(imported.render(style_for(&io::stderr())).as_bytes())?;
+                if let (None, Some(config)) = (&self.output, &imported.config) {
+                    out.write_all(config.as_bytes())?;
+                }
+            }
+        }
+        if imported.config.is_none() {
+            writeln!(err, "egret: nothing in it can be carried over, so nothing was written")?;
+            return Ok(Verdict::Bad.code());
+        }
+        let lost = imported.told.findings.iter().any(|finding| finding.code.weight == Weight::Lost);
+        Ok(if self.strict && lost { LOST } else { Verdict::Good.code() })
+    }
+}
+
+/// The exit code of `--strict` when egret cannot do something.
+const LOST: u8 = 3;

@@ -1,0 +1,80 @@
+//! Configurations of other proxies become one of egret: text in, text out.
+//!
+//! [`nginx`] and [`stunnel`] read, each in its own way, and fill a [`draft`]; [`write`] makes TOML of it.
+//! [`findings`] holds what there is to say: what the other program did that is unsafe, what egret does in its
+//! place, and what became of every single directive. The text is read by egret's own loader before it is given away.
+//!
+//! Imports inside go downwards: nginx, stunnel > redact > write > facts > draft > findings.
+
+pub mod draft;
+mod facts;
+pub mod findings;
+pub mod nginx;
+mod redact;
+pub mod stunnel;
+mod write;
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use crate::config::{self, Problems, Style};
+use crate::import::draft::Draft;
+use crate::import::findings::{Told, Weight};
+
+/// How to read.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Keep what the other program does, also where it is unsafe.
+    pub faithful: bool,
+    /// Who may come to listeners that were open to everybody.
+    pub allow: Vec<IpNet>,
+    /// What relative paths are put behind; empty: they stay as they are.
+    pub root: PathBuf,
+    /// Mask hosts, addresses, paths and secrets in everything that is shown.
+    pub redact: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// The configuration, if there is anything to carry.
+    pub config: Option<String>,
+    /// Findings, and the account of all directives.
+    pub told: Told,
+    /// The configuration does not load. That is a mistake of the importer's, and better told than written.
+    pub broken: Option<Problems>,
+}
+
+impl Imported {
+    fn new(told: Told, mut draft: Draft, program: &str) -> Self {
+        draft.prune();
+        if draft.listeners.is_empty() {
+            return Self { config: None, told, broken: None };
+        }
+        let text = write::write(&draft, &head(&told, program));
+        let broken = config::parse("the imported configuration", &text, &|_| None).err();
+        Self { config: Some(text), told, broken }
+    }
+
+    /// Everything that was found out, for people.
+    pub fn render(&self, style: Style) -> String {
+        self.told.render(style)
+    }
+}
+
+fn head(told: &Told, program: &str) -> Vec<String> {
+    let [_, _, _, listed] = told.counts();
+    let count = |weight| told.findings.iter().filter(|finding| finding.code.weight == weight).count();
+    let origin = told.sources.first().map_or("", |source| source.origin());
+    vec![
+        format!("Imported from {origin}, a configuration of {program}."),
+        format!(
+            "Faults of it: {}; changes: {}; things that egret cannot do: {}; directives not carried over: {listed}.",
+            count(Weight::Fault),
+            count(Weight::Change),
+            count(Weight::Lost)
+        ),
+        format!("`egret import {program}` tells which, and why."),
+    ]
+}

@@ -1,0 +1,146 @@
+//! A configuration of nginx becomes one of egret.
+//!
+//! The way of the text: [`token`] > [`parse`] > [`include`] > (`stream`, `http`: each `proxy_pass` is a [`way`],
+//! whose settings are read in their [`scope`] with [`variables`] put in) > a draft. Every directive is entered into
+//! the account before anything is looked at, and what is left at the end gets the reason of its name.
+
+pub mod access;
+mod http;
+pub mod include;
+mod job;
+mod listen;
+mod names;
+pub mod parse;
+mod process;
+pub mod scope;
+mod stream;
+mod target;
+mod tls;
+pub mod token;
+pub mod variables;
+mod way;
+pub(super) mod words;
+
+use std::path::Path;
+
+use crate::import::draft::Draft;
+use crate::import::findings::{DIFFERENCE, Entry, Fate, INCLUDE_MISSING, Place, Told};
+use crate::import::nginx::http::MADE_UP;
+use crate::import::nginx::include::{Files, Whole};
+use crate::import::nginx::job::Job;
+use crate::import::nginx::parse::{Directive, Word};
+use crate::import::nginx::scope::Scope;
+use crate::import::{Imported, Options, redact};
+
+/// Reads a configuration of nginx.
+///
+/// # Errors
+/// It cannot be read, or nginx would not read it either.
+pub fn import(files: &dyn Files, path: &Path, options: &Options) -> Result<Imported, include::Error> {
+    let mut whole = include::read(files, path)?;
+    let mut told = Told { sources: std::mem::take(&mut whole.sources), masked: options.redact, ..Told::default() };
+    if options.redact {
+        redact::tree(&mut whole.tree);
+        redact::sources(&mut told.sources);
+    }
+    let blank = Entry { place: Place { file: 0, start: 0, end: 0 }, text: String::new(), parent: None, fate: None };
+    told.entries = vec![blank; whole.count];
+    let folder = path.parent().unwrap_or_else(|| Path::new("")).to_path_buf();
+    let mut job = Job { told, draft: Draft::default(), options, files, folder, users: Vec::new() };
+    job.enter(&whole.tree, None);
+    job.includes(&whole);
+    let tree = put_around(std::mem::take(&mut whole.tree));
+    job.everything(&tree);
+    job.close();
+    Ok(Imported::new(job.told, job.draft, "nginx"))
+}
+
+impl Job<'_> {
+    fn includes(&mut self, whole: &Whole) {
+        for (id, brought) in &whole.includes {
+            match brought {
+                Ok(count) => {
+                    let noun = if *count == 1 { "file" } else { "files" };
+                    self.told.settle(*id, Fate::Carried(format!("{count} {noun}, in its place")));
+                }
+                Err(why) => {
+                    let place = self.told.entries[*id].place.clone();
+                    let why = if self.options.redact { "it cannot be read" } else { why };
+                    let title = format!("what this brings is not looked at: {why}");
+                    self.told.find(INCLUDE_MISSING, place, title, "missing", "bring the file, and import again");
+                    self.told.settle(*id, Fate::Found(INCLUDE_MISSING.word));
+                }
+            }
+        }
+        for file in &whole.differences {
+            let place = Place { file: *file, start: 0, end: 1 };
+            let title = "this is a difference: lines with `-` are left out, those with `+` are taken";
+            self.told.find(DIFFERENCE, place, title, "a difference", "see that it is what you meant");
+        }
+    }
+
+    fn everything(&mut self, tree: &[Directive]) {
+        let scope = Scope::new(tree);
+        self.process(tree);
+        let mut extras = Vec::new();
+        for block in tree {
+            match block.name.text.as_str() {
+                "stream" => self.stream(&scope, block, &mut extras),
+                "http" => self.http(&scope, block, &mut extras),
+                _ => {}
+            }
+        }
+        let taken = listen::ports(tree);
+        self.place_extras(extras, &taken);
+        self.shared_sessions();
+        for block in tree.iter().filter(|block| ["stream", "http"].contains(&block.name.text.as_str())) {
+            if block.children().iter().any(|one| one.name.text == "server" && self.is_carried(one)) {
+                self.carried(block, "upstreams, listeners");
+            }
+        }
+    }
+
+    fn is_carried(&self, directive: &Directive) -> bool {
+        let entry = self.told.entries.get(directive.id);
+        entry.is_some_and(|entry| matches!(entry.fate, Some(Fate::Carried(_))))
+    }
+
+    /// What is left has a reason too, and findings stand in the order of the text.
+    fn close(&mut self) {
+        for at in 0..self.told.entries.len() {
+            let entry = &self.told.entries[at];
+            if entry.fate.is_some() {
+                continue;
+            }
+            let name = entry.text.split(' ').next().unwrap_or_default();
+            let outer = match entry.parent.map(|parent| (&self.told.entries[parent], parent)) {
+                Some((Entry { fate: Some(Fate::Listed(why)), .. }, _)) => Some(why.clone()),
+                _ => None,
+            };
+            let why = words::why_not(name).map(str::to_owned).or(outer).unwrap_or_else(|| words::UNKNOWN.to_owned());
+            self.told.entries[at].fate = Some(Fate::Listed(why));
+        }
+        self.told.findings.sort_by(|one, other| one.place.cmp(&other.place));
+    }
+}
+
+/// A piece of a configuration gets the blocks around it that it lacks.
+fn put_around(tree: Vec<Directive>) -> Vec<Directive> {
+    let has = |names: &[&str]| tree.iter().any(|one| names.contains(&one.name.text.as_str()));
+    if has(&["http", "stream", "mail", "events"]) || tree.is_empty() {
+        return tree;
+    }
+    let stream = any(&tree, &["ssl_preread", "proxy_ssl"]) && !any(&tree, &["location"]);
+    let inner = if has(&["location", "proxy_pass"]) && !has(&["server"]) { around("server", tree) } else { tree };
+    around(if stream { "stream" } else { "http" }, inner)
+}
+
+fn any(tree: &[Directive], names: &[&str]) -> bool {
+    tree.iter().any(|one| names.contains(&one.name.text.as_str()) || any(one.children(), names))
+}
+
+fn around(name: &str, tree: Vec<Directive>) -> Vec<Directive> {
+    let (file, span) = (tree[0].file, tree[0].name.span.clone());
+    let name = Word { text: name.to_owned(), span };
+    vec![Directive { name, arguments: Vec::new(), block: Some(tree), file, id: MADE_UP }]
+}

@@ -1,0 +1,363 @@
+//! `proxy_ssl_*` to the TLS settings of an upstream, with a finding for each default of nginx that is no good.
+
+use std::net::IpAddr;
+
+use crate::import::draft::{Identity, Tls, Trust};
+use crate::import::facts;
+use crate::import::findings::{
+    DEPTH_ONE, KEY_LOG, KEY_MISSING, NAME_OF_BLOCK, NO_NAME, SESSIONS_OFF, SNI_OFF, TRUST_IS_THE_SERVER, VARIABLE,
+    VERIFY_ABSENT, VERIFY_OFF, VERIFY_WITHOUT_TRUST, WEAK_CIPHERS, WEAK_PROTOCOL,
+};
+use crate::import::nginx::job::{Job, User};
+use crate::import::nginx::parse::Directive;
+use crate::import::nginx::variables::Value;
+use crate::import::nginx::way::{Way, is_name};
+
+/// What nginx says of the server's name.
+struct Naming {
+    /// What it verifies, and sends if it is told to.
+    name: String,
+    /// It was said, and not taken from `proxy_pass`.
+    said: bool,
+    /// It is sent.
+    sent: bool,
+}
+
+impl Way<'_> {
+    /// The directive `proxy_ssl_...` (or `grpc_ssl_...`) that holds here.
+    fn ssl(&self, what: &str) -> Option<&Directive> {
+        self.scope.get(&format!("{}_ssl_{what}", self.prefix))
+    }
+
+    fn on(&self, what: &str, default: bool) -> bool {
+        self.ssl(what).map_or(default, |directive| directive.argument(0) == "on")
+    }
+}
+
+impl Job<'_> {
+    /// The TLS settings of a way.
+    pub(super) fn tls(&mut self, way: &Way<'_>) -> Tls {
+        let naming = self.naming(way);
+        let verified = way.on("verify", false);
+        let mut tls = Tls { identity: self.tls_identity(way), ..Tls::default() };
+        self.verification(way, &naming, &mut tls);
+        self.name(way, &naming, verified, &mut tls);
+        self.sni(way, &naming, &mut tls);
+        self.versions(way, &mut tls);
+        self.sessions(way, &mut tls);
+        self.remember(way, &naming, verified);
+        self.tls_details(way, &mut tls);
+        if way.prefix == "grpc" {
+            tls.alpn = vec!["h2".to_owned()];
+        }
+        tls
+    }
+
+    /// The text of a setting, if it does not depend on the connection.
+    fn constant(&mut self, way: &Way<'_>, directive: &Directive) -> Option<String> {
+        match self.resolve(&way.scope, directive.argument(0)) {
+            Value::Text(text) => Some(text).filter(|text| !text.is_empty()),
+            Value::ByName(_) | Value::Unknown(_) => {
+                let title = format!("`{}` changes from connection to connection", directive.argument(0));
+                let repair = "write one upstream of egret for each value, and a listener for each";
+                self.find(VARIABLE, directive, title, "a variable", repair);
+                None
+            }
+        }
+    }
+
+    /// The path in a setting; keys in engines and in variables are no files.
+    fn file(&mut self, way: &Way<'_>, directive: &Directive, key: &str) -> Option<String> {
+        let text = self.constant(way, directive)?;
+        if ["engine:", "store:", "data:"].iter().any(|scheme| text.starts_with(scheme)) {
+            self.listed(directive, "egret takes certificates and keys from files only");
+            return None;
+        }
+        self.carried(directive, key);
+        Some(self.path(&text))
+    }
+
+    fn tls_identity(&mut self, way: &Way<'_>) -> Option<usize> {
+        let (certificate, key) = (way.ssl("certificate"), way.ssl("certificate_key"));
+        let Some(directive) = certificate.filter(|directive| !directive.argument(0).is_empty()) else {
+            if let Some(key) = key {
+                self.listed(key, "there is no certificate to this key");
+            }
+            return None;
+        };
+        let path = self.file(way, directive, "identities: certificate")?;
+        if key.is_none() {
+            let title = "there is no key to this certificate: nginx does not start";
+            self.find(KEY_MISSING, directive, title, "no key", "egret looks for the key in the same file");
+        }
+        let private_key = match key {
+            Some(key) => Some(self.file(way, key, "identities: private_key")?),
+            None => None,
+        };
+        let password = way.ssl("password_file");
+        let password_file =
+            password.and_then(|file| self.file(way, file, "identities: password_file (its first line)"));
+        let private_key = private_key.filter(|key| *key != path);
+        Some(self.draft.identity(Identity { certificate: path, private_key, password_file }))
+    }
+
+    fn verification(&mut self, way: &Way<'_>, naming: &Naming, tls: &mut Tls) {
+        let setting = way.ssl("verify").filter(|directive| directive.argument(0) != "on").cloned();
+        let on = way.on("verify", false);
+        if !on {
+            self.unverified(way, setting.as_ref());
+        }
+        if !on && self.options.faithful {
+            let said = setting.map_or_else(|| "is not set".to_owned(), |at| format!("is off in {}", self.line(&at)));
+            tls.unverified = Some(format!("as in nginx, where {}_ssl_verify {said}", way.prefix));
+            for what in ["trusted_certificate", "crl"] {
+                if let Some(directive) = way.ssl(what) {
+                    self.listed(directive, "nothing is verified: nginx does not look at it, nor does egret");
+                }
+            }
+            return;
+        }
+        if let Some(directive) = way.ssl("verify").filter(|_| on) {
+            self.carried(directive, "verification is always on");
+            self.depth(way, directive);
+        }
+        tls.trust = self.trust(way, naming, on);
+    }
+
+    fn unverified(&mut self, way: &Way<'_>, setting: Option<&Directive>) {
+        let repair = match (self.options.faithful, way.ssl("trusted_certificate")) {
+            (true, _) => "written as `verify = \"none\"`; remove that, and name the roots in a trust".to_owned(),
+            (_, Some(file)) => format!("egret verifies, by the roots in {}", file.argument(0)),
+            (_, None) => "egret verifies, by the roots of the system; for a private authority: `roots = [\"ca.pem\"]` \
+                          in a trust, for a self-signed server `certificate = \"server.pem\"`"
+                .to_owned(),
+        };
+        let title = "the server is not verified: anyone on the way can pose as it";
+        match setting {
+            Some(directive) => self.find(VERIFY_OFF, directive, title, "off", repair),
+            None => {
+                let title = format!("{title} ({}_ssl_verify is off unless it is switched on)", way.prefix);
+                self.find(VERIFY_ABSENT, way.pass, title, "nobody asked for verification", repair);
+            }
+        }
+    }
+
+    fn depth(&mut self, way: &Way<'_>, verify: &Directive) {
+        let depth = way.ssl("verify_depth");
+        let bound = depth.map_or(Some(1), |directive| directive.argument(0).parse::<u32>().ok());
+        let title = "a chain with two intermediates is refused by nginx (depth 1), and public authorities have such";
+        if bound.is_some_and(|bound| bound <= 1) {
+            let repair = "nothing: egret has no such bound; in nginx, `proxy_ssl_verify_depth 4;`";
+            self.find(DEPTH_ONE, depth.unwrap_or(verify), title, "depth 1", repair);
+        } else if let Some(depth) = depth {
+            self.carried(depth, "egret builds chains of any depth");
+        }
+    }
+
+    fn trust(&mut self, way: &Way<'_>, naming: &Naming, on: bool) -> Option<usize> {
+        let roots = way.ssl("trusted_certificate").and_then(|file| self.file(way, file, "trust: roots"));
+        let crl = way.ssl("crl").and_then(|file| self.file(way, file, "trust: crls"));
+        if roots.is_none() && on && way.ssl("trusted_certificate").is_none() {
+            let directive = way.ssl("verify").unwrap_or(way.pass);
+            let title = "verification is on, but nothing says whom to believe: nginx does not start";
+            let repair = "egret believes the roots of the system; name others in a trust";
+            self.find(VERIFY_WITHOUT_TRUST, directive, title, "no roots", repair);
+        }
+        let exact = roots.as_ref().filter(|path| self.is_the_server(path, way, naming)).cloned();
+        if let (Some(_), Some(directive)) = (&exact, way.ssl("trusted_certificate")) {
+            let title = "this is the server's own certificate, not that of an authority: its next renewal is an outage";
+            let repair = "egret believes exactly this certificate; ask its owner for that of the authority";
+            self.find(TRUST_IS_THE_SERVER, directive, title, "not an authority", repair);
+            return Some(self.draft.trust(Trust { certificate: exact, ..Trust::default() }));
+        }
+        let trust = Trust { roots: roots.into_iter().collect(), crls: crl.into_iter().collect(), ..Trust::default() };
+        (trust != Trust::default()).then(|| self.draft.trust(trust))
+    }
+
+    /// The file has one certificate, and that is for the very name that is verified.
+    fn is_the_server(&self, path: &str, way: &Way<'_>, naming: &Naming) -> bool {
+        let hosts = way.hosts();
+        let names = std::iter::once(naming.name.as_str()).chain(hosts.iter().map(String::as_str));
+        let Ok(text) = self.files.read(&self.folder.join(path)) else { return false };
+        facts::is_of_server(&text, names)
+    }
+
+    fn naming(&mut self, way: &Way<'_>) -> Naming {
+        let sent = way.on("server_name", false);
+        let said = way.ssl("name").filter(|name| !DEFAULT_NAMES.contains(&name.argument(0)));
+        let name = match said {
+            None => {
+                if let Some(name) = way.ssl("name") {
+                    self.carried(name, "the host of the server is the default");
+                }
+                None
+            }
+            Some(directive) => self.constant(way, directive).map(|name| (directive, name)),
+        };
+        match name {
+            Some((directive, name)) if is_name(&name) => {
+                self.carried(directive, "upstreams: tls.server_name");
+                Naming { name, said: true, sent }
+            }
+            Some((directive, name)) => {
+                self.listed(directive, format!("`{name}` is no name that a certificate could carry"));
+                Naming { name: way.name(), said: false, sent }
+            }
+            None => Naming { name: way.name(), said: false, sent },
+        }
+    }
+
+    fn name(&mut self, way: &Way<'_>, naming: &Naming, verified: bool, tls: &mut Tls) {
+        let hosts = way.hosts();
+        let same = hosts.iter().all(|host| *host == naming.name);
+        if naming.said && !same {
+            tls.server_name = Some(naming.name.clone());
+        }
+        if naming.said || same || !(naming.sent || verified) {
+            return;
+        }
+        if self.options.faithful && is_name(&naming.name) {
+            tls.server_name = Some(naming.name.clone());
+        }
+        let title = format!(
+            "the name that is verified and sent is `{}`, the name of the upstream block, not that of a server",
+            naming.name
+        );
+        let hosts = hosts.first().cloned().unwrap_or_default();
+        let repair = match self.options.faithful {
+            true => format!("written as `server_name`; what was meant may be `{hosts}`"),
+            false => format!("egret takes the host of each server; in nginx: `{}_ssl_name {hosts};`", way.prefix),
+        };
+        self.find(NAME_OF_BLOCK, way.pass, title, "a block's name", repair);
+    }
+
+    fn sni(&mut self, way: &Way<'_>, naming: &Naming, tls: &mut Tls) {
+        let setting = way.ssl("server_name").cloned();
+        if let Some(directive) = setting.as_ref().filter(|_| naming.sent) {
+            self.carried(directive, "a name is sent unless it is an address");
+        }
+        let nameless = if naming.said {
+            naming.name.parse::<IpAddr>().is_ok()
+        } else {
+            way.hosts().iter().all(|host| host.parse::<IpAddr>().is_ok())
+        };
+        if nameless {
+            let title = "the server has no name, only an address: no SNI can be sent, and its certificate has to carry \
+                         the address";
+            let repair = "add its name: `server_name = \"...\"` in egret, `proxy_ssl_name` and `proxy_ssl_server_name \
+                          on;` in nginx";
+            self.find(NO_NAME, way.pass, title, "no name", repair);
+            return;
+        }
+        if naming.sent {
+            return;
+        }
+        tls.no_sni = self.options.faithful;
+        let host = if naming.said { naming.name.clone() } else { way.hosts().first().cloned().unwrap_or_default() };
+        let done = if self.options.faithful { "written as `sni = false`" } else { "egret sends it" };
+        let repair = format!("{done}; in nginx: `{0}_ssl_server_name on; {0}_ssl_name {host};`", way.prefix);
+        let title = "no SNI is sent: a server of several names answers with another certificate, or hangs up";
+        self.find(SNI_OFF, setting.as_ref().unwrap_or(way.pass), title, "no SNI", repair);
+    }
+
+    fn versions(&mut self, way: &Way<'_>, tls: &mut Tls) {
+        let Some(directive) = way.ssl("protocols").cloned() else { return };
+        let words: Vec<_> = directive.arguments.iter().map(|word| word.text.as_str()).collect();
+        (tls.min_version, tls.max_version) = match (words.contains(&"TLSv1.2"), words.contains(&"TLSv1.3")) {
+            (true, false) => (None, Some("1.2")),
+            (false, true) => (Some("1.3"), None),
+            _ => (None, None),
+        };
+        let weak: Vec<_> = words.iter().copied().filter(|word| WEAK_VERSIONS.contains(word)).collect();
+        if weak.is_empty() {
+            self.carried(&directive, "upstreams: tls.min_version, tls.max_version");
+            return;
+        }
+        let title = format!("{} can be broken (RFC 8996)", weak.join(", "));
+        self.find(WEAK_PROTOCOL, &directive, title, "old", "egret speaks TLS 1.2 and 1.3 only");
+    }
+
+    fn sessions(&mut self, way: &Way<'_>, tls: &mut Tls) {
+        let Some(directive) = way.ssl("session_reuse").cloned() else { return };
+        if directive.argument(0) != "off" {
+            self.carried(&directive, "sessions are continued");
+            return;
+        }
+        tls.no_resumption = self.options.faithful;
+        let title = "sessions are never continued: each connection pays for a whole handshake";
+        let repair = match self.options.faithful {
+            true => "written as `resumption = false`; it is not needed, see below",
+            false => "egret continues them, since it keeps sessions of different identities and trusts apart",
+        };
+        self.find(SESSIONS_OFF, &directive, title, "off", repair);
+    }
+
+    /// Keeps what shared sessions are found by. Servers found at run time have no entry to keep a session in.
+    fn remember(&mut self, way: &Way<'_>, naming: &Naming, verified: bool) {
+        if !way.on("session_reuse", true) {
+            return;
+        }
+        let text = |what: &str| way.ssl(what).map_or_else(String::new, |directive| directive.argument(0).to_owned());
+        let settings = [
+            ("client certificate", text("certificate")),
+            ("trust", format!("{verified} {}", text("trusted_certificate"))),
+            ("server name", if naming.sent { naming.name.clone() } else { String::new() }),
+            ("versions", way.ssl("protocols").map_or_else(String::new, Directive::line)),
+        ];
+        let place = self.place(way.pass);
+        self.users.push(User { http: way.http, entry: way.entry(), settings, place });
+    }
+
+    fn tls_details(&mut self, way: &Way<'_>, tls: &mut Tls) {
+        if let Some(directive) = way.ssl("ciphers") {
+            self.ciphers(directive);
+        }
+        if let Some(directive) = way.ssl("alpn") {
+            tls.alpn = directive.arguments.iter().map(|word| word.text.clone()).collect();
+            tls.alpn.dedup();
+            self.carried(directive, "upstreams: tls.alpn");
+        }
+        for directive in way.scope.all(&format!("{}_ssl_conf_command", way.prefix)) {
+            self.command(directive, tls);
+        }
+        if let Some(directive) = way.ssl("key_log") {
+            let title = "the secrets of every TLS session are written to a file";
+            self.find(KEY_LOG, directive, title, "key log", "left out; `egret run --key-log FILE` if it is needed");
+        }
+    }
+
+    fn ciphers(&mut self, directive: &Directive) {
+        let text = directive.argument(0);
+        let asked = |word: &&&str| text.split([':', ' ', ',']).any(|part| part == **word || part == format!("+{word}"));
+        match WEAK_SUITES.iter().find(asked) {
+            Some(word) => {
+                let title = format!("`{word}` among the suites: weak, or none at all");
+                let repair = "egret speaks the AEAD suites of TLS 1.2 and 1.3 only";
+                self.find(WEAK_CIPHERS, directive, title, "weak", repair);
+            }
+            None => self.listed(directive, "egret speaks the AEAD suites of TLS 1.2 and 1.3, and none else"),
+        }
+    }
+
+    fn command(&mut self, directive: &Directive, tls: &mut Tls) {
+        let groups: Option<Vec<_>> = match directive.argument(0) {
+            "Curves" | "Groups" => directive.argument(1).split(':').map(facts::group).collect(),
+            _ => None,
+        };
+        match groups {
+            Some(groups) => {
+                tls.offer(groups);
+                self.carried(directive, "upstreams: tls.key_exchange");
+            }
+            None => self.listed(directive, "a command to OpenSSL, which is not what egret speaks TLS with"),
+        }
+    }
+}
+
+/// Names that mean what is the default.
+const DEFAULT_NAMES: [&str; 2] = ["$proxy_host", "${proxy_host}"];
+/// Versions that egret does not speak.
+const WEAK_VERSIONS: [&str; 4] = ["SSLv2", "SSLv3", "TLSv1", "TLSv1.1"];
+/// Words of OpenSSL's cipher lists that let in what should not be (ciphers(1)).
+const WEAK_SUITES: [&str; 12] =
+    ["ALL", "aNULL", "eNULL", "NULL", "EXPORT", "EXP", "LOW", "RC4", "3DES", "MD5", "@SECLEVEL=0", "DES-CBC3-SHA"];

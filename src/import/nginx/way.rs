@@ -1,0 +1,309 @@
+//! One way out of nginx: a `proxy_pass` with everything that holds for it, and the upstream that it becomes.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rustls::pki_types::DnsName;
+
+use crate::import::draft::Upstream;
+use crate::import::findings::{BALANCING, PROXY_HEADER, RESOLVED_ONCE, SOCKET_UPSTREAM, SOURCE_ADDRESS};
+use crate::import::nginx::job::Job;
+use crate::import::nginx::parse::Directive;
+use crate::import::nginx::scope::{Scope, time};
+
+/// A `proxy_pass` and its surroundings.
+pub(super) struct Way<'a> {
+    pub(super) scope: Scope<'a>,
+    /// What the names of its settings begin with: `proxy`, `grpc`, `uwsgi`.
+    pub(super) prefix: &'static str,
+    /// In `http`, not in `stream`.
+    pub(super) http: bool,
+    pub(super) pass: &'a Directive,
+    pub(super) target: Target<'a>,
+}
+
+/// Where a way leads.
+#[derive(Clone)]
+pub(super) enum Target<'a> {
+    /// To the servers of an upstream block.
+    Block(&'a Directive, Vec<ServerLine<'a>>),
+    /// To one server; it was found through a variable, so nginx resolves its name while it runs.
+    One { host: String, port: u16, late: bool },
+}
+
+/// A `server` of an upstream block.
+#[derive(Clone)]
+pub(super) struct ServerLine<'a> {
+    pub(super) directive: &'a Directive,
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl ServerLine<'_> {
+    fn has(&self, flag: &str) -> bool {
+        self.directive.arguments.iter().skip(1).any(|word| word.text == flag)
+    }
+
+    fn parameter(&self, name: &str) -> Option<&str> {
+        let words = self.directive.arguments.iter().skip(1);
+        words.filter_map(|word| word.text.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+}
+
+impl<'a> Target<'a> {
+    /// The servers of a block; those on Unix sockets are left out.
+    pub(super) fn block(directive: &'a Directive, http: bool) -> Self {
+        let servers = directive.children().iter().filter(|line| line.name.text == "server");
+        let lines = servers.filter_map(|directive| {
+            let (host, port) = split(directive.argument(0)).filter(|(host, _)| is_name(host))?;
+            Some(ServerLine { directive, host, port: port.or_else(|| http.then_some(80))? })
+        });
+        Self::Block(directive, lines.collect())
+    }
+
+    /// The ports of its servers.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        match self {
+            Self::Block(_, servers) => servers.iter().map(|line| line.port).collect(),
+            Self::One { port, .. } => vec![*port],
+        }
+    }
+}
+
+impl Way<'_> {
+    /// The hosts of its servers, each once.
+    pub(super) fn hosts(&self) -> Vec<String> {
+        match &self.target {
+            Target::Block(_, servers) => {
+                let mut hosts: Vec<String> = servers.iter().map(|line| line.host.clone()).collect();
+                let mut seen = Vec::new();
+                hosts.retain(|host| {
+                    !seen.contains(host) && {
+                        seen.push(host.clone());
+                        true
+                    }
+                });
+                hosts
+            }
+            Target::One { host, .. } => vec![host.clone()],
+        }
+    }
+
+    /// What nginx takes for the server's name unless it is told one.
+    pub(super) fn name(&self) -> String {
+        match &self.target {
+            Target::Block(directive, _) => directive.argument(0).to_owned(),
+            Target::One { host, .. } => host.clone(),
+        }
+    }
+
+    /// What sessions are kept by: the block, or the very server.
+    pub(super) fn entry(&self) -> String {
+        match &self.target {
+            Target::Block(directive, _) => directive.argument(0).to_owned(),
+            // Found at run time: nginx keeps no session for it, so it shares none.
+            Target::One { late: true, .. } => format!("the way of directive {}", self.pass.id),
+            Target::One { host, port, .. } => format!("{host}:{port}"),
+        }
+    }
+}
+
+/// Host and port of `host:port`, `[v6]:port`, or a host alone; `None` for Unix sockets and what is neither.
+pub(super) fn split(text: &str) -> Option<(String, Option<u16>)> {
+    if text.is_empty() || text.starts_with("unix:") {
+        return None;
+    }
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, port) = rest.split_once(']')?;
+        let port = port.strip_prefix(':').map(str::parse).transpose().ok()?;
+        return Some((host.to_owned(), port));
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) => Some((host.to_owned(), Some(port.parse().ok().filter(|port| *port != 0)?))),
+        None => Some((text.to_owned(), None)),
+    }
+}
+
+/// Something that a certificate could carry, and a name server know.
+pub(super) fn is_name(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() || DnsName::try_from(text).is_ok()
+}
+
+/// Host and port as egret reads them.
+fn join(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// Longer times than egret takes; nobody means them.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+impl Job<'_> {
+    /// The upstream that a way with TLS becomes; `None` if no server is left.
+    pub(super) fn upstream(&mut self, way: &Way<'_>) -> Option<usize> {
+        let servers = self.servers(way);
+        if servers.is_empty() {
+            let why = "no server of it can be carried over";
+            self.listed(way.pass, why);
+            return None;
+        }
+        let mut upstream = Upstream { base: way.name(), servers, tls: self.tls(way), ..Upstream::default() };
+        self.times(way, &mut upstream);
+        self.on_the_way(way);
+        self.carried(way.pass, "upstreams: servers");
+        Some(self.draft.upstream(upstream))
+    }
+
+    /// The upstream that a way becomes on which the clients' own TLS is handed on.
+    pub(super) fn passthrough(&mut self, way: &Way<'_>) -> Option<usize> {
+        let servers = self.servers(way);
+        if servers.is_empty() {
+            self.listed(way.pass, "no server of it can be carried over");
+            return None;
+        }
+        let mut upstream = Upstream { base: way.name(), servers, passthrough: true, ..Upstream::default() };
+        self.times(way, &mut upstream);
+        self.on_the_way(way);
+        self.carried(way.pass, "upstreams: servers");
+        Some(self.draft.upstream(upstream))
+    }
+
+    fn servers(&mut self, way: &Way<'_>) -> Vec<String> {
+        match &way.target {
+            Target::One { host, port, late } => {
+                if !late && host.parse::<IpAddr>().is_err() {
+                    self.resolved_once(way.pass, host);
+                }
+                vec![join(host, *port)]
+            }
+            Target::Block(block, lines) => {
+                self.block_of(block, lines);
+                let (backup, first): (Vec<_>, Vec<_>) =
+                    lines.iter().filter(|line| !line.has("down")).partition(|line| line.has("backup"));
+                let mut servers: Vec<String> = Vec::new();
+                for server in first.iter().chain(&backup).map(|line| join(&line.host, line.port)) {
+                    if !servers.contains(&server) {
+                        servers.push(server);
+                    }
+                }
+                servers
+            }
+        }
+    }
+
+    /// What is said of an upstream block and its servers, whoever uses it.
+    fn block_of(&mut self, block: &Directive, lines: &[ServerLine<'_>]) {
+        self.carried(block, "upstreams");
+        for line in lines {
+            let what = match (line.has("down"), line.has("backup")) {
+                (true, _) => "left out, as it is down",
+                (_, true) => "upstreams: servers, behind the others",
+                _ => "upstreams: servers",
+            };
+            let lost = line.directive.arguments.iter().skip(1).map(|word| word.text.as_str());
+            let lost: Vec<_> = lost.filter(|word| !["down", "backup", "resolve"].contains(word)).collect();
+            let lost = if lost.is_empty() { String::new() } else { format!("; without {}", lost.join(", ")) };
+            self.carried(line.directive, format!("{what}{lost}"));
+            if line.host.parse::<IpAddr>().is_err() && !line.has("resolve") {
+                self.resolved_once(line.directive, &line.host);
+            }
+            if line.parameter("weight").is_some_and(|weight| weight != "1") {
+                let repair = "egret tries the servers in the order of the list";
+                self.find(BALANCING, line.directive, "egret knows no weights of servers", "weight", repair);
+            }
+        }
+        for directive in block.children().iter().filter(|line| line.argument(0).starts_with("unix:")) {
+            let title = "egret speaks TLS over TCP only";
+            self.find(SOCKET_UPSTREAM, directive, title, "a Unix socket", "left out");
+        }
+        let servers = block.children().iter().filter(|line| line.name.text == "server");
+        for directive in servers.filter(|server| !lines.iter().any(|line| line.directive.id == server.id)) {
+            self.listed(directive, "this is no host with a port that egret could be told");
+        }
+        let first = lines.iter().filter(|line| !line.has("down") && !line.has("backup")).count();
+        if first > 1 {
+            let methods = block.children().iter().find(|directive| METHODS.contains(&directive.name.text.as_str()));
+            let title = "nginx spreads connections over these servers, egret takes the first that answers";
+            let repair = "put another order into a second upstream, if one server is not enough";
+            self.find(BALANCING, methods.unwrap_or(block), title, "spread", repair);
+        }
+    }
+
+    fn resolved_once(&mut self, directive: &Directive, host: &str) {
+        let title = format!("`{host}` is resolved when nginx starts, and never again");
+        let repair = "nothing: egret resolves it anew when its time to live is over; in nginx, `resolve` behind the \
+                      server and a `resolver`";
+        self.find(RESOLVED_ONCE, directive, title, "resolved once", repair);
+    }
+
+    fn times(&mut self, way: &Way<'_>, upstream: &mut Upstream) {
+        let connect = self.time_of(way, "connect_timeout");
+        let next = self.time_of(way, "next_upstream_timeout");
+        upstream.originate = match (next, connect) {
+            (Some((directive, time)), _) | (None, Some((directive, time))) => {
+                self.carried(directive, "upstreams: originate_timeout");
+                Some(time)
+            }
+            (None, None) => self.options.faithful.then_some(Duration::from_secs(60)),
+        };
+        if let (Some(_), Some((directive, _))) = (next, connect) {
+            self.listed(directive, "one deadline holds for all servers: that of `next_upstream_timeout`");
+        }
+        let idle = ["timeout", "read_timeout", "send_timeout"].map(|what| self.time_of(way, what));
+        let idle: Vec<_> = idle.into_iter().flatten().collect();
+        for (directive, _) in &idle {
+            self.carried(directive, "upstreams: idle_timeout");
+        }
+        let default = if way.http { 60 } else { 600 };
+        let default = self.options.faithful.then_some(Duration::from_secs(default));
+        upstream.idle = idle.into_iter().map(|(_, time)| time).max().or(default);
+    }
+
+    fn time_of<'b>(&mut self, way: &Way<'b>, what: &str) -> Option<(&'b Directive, Duration)> {
+        let directive = way.scope.get(&format!("{}_{what}", way.prefix))?;
+        match time(directive.argument(0)) {
+            Some(length) if length > Duration::ZERO && length <= LONGEST => Some((directive, length)),
+            Some(_) => {
+                self.listed(directive, "no bound, or one longer than a year: the default of egret holds");
+                None
+            }
+            None => {
+                self.listed(directive, "this is no time that can be told beforehand");
+                None
+            }
+        }
+    }
+
+    /// What nginx would do to the connection besides TLS.
+    fn on_the_way(&mut self, way: &Way<'_>) {
+        let get = |what: &str| way.scope.get(&format!("{}_{what}", way.prefix));
+        if let Some(directive) = get("protocol").filter(|directive| directive.argument(0) != "off") {
+            let title = "the server is told the client's address in a PROXY header, which egret does not send";
+            let repair = "switch it off at the server as well: it waits for a header that does not come";
+            self.find(PROXY_HEADER, directive, title, "PROXY header", repair);
+        }
+        if let Some(directive) = get("bind").filter(|directive| directive.argument(0) != "off") {
+            let title = "connections to the server are to come from this address; egret lets the system choose";
+            let repair = "use a route with a source address (`ip route ... src`) if the server looks at it";
+            self.find(SOURCE_ADDRESS, directive, title, "source address", repair);
+        }
+        match get("next_upstream") {
+            Some(directive) if directive.argument(0) == "off" => {
+                self.listed(directive, "egret always goes on to the next server while no byte of the client is lost");
+            }
+            Some(directive) if way.http => {
+                self.listed(directive, "egret goes on when a server cannot be reached; it sees no status of HTTP");
+            }
+            Some(directive) => self.carried(directive, "egret goes on to the next server"),
+            None => {}
+        }
+        if let Some(directive) = get("half_close") {
+            match directive.argument(0) {
+                "on" => self.carried(directive, "egret always passes the end of one side on"),
+                _ => self.listed(directive, "egret always passes the end of one side on; see `half_closed_timeout`"),
+            }
+        }
+    }
+}
+
+/// Ways of choosing a server.
+const METHODS: [&str; 6] = ["least_conn", "hash", "ip_hash", "random", "least_time", "sticky"];

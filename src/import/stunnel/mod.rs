@@ -1,0 +1,134 @@
+//! A configuration of stunnel: its client services become upstreams and listeners.
+
+pub mod read;
+mod service;
+mod words;
+
+use std::path::Path;
+
+use crate::config::Source;
+use crate::import::draft::Draft;
+use crate::import::findings::{Code, Entry, Fate, Place, Told};
+use crate::import::nginx::include::{Error, Files};
+use crate::import::stunnel::read::{Kind, Line};
+use crate::import::{Imported, Options, redact};
+
+/// An option, where it stands.
+#[derive(Clone, Debug)]
+struct Setting {
+    name: String,
+    value: String,
+    id: usize,
+    place: Place,
+}
+
+/// A service with its options.
+#[derive(Clone, Debug)]
+struct Service {
+    name: String,
+    id: usize,
+    place: Place,
+    own: Vec<Setting>,
+}
+
+/// An import at work.
+struct Job<'a> {
+    told: Told,
+    draft: Draft,
+    options: &'a Options,
+    /// Options before the first service: they hold for all.
+    common: Vec<Setting>,
+}
+
+/// Reads a configuration of stunnel.
+///
+/// # Errors
+/// It cannot be read.
+pub fn import(files: &dyn Files, path: &Path, options: &Options) -> Result<Imported, Error> {
+    let text = files.read(path).map_err(|error| Error::Unreadable { path: path.to_path_buf(), error })?;
+    let told = Told {
+        sources: vec![Source::new(&path.display().to_string(), &text)],
+        masked: options.redact,
+        ..Told::default()
+    };
+    let mut job = Job { told, draft: Draft::default(), options, common: Vec::new() };
+    let mut lines = read::lines(&text);
+    if options.redact {
+        redact::lines(&mut lines);
+        redact::sources(&mut job.told.sources);
+    }
+    let services = job.enter(&lines);
+    for service in &services {
+        job.service(service);
+    }
+    job.close();
+    Ok(Imported::new(job.told, job.draft, "stunnel"))
+}
+
+impl Job<'_> {
+    /// Enters every line into the account, and puts options into their services.
+    fn enter(&mut self, lines: &[Line]) -> Vec<Service> {
+        let mut services: Vec<Service> = Vec::new();
+        for (id, line) in lines.iter().enumerate() {
+            let place = Place::new(0, &line.span);
+            let parent = services.last().map(|service| service.id);
+            let (text, parent) = match &line.kind {
+                Kind::Service(name) => (format!("[{name}]"), None),
+                Kind::Option(name, value) => (format!("{name} = {value}"), parent),
+                Kind::Other(text) => (text.clone(), parent),
+            };
+            let fate = matches!(line.kind, Kind::Other(_)).then(|| Fate::Listed("this is no option".to_owned()));
+            self.told.entries.push(Entry { place: place.clone(), text, parent, fate });
+            match &line.kind {
+                Kind::Service(name) => {
+                    services.push(Service { name: name.clone(), id, place, own: Vec::new() });
+                }
+                Kind::Option(name, value) => {
+                    let setting = Setting { name: name.clone(), value: value.clone(), id, place };
+                    services.last_mut().map_or(&mut self.common, |service| &mut service.own).push(setting);
+                }
+                Kind::Other(_) => {}
+            }
+        }
+        services
+    }
+
+    fn carried(&mut self, setting: &Setting, key: &str) {
+        self.told.settle(setting.id, Fate::Carried(key.to_owned()));
+    }
+
+    fn listed(&mut self, setting: &Setting, why: &str) {
+        self.told.settle(setting.id, Fate::Listed(why.to_owned()));
+    }
+
+    fn find(
+        &mut self,
+        code: Code,
+        setting: &Setting,
+        title: impl Into<String>,
+        label: &str,
+        repair: impl Into<String>,
+    ) {
+        self.told.find(code, setting.place.clone(), title, label, repair);
+        self.told.settle(setting.id, Fate::Found(code.word));
+    }
+
+    /// What is left has a reason too.
+    fn close(&mut self) {
+        for at in 0..self.told.entries.len() {
+            let entry = &self.told.entries[at];
+            if entry.fate.is_some() {
+                continue;
+            }
+            let outer = match entry.parent.map(|parent| &self.told.entries[parent]) {
+                Some(Entry { fate: Some(Fate::Listed(why)), .. }) => Some(why.clone()),
+                Some(Entry { fate: Some(Fate::Found(_)), .. }) => Some("its service is not carried over".to_owned()),
+                _ => None,
+            };
+            let name = entry.text.split(" =").next().unwrap_or_default();
+            let why = outer.or_else(|| words::why_not(name).map(str::to_owned));
+            self.told.entries[at].fate = Some(Fate::Listed(why.unwrap_or_else(|| words::UNKNOWN.to_owned())));
+        }
+        self.told.findings.sort_by(|one, other| one.place.cmp(&other.place));
+    }
+}

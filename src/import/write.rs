@@ -1,0 +1,216 @@
+//! A draft as TOML, for people to read on.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::import::draft::{Draft, Listener, Tls, Upstream};
+
+/// The text of a configuration; `head` are lines of comment for its beginning.
+pub(super) fn write(draft: &Draft, head: &[String]) -> String {
+    let names = Names::of(draft);
+    let mut text = String::new();
+    for line in head {
+        let _ = writeln!(text, "{}", format!("# {line}").trim_end());
+    }
+    process(draft, &mut text);
+    for (identity, name) in draft.identities.iter().zip(&names.identities) {
+        let _ = write!(text, "\n[identities.{}]\ncertificate = {}\n", key(name), string(&identity.certificate));
+        line(&mut text, "private_key", identity.private_key.as_deref().map(string));
+        line(&mut text, "password_file", identity.password_file.as_deref().map(string));
+    }
+    for (trust, name) in draft.trusts.iter().zip(&names.trusts) {
+        let _ = writeln!(text, "\n[trust.{}]", key(name));
+        line(&mut text, "roots", list(&trust.roots));
+        line(&mut text, "certificate", trust.certificate.as_deref().map(string));
+        line(&mut text, "crls", list(&trust.crls));
+        line(&mut text, "names", list(&trust.names));
+    }
+    for (upstream, name) in draft.upstreams.iter().zip(&names.upstreams) {
+        write_upstream(upstream, name, &names, &mut text);
+    }
+    for listener in &draft.listeners {
+        write_listener(listener, &names, &mut text);
+    }
+    text
+}
+
+fn process(draft: &Draft, text: &mut String) {
+    if let Some(drain) = draft.drain {
+        let _ = writeln!(text, "\ndrain_timeout = {}", duration(drain));
+    }
+    if let Some(workers) = draft.workers {
+        let _ = writeln!(text, "\n[runtime]\nworkers = {workers}");
+    }
+    let dns = &draft.dns;
+    if dns.servers.is_empty() && dns.valid.is_none() {
+        return;
+    }
+    text.push_str("\n[dns]\n");
+    line(text, "servers", list(&dns.servers));
+    line(text, "min_ttl", dns.valid.map(duration));
+    line(text, "max_ttl", dns.valid.map(duration));
+}
+
+fn write_upstream(upstream: &Upstream, name: &str, names: &Names, text: &mut String) {
+    let _ = writeln!(text, "\n[upstreams.{}]", key(name));
+    line(text, "servers", list(&upstream.servers));
+    line(text, "passthrough", upstream.passthrough.then(|| "true".to_owned()));
+    line(text, "upgrade", upstream.upgrade.map(string));
+    line(text, "originate_timeout", upstream.originate.map(duration));
+    line(text, "idle_timeout", upstream.idle.map(duration));
+    line(text, "half_closed_timeout", upstream.half_closed.map(duration));
+    write_tls(&upstream.tls, name, names, text);
+}
+
+fn write_tls(tls: &Tls, upstream: &str, names: &Names, text: &mut String) {
+    let mut inner = String::new();
+    line(&mut inner, "identity", tls.identity.map(|at| string(&names.identities[at])));
+    line(&mut inner, "trust", tls.trust.map(|at| string(&names.trusts[at])));
+    line(&mut inner, "server_name", tls.server_name.as_deref().map(string));
+    line(&mut inner, "sni", tls.no_sni.then(|| "false".to_owned()));
+    line(&mut inner, "verify", tls.unverified.is_some().then(|| string("none")));
+    line(&mut inner, "insecure_reason", tls.unverified.as_deref().map(string));
+    line(&mut inner, "min_version", tls.min_version.map(string));
+    line(&mut inner, "max_version", tls.max_version.map(string));
+    line(&mut inner, "alpn", list(&tls.alpn));
+    line(&mut inner, "key_exchange", list(&tls.key_exchange));
+    line(&mut inner, "resumption", tls.no_resumption.then(|| "false".to_owned()));
+    if !inner.is_empty() {
+        let _ = write!(text, "\n[upstreams.{}.tls]\n{inner}", key(upstream));
+    }
+}
+
+fn write_listener(listener: &Listener, names: &Names, text: &mut String) {
+    let _ = write!(text, "\n# {}\n[[listeners]]\nlisten = {}\n", comment(&listener.from), string(&listener.listen));
+    line(text, "mode", listener.mode.map(string));
+    line(text, "upstream", listener.upstream.map(|at| string(&names.upstreams[at])));
+    line(text, "allow", list(&listener.allow.iter().map(ToString::to_string).collect::<Vec<_>>()));
+    line(text, "max_connections", listener.max_connections.map(|count| count.to_string()));
+    if listener.routes.is_empty() {
+        return;
+    }
+    text.push_str("routes = [\n");
+    for route in &listener.routes {
+        let (patterns, upstream) = (list(&route.server_names).unwrap_or_default(), &names.upstreams[route.upstream]);
+        let _ = writeln!(text, "    {{ server_names = {patterns}, upstream = {} }},", string(upstream));
+    }
+    text.push_str("]\n");
+}
+
+/// The names that things get: what people would call them, each only once.
+struct Names {
+    identities: Vec<String>,
+    trusts: Vec<String>,
+    upstreams: Vec<String>,
+}
+
+impl Names {
+    fn of(draft: &Draft) -> Self {
+        let identities = unique(draft.identities.iter().map(|identity| stem(&identity.certificate)));
+        let trusts = draft.trusts.iter().map(|trust| trust.certificate.as_ref().or_else(|| trust.roots.first()));
+        let trusts = unique(trusts.map(|path| path.map_or_else(|| "names".to_owned(), |path| stem(path))));
+        let bases: Vec<_> = draft.upstreams.iter().map(|upstream| name(&upstream.base)).collect();
+        // Upstreams of one name differ in the identity more often than in anything else.
+        let told = draft.upstreams.iter().zip(&bases).map(|(upstream, base)| {
+            match (upstream.tls.identity, bases.iter().filter(|other| *other == base).count()) {
+                (_, 1) => base.clone(),
+                (Some(at), _) => format!("{base}-as-{}", identities[at]),
+                (None, _) => base.clone(),
+            }
+        });
+        let upstreams = unique(told.collect::<Vec<_>>().into_iter());
+        Self { identities, trusts, upstreams }
+    }
+}
+
+fn unique(wanted: impl Iterator<Item = String>) -> Vec<String> {
+    let (mut taken, mut names) = (BTreeSet::new(), Vec::new());
+    for base in wanted {
+        let others = (2..).map(|number| format!("{base}-{number}"));
+        let name = std::iter::once(base.clone()).chain(others).find(|name| !taken.contains(name));
+        let name = name.expect("there is always another number");
+        taken.insert(name.clone());
+        names.push(name);
+    }
+    names
+}
+
+/// The longest name before a number is put behind it; names have at most 63 characters.
+const LONGEST: usize = 28;
+
+/// A name out of any text.
+fn name(text: &str) -> String {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(c);
+    let name: String = text.to_ascii_lowercase().chars().map(|c| if fits(c) { c } else { '-' }).collect();
+    let name: String = name.trim_start_matches(['_', '.', '-']).chars().take(LONGEST).collect();
+    if name.is_empty() { "unnamed".to_owned() } else { name.trim_end_matches(['.', '-']).to_owned() }
+}
+
+fn stem(path: &str) -> String {
+    name(Path::new(path).file_stem().and_then(|stem| stem.to_str()).unwrap_or(path))
+}
+
+fn line(text: &mut String, key: &str, value: Option<String>) {
+    if let Some(value) = value {
+        let _ = writeln!(text, "{key} = {value}");
+    }
+}
+
+/// A list; `None` if there is nothing in it.
+fn list(values: &[impl AsRef<str>]) -> Option<String> {
+    let values: Vec<_> = values.iter().map(|value| string(value.as_ref())).collect();
+    (!values.is_empty()).then(|| format!("[{}]", values.join(", ")))
+}
+
+/// A name as a key: dots would be tables inside tables.
+fn key(name: &str) -> String {
+    if name.contains('.') { string(name) } else { name.to_owned() }
+}
+
+/// A basic string of TOML. `${` would be a variable of the environment, so it is escaped in egret's manner.
+fn string(text: &str) -> String {
+    let mut out = String::from("\"");
+    for letter in text.replace("${", "$${").chars() {
+        match letter {
+            '"' | '\\' => out.extend(['\\', letter]),
+            letter if letter.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(letter));
+            }
+            letter => out.push(letter),
+        }
+    }
+    out + "\""
+}
+
+fn comment(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+/// In the largest unit that says it exactly.
+fn duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let (length, unit) = units.into_iter().find(|(length, _)| millis.is_multiple_of(*length)).unwrap_or((1, "ms"));
+    format!("\"{}{unit}\"", millis / length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_those_of_toml_and_egret() {
+        assert_eq!(string("a\"b\\${X}\n"), r#""a\"b\\$${X}\u000A""#);
+        assert_eq!(duration(Duration::from_secs(90)), "\"90s\"");
+        assert_eq!(duration(Duration::from_secs(7200)), "\"2h\"");
+    }
+
+    #[test]
+    fn names_are_names() {
+        assert_eq!(name("_Back_End."), "back_end");
+        assert_eq!(name("***"), "unnamed");
+        assert_eq!(unique(["a", "a", "a-2"].map(String::from).into_iter()), ["a", "a-2", "a-2-2"]);
+    }
+}
