@@ -18,7 +18,7 @@ use crate::drain::{self, Drain, Drained};
 use crate::listener::Shared;
 use crate::logging;
 use crate::metrics::Registry;
-use crate::net::{BindError, Options, Socket};
+use crate::net::{self, BindError, Options, Socket};
 use crate::originate::key_log::KeyLogFile;
 use crate::reload::watch;
 use crate::reload::{Cause, Files, Reloader, Source};
@@ -274,9 +274,10 @@ fn raise_descriptor_limit() -> u64 {
 /// reload reads, sockets of name look-ups. Where the limit is small, a quarter of it.
 const RESERVED_DESCRIPTORS: u64 = 128;
 
-/// Two descriptors a stream, one for each side.
+/// Two descriptors a stream, one for each side; and two a pipe, which streams share.
 fn connections_within(descriptors: u64) -> usize {
-    let streams = descriptors - RESERVED_DESCRIPTORS.min(descriptors / 4);
+    let reserved = RESERVED_DESCRIPTORS + 2 * net::pipes_within(descriptors) as u64;
+    let streams = descriptors - reserved.min(descriptors / 4);
     usize::try_from(streams / 2).unwrap_or(usize::MAX).max(1)
 }
 

@@ -4,6 +4,7 @@ mod duplex;
 mod fast_open;
 mod listen;
 mod options;
+mod pipe;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 pub use duplex::{Duplex, finish, try_read, try_read_vectored, try_write};
 pub use listen::{BindError, Socket, set_mode};
 pub use options::{Missing, Options, Role};
+pub use pipe::{Pipe, pipes_within};
 
 /// A stream socket of either family.
 #[derive(Debug)]

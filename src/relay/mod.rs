@@ -1,4 +1,4 @@
-//! Moving bytes between a plaintext downstream and a TLS upstream until both are done.
+//! Moving bytes between a downstream and an upstream until both are done: plaintext to TLS and back, or untouched.
 //!
 //! Two directions run in the one task of the connection: the end of one is passed on as a half-close
 //! (FIN to close_notify and FIN, close_notify to FIN) and the other goes on. Whatever is not a clean end
@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `upload` | client to server: read into records, seal in place, one write |
 //! | `download` | server to client: one read, open in place, one write |
+//! | `passing` | untouched: copied while there is little, spliced through a pipe when there is much |
 //! | `clock` | idle, lifetime and half-closed time limits with one timer |
 //! | `account` | what a direction has moved |
 //! | `outcome` | how a stream ended |
@@ -15,13 +16,16 @@
 //! # Memory
 //!
 //! An idle stream holds no buffer: besides this future (its size is kept by a test) there are the keys
-//! and what rustls keeps to derive new ones; `docs/hot-path.md` says what that comes to. A busy one holds at most one buffer of `Size::Large` each way, 0.5 MiB together; all streams
-//! together are bounded by `pool`.
+//! and what rustls keeps to derive new ones; `docs/hot-path.md` says what that comes to. A busy one holds at most
+//! one buffer of `Size::Large` each way, 0.5 MiB together; all streams together are bounded by `pool`. What passes
+//! through untouched is in a pipe of at most 256 KiB, of which there are 256; beyond that it is copied in buffers of
+//! `pool`.
 
 mod account;
 mod clock;
 mod download;
 mod outcome;
+mod passing;
 mod upload;
 
 use std::future::poll_fn;
@@ -42,6 +46,7 @@ use account::Account;
 use clock::Clock;
 use download::Download;
 pub use outcome::{Ended, Outcome};
+use passing::Passing;
 use upload::Upload;
 
 /// The metric handles of one upstream's streams, resolved before.
@@ -88,6 +93,26 @@ pub fn relay(
         close: Close::Reset,
     };
     run(stream, limits, forced)
+}
+
+/// The same between two sides that understand each other: bytes go through untouched, and a FIN of either side is a
+/// clean end of its direction. `limits.eof` has no meaning.
+///
+/// What comes in quantity goes from socket to socket through a pipe, without a copy (splice(2)).
+///
+/// # Cancel safety
+///
+/// As [`relay`].
+pub fn pass_through(
+    downstream: net::Stream,
+    early: Bytes,
+    upstream: TcpStream,
+    limits: &StreamLimits,
+    counters: &Counters,
+    forced: impl Future<Output = ()>,
+) -> impl Future<Output = Outcome> {
+    let accounts = [Account::new(&counters.sent), Account::new(&counters.received)];
+    run(Passing::new(downstream, early, upstream, accounts), limits, forced)
 }
 
 /// A way of moving bytes between two sockets: what the mechanisms differ in.
@@ -192,6 +217,20 @@ enum Close {
     Reset,
 }
 
+impl Close {
+    /// To be called right before the sockets are dropped.
+    fn prepare(self, downstream: &net::Stream, upstream: &TcpStream) {
+        if self != Self::Clean
+            && let net::Stream::Tcp(tcp) = downstream
+        {
+            net::abort_on_close(tcp);
+        }
+        if self == Self::Reset {
+            net::abort_on_close(upstream);
+        }
+    }
+}
+
 impl<'a> Mechanism<'a> for Stream<'a> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let down = self.down.poll(cx, &self.upstream, &self.downstream, &mut self.session, self.up.is_ended());
@@ -223,13 +262,6 @@ impl<'a> Mechanism<'a> for Stream<'a> {
 
 impl Drop for Stream<'_> {
     fn drop(&mut self) {
-        if self.close != Close::Clean
-            && let net::Stream::Tcp(tcp) = &self.downstream
-        {
-            net::abort_on_close(tcp);
-        }
-        if self.close == Close::Reset {
-            net::abort_on_close(&self.upstream);
-        }
+        self.close.prepare(&self.downstream, &self.upstream);
     }
 }

@@ -3,4 +3,5 @@
 mod bytes_arrive;
 mod ends;
 mod limits;
+mod passing;
 mod stage;
