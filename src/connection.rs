@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::classify;
 use crate::drain::Watch;
 use crate::net::{Peer, Stream};
-use crate::originate::Opened;
+use crate::originate::{Opened, Wire};
 use crate::relay;
 use crate::report::Report;
 use crate::route::RouteTable;
@@ -43,9 +43,12 @@ pub async fn serve(accepted: Accepted, watch: Watch) {
         Some(Err(failure)) => return report.unoriginated(route, &failure, stream),
         None => return report.drained(Some(route), stream),
     };
-    let (facts, upstream) = report.facts(originated);
-    let forced = watch.forced();
-    let outcome = relay::relay(stream, class.early, upstream, &route.limits, &route.counters, forced).await;
+    let (facts, upstream) = report.facts(originated, class.protocol);
+    let (early, limits, counters, forced) = (class.early, &route.limits, &route.counters, watch.forced());
+    let outcome = match upstream {
+        Wire::Tls(upstream) => relay::relay(stream, early, upstream, limits, counters, forced).await,
+        Wire::Plain(upstream) => relay::pass_through(stream, early, upstream, limits, counters, forced).await,
+    };
     report.stream(route, &facts, &outcome);
 }
 

@@ -31,8 +31,9 @@ pub fn outline(snapshot: &Snapshot) -> Value {
 /// Every origin of an upstream, each once.
 fn origins(originator: &Originator) -> Value {
     let mut all: Vec<Map<String, Value>> = Vec::new();
-    for way in originator.ways() {
-        let parts = way.origin.key().parts().into_iter().map(|(name, part)| (name.to_owned(), part.into())).collect();
+    // Where the client's own TLS goes through, there is none.
+    for origin in originator.ways().iter().filter_map(|way| way.origin.as_ref()) {
+        let parts = origin.key().parts().into_iter().map(|(name, part)| (name.to_owned(), part.into())).collect();
         if !all.contains(&parts) {
             all.push(parts);
         }

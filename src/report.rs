@@ -5,16 +5,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::classify;
+use crate::classify::{self, Protocol};
 use crate::net::{Peer, Stream};
 use crate::originate::endpoint::Endpoint;
 use crate::originate::handshake::{self, Cause, Negotiated};
 use crate::originate::refusal::Refusal;
 use crate::originate::resumption::Resumption;
-use crate::originate::{Failure, Originated};
+use crate::originate::{Failure, Originated, Wire};
 use crate::relay::{Ended, Outcome};
 use crate::route::{NoRoute, Route, RouteTable};
-use crate::tls::handshake::Established;
 
 /// The reporter of one connection.
 pub struct Report<'a> {
@@ -26,7 +25,10 @@ pub struct Report<'a> {
 /// What is worth knowing of an originated stream after its TLS state went into the relay.
 pub struct Facts {
     endpoint: Arc<Endpoint>,
-    negotiated: Negotiated,
+    /// What the client asked for in a ClientHello of its own.
+    asked: Option<Box<str>>,
+    /// `None`: TLS is between the client and the server.
+    negotiated: Option<Negotiated>,
     /// From accept until the upstream was ready.
     ready: Duration,
 }
@@ -39,9 +41,13 @@ impl<'a> Report<'a> {
     }
 
     /// Keeps the facts of a stream that is about to be relayed.
-    pub fn facts(&self, originated: Originated) -> (Facts, Established) {
-        let Originated { stream, endpoint, negotiated } = originated;
-        (Facts { endpoint, negotiated, ready: self.began.elapsed() }, stream)
+    pub fn facts(&self, originated: Originated, protocol: Protocol) -> (Facts, Wire) {
+        let Originated { wire, endpoint, negotiated } = originated;
+        let asked = match protocol {
+            Protocol::Tls(hello) => hello.server_name,
+            Protocol::Unknown | Protocol::Postgres(_) => None,
+        };
+        (Facts { endpoint, asked, negotiated, ready: self.began.elapsed() }, wire)
     }
 
     /// The client said nothing, or nothing that can be served.
@@ -136,7 +142,11 @@ impl<'a> Report<'a> {
         }
         let ended = refused.map_or_else(|| outcome.ended.reason(), |cause| cause.reason());
         route.metrics.ended.increment(ended);
-        let Facts { endpoint, negotiated, ready } = facts;
+        let Facts { endpoint, asked, negotiated, ready } = facts;
+        let verified = endpoint.origin().map(|origin| origin.server_name().to_str());
+        let negotiated = negotiated.as_ref();
+        let alpn = negotiated.and_then(|negotiated| negotiated.alpn.as_deref());
+        let would_fail = negotiated.and_then(|negotiated| negotiated.would_fail.as_ref());
         tracing::info!(
             listener = %self.routes.listener,
             client = %self.client,
@@ -144,14 +154,14 @@ impl<'a> Report<'a> {
             server = %endpoint.server(),
             endpoint = %endpoint.address(),
             identity = route.originator.identity().map(display),
-            server_name = %endpoint.origin().server_name().to_str(),
-            tls_version = negotiated.version,
-            suite = negotiated.suite,
-            group = negotiated.group,
-            alpn = negotiated.alpn.as_deref().map(|alpn| String::from_utf8_lossy(alpn).into_owned()),
-            resumed = matches!(negotiated.resumed, Resumption::Resumed),
-            resumption = negotiated.resumed.as_str(),
-            would_fail = negotiated.would_fail.as_ref().map(Refusal::reason),
+            server_name = verified.as_deref().or(asked.as_deref()),
+            tls_version = negotiated.map(|negotiated| negotiated.version),
+            suite = negotiated.map(|negotiated| negotiated.suite),
+            group = negotiated.map(|negotiated| negotiated.group),
+            alpn = alpn.map(|alpn| String::from_utf8_lossy(alpn).into_owned()),
+            resumed = negotiated.map(|negotiated| matches!(negotiated.resumed, Resumption::Resumed)),
+            resumption = negotiated.map(|negotiated| negotiated.resumed.as_str()),
+            would_fail = would_fail.map(Refusal::reason),
             ready_ms = ready.as_secs_f64() * 1e3,
             first_byte_ms = outcome.first_byte.map(|first| (*ready + first).as_secs_f64() * 1e3),
             sent = outcome.sent,

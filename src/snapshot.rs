@@ -196,7 +196,7 @@ impl Snapshot {
     }
 
     fn origins(&self) -> impl Iterator<Item = &Arc<Origin>> {
-        self.upstreams.values().flat_map(|upstream| upstream.ways()).map(|way| &way.origin)
+        self.upstreams.values().flat_map(|upstream| upstream.ways()).filter_map(|way| way.origin.as_ref())
     }
 
     fn gauges(&self) -> Vec<(Published, f64)> {
@@ -210,7 +210,8 @@ impl Snapshot {
                 gauges.push((Published::NotAfter("root", name.clone()), seconds(end)));
             }
         }
-        for (name, upstream) in &self.config.upstreams {
+        // Whom to believe is the client's affair where its own TLS goes through.
+        for (name, upstream) in self.config.upstreams.iter().filter(|(_, upstream)| !upstream.passthrough) {
             let insecure = !matches!(upstream.tls.verify, values::Verify::Full);
             gauges.push((Published::Insecure(name.clone()), f64::from(u8::from(insecure))));
         }
@@ -236,7 +237,8 @@ impl Snapshot {
     ) -> Result<Originator, origin::Error> {
         let mut ways: Vec<Way> = Vec::with_capacity(spec.servers.len());
         for server in &spec.servers {
-            let origin = self.origin(server, spec, &ways, old, || Arc::new(OriginMetrics::new(registry, name)))?;
+            let metrics = || Arc::new(OriginMetrics::new(registry, name));
+            let origin = (!spec.passthrough).then(|| self.origin(server, spec, &ways, old, metrics)).transpose()?;
             ways.push(Way { server: server.clone(), origin });
         }
         let metrics = UpstreamMetrics::new(registry, name);
@@ -258,7 +260,8 @@ impl Snapshot {
         let trust = &self.trusts[&spec.tls.trust.clone().unwrap_or_else(default_trust)];
         let server_name = spec.tls.server_name.clone().unwrap_or_else(|| server.host.server_name());
         let key = OriginKey::new(spec, &server_name, identity.map(AsRef::as_ref), trust);
-        let mut known = ways.iter().chain(old.map(|old| old.ways()).unwrap_or_default()).map(|way| &way.origin);
+        let known = ways.iter().chain(old.map(|old| old.ways()).unwrap_or_default());
+        let mut known = known.filter_map(|way| way.origin.as_ref());
         let metrics = known.clone().next().map_or_else(metrics, |origin| Arc::clone(origin.metrics()));
         match known.find(|origin| *origin.key() == key) {
             Some(origin) => Ok(Arc::clone(origin)),
@@ -360,7 +363,7 @@ fn default_trust() -> Name {
 /// The configured trusts, and the default one if any upstream leaves its trust open.
 fn with_default_trust(config: &Config) -> BTreeMap<Name, values::Trust> {
     let mut trusts = config.trusts.clone();
-    if config.upstreams.values().any(|upstream| upstream.tls.trust.is_none()) {
+    if config.upstreams.values().any(|upstream| !upstream.passthrough && upstream.tls.trust.is_none()) {
         trusts.insert(default_trust(), values::Trust::default());
     }
     trusts

@@ -18,14 +18,14 @@ use crate::originate::origin::Origin;
 pub struct Endpoint {
     server: Server,
     address: SocketAddr,
-    origin: Arc<Origin>,
+    origin: Option<Arc<Origin>>,
     in_flight: AtomicUsize,
     retired: watch::Sender<bool>,
 }
 
 impl Endpoint {
     /// An endpoint without streams.
-    pub fn new(server: Server, address: SocketAddr, origin: Arc<Origin>) -> Self {
+    pub fn new(server: Server, address: SocketAddr, origin: Option<Arc<Origin>>) -> Self {
         Self { server, address, origin, in_flight: AtomicUsize::new(0), retired: watch::Sender::new(false) }
     }
 
@@ -39,9 +39,9 @@ impl Endpoint {
         self.address
     }
 
-    /// Who speaks to it. All addresses of one server, and all servers of one name, share it.
-    pub fn origin(&self) -> &Arc<Origin> {
-        &self.origin
+    /// Who speaks to it; `None`: the client itself. All addresses of one server, and all servers of one name, share it.
+    pub fn origin(&self) -> Option<&Arc<Origin>> {
+        self.origin.as_ref()
     }
 
     /// Streams now, those that are being originated included.

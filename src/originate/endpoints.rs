@@ -21,8 +21,15 @@ use crate::originate::resolve::{self, Resolver};
 pub struct Way {
     /// As configured.
     pub server: Server,
-    /// The same for all servers of one name.
-    pub origin: Arc<Origin>,
+    /// The same for all servers of one name. `None`: the client speaks to it, egret passes on.
+    pub origin: Option<Arc<Origin>>,
+}
+
+impl Way {
+    /// Nothing has changed between the two: they share endpoints.
+    fn is_same(&self, other: &Self) -> bool {
+        self.server == other.server && self.origin.as_ref().map(Arc::as_ptr) == other.origin.as_ref().map(Arc::as_ptr)
+    }
 }
 
 /// All endpoints of one upstream.
@@ -155,7 +162,7 @@ impl Shared {
         let looks = self.looks();
         let known = self.members.load();
         let old = |way: &Way| {
-            let same = |old: &Way| old.server == way.server && Arc::ptr_eq(&old.origin, &way.origin);
+            let same = |old: &Way| old.is_same(way);
             self.ways.iter().position(same)
         };
         let mut members = Members::default();
@@ -238,7 +245,7 @@ impl Shared {
 
     fn member(&self, way: usize, address: SocketAddr) -> Member {
         let Way { server, origin } = &self.ways[way];
-        Member { endpoint: Arc::new(Endpoint::new(server.clone(), address, Arc::clone(origin))), way }
+        Member { endpoint: Arc::new(Endpoint::new(server.clone(), address, origin.clone())), way }
     }
 }
 

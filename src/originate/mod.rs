@@ -58,14 +58,23 @@ pub struct Originator {
     metrics: UpstreamMetrics,
 }
 
-/// A finished origination: a TLS stream on which nothing was said yet.
+/// A finished origination: a stream on which nothing was said yet.
 pub struct Originated {
-    /// Verified for the name of the endpoint's origin.
-    pub stream: Established,
+    /// What the relay gets.
+    pub wire: Wire,
     /// Where it goes.
     pub endpoint: Arc<Endpoint>,
-    /// What was agreed on.
-    pub negotiated: Negotiated,
+    /// What was agreed on; for TLS of egret's own.
+    pub negotiated: Option<Negotiated>,
+}
+
+/// What stands towards a server.
+#[expect(clippy::large_enum_variant, reason = "each is moved once, and most are of the larger kind")]
+pub enum Wire {
+    /// TLS, verified for the name of the endpoint's origin.
+    Tls(Established),
+    /// A bare connection: TLS is between the client and the server.
+    Plain(TcpStream),
 }
 
 /// An origination for a client, counted at its endpoint while the guard lives.
@@ -187,9 +196,12 @@ impl Originator {
         Ok((tcp, Arc::clone(won)))
     }
 
+    /// TLS over the connection, if egret is to speak it.
     async fn shake(&self, tcp: TcpStream, endpoint: Arc<Endpoint>, deadline: Instant) -> Result<Originated, Failure> {
-        let began = Instant::now();
-        let (address, origin) = (endpoint.address(), endpoint.origin());
+        let Some(origin) = endpoint.origin() else {
+            return Ok(Originated { wire: Wire::Plain(tcp), endpoint, negotiated: None });
+        };
+        let (began, address) = (Instant::now(), endpoint.address());
         let shaken = timeout_at(deadline, handshake::handshake(tcp, address, origin)).await;
         let shaken = shaken.unwrap_or_else(|_| Err(handshake::Error::timed_out(began.elapsed(), address, origin)));
         let (stream, negotiated) = shaken.map_err(|error| Failure::at(&endpoint, Stage::Handshake(error)))?;
@@ -201,7 +213,7 @@ impl Originator {
             },
         );
         self.count(&negotiated);
-        Ok(Originated { stream, endpoint, negotiated })
+        Ok(Originated { wire: Wire::Tls(stream), endpoint, negotiated: Some(negotiated) })
     }
 
     async fn upgrade(&self, tcp: &mut TcpStream, deadline: Instant) -> Result<(), Stage> {

@@ -112,6 +112,7 @@ fn upstreams(snapshot: &Snapshot) -> Value {
 
 fn upstream(snapshot: &Snapshot, originator: &Originator) -> Value {
     let verify = snapshot.config.upstreams.get(originator.name()).map(|spec| match &spec.tls.verify {
+        _ if spec.passthrough => json!("passthrough"),
         Verify::Full => json!("full"),
         Verify::Report { reason } => json!({ "report": reason }),
         Verify::None { reason } => json!({ "none": reason }),
@@ -119,7 +120,7 @@ fn upstream(snapshot: &Snapshot, originator: &Originator) -> Value {
     let servers: Vec<Value> = originator
         .ways()
         .iter()
-        .map(|way| json!({ "server": way.server.to_string(), "tickets": way.origin.sessions_held() }))
+        .map(|way| json!({ "server": way.server.to_string(), "tickets": way.origin.as_ref().map(|origin| origin.sessions_held()) }))
         .collect();
     json!({
         "name": originator.name().as_str(),

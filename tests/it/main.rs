@@ -41,6 +41,7 @@ mod leaving;
 mod lifecycle;
 mod listeners;
 mod memory;
+mod passthrough;
 mod relay;
 mod reload;
 mod reload_streams;
