@@ -93,7 +93,7 @@ impl Lane {
                     let near = TcpListener::from_std(near).expect("a socket");
                     let (downstream, _) = near.accept().await.expect("the client");
                     let upstream = TcpStream::connect(upstream).await.expect("the server");
-                    net::prepare(&downstream).and_then(|()| net::prepare(&upstream)).expect("options");
+                    downstream.set_nodelay(true).and_then(|()| upstream.set_nodelay(true)).expect("options");
                     serve(how, downstream, upstream).await;
                 });
             })
