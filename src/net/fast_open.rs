@@ -1,8 +1,8 @@
 //! TCP Fast Open (RFC 7413): the two options that no crate has a safe call for.
 //!
-//! The only unsafe code of egret. It is sound because `setsockopt(2)` reads `size_of::<c_int>()` bytes at the address
-//! of a `c_int` that lives through the call, keeps neither, and refuses whatever is no open TCP socket; the borrowed
-//! descriptor is open for as long as the call lasts.
+//! With that of `kernel_tls` the only unsafe code of egret. It is sound because `setsockopt(2)` reads
+//! `size_of::<c_int>()` bytes at the address of a `c_int` that lives through the call, keeps neither, and refuses
+//! whatever is no open TCP socket; the borrowed descriptor is open for as long as the call lasts.
 
 #![expect(unsafe_code, reason = "see above")]
 

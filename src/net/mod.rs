@@ -2,6 +2,7 @@
 
 mod duplex;
 mod fast_open;
+pub mod kernel_tls;
 mod listen;
 mod options;
 mod pipe;
