@@ -13,7 +13,7 @@ use crate::config::formats::{
 };
 use crate::config::read::{Count, Given, Named, Processor, section};
 use crate::config::values::{
-    Eof, ExpectedName, KeyExchange, LogFormat, Name, NamePattern, Server, TlsVersion, Upgrade, User,
+    Eof, ExpectedName, KernelTls, KeyExchange, LogFormat, Name, NamePattern, Server, TlsVersion, Upgrade, User,
 };
 
 /// Several values of one kind.
@@ -69,6 +69,9 @@ section! {
         workers: Count,
         /// Processors on which all threads run, by their numbers. Default: those that the system gives.
         affinity: List<Processor>,
+        /// Whether the kernel may make the records of TLS: "off", "auto" where it can do so without loss, or
+        /// "prefer" wherever it can, though a change of keys may then end a stream. Default: "off".
+        kernel_tls: KernelTls,
     }
 }
 

@@ -103,6 +103,19 @@ pub struct Runtime {
     pub workers: Option<usize>,
     /// Processors on which all threads run, by number; empty: those that the system gives.
     pub affinity: Vec<usize>,
+    /// Whether the kernel may make the records of TLS. Default off.
+    pub kernel_tls: KernelTls,
+}
+
+/// Whether the kernel may make the records of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelTls {
+    /// All records are made in user space.
+    Off,
+    /// Where the kernel can do all that the version of TLS asks for: TLS 1.3 needs one that takes new keys.
+    Auto,
+    /// Wherever the kernel can. One that takes no new keys ends a stream that needs them.
+    Prefer,
 }
 
 /// Bounds of the whole process.

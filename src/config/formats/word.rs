@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::config::nearest::suggest;
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text};
-use crate::config::values::{Eof, KeyExchange, LogFormat, Name, TlsVersion, Upgrade};
+use crate::config::values::{Eof, KernelTls, KeyExchange, LogFormat, Name, TlsVersion, Upgrade};
 
 /// A type whose values are a few words.
 macro_rules! words {
@@ -37,6 +37,7 @@ pub enum VerifyWord {
 
 words!(LogFormat { "text" => Self::Text, "json" => Self::Json, });
 words!(Eof { "strict" => Self::Strict, "lenient" => Self::Lenient, });
+words!(KernelTls { "off" => Self::Off, "auto" => Self::Auto, "prefer" => Self::Prefer, });
 words!(Upgrade { "postgres" => Self::Postgres, });
 words!(VerifyWord { "full" => Self::Full, "report" => Self::Report, "none" => Self::None, });
 words!(KeyExchange {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::file;
 use crate::config::resolve::{Resolver, list};
-use crate::config::values::{Dns, Limits, Log, LogFormat, Reload, Runtime};
+use crate::config::values::{Dns, KernelTls, Limits, Log, LogFormat, Reload, Runtime};
 
 /// What container platforms give a process between SIGTERM and SIGKILL unless told otherwise.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,7 +33,8 @@ pub(super) fn runtime(section: Option<&file::Runtime>, resolver: &mut Resolver<'
         resolver.refuse_repeated(affinity, "processor");
     }
     let affinity = affinity.map(list).unwrap_or_default().into_iter().map(|processor| processor.0).collect();
-    Runtime { workers: workers.map(|(_, count)| count.0), affinity }
+    let kernel_tls = section.map_or(KernelTls::Off, |runtime| runtime.kernel_tls.or(KernelTls::Off));
+    Runtime { workers: workers.map(|(_, count)| count.0), affinity, kernel_tls }
 }
 
 pub(super) fn limits(section: Option<&file::Limits>) -> Limits {
