@@ -8,6 +8,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::kernel::Offers;
 use super::pool::{Buffer, Size};
 use super::record::{HEADER, MAX_WIRE};
 use super::session::{CONTROL, Session};
@@ -138,8 +139,21 @@ pub fn establish(
     connection: UnbufferedClientConnection,
     rest: Rest,
 ) -> Result<Established, rustls::Error> {
+    establish_for(None, tcp, connection, rest)
+}
+
+/// As `establish`, for a stream of which the kernel may have what it offers.
+///
+/// # Errors
+/// As `establish`.
+pub fn establish_for(
+    offers: Option<&Offers>,
+    tcp: TcpStream,
+    connection: UnbufferedClientConnection,
+    rest: Rest,
+) -> Result<Established, rustls::Error> {
     let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-    let session = Session::new(&secrets, kernel)?;
+    let session = Session::new(secrets, kernel, offers)?;
     Ok(Established { tcp, session, received: rest.received, unsent: rest.unsent })
 }
 

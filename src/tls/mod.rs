@@ -8,11 +8,13 @@
 //! |---|---|
 //! | `record` | one record: seal and open in place (RFC 8446 section 5, RFC 5246 section 6.2.3.3) |
 //! | `message` | what is not application data: alerts, handshake messages after the handshake |
+//! | `kernel` | what the kernel has to be told to make the records itself |
 //! | `session` | both directions of one connection: keys, key updates, tickets, close_notify |
 //! | `handshake` | drives rustls over a socket until the secrets can be taken |
 //! | `pool` | buffers that a connection holds only while it has something to move |
 
 pub mod handshake;
+pub mod kernel;
 mod message;
 pub mod pool;
 pub mod record;

@@ -27,6 +27,8 @@ pub enum Layout {
     Tls12Gcm,
     /// TLS 1.2 with ChaCha20-Poly1305: the nonce is not sent (RFC 7905).
     Tls12ChaCha,
+    /// The kernel makes them: what is written is plaintext.
+    Kernel,
 }
 
 impl Layout {
@@ -35,6 +37,7 @@ impl Layout {
         match self {
             Self::Tls13 | Self::Tls12ChaCha => HEADER,
             Self::Tls12Gcm => HEADER + EXPLICIT_NONCE,
+            Self::Kernel => 0,
         }
     }
 
@@ -43,6 +46,7 @@ impl Layout {
         match self {
             Self::Tls13 => 1 + TAG,
             Self::Tls12Gcm | Self::Tls12ChaCha => TAG,
+            Self::Kernel => 0,
         }
     }
 
@@ -51,6 +55,7 @@ impl Layout {
         match self {
             Self::Tls13 => MAX_PLAINTEXT + 256,
             Self::Tls12Gcm | Self::Tls12ChaCha => MAX_WIRE - HEADER,
+            Self::Kernel => MAX_PLAINTEXT,
         }
     }
 }
@@ -175,6 +180,22 @@ impl Sealer {
         self.keyed.layout
     }
 
+    /// The number of the next record.
+    pub(super) const fn sequence(&self) -> u64 {
+        self.keyed.sequence
+    }
+
+    /// The kernel makes the records from here on; this only counts them.
+    pub(super) fn hand_over(&mut self) {
+        self.keyed.layout = Layout::Kernel;
+    }
+
+    /// So many records were made besides those that were counted. One is always left, to change the key with.
+    pub(super) fn skip(&mut self, records: u64) {
+        let counted = self.keyed.sequence.saturating_add(records).min(self.limit.saturating_sub(1));
+        self.keyed.sequence = self.keyed.sequence.max(counted);
+    }
+
     /// Records that may still be sealed.
     pub const fn left(&self) -> u64 {
         self.limit.saturating_sub(self.keyed.sequence)
@@ -199,6 +220,7 @@ impl Sealer {
         match layout {
             Layout::Tls13 => self.seal13(kind, slot, len),
             Layout::Tls12Gcm | Layout::Tls12ChaCha => self.seal12(kind, slot, len),
+            Layout::Kernel => {}
         }
         self.keyed.sequence += 1;
         Ok(wire)
@@ -238,6 +260,11 @@ impl Opener {
     /// A suite that is not one of the five AEADs of TLS.
     pub fn new(tls13: bool, secrets: &ConnectionTrafficSecrets, sequence: u64) -> Result<Self, rustls::Error> {
         Ok(Self { keyed: Keyed::new(tls13, secrets, sequence)? })
+    }
+
+    /// The number of the next record.
+    pub(super) const fn sequence(&self) -> u64 {
+        self.keyed.sequence
     }
 
     /// Whether a whole record stands at the front of `bytes`.
@@ -281,6 +308,7 @@ impl Opener {
         let opened = match self.keyed.layout {
             Layout::Tls13 => self.open13(header, record),
             Layout::Tls12Gcm | Layout::Tls12ChaCha => self.open12(header, record),
+            Layout::Kernel => Err(Fault::UnexpectedMessage),
         }?;
         self.keyed.sequence = self.keyed.sequence.checked_add(1).ok_or(Fault::UnexpectedMessage)?;
         Ok(opened)

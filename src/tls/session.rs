@@ -6,8 +6,10 @@ use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
 use rustls::{AlertDescription, ContentType, ExtractedSecrets, InvalidMessage, ProtocolVersion, SupportedCipherSuite};
 
+use super::kernel::{Handing, KeyInfo, Offers, Offload};
 use super::message::{Joiner, Message, alert};
 use super::record::{Exhausted, Fault, Frame, Layout, Opener, Sealer};
+use crate::net::kernel_tls::Direction;
 
 /// The protected side of a connection after its handshake. Pure: what it reads and writes are buffers.
 pub struct Session {
@@ -21,6 +23,8 @@ pub struct Session {
     /// What the peer's messages oblige us to send.
     reply: Option<Reply>,
     closed: bool,
+    /// What of it the operating system's kernel has, or is to get.
+    offload: Option<Box<Offload>>,
 }
 
 type Kernel = KernelConnection<ClientConnectionData>;
@@ -50,6 +54,17 @@ pub enum Opened {
         /// Bytes of the record.
         wire: usize,
     },
+    /// close_notify: no more will come.
+    Closed,
+}
+
+/// What a record held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heeded {
+    /// Application data.
+    Data,
+    /// Something between the two ends of TLS, which was dealt with.
+    Quiet,
     /// close_notify: no more will come.
     Closed,
 }
@@ -108,10 +123,28 @@ const MAX_BOTHER: u8 = 32;
 /// Room for what `control` writes: a record with the five bytes of a key update, or the two of an alert.
 pub const CONTROL: usize = 64;
 
+/// A record that is not application data, for a kernel that makes the records: it has to be told the type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Alert or handshake.
+    pub kind: ContentType,
+    body: [u8; 5],
+    len: usize,
+}
+
+impl Control {
+    /// The plaintext.
+    pub fn body(&self) -> &[u8] {
+        &self.body[..self.len]
+    }
+}
+
 impl Session {
+    /// `offers`: what the operating system's kernel may have of it, by and by.
+    ///
     /// # Errors
     /// A suite that the record layer does not know.
-    pub fn new(secrets: &ExtractedSecrets, kernel: Kernel) -> Result<Self, rustls::Error> {
+    pub fn new(secrets: ExtractedSecrets, kernel: Kernel, offers: Option<&Offers>) -> Result<Self, rustls::Error> {
         let tls13 = kernel.protocol_version() == ProtocolVersion::TLSv1_3;
         let limit = confidentiality_limit(kernel.negotiated_cipher_suite());
         Ok(Self {
@@ -122,7 +155,55 @@ impl Session {
             bother: 0,
             reply: None,
             closed: false,
+            offload: offers.and_then(|offers| Offload::new(offers, tls13, secrets.tx.1, secrets.rx.1)),
         })
+    }
+
+    /// Whether the socket is to be shown to the kernel: once, before a direction is handed over.
+    pub fn shows(&mut self) -> bool {
+        self.offload.as_mut().is_some_and(|offload| !std::mem::replace(&mut offload.shown, true))
+    }
+
+    /// Whether a direction is to be handed to the kernel between two of its records.
+    pub fn is_asked(&self, direction: Direction) -> bool {
+        self.handing(direction).is_some_and(|handing| matches!(handing, Handing::Asked(_)))
+    }
+
+    /// Whether the kernel has a direction.
+    pub fn in_kernel(&self, direction: Direction) -> bool {
+        self.handing(direction).is_some_and(|handing| matches!(handing, Handing::Given(_)))
+    }
+
+    /// The key of a direction that is to be handed over, good until its next record. `None`: it is not.
+    pub fn key_info(&self, direction: Direction) -> Option<KeyInfo> {
+        let Handing::Asked(secrets) = self.handing(direction)? else { return None };
+        let sequence = match direction {
+            Direction::Send => self.sealer.sequence(),
+            Direction::Receive => self.opener.sequence(),
+        };
+        KeyInfo::new(self.kernel.is_some(), secrets, sequence)
+    }
+
+    /// The kernel has taken a direction; or it has not, and the direction stays here for good.
+    pub fn handed_over(&mut self, direction: Direction, taken: bool) {
+        let Some(offload) = &mut self.offload else { return };
+        *offload.of_mut(direction) = if taken { Handing::Given(None) } else { Handing::Kept };
+        if taken && direction == Direction::Send {
+            self.sealer.hand_over();
+        }
+    }
+
+    /// The new key of a direction that the kernel has, once: nothing may be sent or received before the kernel
+    /// has it.
+    pub fn renewed(&mut self, direction: Direction) -> Option<KeyInfo> {
+        match self.offload.as_mut()?.of_mut(direction) {
+            Handing::Given(info) => info.take(),
+            Handing::Kept | Handing::Asked(_) => None,
+        }
+    }
+
+    fn handing(&self, direction: Direction) -> Option<&Handing> {
+        self.offload.as_ref().map(|offload| offload.of(direction))
     }
 
     /// How records that we send are laid out.
@@ -150,6 +231,31 @@ impl Session {
         }
     }
 
+    /// As `control`, for a kernel that makes the records. `cut`: records that the kernel may have made two of,
+    /// because it had no room for the whole at once.
+    ///
+    /// # Errors
+    /// As `control`.
+    pub fn kernel_control(&mut self, records: u64, cut: u64) -> Result<Option<Control>, Exhausted> {
+        self.sealer.skip(cut);
+        // The two versions have one kind of answer each.
+        let kind = if self.kernel.is_some() { ContentType::Handshake } else { ContentType::Alert };
+        let mut out = [0; CONTROL];
+        let len = self.control(&mut out, records)?;
+        let [body @ .., _] = out.first_chunk::<6>().expect("it is longer");
+        Ok((len > 0).then_some(Control { kind, body: *body, len }))
+    }
+
+    /// As `alert`, for a kernel that makes the records.
+    ///
+    /// # Errors
+    /// As `alert`.
+    pub fn kernel_alert(&mut self, description: AlertDescription) -> Result<Control, Exhausted> {
+        let mut out = [0; CONTROL];
+        let len = self.alert(&mut out, description)?;
+        Ok(Control { kind: ContentType::Alert, body: [out[0], out[1], 0, 0, 0], len })
+    }
+
     /// key_update under the old key, then the new one. It does not ask the peer for its own: each side
     /// counts its own records.
     fn update_sealer(&mut self, out: &mut [u8; CONTROL]) -> Result<usize, Exhausted> {
@@ -161,6 +267,12 @@ impl Session {
         let limit = confidentiality_limit(kernel.negotiated_cipher_suite());
         let (sequence, secrets) = kernel.update_tx_secret().map_err(|_| Exhausted)?;
         self.sealer = Sealer::new(true, &secrets, sequence, limit).map_err(|_| Exhausted)?;
+        if self.in_kernel(Direction::Send) {
+            self.sealer.hand_over();
+        }
+        if let Some(offload) = &mut self.offload {
+            offload.send.renew(secrets, sequence);
+        }
         Ok(wire)
     }
 
@@ -199,23 +311,35 @@ impl Session {
             Frame::Whole(wire) => wire,
         };
         let (kind, plain) = self.opener.open(&mut bytes[..wire])?;
+        Ok(match self.heed(kind, &bytes[plain.clone()])? {
+            Heeded::Data => Opened::Data { wire, plain },
+            Heeded::Quiet => Opened::Quiet { wire },
+            Heeded::Closed => Opened::Closed,
+        })
+    }
+
+    /// Deals with what a record of the peer holds; `open` does so itself, a kernel that opens them does not.
+    ///
+    /// # Errors
+    /// The session is over.
+    pub fn heed(&mut self, kind: ContentType, body: &[u8]) -> Result<Heeded, Error> {
         if kind != ContentType::Handshake && self.joiner.is_amid() {
             return Err(Fault::UnexpectedMessage.into());
         }
         match kind {
             ContentType::ApplicationData => {
                 self.bother = 0;
-                return Ok(Opened::Data { wire, plain });
+                return Ok(Heeded::Data);
             }
-            ContentType::Handshake => self.handshake(&bytes[plain])?,
-            ContentType::Alert if self.heed_alert(&bytes[plain])? => {
+            ContentType::Handshake => self.handshake(body)?,
+            ContentType::Alert if self.heed_alert(body)? => {
                 self.closed = true;
-                return Ok(Opened::Closed);
+                return Ok(Heeded::Closed);
             }
             ContentType::Alert => {}
             _ => return Err(Fault::UnexpectedMessage.into()),
         }
-        Ok(Opened::Quiet { wire })
+        Ok(Heeded::Quiet)
     }
 
     /// Whether it is close_notify. In TLS 1.3 every other alert but user_canceled ends the connection,
@@ -233,7 +357,7 @@ impl Session {
     }
 
     fn handshake(&mut self, fragment: &[u8]) -> Result<(), Error> {
-        let Self { joiner, kernel, opener, bother, reply, .. } = self;
+        let Self { joiner, kernel, opener, bother, reply, offload, .. } = self;
         joiner.feed(fragment, |message, last| match (message, kernel.as_mut()) {
             (Message::Ticket(body), Some(kernel)) => kernel.handle_new_session_ticket(body).map_err(reject),
             // The record that follows is under the new key, so nothing may share this one.
@@ -241,6 +365,9 @@ impl Session {
                 bear(bother)?;
                 let (sequence, secrets) = kernel.update_rx_secret().map_err(reject)?;
                 *opener = Opener::new(true, &secrets, sequence).map_err(reject)?;
+                if let Some(offload) = offload {
+                    offload.receive.renew(secrets, sequence);
+                }
                 if requested {
                     *reply = Some(Reply::KeyUpdate);
                 }

@@ -15,6 +15,8 @@ use rustls::{ClientConfig, NamedGroup, RootCertStore, ServerConfig};
 use super::*;
 use crate::tls::record::MAX_PLAINTEXT;
 
+mod kernel;
+
 const ALL: [SupportedCipherSuite; 6] = [
     suites::TLS13_AES_128_GCM_SHA256,
     suites::TLS13_AES_256_GCM_SHA384,
@@ -139,6 +141,11 @@ macro_rules! turn {
 
 /// A client's session and its server, and what the server sent right after the handshake.
 fn pair(suite: SupportedCipherSuite) -> (Session, Server, Vec<u8>, Arc<Tickets>) {
+    pair_for(None, suite)
+}
+
+/// The same, with what a kernel may have of the session.
+fn pair_for(offers: Option<&Offers>, suite: SupportedCipherSuite) -> (Session, Server, Vec<u8>, Arc<Tickets>) {
     let tickets = Arc::new(Tickets::default());
     let (client, server) = configs(suite, Arc::clone(&tickets));
     let name = ServerName::try_from("server.example.com").unwrap();
@@ -153,7 +160,7 @@ fn pair(suite: SupportedCipherSuite) -> (Session, Server, Vec<u8>, Arc<Tickets>)
         server_done = turn!(server, up, down);
     }
     let (secrets, kernel) = client.dangerous_into_kernel_connection().unwrap();
-    let session = Session::new(&secrets, kernel).unwrap();
+    let session = Session::new(secrets, kernel, offers).unwrap();
     let (secrets, kernel) = server.dangerous_into_kernel_connection().unwrap();
     let tls13 = suite.tls13().is_some();
     let sealer = Sealer::new(tls13, &secrets.tx.1, secrets.tx.0, u64::MAX).unwrap();
