@@ -43,6 +43,7 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_connections_refused_total", Kind::Counter, "Connections closed before an upstream was asked, by reason."),
     ("egret_accept_errors_total", Kind::Counter, "Errors of accept, by kind; accepting pauses after each."),
     ("egret_streams_ended_total", Kind::Counter, "Streams that ended, by reason."),
+    ("egret_streams_carried_total", Kind::Counter, "Streams that were relayed and ended, by mechanism: who made the records."),
     ("egret_bytes_total", Kind::Counter, "Bytes of clients' data carried, by direction."),
     ("egret_originations_total", Kind::Counter, "Finished originations, by what became of resumption (reason): resumed, refused (offered, not taken), starved (no session at hand), off."),
     ("egret_origination_failures_total", Kind::Counter, "Failed originations, by reason."),
@@ -115,11 +116,12 @@ impl Default for Registry {
     }
 }
 
-/// Counters of one family that differ in the label `reason`. Reasons come from fixed sets in the code, so
+/// Counters of one family that differ in one label, mostly `reason`. Its words come from fixed sets in the code, so
 /// the list is short, and each is looked up in the registry once.
 pub struct ByReason {
     registry: Registry,
     family: &'static str,
+    label: &'static str,
     labels: Vec<(&'static str, Arc<str>)>,
     known: RwLock<Vec<(&'static str, Counter)>>,
 }
@@ -127,7 +129,17 @@ pub struct ByReason {
 impl ByReason {
     /// Counters of `family` with `labels` and a reason.
     pub fn new(registry: &Registry, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Self {
-        Self { registry: registry.clone(), family, labels: labels.to_vec(), known: RwLock::default() }
+        Self::by("reason", registry, family, labels)
+    }
+
+    /// Counters of `family` with `labels` and one called `label`.
+    pub fn by(
+        label: &'static str,
+        registry: &Registry,
+        family: &'static str,
+        labels: &[(&'static str, Arc<str>)],
+    ) -> Self {
+        Self { registry: registry.clone(), family, label, labels: labels.to_vec(), known: RwLock::default() }
     }
 
     /// One more for this reason.
@@ -138,7 +150,7 @@ impl ByReason {
         }
         drop(known);
         let mut labels = self.labels.clone();
-        labels.push(("reason", reason.into()));
+        labels.push((self.label, reason.into()));
         let counter = self.registry.counter(self.family, &labels);
         counter.increment(1);
         self.known.write().unwrap_or_else(PoisonError::into_inner).push((reason, counter));
@@ -198,6 +210,8 @@ pub struct RouteMetrics {
     pub received: Counter,
     /// How streams ended.
     pub ended: ByReason,
+    /// What carried them.
+    pub carried: ByReason,
 }
 
 impl RouteMetrics {
@@ -212,6 +226,7 @@ impl RouteMetrics {
             sent: bytes("sent"),
             received: bytes("received"),
             ended: ByReason::new(registry, "egret_streams_ended_total", &labels),
+            carried: ByReason::by("mechanism", registry, "egret_streams_carried_total", &labels),
         }
     }
 }

@@ -142,6 +142,7 @@ impl<'a> Report<'a> {
         }
         let ended = refused.map_or_else(|| outcome.ended.reason(), |cause| cause.reason());
         route.metrics.ended.increment(ended);
+        route.metrics.carried.increment(outcome.carrier.as_str());
         let Facts { endpoint, asked, negotiated, ready } = facts;
         let verified = endpoint.origin().map(|origin| origin.server_name().to_str());
         let negotiated = negotiated.as_ref();
@@ -166,6 +167,7 @@ impl<'a> Report<'a> {
             first_byte_ms = outcome.first_byte.map(|first| (*ready + first).as_secs_f64() * 1e3),
             sent = outcome.sent,
             received = outcome.received,
+            mechanism = outcome.carrier.as_str(),
             ended,
             detail = detail(&outcome.ended),
             seconds = self.began.elapsed().as_secs_f64(),

@@ -27,6 +27,7 @@ use crate::originate::resolve::{self, Resolver};
 use crate::originate::trust::{self, Trust};
 use crate::relay::Counters;
 use crate::route::{ByHello, Route, RouteTable, Ways};
+use crate::tls::kernel::Offers;
 
 /// One generation.
 pub struct Snapshot {
@@ -40,6 +41,7 @@ pub struct Snapshot {
     listeners: HashMap<ListenerKey, Arc<Entry>>,
     resolver: Arc<Resolver>,
     key_log: Option<Arc<KeyLogFile>>,
+    kernel: Option<Arc<Offers>>,
 }
 
 /// What a listener needs of a generation.
@@ -123,6 +125,8 @@ impl Snapshot {
         let resolver = resolver(&config, previous, &mut errors);
         let (Some(resolver), true) = (resolver, errors.is_empty()) else { return Err(errors) };
 
+        // Asked once: origins that are carried over keep what they were told.
+        let kernel = previous.map_or_else(|| kernel_offers(&config), |previous| previous.kernel.clone());
         let mut snapshot = Self {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             config,
@@ -132,6 +136,7 @@ impl Snapshot {
             listeners: HashMap::new(),
             resolver,
             key_log,
+            kernel,
         };
         snapshot.build_upstreams(previous, registry, &mut errors);
         if errors.is_empty() {
@@ -270,6 +275,9 @@ impl Snapshot {
                 if let Some(log) = &self.key_log {
                     origin.log_keys(Arc::clone(log) as _);
                 }
+                if let Some(offers) = &self.kernel {
+                    origin.offer_to_kernel(Arc::clone(offers));
+                }
                 Ok(Arc::new(origin))
             }
         }
@@ -390,6 +398,24 @@ fn resolver(config: &Config, previous: Option<&Snapshot>, errors: &mut Vec<Build
         return Some(Arc::clone(&previous.resolver));
     }
     Resolver::new(&config.dns).map(Arc::new).map_err(|error| errors.push(BuildError::Dns(error))).ok()
+}
+
+/// What the kernel may have of streams, said in the log: a setting that does nothing should not be silent.
+fn kernel_offers(config: &Config) -> Option<Arc<Offers>> {
+    let policy = config.runtime.kernel_tls;
+    if policy == values::KernelTls::Off {
+        return None;
+    }
+    match Offers::detect(policy) {
+        Ok(offers) => {
+            tracing::info!(suites = %offers, new_keys = offers.renews(), "kernel TLS");
+            Some(Arc::new(offers)).filter(|offers| !offers.is_empty())
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the kernel has no TLS: all records are made in user space");
+            None
+        }
+    }
 }
 
 /// A gauge that a generation sets.

@@ -19,6 +19,7 @@ use crate::originate::identity::{Fingerprint, Identity};
 use crate::originate::observe::{CertificateRequest, Observed, note};
 use crate::originate::resumption::{Store, View};
 use crate::originate::trust::{Mode, Trust, Verifier};
+use crate::tls::kernel::Offers;
 
 /// Everything by which origins differ. If two are equal, one origin may serve both; if any part is
 /// different, no session of one may be resumed by the other. Compared as it is, not by a hash.
@@ -50,6 +51,7 @@ pub struct Origin {
     identity: Option<Arc<Identity>>,
     trust: Arc<Trust>,
     metrics: Arc<OriginMetrics>,
+    kernel: Option<Arc<Offers>>,
 }
 
 /// Why an origin cannot be made.
@@ -114,12 +116,22 @@ impl Origin {
         config.enable_secret_extraction = true;
         let limit = identity.as_deref().map_or(Date(i64::MAX), Identity::not_after);
         let sessions = key.resumption.then(|| Store::counted(limit, Arc::clone(&metrics)));
-        Ok(Self { key, config: Arc::new(config), sessions, identity, trust, metrics })
+        Ok(Self { key, config: Arc::new(config), sessions, identity, trust, metrics, kernel: None })
     }
 
     /// Writes the secrets of its sessions to `log`, for Wireshark. To be called before it is shared.
     pub fn log_keys(&mut self, log: Arc<dyn KeyLog>) {
         Arc::make_mut(&mut self.config).key_log = log;
+    }
+
+    /// Lets the kernel have the records of its streams. To be called before it is shared.
+    pub fn offer_to_kernel(&mut self, offers: Arc<Offers>) {
+        self.kernel = Some(offers);
+    }
+
+    /// What the kernel may have of its streams.
+    pub(super) fn kernel(&self) -> Option<&Offers> {
+        self.kernel.as_deref()
     }
 
     /// What tells it from others.

@@ -2,16 +2,18 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
-use rustls::AlertDescription;
+use rustls::{AlertDescription, ContentType};
 
 use super::ROUNDS;
 use super::account::Account;
+use super::kernel;
 use super::outcome::Ended;
 use crate::config::values::Eof;
+use crate::net::kernel_tls::{self, Direction, Received as Taken};
 use crate::net::{self, Duplex};
 use crate::tls::handshake::Received;
 use crate::tls::pool::{Buffer, Size};
-use crate::tls::session::{Opened, Session};
+use crate::tls::session::{Heeded, Opened, Session};
 
 /// Server to client: many records are received at once, opened where they stand, and their plaintext is
 /// written from there.
@@ -21,6 +23,8 @@ pub(super) struct Download<'a> {
     inbox: Option<Inbox>,
     /// Length of the last long record; receiving whole numbers of such leaves no part of one to be moved.
     long: usize,
+    /// Bytes that the record at the front is known to need.
+    needed: usize,
     eof: Eof,
     /// What ends the stream once everything before it is delivered.
     failed: Option<Ended>,
@@ -69,7 +73,7 @@ impl<'a> Download<'a> {
             end,
         });
         let (state, size) = (State::Moving, Size::Small);
-        Self { state, size, inbox, long: 1, eof, failed: None, owed: None, account }
+        Self { state, size, inbox, long: 1, needed: 0, eof, failed: None, owed: None, account }
     }
 
     /// Moves what can be moved. Ready when the server's end was passed on, and on every later call.
@@ -89,8 +93,7 @@ impl<'a> Download<'a> {
             match self.state {
                 State::Moving => {
                     if !self.open(session) {
-                        ready!(self.poll_receive(cx, from))?;
-                        self.open(session);
+                        ready!(self.poll_next(cx, from, session))?;
                     }
                 }
                 State::Finishing => {
@@ -151,7 +154,10 @@ impl<'a> Download<'a> {
                     inbox.add(plain, wire);
                 }
                 Ok(Opened::Quiet { wire }) => inbox.sealed += wire,
-                Ok(Opened::Partial(_)) => break,
+                Ok(Opened::Partial(needed)) => {
+                    self.needed = needed;
+                    break;
+                }
                 Ok(Opened::Closed) => {
                     self.state = State::Finishing;
                     break;
@@ -169,8 +175,95 @@ impl<'a> Download<'a> {
         inbox.plain.count > 0 || self.failed.is_some() || self.state != State::Moving
     }
 
-    /// One read. Pending leaves no memory behind but what part of a record needs.
-    fn poll_receive(&mut self, cx: &mut Context<'_>, from: &impl Duplex) -> Poll<Result<(), Ended>> {
+    /// One read, and what it brought opened.
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &impl Duplex,
+        session: &mut Session,
+    ) -> Poll<Result<(), Ended>> {
+        self.inbox = self.inbox.take().filter(|inbox| inbox.sealed < inbox.end);
+        if self.inbox.is_none() {
+            kernel::hand_over(session, Direction::Receive, from);
+        }
+        if session.in_kernel(Direction::Receive) {
+            ready!(self.poll_take(cx, from, session))?;
+        } else {
+            // What is handed over begins with a whole record.
+            let most = if session.is_asked(Direction::Receive) { self.needed } else { usize::MAX };
+            ready!(self.poll_receive(cx, from, most))?;
+            self.open(session);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// One read of bytes that the kernel has opened. Pending leaves no memory behind.
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &impl Duplex,
+        session: &mut Session,
+    ) -> Poll<Result<(), Ended>> {
+        loop {
+            if from.poll_read_ready(cx).map_err(|error| Ended::from_upstream(&error))?.is_pending() {
+                self.inbox = None;
+                return Poll::Pending;
+            }
+            let size = self.size;
+            let inbox = self.inbox.get_or_insert_with(|| Inbox::new(size));
+            match kernel_tls::try_receive(from, &mut inbox.buffer) {
+                Ok(taken) => {
+                    self.size = size.after(taken.len, inbox.buffer.len());
+                    self.heed(taken, session);
+                    if let Err(ended) = kernel::renew(session, Direction::Receive, from) {
+                        self.failed.get_or_insert(ended);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => {
+                    let (ended, owed) = kernel::refused(&error);
+                    (self.failed, self.owed) = (Some(ended), owed);
+                }
+            }
+            return Poll::Ready(Ok(()));
+        }
+    }
+
+    /// What the kernel has opened stands at the front of the inbox.
+    fn heed(&mut self, taken: Taken, session: &mut Session) {
+        let Taken { kind, len } = taken;
+        let Some(inbox) = &mut self.inbox else { return };
+        let kind = match kind {
+            None if len == 0 => return self.end_of_input(),
+            // A kernel that says no type has seen none but this.
+            kind => kind.map_or(ContentType::ApplicationData, ContentType::from),
+        };
+        self.account.gave();
+        match session.heed(kind, &inbox.buffer[..len]) {
+            Ok(Heeded::Data) => {
+                inbox.plain.push(0, len);
+                self.account.first();
+            }
+            Ok(Heeded::Quiet) => {}
+            Ok(Heeded::Closed) => self.state = State::Finishing,
+            Err(error) => {
+                self.owed = error.alert();
+                self.failed = Some(Ended::from_tls(error.into_rustls()));
+            }
+        }
+    }
+
+    /// The server's FIN came before its close_notify.
+    fn end_of_input(&mut self) {
+        match self.eof {
+            Eof::Lenient => self.state = State::Finishing,
+            Eof::Strict => self.failed = Some(Ended::Truncated),
+        }
+    }
+
+    /// One read of at most so many bytes of the record at the front. Pending leaves no memory behind but what
+    /// part of a record needs.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, from: &impl Duplex, most: usize) -> Poll<Result<(), Ended>> {
         loop {
             self.inbox = self.inbox.take().filter(|inbox| inbox.sealed < inbox.end);
             if from.poll_read_ready(cx).map_err(|error| Ended::from_upstream(&error))?.is_pending() {
@@ -186,10 +279,9 @@ impl<'a> Download<'a> {
                     inbox
                 }
             };
-            let room = inbox.room(self.long);
+            let room = inbox.room(self.long).min(most);
             match net::try_read(from, &mut inbox.buffer[inbox.end..room]) {
-                Ok(0) if self.eof == Eof::Lenient => self.state = State::Finishing,
-                Ok(0) => self.failed = Some(Ended::Truncated),
+                Ok(0) => self.end_of_input(),
                 Ok(n) => {
                     self.size = self.size.after(n, room - inbox.end);
                     inbox.end += n;

@@ -9,6 +9,7 @@
 //! | `upload` | client to server: read into records, seal in place, one write |
 //! | `download` | server to client: one read, open in place, one write |
 //! | `passing` | untouched: copied while there is little, spliced through a pipe when there is much |
+//! | `kernel` | either of them with a kernel that makes the records |
 //! | `clock` | idle, lifetime and half-closed time limits with one timer |
 //! | `account` | what a direction has moved |
 //! | `outcome` | how a stream ended |
@@ -24,6 +25,7 @@
 mod account;
 mod clock;
 mod download;
+mod kernel;
 mod outcome;
 mod passing;
 mod upload;
@@ -45,7 +47,7 @@ use crate::tls::session::Session;
 use account::Account;
 use clock::Clock;
 use download::Download;
-pub use outcome::{Ended, Outcome};
+pub use outcome::{Carrier, Ended, Outcome};
 use passing::Passing;
 use upload::Upload;
 
@@ -121,6 +123,8 @@ trait Mechanism<'a> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended>;
     /// Whether one direction has ended, or cannot go on, and the other is left.
     fn is_half_closed(&self) -> bool;
+    /// What carries the bytes, as it stands now.
+    fn carrier(&self) -> Carrier;
     /// What was sent and what was received.
     fn accounts(&mut self) -> [&mut Account<'a>; 2];
     /// How the sockets are to be closed. Without this call, as when the future is dropped, both are reset.
@@ -160,9 +164,10 @@ fn run<'a>(
         })
         .await;
         stream.finish(&ended);
+        let carrier = stream.carrier();
         let [sent, received] = stream.accounts();
         let first_byte = received.first_byte().map(|at| at.duration_since(clock.born()));
-        Outcome { sent: sent.moved(), received: received.moved(), first_byte, ended }
+        Outcome { sent: sent.moved(), received: received.moved(), first_byte, carrier, ended }
     }
 }
 
@@ -179,7 +184,9 @@ fn both(
     }
     if refuses.is_none() {
         match up() {
-            Poll::Ready(Err(ended)) if ended.is_downstream() => return Poll::Ready(ended),
+            Poll::Ready(Err(ended)) if ended.is_downstream() || ended == Ended::KernelKeyUpdate => {
+                return Poll::Ready(ended);
+            }
             Poll::Ready(Err(ended)) => *refuses = Some(ended),
             Poll::Ready(Ok(())) if down.is_ready() => return Poll::Ready(Ended::Finished),
             Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -233,6 +240,7 @@ impl Close {
 
 impl<'a> Mechanism<'a> for Stream<'a> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        kernel::attach(&mut self.session, &self.upstream);
         let down = self.down.poll(cx, &self.upstream, &self.downstream, &mut self.session, self.up.is_ended());
         if let (Poll::Ready(Err(_)), Some(alert)) = (&down, self.down.owed_alert()) {
             self.up.say(cx, &self.upstream, &mut self.session, alert);
@@ -245,6 +253,10 @@ impl<'a> Mechanism<'a> for Stream<'a> {
 
     fn is_half_closed(&self) -> bool {
         self.up.is_ended() || self.down.is_ended() || self.upstream_refuses.is_some()
+    }
+
+    fn carrier(&self) -> Carrier {
+        kernel::carrier(&self.session)
     }
 
     fn accounts(&mut self) -> [&mut Account<'a>; 2] {

@@ -12,8 +12,41 @@ pub struct Outcome {
     pub received: u64,
     /// From the start of the relay to the first byte of the upstream. `None`: it sent none.
     pub first_byte: Option<Duration>,
+    /// What carried the bytes.
+    pub carrier: Carrier,
     /// Why it is over.
     pub ended: Ended,
+}
+
+/// What carried the bytes of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// Records of TLS, sealed and opened in user space.
+    Records,
+    /// Records of TLS, sealed and opened by the kernel.
+    Kernel,
+    /// The kernel sealed, user space opened.
+    KernelSend,
+    /// User space sealed, the kernel opened.
+    KernelReceive,
+    /// Bytes that egret did not look into, through buffers.
+    Copied,
+    /// Bytes that egret did not look into, at least some of them through pipes of the kernel.
+    Spliced,
+}
+
+impl Carrier {
+    /// The word for logs and metrics, of a fixed set.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Records => "records",
+            Self::Kernel => "kernel",
+            Self::KernelSend => "kernel_send",
+            Self::KernelReceive => "kernel_receive",
+            Self::Copied => "copied",
+            Self::Spliced => "spliced",
+        }
+    }
 }
 
 /// Why a stream is over. Only `Finished` is clean: after any other end both sides see a reset.
@@ -42,6 +75,8 @@ pub enum Ended {
     /// The upstream broke the protocol of TLS (a record that does not decrypt, a message that must not
     /// come). It was sent an alert.
     UpstreamTls(rustls::Error),
+    /// Keys had to be changed, and the kernel that makes the records takes no new ones.
+    KernelKeyUpdate,
     /// Any other failure of the upstream's socket.
     UpstreamIo(io::ErrorKind),
     /// Any other failure of the client's socket.
@@ -62,6 +97,7 @@ impl Ended {
             Self::DownstreamReset => "downstream_reset",
             Self::UpstreamAlert(_) => "upstream_alert",
             Self::UpstreamTls(_) => "upstream_tls_error",
+            Self::KernelKeyUpdate => "kernel_tls_key_update",
             Self::UpstreamIo(_) => "upstream_io",
             Self::DownstreamIo(_) => "downstream_io",
         }
@@ -107,7 +143,7 @@ impl Ended {
     /// what was read afterwards says why it refused.
     pub(super) fn explained_by(self, refusal: Option<Self>) -> Self {
         match (self, refusal) {
-            (ended @ (Self::UpstreamAlert(_) | Self::UpstreamTls(_)), _) => ended,
+            (ended @ (Self::UpstreamAlert(_) | Self::UpstreamTls(_) | Self::KernelKeyUpdate), _) => ended,
             (_, Some(refusal)) => refusal,
             (ended, None) => ended,
         }

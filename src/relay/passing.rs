@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
 
 use super::account::Account;
-use super::outcome::Ended;
+use super::outcome::{Carrier, Ended};
 use super::{Close, Mechanism, ROUNDS, both};
 use crate::net::{self, Duplex, Pipe};
 use crate::tls::pool::{Buffer, Size};
@@ -46,6 +46,10 @@ impl<'a> Mechanism<'a> for Passing<'a> {
         self.up.is_ended() || self.down.is_ended() || self.upstream_refuses.is_some()
     }
 
+    fn carrier(&self) -> Carrier {
+        if self.up.spliced || self.down.spliced { Carrier::Spliced } else { Carrier::Copied }
+    }
+
     fn accounts(&mut self) -> [&mut Account<'a>; 2] {
         [&mut self.up.account, &mut self.down.account]
     }
@@ -70,6 +74,8 @@ struct Pump<'a> {
     load: Load,
     /// The kernel splices from this socket, as far as is known.
     splices: bool,
+    /// It did at least once.
+    spliced: bool,
     account: Account<'a>,
 }
 
@@ -103,7 +109,7 @@ enum Load {
 impl<'a> Pump<'a> {
     fn new(sender: Sender, early: Bytes, account: Account<'a>) -> Self {
         let (state, size) = (State::Moving, Size::Small);
-        Self { sender, state, size, early, load: Load::Nothing, splices: true, account }
+        Self { sender, state, size, early, load: Load::Nothing, splices: true, spliced: false, account }
     }
 
     /// Moves what can be moved. Ready when the sender's end was passed on, and on every later call.
@@ -202,6 +208,7 @@ impl<'a> Pump<'a> {
                 pipe.grow();
             }
             let n = pipe.fill(from)?;
+            self.spliced = true;
             // A pipe may be full of few bytes, if they came in small packets.
             self.size = if n > SHORT { Size::Large } else { Size::Small };
             return Ok(n);

@@ -6,11 +6,13 @@ use rustls::AlertDescription;
 
 use super::ROUNDS;
 use super::account::Account;
+use super::kernel;
 use super::outcome::Ended;
+use crate::net::kernel_tls::{self, Direction};
 use crate::net::{self, Duplex};
 use crate::tls::pool::{Buffer, Size};
 use crate::tls::record::{Exhausted, Layout, MAX_PLAINTEXT};
-use crate::tls::session::{CONTROL, Session};
+use crate::tls::session::{CONTROL, Control, Session};
 
 /// Client to server: plaintext is read into the places it has in the records, sealed there, and written
 /// at once.
@@ -22,6 +24,10 @@ pub(super) struct Upload<'a> {
     /// The last flight of the handshake; goes out with what comes first.
     flight: Vec<u8>,
     batch: Option<Batch>,
+    /// What goes out by itself, because the kernel that makes the records has to be told its type.
+    control: Option<Control>,
+    /// Writes of which the kernel took a part only, and may have ended a record there.
+    cut: u32,
     account: Account<'a>,
 }
 
@@ -51,7 +57,7 @@ struct Batch {
 impl<'a> Upload<'a> {
     pub(super) fn new(early: Bytes, flight: Vec<u8>, account: Account<'a>) -> Self {
         let (state, size) = (State::Moving, Size::Small);
-        Self { state, size, early, flight, batch: None, account }
+        Self { state, size, early, flight, batch: None, control: None, cut: 0, account }
     }
 
     /// Moves what can be moved. Ready when the client's end was passed on, and on every later call.
@@ -65,15 +71,26 @@ impl<'a> Upload<'a> {
     ) -> Poll<Result<(), Ended>> {
         for _ in 0..ROUNDS {
             ready!(self.poll_send(cx, to, alone))?;
+            kernel::renew(session, Direction::Send, to)?;
             match self.state {
+                State::Moving if session.is_asked(Direction::Send) => {
+                    ready!(self.poll_flight(cx, to, alone))?;
+                    kernel::hand_over(session, Direction::Send, to);
+                }
                 State::Moving => match self.poll_fill(cx, from, session) {
                     Poll::Ready(filled) => filled?,
-                    Poll::Pending => return self.poll_flight(cx, to, alone),
+                    Poll::Pending => {
+                        ready!(self.poll_flight(cx, to, alone))?;
+                        return Poll::Pending;
+                    }
                 },
                 State::Finishing => {
                     // A server that has closed its side mostly has closed both: nobody is left to hear
                     // this, and the close that follows sends the FIN as well.
                     if !alone {
+                        if session.in_kernel(Direction::Send) {
+                            ready!(kernel_tls::poll_drained(cx, to)).map_err(|error| Ended::from_upstream(&error))?;
+                        }
                         net::finish(to).map_err(|error| Ended::from_upstream(&error))?;
                     }
                     self.state = State::Ended;
@@ -95,7 +112,18 @@ impl<'a> Upload<'a> {
 
     /// Tells the server why it is left, if that can be done at once and between two records.
     pub(super) fn say(&mut self, cx: &mut Context<'_>, to: &impl Duplex, session: &mut Session, why: AlertDescription) {
+        if session.in_kernel(Direction::Receive) {
+            kernel_tls::clear_error(to);
+        }
         if self.state != State::Moving || self.poll_send(cx, to, true).is_pending() {
+            return;
+        }
+        if session.in_kernel(Direction::Send) {
+            if kernel::renew(session, Direction::Send, to).is_ok()
+                && let Ok(control) = session.kernel_alert(why)
+            {
+                let _ = kernel::say(to, &control);
+            }
             return;
         }
         let mut record = [0; CONTROL];
@@ -104,7 +132,7 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// Ready when the socket has taken the whole batch.
+    /// Ready when the socket has taken the whole batch, and what goes by itself.
     fn poll_send(&mut self, cx: &mut Context<'_>, to: &impl Duplex, alone: bool) -> Poll<Result<(), Ended>> {
         while let Some(batch) = &self.batch {
             let records = &batch.buffer[batch.start..batch.end];
@@ -122,6 +150,14 @@ impl<'a> Upload<'a> {
                 Err(error) => return Poll::Ready(Err(Ended::from_upstream(&error))),
             }
         }
+        if let Some(control) = &self.control {
+            let said = ready!(kernel::poll_say(cx, to, control));
+            self.control = None;
+            match said {
+                Err(_) if alone && self.state == State::Finishing => {}
+                said => said.map_err(|error| Ended::from_upstream(&error))?,
+            }
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -132,6 +168,7 @@ impl<'a> Upload<'a> {
         }
         let Some(batch) = &mut self.batch else { return };
         batch.start += n - flown;
+        self.cut += u32::from(batch.start < batch.end);
         let counted = batch.plain_before_start();
         let news = (counted - batch.counted) as u64;
         batch.counted = counted;
@@ -143,13 +180,14 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// The client has nothing to say yet, but the server waits for the end of the handshake.
+    /// Ready when the last flight of the handshake is gone: the client has nothing to say yet, but the server
+    /// waits for it; or what follows is no longer ours to write.
     fn poll_flight(&mut self, cx: &mut Context<'_>, to: &impl Duplex, alone: bool) -> Poll<Result<(), Ended>> {
         if !self.flight.is_empty() {
             self.batch = Some(Batch::empty());
             ready!(self.poll_send(cx, to, alone))?;
         }
-        Poll::Pending
+        Poll::Ready(Ok(()))
     }
 
     /// Makes the next batch. Pending: there is nothing to send.
@@ -160,6 +198,14 @@ impl<'a> Upload<'a> {
         session: &mut Session,
     ) -> Poll<Result<(), Ended>> {
         loop {
+            let in_kernel = session.in_kernel(Direction::Send);
+            if in_kernel {
+                let cut = std::mem::take(&mut self.cut).into();
+                self.control = session.kernel_control(Size::Large.records() as u64, cut).map_err(exhausted)?;
+                if self.control.is_some() {
+                    return Poll::Ready(Ok(()));
+                }
+            }
             if self.early.is_empty() && from.poll_read_ready(cx).map_err(|e| Ended::from_downstream(&e))?.is_pending() {
                 if !session.owes_reply() {
                     return Poll::Pending;
@@ -175,6 +221,12 @@ impl<'a> Upload<'a> {
             };
             // The control records of a batch count as sealed: it is sent whatever became of the read.
             match read {
+                Ok(0) if in_kernel => {
+                    let close = session.kernel_alert(AlertDescription::CloseNotify).map_err(exhausted)?;
+                    self.control = Some(close);
+                    self.state = State::Finishing;
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(0) => {
                     batch.close(session).map_err(exhausted)?;
                     self.state = State::Finishing;

@@ -81,7 +81,7 @@ async fn shake(
         }
     };
     let negotiated = negotiated(&session, view, observed);
-    let established = tls::handshake::establish(tcp, session, rest).map_err(Broken::Tls)?;
+    let established = tls::handshake::establish_for(origin.kernel(), tcp, session, rest).map_err(Broken::Tls)?;
     if wants_alpn && negotiated.alpn.is_none() {
         established.leave(AlertDescription::NoApplicationProtocol).await;
         return Err(Broken::NoAlpn);
