@@ -36,6 +36,7 @@ mod identity;
 mod import;
 mod import_stories;
 mod interop;
+mod kernel_tls;
 mod key_log;
 mod leaving;
 mod lifecycle;
