@@ -84,7 +84,7 @@ pub struct Tunnel {
     /// Where to listen: an address and port, or unix:/path.
     #[arg(long, value_name = "ADDRESS", requires = "to")]
     pub listen: Option<String>,
-    /// TLS server; several are tried in order.
+    /// TLS server; several share the streams.
     #[arg(long, value_name = "HOST:PORT", requires = "listen")]
     pub to: Vec<String>,
     /// Client certificate: a PEM chain or PKCS#12.

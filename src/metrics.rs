@@ -55,6 +55,8 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_chains_vouched_total", Kind::Counter, "Full handshakes whose server a root vouches for, by root: one that is used no more can be removed."),
     ("egret_candidate_roots_total", Kind::Counter, "Full handshakes that were judged by the candidate roots in shadow, by result (reason): passed, or why they would refuse the server."),
     ("egret_verification_would_fail_total", Kind::Counter, "Servers served under verify = \"report\" that verification would have refused, by reason."),
+    ("egret_endpoint_healthy", Kind::Gauge, "1 for an address of a server that gets streams, 0 for one that is ejected."),
+    ("egret_endpoint_streams", Kind::Gauge, "Streams now at an address of a server."),
     ("egret_upstream_insecure", Kind::Gauge, "1 for each upstream whose servers are not verified in full."),
     (NOT_AFTER, Kind::Gauge, "When a certificate ends, as Unix time; kind is identity, root or server (as observed)."),
     ("egret_reloads_total", Kind::Counter, "Reloads, by result."),

@@ -136,6 +136,9 @@ impl<'a> Report<'a> {
 
     /// A stream ended.
     pub fn stream(&self, route: &Route, facts: &Facts, outcome: &Outcome) {
+        if outcome.received > 0 {
+            facts.endpoint.served();
+        }
         let refused = late_refusal(route, outcome);
         if let Some(cause) = &refused {
             self.refused_late(route, facts, cause);
@@ -179,7 +182,7 @@ impl<'a> Report<'a> {
 impl Report<'_> {
     /// The server judged our certificate after the handshake was over for us.
     fn refused_late(&self, route: &Route, facts: &Facts, cause: &Cause) {
-        route.originator.failed_late(cause.reason());
+        route.originator.failed_late(&facts.endpoint, cause.reason());
         let presented = route.originator.identity().is_some();
         let repair = handshake::late_repair(cause, route.originator.name()).filter(|_| !presented);
         tracing::warn!(

@@ -174,8 +174,9 @@ impl Snapshot {
 
     /// Sets the gauges that tell of this generation; those of names that are gone become NaN, with which no
     /// comparison of an alert holds. Origins that it has no use for give up their sessions. To be called once it
-    /// runs.
+    /// runs, inside of the runtime: upstreams begin what they do in the background.
     pub fn publish(&self, previous: Option<&Self>, registry: &Registry) {
+        self.upstreams.values().for_each(Originator::start);
         let mine: HashSet<_> = self.origins().map(Arc::as_ptr).collect();
         let theirs = previous.iter().flat_map(|previous| previous.origins());
         theirs.filter(|origin| !mine.contains(&Arc::as_ptr(origin))).for_each(|origin| origin.retire());
@@ -244,7 +245,7 @@ impl Snapshot {
         for server in &spec.servers {
             let metrics = || Arc::new(OriginMetrics::new(registry, name));
             let origin = (!spec.passthrough).then(|| self.origin(server, spec, &ways, old, metrics)).transpose()?;
-            ways.push(Way { server: server.clone(), origin });
+            ways.push(Way { server: server.clone(), origin, share: spec.balance.share(server) });
         }
         let metrics = UpstreamMetrics::new(registry, name);
         let resolver = Arc::clone(&self.resolver);

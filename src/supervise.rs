@@ -1,6 +1,7 @@
 //! Starts and stops everything: a list of starts, one loop of causes, and the end.
 
 mod causes;
+mod endpoints;
 mod status;
 
 use std::path::PathBuf;

@@ -3,17 +3,20 @@
 //! The doc comment of a key is what editors show: they become descriptions in the JSON schema.
 //! What keys mean together is decided in `config::resolve`.
 
+mod servers;
+
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::servers::{ActiveCheck, Ejection, Listed, ServerTable};
 use crate::config::formats::{
     Alpn, CertificateText, Congestion, DnsServer, Limit, Listen, Location, LogLevel, Mode, Pin, Reason, Reference,
     ServedName, VerifyWord,
 };
 use crate::config::read::{Count, Given, Named, Processor, section};
 use crate::config::values::{
-    Eof, ExpectedName, KernelTls, KeyExchange, LogFormat, Name, NamePattern, Server, TlsVersion, Upgrade, User,
+    Eof, ExpectedName, KernelTls, KeyExchange, LogFormat, Name, NamePattern, Strategy, TlsVersion, Upgrade, User,
 };
 
 /// Several values of one kind.
@@ -167,8 +170,18 @@ section! {
     /// A destination.
     #[schemars(extend("required" = ["servers"]))]
     pub struct Upstream {
-        /// Servers with their ports, tried in order. At least one.
-        servers: List<Server>,
+        /// Servers with their ports, or names of services in DNS without one. At least one.
+        servers: List<Listed>,
+        /// Which address of the servers gets a stream: "least_connections", of two drawn at random the one with
+        /// fewer streams; "round_robin", in turns; "priority", the first of the list that is to be had.
+        /// Default: "least_connections".
+        balance: Strategy,
+        /// When an address that fails gets no streams for a while.
+        ejection: Ejection,
+        /// Asking every address whether it is there, besides what streams tell. Default: streams only.
+        active_check: ActiveCheck,
+        /// End the streams to an address that DNS names no more. Default: false, they go on.
+        close_on_removal: bool,
         /// How TLS is spoken.
         tls: Tls,
         /// The client speaks TLS with the server itself: its bytes go through untouched, and it has to begin
@@ -176,7 +189,7 @@ section! {
         passthrough: bool,
         /// What is said in plaintext before TLS begins: "postgres". Default: nothing.
         upgrade: Upgrade,
-        /// One deadline for name resolution, connect, upgrade and handshake, over all servers. Default: "10s".
+        /// One deadline for name resolution, connect, upgrade and handshake, over all servers that are tried. Default: "10s".
         originate_timeout: Duration,
         /// No byte in either direction for so long ends a stream; or "never". Default: "1h".
         idle_timeout: Limit,

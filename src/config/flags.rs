@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use crate::config::file::{File, Identity, List, Listener, Tls, Trust, Upstream};
+use crate::config::file::{File, Identity, List, Listed, Listener, Tls, Trust, Upstream};
 use crate::config::formats::Reference;
 use crate::config::load::{Loaded, finish};
 use crate::config::problems::Problems;
 use crate::config::read::{Given, Key, Named, Reader, Text};
 use crate::config::source::{Source, Span};
-use crate::config::values::Name;
+use crate::config::values::{Name, Server};
 
 /// What can be said by arguments. Paths are relative to the working folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     /// `--listen`: an address and port, or `unix:/path`.
     pub listen: String,
-    /// `--to`: servers with their ports, tried in order.
+    /// `--to`: servers with their ports.
     pub to: Vec<String>,
     /// `--cert`: the client certificate.
     pub cert: Option<String>,
@@ -96,7 +96,7 @@ impl Arguments<'_> {
     }
 
     fn upstream(&self, tls: Tls, reader: &mut Reader<'_>) -> Upstream {
-        let (servers, upgrade) = (all(&self.to, reader), one(&self.upgrade, reader));
+        let (servers, upgrade) = (servers(&self.to, reader), one(&self.upgrade, reader));
         Upstream { servers, upgrade, tls: unplaced(tls), ..Upstream::default() }
     }
 
@@ -120,6 +120,14 @@ fn all<T: Text>(arguments: &[Argument<'_>], reader: &mut Reader<'_>) -> Given<Li
     let (Some((first, _)), Some((last, _))) = (arguments.first(), arguments.last()) else { return Given::Absent };
     let span = first.start..last.end;
     Given::Value(span, arguments.iter().map(|(span, text)| reader.text(span.clone(), text)).collect())
+}
+
+fn servers(arguments: &[Argument<'_>], reader: &mut Reader<'_>) -> Given<List<Listed>> {
+    match all::<Server>(arguments, reader) {
+        Given::Absent => Given::Absent,
+        Given::Wrong => Given::Wrong,
+        Given::Value(span, servers) => Given::Value(span, servers.into_iter().map(Given::from).collect()),
+    }
 }
 
 fn name() -> Given<Reference> {

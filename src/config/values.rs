@@ -3,6 +3,7 @@
 //! A value of these types has passed every check that needs neither a file nor a socket. `config::file`
 //! holds what was typed, `config::resolve` is the border between the two.
 
+mod servers;
 mod tcp;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls::pki_types::{DnsName, ServerName};
 
+pub use self::servers::{ActiveCheck, Balance, CheckKind, Ejection, Share, Strategy};
 pub use self::tcp::Tcp;
 
 /// The name of a listener, upstream, identity or trust: what the configuration calls it, and the
@@ -230,8 +232,16 @@ pub enum ExpectedName {
 /// A named destination.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
-    /// Tried in order.
+    /// At least one.
     pub servers: Vec<Server>,
+    /// Which of them gets a stream.
+    pub balance: Balance,
+    /// When an address that fails gets none.
+    pub ejection: Ejection,
+    /// Asking addresses whether they are there. Default: what streams tell is enough.
+    pub active_check: Option<ActiveCheck>,
+    /// End the streams to an address that DNS names no more. Default false.
+    pub close_on_removal: bool,
     /// How TLS is spoken to them.
     pub tls: Tls,
     /// The client's own TLS goes through untouched; `tls` and `upgrade` then hold nothing but defaults.
@@ -273,7 +283,7 @@ pub enum Eof {
 pub struct Server {
     /// Where it is found.
     pub host: Host,
-    /// Its TCP port.
+    /// Its TCP port; 0 for a service, whose ports DNS tells.
     pub port: u16,
 }
 
@@ -281,6 +291,7 @@ impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Dns(name) => write!(f, "{}:{}", name.as_ref(), self.port),
+            Host::Service(name) => f.write_str(name.as_ref()),
             Host::Ip(ip) => write!(f, "{}", SocketAddr::new(*ip, self.port)),
         }
     }
@@ -289,8 +300,10 @@ impl fmt::Display for Server {
 /// Where a server is found.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// By a name, resolved for each connection.
+    /// By a name, looked up when the last answer is over.
     Dns(DnsName<'static>),
+    /// By the name of a service, `_service._proto.name` (RFC 2782), looked up likewise.
+    Service(DnsName<'static>),
     /// At an address.
     Ip(IpAddr),
 }
@@ -300,9 +313,19 @@ impl Host {
     pub fn server_name(&self) -> ServerName<'static> {
         match self {
             Self::Dns(name) => ServerName::DnsName(name.clone()),
+            // DNS is not to be believed on the hosts of a service: what counts is the domain that was asked for
+            // (RFC 6125, section 1.8: a derived domain).
+            Self::Service(name) => ServerName::DnsName(domain_of(name).unwrap_or_else(|| name.clone())),
             Self::Ip(ip) => ServerName::IpAddress((*ip).into()),
         }
     }
+}
+
+/// The domain of a service: without `_service._proto.`.
+fn domain_of(service: &DnsName<'_>) -> Option<DnsName<'static>> {
+    let mut labels = service.as_ref().splitn(3, '.');
+    let domain = labels.nth(2)?;
+    DnsName::try_from(domain.to_owned()).ok()
 }
 
 /// How TLS is spoken to an upstream.

@@ -34,6 +34,22 @@ pub async fn dial_before(
     options: &Options,
     deadline: Option<Instant>,
 ) -> Result<(TcpStream, SocketAddr), Error> {
+    race(addresses, options, deadline).await.map(|dialed| (dialed.tcp, dialed.address))
+}
+
+/// The winner of a race.
+#[derive(Debug)]
+pub struct Dialed {
+    /// Its connection.
+    pub tcp: TcpStream,
+    /// Where it goes.
+    pub address: SocketAddr,
+    /// Addresses that failed before, or that had not answered when an address answered that was begun later.
+    pub lost: Vec<Attempt>,
+}
+
+/// The same, and what became of the others.
+pub async fn race(addresses: &[SocketAddr], options: &Options, deadline: Option<Instant>) -> Result<Dialed, Error> {
     let mut waiting = schedule(addresses).into_iter();
     let mut race = Race::default();
     // `None`: at once, without a timer; its resolution of a millisecond is ten connects on loopback.
@@ -51,7 +67,7 @@ pub async fn dial_before(
         tokio::select! {
             biased;
             (address, outcome) = race.next() => match outcome {
-                Ok(tcp) => return Ok((tcp, address)),
+                Ok(tcp) => return Ok(Dialed { tcp, address, lost: race.overtaken() }),
                 Err(error) => {
                     let cause = Cause::from(&error);
                     race.lost.push(Attempt { address, cause, detail: error.to_string() });
@@ -92,21 +108,21 @@ type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 /// Attempts under way, and those that came to nothing.
 #[derive(Default)]
 struct Race {
-    running: Vec<(SocketAddr, Connecting)>,
+    running: Vec<(SocketAddr, Instant, Connecting)>,
     lost: Vec<Attempt>,
 }
 
 impl Race {
     fn start(&mut self, address: SocketAddr, options: &Options) {
         let socket = options.socket(address, Role::Connect);
-        self.running.push((address, Box::pin(async move { connect(socket?, address).await })));
+        self.running.push((address, Instant::now(), Box::pin(async move { connect(socket?, address).await })));
     }
 
     /// The next attempt to end; one runs at least. Cancel safe.
     async fn next(&mut self) -> (SocketAddr, io::Result<TcpStream>) {
         poll_fn(|cx| {
             for at in 0..self.running.len() {
-                let (address, connecting) = &mut self.running[at];
+                let (address, _, connecting) = &mut self.running[at];
                 if let Poll::Ready(outcome) = connecting.as_mut().poll(cx) {
                     let address = *address;
                     drop(self.running.remove(at));
@@ -118,8 +134,20 @@ impl Race {
         .await
     }
 
+    /// What was lost when another won. An attempt that has only just begun has lost nothing.
+    fn overtaken(mut self) -> Vec<Attempt> {
+        let now = Instant::now();
+        let slow = self.running.iter().filter(|(_, began, _)| now - *began >= ATTEMPT_DELAY);
+        self.lost.extend(slow.map(|(address, ..)| Attempt {
+            address: *address,
+            cause: Cause::Timeout,
+            detail: "another address answered that was asked later".to_owned(),
+        }));
+        self.lost
+    }
+
     fn out_of_time(mut self) -> Error {
-        let silent = self.running.iter().map(|(address, _)| Attempt {
+        let silent = self.running.iter().map(|(address, ..)| Attempt {
             address: *address,
             cause: Cause::Timeout,
             detail: "no answer within the deadline".to_owned(),
@@ -184,18 +212,30 @@ pub enum Cause {
     NoDescriptors,
 }
 
-impl Error {
-    /// The class, for logs and metrics: that of the most telling attempt.
-    pub fn reason(&self) -> &'static str {
-        match self.attempts.iter().map(|attempt| attempt.cause).max() {
-            Some(Cause::Unreachable) => "connect_unreachable",
-            Some(Cause::NoPorts) => "no_ports",
-            Some(Cause::Timeout) => "connect_timeout",
-            Some(Cause::Reset) => "connect_reset",
-            Some(Cause::Refused) => "connect_refused",
-            Some(Cause::NoDescriptors) => "no_descriptors",
-            Some(Cause::Other) | None => "connect_failed",
+impl Cause {
+    /// The class, for logs and metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Unreachable => "connect_unreachable",
+            Self::NoPorts => "no_ports",
+            Self::Timeout => "connect_timeout",
+            Self::Reset => "connect_reset",
+            Self::Refused => "connect_refused",
+            Self::NoDescriptors => "no_descriptors",
+            Self::Other => "connect_failed",
         }
+    }
+
+    /// It is this machine that lacks something; the address may be well.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::NoPorts | Self::NoDescriptors)
+    }
+}
+
+impl Error {
+    /// The class: that of the most telling attempt.
+    pub fn reason(&self) -> &'static str {
+        self.attempts.iter().map(|attempt| attempt.cause).max().unwrap_or(Cause::Other).reason()
     }
 }
 

@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use fastrand::Rng;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::values::{Host, Server};
+use crate::config::values::{Host, Server, Share, Strategy};
+use crate::originate::balance::{self, Candidate, Wheel};
 use crate::originate::endpoint::Endpoint;
 use crate::originate::origin::Origin;
-use crate::originate::resolve::{self, Resolver};
+use crate::originate::resolve::{self, Place, Resolver};
 
 /// A server and the origin that speaks to it.
 #[derive(Clone)]
@@ -23,10 +25,12 @@ pub struct Way {
     pub server: Server,
     /// The same for all servers of one name. `None`: the client speaks to it, egret passes on.
     pub origin: Option<Arc<Origin>>,
+    /// What its addresses get.
+    pub share: Share,
 }
 
 impl Way {
-    /// Nothing has changed between the two: they share endpoints.
+    /// They lead to the same, under the same conditions: what differs at most is the share. They share endpoints.
     fn is_same(&self, other: &Self) -> bool {
         self.server == other.server && self.origin.as_ref().map(Arc::as_ptr) == other.origin.as_ref().map(Arc::as_ptr)
     }
@@ -38,9 +42,11 @@ pub struct Endpoints {
 }
 
 /// The endpoints at one time, in the order of the servers and of the answers of DNS.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Members {
     list: Vec<Member>,
+    /// Whose turn it is, where streams go in turns.
+    wheel: Mutex<Wheel>,
 }
 
 /// An endpoint in its set.
@@ -50,6 +56,12 @@ pub struct Member {
     pub endpoint: Arc<Endpoint>,
     /// The place of its server among the upstream's.
     pub way: usize,
+    /// Higher tiers only if no lower one is to be had: by the configuration, then by DNS.
+    pub tier: (u32, u16),
+    /// In proportion to the others of its tier.
+    pub weight: u32,
+    /// Streams at once.
+    pub max_connections: Option<usize>,
 }
 
 struct Shared {
@@ -64,7 +76,7 @@ struct Shared {
 /// What is known of one server's name.
 #[derive(Clone, Default)]
 struct Look {
-    addresses: Vec<SocketAddr>,
+    places: Vec<Place>,
     error: Option<resolve::Error>,
     good: Good,
     /// When the look-up that is under way began.
@@ -99,6 +111,8 @@ impl Endpoints {
         let (looks, members) = (Mutex::new(looks), ArcSwap::from_pointee(members));
         let shared = Arc::new(Shared { ways, resolver, looks, members, settled: watch::Sender::new(()) });
         shared.place_addresses();
+        // What was taken over gets the shares of this generation.
+        shared.regroup(&shared.looks());
         Self { shared }
     }
 
@@ -133,18 +147,29 @@ impl Endpoints {
         self.known()
     }
 
+    /// Asks again for names whose answers are over, without waiting.
+    pub fn refresh(&self) {
+        self.shared.look_up_what_is_over();
+    }
+
     /// The servers that have no endpoint, and why; `None`: DNS has not answered yet.
     pub fn missing(&self) -> Vec<(Server, Option<resolve::Error>)> {
         let looks = self.shared.looks();
-        let lost = self.shared.ways.iter().zip(&*looks).filter(|(_, look)| look.addresses.is_empty());
+        let lost = self.shared.ways.iter().zip(&*looks).filter(|(_, look)| look.places.is_empty());
         lost.map(|(way, look)| (way.server.clone(), look.error.clone())).collect()
     }
 }
 
 impl Members {
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.list.iter()
+    pub fn list(&self) -> &[Member] {
+        &self.list
+    }
+
+    /// One of these candidates, whose places are those of the list.
+    pub fn choose(&self, strategy: Strategy, candidates: &[Candidate]) -> Option<Candidate> {
+        let mut wheel = self.wheel.lock().expect("nothing panics under this lock");
+        balance::choose(strategy, candidates, &mut wheel, &mut Rng::new())
     }
 
     fn find(&self, way: usize, address: SocketAddr) -> Option<&Member> {
@@ -161,14 +186,10 @@ impl Shared {
     fn left_to(&self, ways: &[Way]) -> (Vec<Look>, Members) {
         let looks = self.looks();
         let known = self.members.load();
-        let old = |way: &Way| {
-            let same = |old: &Way| old.is_same(way);
-            self.ways.iter().position(same)
-        };
         let mut members = Members::default();
         let mut left = Vec::with_capacity(ways.len());
         for (place, way) in ways.iter().enumerate() {
-            let Some(old) = old(way) else {
+            let Some(old) = self.ways.iter().position(|old| old.is_same(way)) else {
                 left.push(Look::default());
                 continue;
             };
@@ -184,7 +205,7 @@ impl Shared {
     fn place_addresses(&self) {
         for (place, way) in self.ways.iter().enumerate() {
             if let Host::Ip(ip) = way.server.host {
-                self.settle(place, Ok(vec![SocketAddr::new(ip, way.server.port)]), Good::Forever);
+                self.settle(place, Ok(vec![Place::plain(SocketAddr::new(ip, way.server.port))]), Good::Forever);
             }
         }
     }
@@ -209,16 +230,16 @@ impl Shared {
     }
 
     /// Takes over what a look-up came to. Endpoints that are named no more are retired.
-    fn settle(&self, place: usize, found: Result<Vec<SocketAddr>, resolve::Error>, good: Good) {
+    fn settle(&self, place: usize, found: Result<Vec<Place>, resolve::Error>, good: Good) {
         let mut looks = self.looks();
         let look = &mut looks[place];
         (look.since, look.good) = (None, good);
-        let before = std::mem::take(&mut look.addresses);
+        let before = std::mem::take(&mut look.places);
         match found {
-            Ok(addresses) => (look.addresses, look.error) = (addresses, None),
+            Ok(places) => (look.places, look.error) = (places, None),
             Err(error) => look.error = Some(error),
         }
-        if looks[place].addresses != before {
+        if looks[place].places != before {
             self.regroup(&looks);
         }
         drop(looks);
@@ -230,9 +251,10 @@ impl Shared {
         let old = self.members.load();
         let mut members = Members::default();
         for (way, look) in looks.iter().enumerate() {
-            for address in &look.addresses {
-                if members.find(way, *address).is_none() {
-                    members.list.push(old.find(way, *address).cloned().unwrap_or_else(|| self.member(way, *address)));
+            for place in &look.places {
+                if members.find(way, place.address).is_none() {
+                    let known = old.find(way, place.address).map(|member| Arc::clone(&member.endpoint));
+                    members.list.push(self.member(way, place, known));
                 }
             }
         }
@@ -243,9 +265,16 @@ impl Shared {
         gone.iter().for_each(|endpoint| endpoint.retire());
     }
 
-    fn member(&self, way: usize, address: SocketAddr) -> Member {
-        let Way { server, origin } = &self.ways[way];
-        Member { endpoint: Arc::new(Endpoint::new(server.clone(), address, origin.clone())), way }
+    fn member(&self, way: usize, place: &Place, known: Option<Arc<Endpoint>>) -> Member {
+        let Way { server, origin, share } = &self.ways[way];
+        let new = || Arc::new(Endpoint::new(server.clone(), place.address, origin.clone()));
+        Member {
+            endpoint: known.unwrap_or_else(new),
+            way,
+            tier: (share.priority, place.priority),
+            weight: share.weight.saturating_mul(place.weight.into()),
+            max_connections: share.max_connections,
+        }
     }
 }
 
@@ -256,17 +285,16 @@ async fn look_up(shared: Weak<Shared>, place: usize) {
     else {
         return;
     };
-    let found = resolver.resolve(&server.host).await;
+    let found = resolver.places(&server).await;
     let now = Instant::now();
-    let good = match (&found, resolver.good_until(&server.host)) {
-        (Ok(_), Some(until)) if until > now => Good::Until(until),
-        (Ok(_), _) => Good::Until(now + AGAIN),
+    let good = match &found {
+        Ok((_, Some(until))) if *until > now => Good::Until(*until),
+        Ok(_) => Good::Until(now + AGAIN),
         // The resolver remembers what it may remember of a failure.
-        (Err(_), _) => Good::Never,
+        Err(_) => Good::Never,
     };
-    let found = found.map(|ips| ips.iter().map(|ip| SocketAddr::new(*ip, server.port)).collect());
     if let Some(shared) = shared.upgrade() {
-        shared.settle(place, found, good);
+        shared.settle(place, found.map(|(places, _)| places), good);
     }
 }
 

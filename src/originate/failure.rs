@@ -1,6 +1,7 @@
 //! Why a server could not be originated to: in which stage, and in whose words.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::config::values::{Name, Server};
 use crate::originate::endpoint::Endpoint;
@@ -30,6 +31,19 @@ pub enum Stage {
     Handshake(handshake::Error),
     /// The deadline came in this phase.
     Deadline(Phase),
+    /// Every endpoint has failed of late: nothing was tried.
+    CircuitOpen(Rest),
+    /// Every endpoint has as many streams as it may have.
+    Full,
+}
+
+/// What is known of the endpoint that will be tried first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// How it last failed.
+    pub last: Option<&'static str>,
+    /// Until the next stream may try it.
+    pub left: Duration,
 }
 
 /// A phase that has no word of its own for a deadline that came.
@@ -53,6 +67,15 @@ impl Failure {
         Self { stage, server, endpoint: None }
     }
 
+    /// No verdict but that of the clock.
+    pub(super) fn ran_out_of_time(&self) -> bool {
+        match &self.stage {
+            Stage::Deadline(_) => true,
+            Stage::Handshake(error) => error.reason() == "handshake_timeout",
+            _ => false,
+        }
+    }
+
     /// The addresses that failed.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         match &self.stage {
@@ -70,6 +93,8 @@ impl Failure {
             Stage::Handshake(error) => error.reason(),
             Stage::Deadline(Phase::Resolve) => "dns_timeout",
             Stage::Deadline(Phase::Upgrade) => "upgrade_timeout",
+            Stage::CircuitOpen(_) => "circuit_open",
+            Stage::Full => "servers_full",
         }
     }
 
@@ -86,7 +111,11 @@ impl Failure {
         match &self.stage {
             Stage::Upgrade(error) => error.repair(upstream),
             Stage::Handshake(error) => error.repair(upstream),
-            Stage::Resolve(_) | Stage::Dial(_) | Stage::Deadline(_) => None,
+            Stage::Full => Some(format!(
+                "[upstreams.{upstream}]\nservers = [{{ address = \"{}\", max_connections = 1000 }}]",
+                self.server
+            )),
+            Stage::Resolve(_) | Stage::Dial(_) | Stage::Deadline(_) | Stage::CircuitOpen(_) => None,
         }
     }
 }
@@ -102,6 +131,12 @@ impl std::fmt::Display for Failure {
             Stage::Deadline(Phase::Upgrade) => {
                 write!(f, "{} did not answer the request for TLS within the origination's deadline", self.server)
             }
+            Stage::CircuitOpen(Rest { last, left }) => {
+                let last = last.unwrap_or("a failure");
+                write!(f, "every address has failed several times in a row ({}: {last}); ", self.server)?;
+                write!(f, "nothing was tried, the next try is in {} ms", left.as_millis())
+            }
+            Stage::Full => write!(f, "every address has as many streams as `max_connections` allows"),
         }
     }
 }

@@ -5,6 +5,8 @@
 //! to another. Each address of a server is an [`Endpoint`]. Origins and endpoints are carried over a reload as
 //! the same objects when nothing of the origin's key changed.
 
+mod background;
+pub mod balance;
 pub mod certificate;
 pub mod dial;
 pub mod endpoint;
@@ -13,7 +15,9 @@ mod failure;
 pub mod files;
 pub mod fingerprint;
 pub mod handshake;
+pub mod health;
 pub mod identity;
+mod judge;
 pub mod key_log;
 pub mod observe;
 pub mod origin;
@@ -30,20 +34,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::Histogram;
+use rustls::AlertDescription;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::values::{self, Name, Upgrade};
+use crate::config::values::{self, ActiveCheck, CheckKind, Name, Upgrade};
 use crate::metrics::UpstreamMetrics;
 use crate::net::{Options, Role};
 use crate::tls::handshake::Established;
 use endpoint::{Endpoint, InFlight};
 use endpoints::{Endpoints, Way};
-pub use failure::{Failure, Phase, Stage};
+pub use failure::{Failure, Phase, Rest, Stage};
 use handshake::Negotiated;
 use resolve::Resolver;
 use resumption::Resumption;
-use round::{Round, Turn};
+use round::{Exhausted, Round, Rules, Turn};
 
 /// One upstream's way out.
 pub struct Originator {
@@ -55,6 +60,9 @@ pub struct Originator {
     timeout: Duration,
     /// Of connections to its servers.
     options: Options,
+    rules: Rules,
+    check: Option<ActiveCheck>,
+    closes_on_removal: bool,
     metrics: UpstreamMetrics,
 }
 
@@ -99,7 +107,20 @@ impl Originator {
         let endpoints = Endpoints::new(ways, resolver, previous.map(|previous| &previous.endpoints));
         let (identity, upgrade, timeout) = (spec.tls.identity.clone(), spec.upgrade, spec.originate_timeout);
         let options = Options::of_or_warn(&spec.tcp, Role::Connect, &name);
-        Self { name, identity, endpoints, upgrade, timeout, options, metrics }
+        let rules =
+            Rules { strategy: spec.balance.strategy, ejection: spec.ejection, checked: spec.active_check.is_some() };
+        Self {
+            name,
+            identity,
+            endpoints,
+            upgrade,
+            timeout,
+            options,
+            rules,
+            check: spec.active_check,
+            closes_on_removal: spec.close_on_removal,
+            metrics,
+        }
     }
 
     /// The upstream's name.
@@ -122,8 +143,14 @@ impl Originator {
         &self.endpoints
     }
 
+    /// Streams to an address that DNS names no more are to be ended.
+    pub fn closes_on_removal(&self) -> bool {
+        self.closes_on_removal
+    }
+
     /// A new stream to the first endpoint that lets us. All tries share one deadline; each may use an equal part
-    /// of what is left, so that one black hole does not take the time of the endpoints behind it.
+    /// of what is left, but at least a third, so that one black hole does not take the time of the endpoints
+    /// behind it.
     ///
     /// # Errors
     /// The failure of the last try; every failure is handed to `failed` and counted.
@@ -132,11 +159,18 @@ impl Originator {
     pub async fn open(&self, mut failed: impl FnMut(&Failure)) -> Result<Opened, Failure> {
         let mut round = self.round().await;
         let mut last = None;
-        while let Some(turn) = round.next() {
+        loop {
+            let turn = match round.next().await {
+                Ok(turn) => turn,
+                Err(exhausted) => return Err(last.unwrap_or_else(|| self.untried(exhausted, failed))),
+            };
             match self.originate_in(&turn).await {
                 Ok(originated) => {
-                    let in_flight = turn.won(originated.endpoint.address());
-                    return Ok(Opened { originated, in_flight });
+                    let address = originated.endpoint.address();
+                    match turn.won(address) {
+                        Some(in_flight) => return Ok(Opened { originated, in_flight }),
+                        None => round.took_the_last_room(address),
+                    }
                 }
                 Err(failure) => {
                     self.tell(&failure, &mut failed);
@@ -145,22 +179,18 @@ impl Originator {
                 }
             }
         }
-        Err(last.unwrap_or_else(|| self.nowhere(failed)))
     }
 
-    /// A fresh origination to this endpoint and no other: for whoever fills a shelf or checks health.
+    /// A fresh origination to this endpoint and no other: for whoever fills a shelf or checks health. What comes of
+    /// it counts for the endpoint's health; of an open circuit it is the trial, if that is due.
     ///
     /// # Errors
     /// Why it failed; counted.
     ///
     /// Cancel safe, as [`Originator::open`].
     pub async fn originate_to(&self, endpoint: &Arc<Endpoint>, deadline: Instant) -> Result<Originated, Failure> {
-        let tcp = self.connect(&[Arc::clone(endpoint)], deadline).await;
-        let originated = match tcp {
-            Ok((tcp, endpoint)) => self.shake(tcp, endpoint, deadline).await,
-            Err(failure) => Err(failure),
-        };
-        originated.inspect_err(|failure| self.metrics.failures.increment(failure.reason()))
+        let turn = Turn::only(endpoint, deadline);
+        self.originate_in(&turn).await.inspect_err(|failure| self.metrics.failures.increment(failure.reason()))
     }
 
     /// The tries that a new stream has.
@@ -169,31 +199,55 @@ impl Originator {
         let deadline = began + self.timeout;
         let members = self.endpoints.current(deadline).await;
         lap(began, &self.metrics.resolve);
-        Round::new(&members, deadline)
+        Round::new(self.rules, members, self.timeout, deadline)
     }
 
     async fn originate_in(&self, turn: &Turn) -> Result<Originated, Failure> {
-        let (tcp, endpoint) = self.connect(&turn.candidates(), turn.deadline).await?;
-        self.shake(tcp, endpoint, turn.deadline).await
+        let (tcp, endpoint) = self.connect(turn).await?;
+        let shaken = self.shake(tcp, Arc::clone(&endpoint), turn.deadline).await;
+        self.judge(turn, &endpoint, shaken.as_ref().err());
+        shaken
     }
 
-    /// A connection on which TLS can begin: dial and upgrade. The candidates are addresses of one server; the
-    /// first that answers it is.
-    async fn connect(
-        &self,
-        candidates: &[Arc<Endpoint>],
-        deadline: Instant,
-    ) -> Result<(TcpStream, Arc<Endpoint>), Failure> {
-        let began = Instant::now();
+    /// What a check does: a connection, or all that a stream would do before its first byte.
+    async fn check(&self, turn: &Turn, kind: CheckKind) -> Result<(), Failure> {
+        match kind {
+            CheckKind::Tcp => {
+                let addresses = [turn.endpoint().address()];
+                let dialed = dial::race(&addresses, &self.options, Some(turn.deadline)).await;
+                let lost = dialed.as_ref().map_or_else(|error| &error.attempts, |won| &won.lost);
+                self.judge_race(turn, &turn.candidates(), lost);
+                dialed.map_err(|error| Failure::at(turn.endpoint(), Stage::Dial(error)))?;
+                self.praise(turn.endpoint());
+            }
+            CheckKind::Tls => {
+                let originated = self.originate_in(turn).await?;
+                if let Wire::Tls(stream) = originated.wire {
+                    let _ = timeout_at(turn.deadline, stream.leave(AlertDescription::CloseNotify)).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection on which TLS can begin: dial and upgrade. The first of the turn's candidates that answers it is.
+    /// Its failures count for health; its success does not yet, where a handshake follows.
+    async fn connect(&self, turn: &Turn) -> Result<(TcpStream, Arc<Endpoint>), Failure> {
+        let candidates = turn.candidates();
         let addresses: Vec<_> = candidates.iter().map(|endpoint| endpoint.address()).collect();
-        let dialed = dial::dial_before(&addresses, &self.options, Some(deadline)).await;
-        let (mut tcp, address) = dialed.map_err(|error| Failure::at(&candidates[0], Stage::Dial(error)))?;
-        let began = lap(began, &self.metrics.dial);
-        let won = candidates.iter().find(|endpoint| endpoint.address() == address);
-        let won = won.expect("the dial answers with an address that it was given");
-        self.upgrade(&mut tcp, deadline).await.map_err(|stage| Failure::at(won, stage))?;
+        let dialed = dial::race(&addresses, &self.options, Some(turn.deadline)).await;
+        self.judge_race(turn, &candidates, dialed.as_ref().map_or_else(|error| &error.attempts, |won| &won.lost));
+        let mut dialed = dialed.map_err(|error| Failure::at(turn.endpoint(), Stage::Dial(error)))?;
+        let began = lap(turn.began, &self.metrics.dial);
+        let won = candidates.into_iter().find(|endpoint| endpoint.address() == dialed.address);
+        let won = won.expect("the race is won by an address that was in it");
+        if let Err(stage) = self.upgrade(&mut dialed.tcp, turn.deadline).await {
+            let failure = Failure::at(&won, stage);
+            self.judge(turn, &won, Some(&failure));
+            return Err(failure);
+        }
         lap(began, &self.metrics.upgrade);
-        Ok((tcp, Arc::clone(won)))
+        Ok((dialed.tcp, won))
     }
 
     /// TLS over the connection, if egret is to speak it.
@@ -224,7 +278,21 @@ impl Originator {
         }
     }
 
-    /// There was nothing to try: the name of every server failed, and the last failure is the stream's.
+    /// Nothing was tried: what is the stream's failure then?
+    fn untried(&self, exhausted: Exhausted, mut failed: impl FnMut(&Failure)) -> Failure {
+        let failure = match exhausted {
+            Exhausted::Open(endpoint, left) => {
+                let last = endpoint.standing(Instant::now()).last_failure.map(|failure| failure.reason);
+                Failure::at(&endpoint, Stage::CircuitOpen(Rest { last, left }))
+            }
+            Exhausted::Full(endpoint) => Failure::at(&endpoint, Stage::Full),
+            Exhausted::Nowhere | Exhausted::Tried => return self.nowhere(failed),
+        };
+        self.tell(&failure, &mut failed);
+        failure
+    }
+
+    /// The name of every server failed, and the last failure is the stream's.
     fn nowhere(&self, mut failed: impl FnMut(&Failure)) -> Failure {
         let mut failures: Vec<_> = self.endpoints.missing().into_iter().map(Failure::unresolved).collect();
         if failures.is_empty() {
@@ -239,11 +307,6 @@ impl Originator {
     fn tell(&self, failure: &Failure, failed: &mut impl FnMut(&Failure)) {
         self.metrics.failures.increment(failure.reason());
         failed(failure);
-    }
-
-    /// Counts a failure that showed itself only after the handshake.
-    pub fn failed_late(&self, reason: &'static str) {
-        self.metrics.failures.increment(reason);
     }
 
     fn count(&self, negotiated: &Negotiated) {

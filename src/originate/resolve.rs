@@ -16,26 +16,27 @@
 mod cache;
 mod lookup;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustls::pki_types::DnsName;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::config::values::{Dns, Host};
+use crate::config::values::{Dns, Host, Server};
 use cache::{Ask, Flight, Names};
-use lookup::{Miss, Source};
+use lookup::{Found, Miss, Source};
 
-/// Looks names up, for all upstreams of the process.
+/// Looks names up, for all upstreams of the process. Clones share their memory.
+#[derive(Clone)]
 pub struct Resolver {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    names: Mutex<Names>,
+    names: Mutex<Names<Arc<[IpAddr]>>>,
+    services: Mutex<Names<Arc<[Target]>>>,
     source: Source,
 }
 
@@ -46,6 +47,26 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// With an old answer at hand, a caller waits so long for a new one (RFC 8767 section 5, "client
 /// response timer").
 const PATIENCE: Duration = Duration::from_millis(1800);
+
+/// An address of a server, and what DNS says of its share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Higher numbers only if no lower one is to be had; 0 for hosts.
+    pub priority: u16,
+    /// In proportion to the others of its priority; 1 for hosts.
+    pub weight: u16,
+}
+
+/// A host of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    host: DnsName<'static>,
+    port: u16,
+    priority: u16,
+    weight: u16,
+}
 
 /// What a resolver reads besides DNS.
 #[derive(Clone, Debug)]
@@ -77,62 +98,145 @@ impl Resolver {
     /// The same with other files than the system's.
     pub fn with_files(dns: &Dns, files: Files) -> Result<Self, Error> {
         let names = Mutex::new(Names::new(dns.min_ttl, dns.max_ttl));
+        let services = Mutex::new(Names::new(dns.min_ttl, dns.max_ttl));
         let source = Source::new(&dns.servers, files)?;
-        Ok(Self { shared: Arc::new(Shared { names, source }) })
+        Ok(Self { shared: Arc::new(Shared { names, services, source }) })
     }
 
     /// The addresses of a host: IPv6 before IPv4, each family in the order of the answer, never empty.
-    /// An IP is its own answer.
+    /// An IP is its own answer; a service has those of its hosts, whose ports [`Resolver::places`] tells.
     ///
     /// Cancel safe: the look-up is shared by all who wait for it and ends within five seconds whoever leaves.
     pub async fn resolve(&self, host: &Host) -> Result<Arc<[IpAddr]>, Error> {
-        let name = match host {
-            Host::Ip(ip) => return Ok(Arc::new([*ip])),
-            Host::Dns(name) => name,
-        };
+        match host {
+            Host::Ip(ip) => Ok(Arc::new([*ip])),
+            Host::Dns(name) => self.addresses(name).await,
+            Host::Service(name) => {
+                let places = self.service_places(name).await?.0;
+                Ok(places.iter().map(|place| place.address.ip()).collect())
+            }
+        }
+    }
+
+    /// Where a server is now, and until when the answer holds; a stale one holds no longer, and that of an IP
+    /// for ever.
+    ///
+    /// # Errors
+    /// No address. A service errs only if none of its hosts has one.
+    ///
+    /// Cancel safe, as [`Resolver::resolve`].
+    pub async fn places(&self, server: &Server) -> Result<(Vec<Place>, Option<Instant>), Error> {
+        match &server.host {
+            Host::Ip(ip) => Ok((vec![Place::plain(SocketAddr::new(*ip, server.port))], None)),
+            Host::Dns(name) => {
+                let addresses = self.addresses(name).await?;
+                let places = addresses.iter().map(|ip| Place::plain(SocketAddr::new(*ip, server.port)));
+                Ok((places.collect(), self.shared.names().good_until(name)))
+            }
+            Host::Service(name) => self.service_places(name).await,
+        }
+    }
+
+    async fn service_places(&self, name: &DnsName<'static>) -> Result<(Vec<Place>, Option<Instant>), Error> {
+        let targets = self.targets(name).await?;
+        let mut until = self.shared.services().good_until(name);
+        let looks: Vec<_> = targets.iter().map(|target| tokio::spawn(self.clone().target(target.clone()))).collect();
+        let (mut places, mut last) = (Vec::new(), None);
+        for look in looks {
+            match look.await {
+                Ok(Ok((found, good))) => {
+                    places.extend(found);
+                    until = until.min(good);
+                }
+                Ok(Err(error)) => last = Some(error),
+                Err(_) => last = Some(Error::failure(name, "the look-up was abandoned")),
+            }
+        }
+        match last {
+            Some(error) if places.is_empty() => Err(error),
+            _ => Ok((places, until)),
+        }
+    }
+
+    async fn target(self, target: Target) -> Result<(Vec<Place>, Option<Instant>), Error> {
+        let addresses = self.addresses(&target.host).await?;
+        let places = addresses.iter().map(|ip| Place {
+            address: SocketAddr::new(*ip, target.port),
+            priority: target.priority,
+            // RFC 2782: a weight of 0 has a very small chance, not none.
+            weight: target.weight.max(1),
+        });
+        Ok((places.collect(), self.shared.names().good_until(&target.host)))
+    }
+
+    async fn addresses(&self, name: &DnsName<'static>) -> Landed<Arc<[IpAddr]>> {
         let ask = self.shared.names().ask(name, Instant::now());
         match ask {
             Ask::Known(known) => known,
             Ask::Join { flight, stale } => wait(name, flight, stale).await,
             Ask::Start { takeoff, flight, stale } => {
-                tokio::spawn(fly(Arc::clone(&self.shared), name.clone(), takeoff));
+                let (shared, asked) = (Arc::clone(&self.shared), name.clone());
+                tokio::spawn(async move {
+                    let reply = bounded(&asked, shared.source.lookup(&asked)).await;
+                    let verdict = shared.names().settle(&asked, reply, Instant::now());
+                    // No receiver is left when every caller has gone; the cache has the answer.
+                    let _ = takeoff.send(Some(verdict));
+                });
+                wait(name, flight, stale).await
+            }
+        }
+    }
+
+    async fn targets(&self, name: &DnsName<'static>) -> Landed<Arc<[Target]>> {
+        let ask = self.shared.services().ask(name, Instant::now());
+        match ask {
+            Ask::Known(known) => known,
+            Ask::Join { flight, stale } => wait(name, flight, stale).await,
+            Ask::Start { takeoff, flight, stale } => {
+                let (shared, asked) = (Arc::clone(&self.shared), name.clone());
+                tokio::spawn(async move {
+                    let reply = bounded(&asked, shared.source.service(&asked)).await;
+                    let verdict = shared.services().settle(&asked, reply, Instant::now());
+                    let _ = takeoff.send(Some(verdict));
+                });
                 wait(name, flight, stale).await
             }
         }
     }
 }
 
-impl Resolver {
-    /// Until when the last answer for this host holds; `None` without an answer, and for an IP.
-    pub fn good_until(&self, host: &Host) -> Option<Instant> {
-        match host {
-            Host::Ip(_) => None,
-            Host::Dns(name) => self.shared.names().good_until(name),
-        }
+impl Place {
+    /// Where nothing but the address is known.
+    pub(super) fn plain(address: SocketAddr) -> Self {
+        Self { address, priority: 0, weight: 1 }
     }
 }
 
 impl Shared {
-    fn names(&self) -> MutexGuard<'_, Names> {
+    fn names(&self) -> MutexGuard<'_, Names<Arc<[IpAddr]>>> {
         self.names.lock().expect("nothing panics under this lock")
+    }
+
+    fn services(&self) -> MutexGuard<'_, Names<Arc<[Target]>>> {
+        self.services.lock().expect("nothing panics under this lock")
     }
 }
 
 /// What one look-up came to, for everyone who waits for it.
-type Landed = Result<Arc<[IpAddr]>, Error>;
+type Landed<A> = Result<A, Error>;
 
-/// One look-up, in a task of its own so that no caller's end is its end.
-async fn fly(shared: Arc<Shared>, name: DnsName<'static>, landed: watch::Sender<Option<Landed>>) {
-    let reply = match timeout(LOOKUP_TIMEOUT, shared.source.lookup(&name)).await {
+/// One look-up. It runs in a task of its own, so that no caller's end is its end.
+async fn bounded<A>(
+    name: &DnsName<'static>,
+    lookup: impl Future<Output = Result<Found<A>, Miss>>,
+) -> Result<Found<A>, Miss> {
+    match timeout(LOOKUP_TIMEOUT, lookup).await {
         Ok(reply) => reply,
-        Err(_) => Err(Miss::from(Error::Timeout { name: shown(&name) })),
-    };
-    let verdict = shared.names().settle(&name, reply, Instant::now());
-    // No receiver is left when every caller has gone; the cache has the answer.
-    let _ = landed.send(Some(verdict));
+        Err(_) => Err(Miss::from(Error::Timeout { name: shown(name) })),
+    }
 }
 
-async fn wait(name: &DnsName<'static>, mut flight: Flight, stale: Option<Arc<[IpAddr]>>) -> Landed {
+async fn wait<A: Clone>(name: &DnsName<'static>, mut flight: Flight<A>, stale: Option<A>) -> Landed<A> {
     let landing = async {
         match flight.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(landed)) => landed.clone(),

@@ -69,6 +69,8 @@ pub struct Counters {
 /// written to the client's socket, on the way up with the last byte of its record. A reset may still
 /// destroy what was counted.
 ///
+/// `forced` says how the stream ended then.
+///
 /// The limits and `forced` end a stream that is not over, so both sides are reset and no close_notify is
 /// sent: a peer must not take the cut for the end of the data. A Unix socket knows no reset; its peer
 /// sees a close. Bytes already received from an upstream that then truncates, resets or sends an alert
@@ -83,7 +85,7 @@ pub fn relay(
     upstream: Established,
     limits: &StreamLimits,
     counters: &Counters,
-    forced: impl Future<Output = ()>,
+    forced: impl Future<Output = Ended>,
 ) -> impl Future<Output = Outcome> {
     let stream = Stream {
         downstream,
@@ -111,7 +113,7 @@ pub fn pass_through(
     upstream: TcpStream,
     limits: &StreamLimits,
     counters: &Counters,
-    forced: impl Future<Output = ()>,
+    forced: impl Future<Output = Ended>,
 ) -> impl Future<Output = Outcome> {
     let accounts = [Account::new(&counters.sent), Account::new(&counters.received)];
     run(Passing::new(downstream, early, upstream, accounts), limits, forced)
@@ -137,15 +139,15 @@ trait Mechanism<'a> {
 fn run<'a>(
     mut stream: impl Mechanism<'a>,
     limits: &StreamLimits,
-    forced: impl Future<Output = ()>,
+    forced: impl Future<Output = Ended>,
 ) -> impl Future<Output = Outcome> {
     let mut clock = Clock::new(limits, Instant::now());
     async move {
         let mut forced = pin!(forced);
         let mut alarm = pin!(clock.alarm());
         let ended = poll_fn(|cx| {
-            if forced.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ended::Drained);
+            if let Poll::Ready(cut) = forced.as_mut().poll(cx) {
+                return Poll::Ready(cut);
             }
             if let Poll::Ready(ended) = stream.poll(cx) {
                 return Poll::Ready(ended);

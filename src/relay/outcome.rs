@@ -63,6 +63,8 @@ pub enum Ended {
     HalfClosed,
     /// The drain deadline has passed.
     Drained,
+    /// The server's address was removed from DNS, and its streams are to end then.
+    Removed,
     /// The upstream's FIN came without close_notify, so the end of its data may be missing
     /// (RFC 8446 section 6.1).
     Truncated,
@@ -92,6 +94,7 @@ impl Ended {
             Self::Lifetime => "lifetime",
             Self::HalfClosed => "half_closed_timeout",
             Self::Drained => "drained",
+            Self::Removed => "removed",
             Self::Truncated => "upstream_truncated",
             Self::UpstreamReset => "upstream_reset",
             Self::DownstreamReset => "downstream_reset",

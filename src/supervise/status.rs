@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::causes::{Ordered, Orders, orders};
+use super::endpoints::Endpoints;
 use crate::admin::{Control, Kept};
 use crate::config::values::{Listener, Name, Verify};
 use crate::metrics::Registry;
 use crate::originate::Originator;
+use crate::originate::endpoints::Member;
 use crate::originate::fingerprint::hex;
 use crate::originate::identity::Identity;
 use crate::outline;
@@ -29,6 +31,7 @@ pub(super) struct Desk {
     ready: AtomicBool,
     max_connections: usize,
     permits: Arc<Semaphore>,
+    endpoints: Endpoints,
 }
 
 impl Desk {
@@ -41,7 +44,19 @@ impl Desk {
     ) -> (Self, Ordered) {
         let (started, ready) = (Instant::now(), AtomicBool::new(false));
         let (orders, ordered) = orders();
-        (Self { snapshot, registry, orders, started, ready, max_connections, permits }, ordered)
+        (
+            Self {
+                snapshot,
+                registry,
+                orders,
+                started,
+                ready,
+                max_connections,
+                permits,
+                endpoints: Endpoints::default(),
+            },
+            ordered,
+        )
     }
 
     pub(super) fn set_ready(&self, ready: bool) {
@@ -51,6 +66,7 @@ impl Desk {
 
 impl Control for Desk {
     fn metrics(&self) -> String {
+        self.endpoints.publish(&self.snapshot.load(), &self.registry);
         self.registry.render()
     }
 
@@ -127,7 +143,39 @@ fn upstream(snapshot: &Snapshot, originator: &Originator) -> Value {
         "identity": originator.identity().map(|name| name.as_str()),
         "verify": verify,
         "servers": servers,
+        "endpoints": originator.endpoints().known().list().iter().map(endpoint).collect::<Value>(),
+        "unresolved": unresolved(originator),
     })
+}
+
+/// One address: what it gets, and why.
+fn endpoint(member: &Member) -> Value {
+    let Member { endpoint, tier, weight, max_connections, .. } = member;
+    let standing = endpoint.standing(tokio::time::Instant::now());
+    json!({
+        "endpoint": endpoint.address().to_string(),
+        "server": endpoint.server().to_string(),
+        "health": standing.word(),
+        "failures_in_a_row": standing.failures,
+        "last_failure": standing.last_failure.map(|failure| json!({
+            "reason": failure.reason,
+            "seconds_ago": failure.at.elapsed().unwrap_or_default().as_secs(),
+        })),
+        "in_flight": endpoint.in_flight(),
+        "max_connections": max_connections,
+        "priority": tier.0,
+        "weight": weight,
+    })
+}
+
+/// Servers without an address.
+fn unresolved(originator: &Originator) -> Value {
+    let missing = originator.endpoints().missing().into_iter();
+    let told = missing.filter_map(|(server, error)| {
+        let error = error?;
+        Some(json!({ "server": server.to_string(), "reason": error.reason(), "detail": error.to_string() }))
+    });
+    told.collect()
 }
 
 fn identities(snapshot: &Snapshot) -> Value {

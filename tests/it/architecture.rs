@@ -29,10 +29,12 @@ const ORDER: &[&[&str]] = &[
 /// The same inside `originate`; its own `mod.rs` stands above all of them.
 const ORIGINATE: &[&[&str]] = &[
     &["originate"],
+    &["originate::background", "originate::judge"],
     &["originate::round"],
     &["originate::failure"],
     &["originate::endpoints"],
     &["originate::endpoint"],
+    &["originate::balance", "originate::health"],
     &["originate::handshake"],
     &["originate::dial", "originate::origin", "originate::resolve", "originate::upgrade"],
     &["originate::identity", "originate::key_log", "originate::resumption", "originate::trust"],

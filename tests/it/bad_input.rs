@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use crate::failures::{HOST, one_upstream, one_upstream_with, refused_as};
+use crate::failures::{HOST, one_upstream_with, refused_as};
 use crate::failures_steps::given_up_at_the_deadline;
 use crate::support::egret::{Egret, roots};
 use crate::support::peer::{self, Peer, anonymous, first_flight, read_record};
@@ -200,7 +200,9 @@ fn behind_the_hello(this: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> Pe
 }
 
 fn egret_to(address: SocketAddr, pki: &Pki) -> Egret {
-    one_upstream(&address.to_string(), "trust = \"internal\"", &roots("internal", &pki.root()))
+    // Every client meets the server: none is answered by an open circuit in its place.
+    let met = "ejection = { max_share = 0 }";
+    one_upstream_with(met, &address.to_string(), "trust = \"internal\"", &roots("internal", &pki.root()))
 }
 
 /// A record of TLS, whatever it says.

@@ -150,7 +150,8 @@ fn next_server_is_tried_and_the_client_loses_nothing() {
     let pki = Pki::new();
     let peer = Peer::echo(anonymous(&pki.server(&[HOST])));
     let servers = format!("{}\", \"{}", loopback(free_port()), peer.address);
-    let egret = one_upstream(&servers, "trust = \"internal\"", &roots("internal", &pki.root()));
+    let order = "balance = \"priority\"";
+    let egret = one_upstream_with(order, &servers, "trust = \"internal\"", &roots("internal", &pki.root()));
     let (bytes, end) = plain::ask_and_finish(egret.address("plain"), REQUEST);
     assert_eq!((bytes.as_slice(), end), (REQUEST, End::Clean), "{}", egret.log_text());
     egret.wait_for_log("the first server's failure", |line| line["reason"] == "connect_refused");

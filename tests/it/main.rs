@@ -51,6 +51,7 @@ mod resumption;
 mod resumption_real;
 mod rotation;
 mod seeds;
+mod servers;
 mod sessions;
 mod signals;
 mod sockets;

@@ -9,7 +9,8 @@ use crate::config::read::{Fault, Text};
 use crate::config::values::{ExpectedName, Host, NamePattern, Server};
 
 impl Text for Server {
-    const EXAMPLES: &'static [&'static str] = &["db.example.com:5432", "192.0.2.1:443", "[2001:db8::1]:443"];
+    const EXAMPLES: &'static [&'static str] =
+        &["db.example.com:5432", "192.0.2.1:443", "[2001:db8::1]:443", "_postgresql._tcp.example.com"];
 
     fn parse(text: &str) -> Result<Self, Fault> {
         if let Some((scheme, rest)) = text.split_once("://") {
@@ -20,6 +21,9 @@ impl Text for Server {
         }
         if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
             return Err(no_port(text, &SocketAddr::new(ip, 443).to_string()));
+        }
+        if let Some(name) = service(text) {
+            return Ok(Self { host: Host::Service(dns(name)?), port: 0 });
         }
         let Some((host, port)) = text.rsplit_once(':') else {
             return Err(match text.parse::<u16>() {
@@ -33,6 +37,14 @@ impl Text for Server {
         };
         Ok(Self { host: Host::Dns(dns(host)?), port: nonzero(port, text)? })
     }
+}
+
+/// The name of a service in DNS (RFC 2782), told from a host's by its first two labels and the missing port.
+fn service(text: &str) -> Option<&str> {
+    let mut labels = text.splitn(3, '.');
+    let underscored = labels.by_ref().take(2).filter(|label| label.len() > 1 && label.starts_with('_')).count() == 2;
+    let domain = labels.next().is_some_and(|domain| !domain.is_empty());
+    (underscored && domain && !text.contains(':')).then_some(text)
 }
 
 fn no_port(text: &str, with_port: &str) -> Fault {
@@ -182,7 +194,7 @@ mod tests {
 
     #[test]
     fn servers_print_as_they_are_typed() {
-        for text in Server::EXAMPLES.iter().chain(&["under_score.example.com:1"]) {
+        for text in Server::EXAMPLES.iter().chain(&["under_score.example.com:1", "_a._tcp.example.com:1"]) {
             assert_eq!(Server::parse(text).map(|server| server.to_string()).as_deref(), Ok(*text));
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::config::nearest::suggest;
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text};
-use crate::config::values::{Eof, KernelTls, KeyExchange, LogFormat, Name, TlsVersion, Upgrade};
+use crate::config::values::{CheckKind, Eof, KernelTls, KeyExchange, LogFormat, Name, Strategy, TlsVersion, Upgrade};
 
 /// A type whose values are a few words.
 macro_rules! words {
@@ -36,6 +36,12 @@ pub enum VerifyWord {
 }
 
 words!(LogFormat { "text" => Self::Text, "json" => Self::Json, });
+words!(Strategy {
+    "least_connections" => Self::LeastConnections,
+    "round_robin" => Self::RoundRobin,
+    "priority" => Self::Priority,
+});
+words!(CheckKind { "tls" => Self::Tls, "tcp" => Self::Tcp, });
 words!(Eof { "strict" => Self::Strict, "lenient" => Self::Lenient, });
 words!(KernelTls { "off" => Self::Off, "auto" => Self::Auto, "prefer" => Self::Prefer, });
 words!(Upgrade { "postgres" => Self::Postgres, });

@@ -147,6 +147,30 @@ impl Value for Processor {
     }
 }
 
+/// A part of a whole: from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fraction(pub f64);
+
+impl Value for Fraction {
+    const WANTED: &'static str = "a number from 0 to 1";
+    const EXAMPLE: &'static str = "a number from 0 to 1 without quotes, such as `0.5`";
+
+    fn find(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Option<Self>> {
+        let value = found.get_ref();
+        let typed = value.as_float().map(|float| float.as_str()).or_else(|| value.as_integer().map(|i| i.as_str()))?;
+        let number = typed.parse::<f64>().ok().filter(|number| (0.0..=1.0).contains(number));
+        if number.is_none() {
+            let title = format!("{} is out of range", quote(typed));
+            reader.tell(Problem::new(found.span(), title, "out of range", "write a number from 0 to 1, such as `0.5`"));
+        }
+        Some(number.map(Self))
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "minimum": 0, "maximum": 1 })
+    }
+}
+
 /// What a repair may repeat of a line without becoming hard to read.
 const LONGEST_REPEATED: usize = 60;
 

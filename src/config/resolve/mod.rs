@@ -7,6 +7,7 @@ mod access;
 mod listeners;
 mod process;
 mod routes;
+mod servers;
 mod tcp;
 mod trust;
 mod upstreams;

@@ -7,7 +7,7 @@ use rustls::pki_types::ServerName;
 use crate::config::file::{self, File};
 use crate::config::formats::{Limit, VerifyWord};
 use crate::config::resolve::tcp::tcp;
-use crate::config::resolve::{Resolver, list};
+use crate::config::resolve::{Resolver, list, servers};
 use crate::config::source::Span;
 use crate::config::values::{Eof, Host, KeyExchange, StreamLimits, Tls, TlsVersion, Upstream, Verify};
 
@@ -19,18 +19,18 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn upstream(section: &file::Upstream, file: &File, resolver: &mut Resolver<'_>) -> Option<Upstream> {
-    resolver.refuse_repeated(&section.servers, "server");
-    resolver.need(&section.servers, &section.at, "servers", "servers = [\"db.example.com:443\"]");
-    if let Some((span, _)) = section.servers.located().filter(|(_, servers)| servers.is_empty()) {
-        resolver.tell(span, "there is no server", "nothing in it", "write `servers = [\"db.example.com:443\"]`");
-    }
+    let servers = servers::servers(section, resolver);
     refuse_zero(section, resolver);
     refuse_with_passthrough(section, resolver);
     let default = file::Tls::default();
     let tls = section.tls.value().unwrap_or(&default);
     refuse_sni_for_ip(tls, section, resolver);
     Some(Upstream {
-        servers: list(&section.servers),
+        servers,
+        balance: servers::balance(section),
+        ejection: servers::ejection(section, resolver),
+        active_check: servers::active_check(section, resolver),
+        close_on_removal: section.close_on_removal.or(false),
         tls: self::tls(tls, file, resolver)?,
         passthrough: section.passthrough.or(false),
         upgrade: section.upgrade.value().copied(),
@@ -95,7 +95,7 @@ fn refuse_sni_for_ip(tls: &file::Tls, section: &file::Upstream, resolver: &mut R
     let nameless = match tls.server_name.value() {
         Some(name) => matches!(name.0, ServerName::IpAddress(_)),
         None if !tls.server_name.is_absent() => false,
-        None => list(&section.servers).iter().any(|server| matches!(server.host, Host::Ip(_))),
+        None => servers::addresses(section).iter().any(|server| matches!(server.host, Host::Ip(_))),
     };
     if nameless {
         let repair = "add the server's name: `server_name = \"db.example.com\"`; or remove `sni`";

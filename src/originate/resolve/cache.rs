@@ -1,8 +1,6 @@
 //! What is known about names. No clock and no socket: every call is told the time.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::DnsName;
@@ -13,25 +11,30 @@ use super::lookup::{Found, Miss};
 use super::{Error, Landed};
 
 /// Someone else's look-up, to wait for.
-pub(super) type Flight = watch::Receiver<Option<Landed>>;
+pub(super) type Flight<A> = watch::Receiver<Option<Landed<A>>>;
 
-/// All names, bounded.
-pub(super) struct Names {
-    entries: HashMap<DnsName<'static>, Entry>,
+/// All names of which one kind of answer `A` is asked for, bounded.
+pub(super) struct Names<A> {
+    entries: HashMap<DnsName<'static>, Entry<A>>,
     min_ttl: Duration,
     max_ttl: Duration,
 }
 
-#[derive(Default)]
-struct Entry {
-    good: Option<Good>,
+struct Entry<A> {
+    good: Option<Good<A>>,
     bad: Option<Bad>,
-    flight: Option<Flight>,
+    flight: Option<Flight<A>>,
 }
 
-/// The last addresses. They outlive `until` as a stale answer.
-struct Good {
-    addresses: Arc<[IpAddr]>,
+impl<A> Default for Entry<A> {
+    fn default() -> Self {
+        Self { good: None, bad: None, flight: None }
+    }
+}
+
+/// The last answer. It outlives `until` as a stale one.
+struct Good<A> {
+    answer: A,
     until: Instant,
 }
 
@@ -42,13 +45,13 @@ struct Bad {
 }
 
 /// What a caller has to do.
-pub(super) enum Ask {
+pub(super) enum Ask<A> {
     /// Nothing: this is it.
-    Known(Landed),
+    Known(Landed<A>),
     /// Wait for a look-up under way.
-    Join { flight: Flight, stale: Option<Arc<[IpAddr]>> },
+    Join { flight: Flight<A>, stale: Option<A> },
     /// Look up, tell `takeoff`, and wait like the others.
-    Start { takeoff: watch::Sender<Option<Landed>>, flight: Flight, stale: Option<Arc<[IpAddr]>> },
+    Start { takeoff: watch::Sender<Option<Landed<A>>>, flight: Flight<A>, stale: Option<A> },
 }
 
 /// Names at once. Those of a configuration are far fewer; the bound is for names that clients choose.
@@ -64,14 +67,14 @@ const MAX_NEGATIVE: Duration = Duration::from_secs(5);
 /// names; here an outage that is over should be noticed at once, and one query a second is no load.
 const RECHECK: Duration = Duration::from_secs(1);
 
-impl Names {
+impl<A: Clone> Names<A> {
     /// Remembers nothing yet.
     pub(super) fn new(min_ttl: Duration, max_ttl: Duration) -> Self {
         Self { entries: HashMap::new(), min_ttl, max_ttl: max_ttl.max(min_ttl) }
     }
 
     /// What is known of a name, or how to come to know it.
-    pub(super) fn ask(&mut self, name: &DnsName<'static>, now: Instant) -> Ask {
+    pub(super) fn ask(&mut self, name: &DnsName<'static>, now: Instant) -> Ask<A> {
         if !self.entries.contains_key(name) && !self.make_room(now) {
             return Ask::Known(Err(Error::failure(name, "too many names are being looked up")));
         }
@@ -96,15 +99,15 @@ impl Names {
     }
 
     /// Takes over what a look-up came to; returns what its callers get.
-    pub(super) fn settle(&mut self, name: &DnsName<'static>, reply: Result<Found, Miss>, now: Instant) -> Landed {
+    pub(super) fn settle(&mut self, name: &DnsName<'static>, reply: Result<Found<A>, Miss>, now: Instant) -> Landed<A> {
         let entry = self.entries.entry(name.clone()).or_default();
         entry.flight = None;
         match reply {
-            Ok(Found { addresses, ttl }) => {
+            Ok(Found { answer, ttl }) => {
                 let until = now + ttl.clamp(self.min_ttl, self.max_ttl);
-                entry.good = Some(Good { addresses: Arc::clone(&addresses), until });
+                entry.good = Some(Good { answer: answer.clone(), until });
                 entry.bad = None;
-                Ok(addresses)
+                Ok(answer)
             }
             Err(Miss { error, ttl }) => {
                 let kept = match ttl {
@@ -139,24 +142,24 @@ impl Names {
     }
 }
 
-impl Entry {
+impl<A: Clone> Entry<A> {
     /// What needs no look-up.
-    fn known(&self, now: Instant) -> Option<Landed> {
+    fn known(&self, now: Instant) -> Option<Landed<A>> {
         if let Some(good) = self.good.as_ref().filter(|good| now < good.until) {
-            return Some(Ok(Arc::clone(&good.addresses)));
+            return Some(Ok(good.answer.clone()));
         }
         let bad = self.bad.as_ref().filter(|bad| now < bad.until)?;
         Some(self.stale(now).ok_or_else(|| bad.error.clone()))
     }
 
-    /// The last addresses, if they may still be served.
-    fn stale(&self, now: Instant) -> Option<Arc<[IpAddr]>> {
+    /// The last answer, if it may still be served.
+    fn stale(&self, now: Instant) -> Option<A> {
         let good = self.good.as_ref().filter(|good| now < good.until + MAX_STALE)?;
-        Some(Arc::clone(&good.addresses))
+        Some(good.answer.clone())
     }
 
     /// The look-up under way. One whose task is gone (it panicked) is none.
-    fn flight(&self) -> Option<Flight> {
+    fn flight(&self) -> Option<Flight<A>> {
         self.flight.clone().filter(|flight| flight.has_changed().is_ok())
     }
 
@@ -169,7 +172,12 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
     use super::*;
+
+    type Addresses = Arc<[IpAddr]>;
 
     const MIN: Duration = Duration::from_secs(1);
     const MAX: Duration = Duration::from_secs(300);
@@ -178,32 +186,32 @@ mod tests {
         DnsName::try_from(text.to_owned()).unwrap()
     }
 
-    fn found(last: u8, ttl: u64) -> Result<Found, Miss> {
-        Ok(Found { addresses: Arc::new([IpAddr::from([192, 0, 2, last])]), ttl: Duration::from_secs(ttl) })
+    fn found(last: u8, ttl: u64) -> Result<Found<Addresses>, Miss> {
+        Ok(Found { answer: Arc::new([IpAddr::from([192, 0, 2, last])]), ttl: Duration::from_secs(ttl) })
     }
 
-    fn failed() -> Result<Found, Miss> {
+    fn failed() -> Result<Found<Addresses>, Miss> {
         Err(Miss::from(Error::Timeout { name: "a.example.com".into() }))
     }
 
-    fn missing() -> Result<Found, Miss> {
+    fn missing() -> Result<Found<Addresses>, Miss> {
         Err(Miss { error: Error::NoSuchName { name: "a.example.com".into() }, ttl: Some(Duration::from_secs(3600)) })
     }
 
-    fn known(names: &mut Names, now: Instant) -> Option<Landed> {
+    fn known(names: &mut Names<Addresses>, now: Instant) -> Option<Landed<Addresses>> {
         match names.ask(&name("a.example.com"), now) {
             Ask::Known(landed) => Some(landed),
             Ask::Join { .. } | Ask::Start { .. } => None,
         }
     }
 
-    fn settle(names: &mut Names, reply: Result<Found, Miss>, now: Instant) -> Landed {
+    fn settle(names: &mut Names<Addresses>, reply: Result<Found<Addresses>, Miss>, now: Instant) -> Landed<Addresses> {
         names.settle(&name("a.example.com"), reply, now)
     }
 
     #[test]
     fn ttl_is_clamped_on_both_sides() {
-        let (mut names, start) = (Names::new(MIN, MAX), Instant::now());
+        let (mut names, start) = (Names::<Addresses>::new(MIN, MAX), Instant::now());
         settle(&mut names, found(1, 0), start).unwrap();
         assert!(known(&mut names, start + MIN - Duration::from_millis(1)).is_some());
         assert!(known(&mut names, start + MIN).is_none());
@@ -214,7 +222,7 @@ mod tests {
 
     #[test]
     fn stale_answer_is_served_for_a_day_and_not_longer() {
-        let (mut names, start) = (Names::new(MIN, MAX), Instant::now());
+        let (mut names, start) = (Names::<Addresses>::new(MIN, MAX), Instant::now());
         let good = settle(&mut names, found(1, 60), start);
         let later = start + Duration::from_secs(60) + MAX_STALE - Duration::from_secs(2);
         assert_eq!(settle(&mut names, failed(), later), good, "the failure is not shown");
@@ -224,7 +232,7 @@ mod tests {
 
     #[test]
     fn no_such_name_ends_an_older_answer_and_is_forgotten_soon() {
-        let (mut names, start) = (Names::new(MIN, MAX), Instant::now());
+        let (mut names, start) = (Names::<Addresses>::new(MIN, MAX), Instant::now());
         settle(&mut names, found(1, 60), start).unwrap();
         let later = start + MAX;
         assert_eq!(settle(&mut names, missing(), later).unwrap_err().reason(), "dns_no_such_name");
@@ -234,7 +242,7 @@ mod tests {
 
     #[test]
     fn second_caller_joins_the_look_up_of_the_first() {
-        let (mut names, now) = (Names::new(MIN, MAX), Instant::now());
+        let (mut names, now) = (Names::<Addresses>::new(MIN, MAX), Instant::now());
         let Ask::Start { takeoff, .. } = names.ask(&name("a.example.com"), now) else { panic!("nobody looks up") };
         assert!(matches!(names.ask(&name("a.example.com"), now), Ask::Join { .. }));
         drop(takeoff);
@@ -243,8 +251,9 @@ mod tests {
 
     #[test]
     fn names_are_bounded_and_those_in_flight_stay() {
-        let (mut names, now) = (Names::new(MIN, MAX), Instant::now());
-        let flights: Vec<Ask> = (0..MAX_NAMES).map(|n| names.ask(&name(&format!("n{n}.example.com")), now)).collect();
+        let (mut names, now) = (Names::<Addresses>::new(MIN, MAX), Instant::now());
+        let flights: Vec<Ask<Addresses>> =
+            (0..MAX_NAMES).map(|n| names.ask(&name(&format!("n{n}.example.com")), now)).collect();
         let Ask::Known(Err(error)) = names.ask(&name("more.example.com"), now) else { panic!("not bounded") };
         assert_eq!(error.reason(), "dns_failure");
         drop(flights);

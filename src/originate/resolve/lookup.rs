@@ -13,12 +13,12 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
-use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{Hosts, TokioResolver, system_conf};
 use rustls::pki_types::DnsName;
 use tokio::time::timeout;
 
-use super::{Error, Files, shown};
+use super::{Error, Files, Target, shown};
 
 /// Where answers come from.
 pub(super) struct Source {
@@ -40,14 +40,14 @@ struct Client {
     ndots: usize,
 }
 
-/// Addresses, and how long they are good.
+/// An answer, and how long it is good.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) addresses: Arc<[IpAddr]>,
+pub(super) struct Found<A> {
+    pub(super) answer: A,
     pub(super) ttl: Duration,
 }
 
-/// No addresses, and how long that is good if the answer says so.
+/// No answer, and how long that is good if the answer says so.
 #[derive(Debug)]
 pub(super) struct Miss {
     pub(super) error: Error,
@@ -68,6 +68,9 @@ const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// Addresses of a name that are looked at. An answer over TCP could hold thousands.
 const MAX_ADDRESSES: usize = 64;
 
+/// Hosts of a service that are looked at: each is two look-ups more.
+const MAX_TARGETS: usize = 32;
+
 impl Source {
     /// The configured servers, or the system's if there are none.
     pub(super) fn new(servers: &[SocketAddr], files: Files) -> Result<Self, Error> {
@@ -83,11 +86,30 @@ impl Source {
         Ok(Self { files, servers })
     }
 
+    /// Asks DNS for the hosts of a service (RFC 2782).
+    pub(super) async fn service(&self, name: &DnsName<'static>) -> Result<Found<Arc<[Target]>>, Miss> {
+        let typed = Name::from_str(name.as_ref()).map_err(|e| Error::failure(name, e.to_string()))?;
+        let client = self.client(name)?;
+        let mut last = Miss::from(Error::NoSuchName { name: shown(name) });
+        for candidate in client.candidates(&typed) {
+            match client.resolver.lookup(candidate, RecordType::SRV).await {
+                Ok(lookup) => return targets(name, &lookup),
+                Err(error) => {
+                    let miss = why(name, &error);
+                    if tells_more(&miss.error, &last.error) {
+                        last = miss;
+                    }
+                }
+            }
+        }
+        Err(last)
+    }
+
     /// Asks the hosts file, then DNS.
-    pub(super) async fn lookup(&self, name: &DnsName<'static>) -> Result<Found, Miss> {
+    pub(super) async fn lookup(&self, name: &DnsName<'static>) -> Result<Found<Arc<[IpAddr]>>, Miss> {
         let typed = Name::from_str(name.as_ref()).map_err(|e| Error::failure(name, e.to_string()))?;
         if let Some(addresses) = self.in_hosts(&typed).await {
-            return Ok(Found { addresses, ttl: Duration::ZERO });
+            return Ok(Found { answer: addresses, ttl: Duration::ZERO });
         }
         let client = self.client(name)?;
         let mut last = Miss::from(Error::NoSuchName { name: shown(name) });
@@ -170,7 +192,7 @@ impl Client {
         candidates
     }
 
-    async fn both_families(&self, name: &DnsName<'_>, candidate: Name) -> Result<Found, Miss> {
+    async fn both_families(&self, name: &DnsName<'_>, candidate: Name) -> Result<Found<Arc<[IpAddr]>>, Miss> {
         let v6 = self.resolver.lookup(candidate.clone(), RecordType::AAAA);
         let v4 = self.resolver.lookup(candidate, RecordType::A);
         tokio::pin!(v6, v4);
@@ -199,7 +221,7 @@ async fn second(first: &Reply, other: impl Future<Output = Reply>) -> Option<Rep
 }
 
 /// One answer of two. With one family only half heard the answer is good, but not for long.
-fn combine(name: &DnsName<'_>, v6: Option<Reply>, v4: Option<Reply>) -> Result<Found, Miss> {
+fn combine(name: &DnsName<'_>, v6: Option<Reply>, v4: Option<Reply>) -> Result<Found<Arc<[IpAddr]>>, Miss> {
     let (mut addresses, mut ttl, mut miss) = (Vec::new(), Duration::MAX, None::<Miss>);
     for reply in [v6, v4] {
         match reply {
@@ -223,7 +245,7 @@ fn combine(name: &DnsName<'_>, v6: Option<Reply>, v4: Option<Reply>) -> Result<F
     }
     addresses.truncate(MAX_ADDRESSES);
     match (addresses.is_empty(), miss) {
-        (false, _) => Ok(Found { addresses: addresses.into(), ttl }),
+        (false, _) => Ok(Found { answer: addresses.into(), ttl }),
         (true, Some(miss)) => Err(miss),
         (true, None) => Err(Error::NoAddress { name: shown(name) }.into()),
     }
@@ -265,6 +287,30 @@ fn why(name: &DnsName<'_>, error: &NetError) -> Miss {
 fn addresses_of(lookup: &Lookup) -> Vec<IpAddr> {
     let all = lookup.answers().iter().filter_map(|record| record.data.ip_addr());
     all.map(|ip| ip.to_canonical()).filter(|ip| !ip.is_unspecified() && !ip.is_multicast()).collect()
+}
+
+/// The hosts of a service that can be asked for. A target of "." says that the service is not offered.
+fn targets(name: &DnsName<'_>, lookup: &Lookup) -> Result<Found<Arc<[Target]>>, Miss> {
+    let records = lookup.answers().iter().filter_map(|record| match &record.data {
+        RData::SRV(srv) => Some((srv, record.ttl)),
+        _ => None,
+    });
+    let (mut targets, mut lowest) = (Vec::new(), u32::MAX);
+    for (srv, ttl) in records.take(MAX_TARGETS) {
+        lowest = lowest.min(ttl);
+        let host = srv.target.to_ascii();
+        if let Ok(host) = DnsName::try_from(host.trim_end_matches('.').to_owned())
+            && srv.port != 0
+        {
+            targets.push(Target { host, port: srv.port, priority: srv.priority, weight: srv.weight });
+        }
+    }
+    if targets.is_empty() {
+        return Err(Error::NoAddress { name: shown(name) }.into());
+    }
+    // DNS answers in any order; the order in which they are shown should rest.
+    targets.sort_by(|a, b| (a.priority, a.host.as_ref(), a.port).cmp(&(b.priority, b.host.as_ref(), b.port)));
+    Ok(Found { answer: targets.into(), ttl: Duration::from_secs(lowest.into()) })
 }
 
 fn name_server(address: &SocketAddr) -> NameServerConfig {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{CNAME, SOA};
+use hickory_resolver::proto::rr::rdata::{CNAME, SOA, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
@@ -24,6 +24,8 @@ pub(crate) struct DnsServer {
 pub(crate) enum Reply {
     /// These addresses, with a TTL in seconds.
     Addresses(Vec<IpAddr>, u32),
+    /// Hosts of a service: priority, weight, port, target. TTL one minute.
+    Services(Vec<(u16, u16, u16, &'static str)>),
     /// An alias with a TTL, then the address of its target with another.
     Alias { alias_ttl: u32, target: IpAddr, target_ttl: u32 },
     /// NXDOMAIN, with the SOA of the zone (negative TTL one hour).
@@ -125,6 +127,13 @@ fn respond(query: &Message, reply: &Reply) -> Option<Vec<u8>> {
             if response.answers.is_empty() {
                 response.add_authority(soa());
             }
+        }
+        Reply::Services(hosts) => {
+            let record = |(priority, weight, port, target): &(u16, u16, u16, &str)| {
+                let target = Name::from_str(&format!("{target}.")).unwrap();
+                Record::from_rdata(name.clone(), 60, RData::SRV(SRV::new(*priority, *weight, *port, target)))
+            };
+            response.add_answers(hosts.iter().map(record).filter(|_| family == RecordType::SRV));
         }
         Reply::Alias { alias_ttl, target, target_ttl } => {
             let canonical = Name::from_str("target.example.com.").unwrap();

@@ -9,6 +9,7 @@ pub(crate) mod authority;
 pub(crate) mod caddy;
 pub(crate) mod dns;
 pub(crate) mod egret;
+pub(crate) mod fleet;
 pub(crate) mod http;
 pub(crate) mod metrics;
 pub(crate) mod name_server;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use egret::config::values::{
-    Anchors, Eof, Host, Identity as IdentitySpec, Name, Server, StreamLimits, Tcp, Tls, TlsVersion, Trust as TrustSpec,
-    Upstream, Verify,
+    Anchors, Balance, Ejection, Eof, Host, Identity as IdentitySpec, Name, Server, StreamLimits, Tcp, Tls, TlsVersion,
+    Trust as TrustSpec, Upstream, Verify,
 };
 use egret::net;
 use egret::originate::handshake::{Error, Negotiated, handshake};
@@ -34,6 +34,10 @@ pub fn upstream(endpoint: SocketAddr) -> Upstream {
     let server = Server { host: Host::Dns("localhost".try_into().unwrap()), port: endpoint.port() };
     Upstream {
         servers: vec![server],
+        balance: Balance::default(),
+        ejection: Ejection::default(),
+        active_check: None,
+        close_on_removal: false,
         passthrough: false,
         tls: Tls {
             identity: None,

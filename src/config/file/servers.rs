@@ -1,0 +1,110 @@
+//! Servers of an upstream: who they are, who gets a stream, what becomes of one that fails.
+
+use std::time::Duration;
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use toml::Spanned;
+use toml::de::DeValue;
+
+use crate::config::read::{Count, Fraction, Given, Reader, Value, section};
+use crate::config::values::{CheckKind, Server};
+
+/// One server: its address alone, or a table that says more.
+#[derive(Clone, Debug)]
+pub enum Listed {
+    /// `"host:port"`.
+    Address(Server),
+    /// `{ address = "host:port", ... }`.
+    Table(Box<ServerTable>),
+}
+
+section! {
+    /// A server of which more than its address is said.
+    #[schemars(extend("required" = ["address"]))]
+    pub struct ServerTable {
+        /// A host and port; or the name of a service in DNS without a port, "_postgresql._tcp.example.com".
+        address: Server,
+        /// Its share of the streams in proportion to that of the other servers. Default: 1.
+        weight: Count,
+        /// Servers with a higher number are used only if none with a lower one is to be had. Default: 1; with
+        /// `balance = "priority"` the place in the list.
+        priority: Count,
+        /// Streams at once to each of its addresses. Default: no bound.
+        max_connections: Count,
+    }
+}
+
+section! {
+    /// When an address that fails gets no streams for a while.
+    pub struct Ejection {
+        /// Failures in a row. Default: 3.
+        failures: Count,
+        /// How long it gets none, the first time; each further time twice as long. Default: "1s".
+        backoff: Duration,
+        /// The longest time. Default: "1m".
+        max_backoff: Duration,
+        /// At most this part of the addresses is left out, but always one; unless all have failed. From 0, which
+        /// switches ejection off, to 1. Default: 0.5.
+        max_share: Fraction,
+    }
+}
+
+section! {
+    /// Asking every address whether it is there, besides what streams tell.
+    pub struct ActiveCheck {
+        /// From the end of one check to the start of the next. Default: "10s".
+        interval: Duration,
+        /// "tcp": a connection; "tls": the upgrade and a TLS handshake as for a stream. Default: "tls", with
+        /// `passthrough` "tcp".
+        kind: CheckKind,
+    }
+}
+
+impl Listed {
+    /// The address, if it could be read.
+    pub fn server(&self) -> Option<&Server> {
+        match self {
+            Self::Address(server) => Some(server),
+            Self::Table(table) => table.address.value(),
+        }
+    }
+}
+
+/// Two entries are the same server whatever else is said of it.
+impl PartialEq for Listed {
+    fn eq(&self, other: &Self) -> bool {
+        self.server().is_some() && self.server() == other.server()
+    }
+}
+
+impl Value for Listed {
+    const WANTED: &'static str = "a server";
+    const EXAMPLE: &'static str = "\"db.example.com:443\", or a table with its `address`";
+
+    fn find(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Option<Self>> {
+        if found.get_ref().is_table() {
+            return ServerTable::find(found, reader).map(|table| table.map(|table| Self::Table(Box::new(table))));
+        }
+        Server::find(found, reader).map(|server| server.map(Self::Address))
+    }
+
+    fn repair(typed: Option<&str>) -> String {
+        Server::repair(typed)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let (address, table) = (Server::schema(generator), ServerTable::schema(generator));
+        json_schema!({ "anyOf": [address, table] })
+    }
+}
+
+/// As an argument: nothing but the address can be said.
+impl From<Given<Server>> for Given<Listed> {
+    fn from(given: Given<Server>) -> Self {
+        match given {
+            Given::Absent => Self::Absent,
+            Given::Wrong => Self::Wrong,
+            Given::Value(span, server) => Self::Value(span, Listed::Address(server)),
+        }
+    }
+}

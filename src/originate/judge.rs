@@ -1,0 +1,75 @@
+//! What originations tell about the health of their endpoints.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Originator;
+use crate::originate::dial;
+use crate::originate::endpoint::Endpoint;
+use crate::originate::failure::Failure;
+use crate::originate::health::Gate;
+use crate::originate::round::Turn;
+
+impl Originator {
+    /// A try went as far as this endpoint, and failed there or not.
+    pub(super) fn judge(&self, turn: &Turn, endpoint: &Endpoint, failure: Option<&Failure>) {
+        match failure {
+            None => self.praise(endpoint),
+            Some(failure) if failure.ran_out_of_time() && !turn.is_fair => {}
+            Some(failure) => self.blame(turn, endpoint, failure.reason()),
+        }
+    }
+
+    /// These candidates lost the dial race of a try.
+    pub(super) fn judge_race(&self, turn: &Turn, candidates: &[Arc<Endpoint>], lost: &[dial::Attempt]) {
+        for attempt in lost.iter().filter(|attempt| !attempt.cause.is_ours()) {
+            let unfair = attempt.cause == dial::Cause::Timeout && !turn.is_fair;
+            let endpoint = candidates.iter().find(|endpoint| endpoint.address() == attempt.address);
+            if let Some(endpoint) = endpoint.filter(|_| !unfair) {
+                self.blame(turn, endpoint, attempt.cause.reason());
+            }
+        }
+    }
+
+    /// The server refused a stream after the handshake: a failure that showed itself late.
+    pub fn failed_late(&self, endpoint: &Endpoint, reason: &'static str) {
+        self.metrics.failures.increment(reason);
+        if endpoint.refused_late(reason, &self.rules.ejection) {
+            self.tell_ejected(endpoint, reason);
+        }
+    }
+
+    pub(super) fn praise(&self, endpoint: &Endpoint) {
+        if endpoint.succeeded() {
+            tracing::info!(
+                upstream = %self.name,
+                server = %endpoint.server(),
+                endpoint = %endpoint.address(),
+                "endpoint is back",
+            );
+        }
+    }
+
+    fn blame(&self, turn: &Turn, endpoint: &Endpoint, reason: &'static str) {
+        if endpoint.failed(reason, turn.attempt(endpoint), turn.began.elapsed(), &self.rules.ejection) {
+            self.tell_ejected(endpoint, reason);
+        }
+    }
+
+    fn tell_ejected(&self, endpoint: &Endpoint, reason: &'static str) {
+        let now = Instant::now();
+        let seconds = match endpoint.gate(now) {
+            Gate::Open { until, .. } => until.saturating_duration_since(now).as_secs_f64(),
+            Gate::Closed | Gate::Due | Gate::Trial { .. } => 0.0,
+        };
+        tracing::warn!(
+            upstream = %self.name,
+            server = %endpoint.server(),
+            endpoint = %endpoint.address(),
+            reason,
+            seconds,
+            "endpoint ejected",
+        );
+    }
+}

@@ -1,0 +1,62 @@
+//! The gauges of endpoints, which come and go with DNS.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use metrics::Gauge;
+
+use crate::config::values::Name;
+use crate::metrics::Registry;
+use crate::originate::health::Gate;
+use crate::snapshot::Snapshot;
+
+/// The gauges that were ever shown. They are set when somebody reads.
+#[derive(Default)]
+pub(super) struct Endpoints {
+    shown: Mutex<HashMap<(Name, SocketAddr), Gauges>>,
+}
+
+struct Gauges {
+    healthy: Gauge,
+    streams: Gauge,
+}
+
+/// Endpoints with gauges over the life of the process; further ones stand in `/status` only. A name whose addresses
+/// are never the same twice must not fill the memory of whoever stores metrics.
+const MAX_SHOWN: usize = 1024;
+
+impl Endpoints {
+    /// Sets the gauges of all endpoints; those of endpoints that are gone become NaN, with which no comparison of an
+    /// alert holds.
+    pub(super) fn publish(&self, snapshot: &Snapshot, registry: &Registry) {
+        let now = tokio::time::Instant::now();
+        let mut shown = self.shown.lock().expect("nothing panics under this lock");
+        for gauges in shown.values() {
+            gauges.healthy.set(f64::NAN);
+            gauges.streams.set(f64::NAN);
+        }
+        for (name, originator) in snapshot.upstreams() {
+            for member in originator.endpoints().known().list() {
+                let key = (name.clone(), member.endpoint.address());
+                if !shown.contains_key(&key) && shown.len() >= MAX_SHOWN {
+                    continue;
+                }
+                let gauges = shown.entry(key).or_insert_with(|| Gauges::new(registry, name, member.endpoint.address()));
+                let healthy = member.endpoint.gate(now) == Gate::Closed;
+                gauges.healthy.set(f64::from(u8::from(healthy)));
+                gauges.streams.set(member.endpoint.in_flight() as f64);
+            }
+        }
+    }
+}
+
+impl Gauges {
+    fn new(registry: &Registry, upstream: &Name, endpoint: SocketAddr) -> Self {
+        let labels = [("upstream", upstream.shared()), ("endpoint", endpoint.to_string().into())];
+        Self {
+            healthy: registry.gauge("egret_endpoint_healthy", &labels),
+            streams: registry.gauge("egret_endpoint_streams", &labels),
+        }
+    }
+}
