@@ -6,7 +6,7 @@ use crate::classify;
 use crate::drain::Watch;
 use crate::net::{Peer, Stream};
 use crate::originate::endpoint::Endpoint;
-use crate::originate::{Opened, Wire};
+use crate::originate::{Client, Wire};
 use crate::relay::{self, Ended};
 use crate::report::Report;
 use crate::route::RouteTable;
@@ -25,7 +25,7 @@ pub struct Accepted {
 pub async fn serve(accepted: Accepted, watch: Watch) {
     let Accepted { mut stream, peer, routes } = accepted;
     let report = Report::begin(&routes, &peer);
-    let class = match unless_forced(&watch, classify::classify(routes.expect, &mut stream, routes.patience)).await {
+    let mut class = match unless_forced(&watch, classify::classify(routes.expect, &mut stream, routes.patience)).await {
         Some(Ok(class)) => class,
         Some(Err(error)) => return report.unclassified(&error, stream),
         None => return report.drained(None, stream),
@@ -37,14 +37,15 @@ pub async fn serve(accepted: Accepted, watch: Watch) {
     let failed = |failure: &_| report.origination_failed(route, failure);
     // In a box: it is large, and gone before the stream begins. In here it would be moved with this future each time
     // that the runtime moves it, and every idle stream would keep its place.
-    let originate = Box::pin(route.originator.open(failed));
-    // The guard counts the stream at its endpoint until this function ends.
-    let Opened { originated, in_flight } = match unless_forced(&watch, originate).await {
+    let client = Client { stream: &stream, early: &mut class.early };
+    let originate = Box::pin(route.originator.open(client, failed));
+    let opened = match unless_forced(&watch, originate).await {
         Some(Ok(opened)) => opened,
         Some(Err(failure)) => return report.unoriginated(route, &failure, stream),
         None => return report.drained(Some(route), stream),
     };
-    let (facts, upstream) = report.facts(originated, class.protocol);
+    // The guard counts the stream at its endpoint until this function ends.
+    let (facts, upstream, in_flight) = report.facts(opened, class.protocol);
     let forced = cut_off(&watch, in_flight.endpoint(), route.originator.closes_on_removal());
     let (early, limits, counters) = (class.early, &route.limits, &route.counters);
     let outcome = match upstream {

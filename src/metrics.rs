@@ -54,6 +54,10 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_resumption_ratio", Kind::Gauge, "Of about the last hundred handshakes, the share that was resumed."),
     ("egret_chains_vouched_total", Kind::Counter, "Full handshakes whose server a root vouches for, by root: one that is used no more can be removed."),
     ("egret_candidate_roots_total", Kind::Counter, "Full handshakes that were judged by the candidate roots in shadow, by result (reason): passed, or why they would refuse the server."),
+    ("egret_pool_warm", Kind::Gauge, "Finished originations that are ready for clients."),
+    ("egret_pool_takes_total", Kind::Counter, "Clients of an upstream with a pool, by whether a warm connection served them: hit, miss."),
+    ("egret_pool_fills_total", Kind::Counter, "Originations for the pool, by result: ready, failed."),
+    ("egret_pool_discards_total", Kind::Counter, "Warm connections thrown away unused, by reason."),
     ("egret_verification_would_fail_total", Kind::Counter, "Servers served under verify = \"report\" that verification would have refused, by reason."),
     ("egret_endpoint_healthy", Kind::Gauge, "1 for an address of a server that gets streams, 0 for one that is ejected."),
     ("egret_endpoint_streams", Kind::Gauge, "Streams now at an address of a server."),
@@ -272,6 +276,39 @@ impl UpstreamMetrics {
             handshake_full: phase("handshake_full"),
             handshake_resumed: phase("handshake_resumed"),
             server_not_after: Late::new(registry, NOT_AFTER, &[("kind", "server".into()), ("name", upstream.shared())]),
+        }
+    }
+}
+
+/// Handles of one upstream's pool.
+pub struct PoolMetrics {
+    /// Ready now.
+    pub warm: Gauge,
+    /// Clients who got one.
+    pub hits: Counter,
+    /// Clients for whom none was ready.
+    pub misses: Counter,
+    /// Made ready.
+    pub filled: Counter,
+    /// Could not be made ready.
+    pub failed: Counter,
+    /// Thrown away unused.
+    pub discards: ByReason,
+}
+
+impl PoolMetrics {
+    /// The handles of the pool of `upstream`.
+    pub fn new(registry: &Registry, upstream: &Name) -> Self {
+        let label = ("upstream", upstream.shared());
+        let result = |family, result: &str| registry.counter(family, &[label.clone(), ("result", result.into())]);
+        let labels = [label.clone()];
+        Self {
+            warm: registry.gauge("egret_pool_warm", &labels),
+            hits: result("egret_pool_takes_total", "hit"),
+            misses: result("egret_pool_takes_total", "miss"),
+            filled: result("egret_pool_fills_total", "ready"),
+            failed: result("egret_pool_fills_total", "failed"),
+            discards: ByReason::new(registry, "egret_pool_discards_total", &labels),
         }
     }
 }

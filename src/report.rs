@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::classify::{self, Protocol};
 use crate::net::{Peer, Stream};
-use crate::originate::endpoint::Endpoint;
+use crate::originate::endpoint::{Endpoint, InFlight};
 use crate::originate::handshake::{self, Cause, Negotiated};
 use crate::originate::refusal::Refusal;
 use crate::originate::resumption::Resumption;
-use crate::originate::{Failure, Originated, Wire};
+use crate::originate::{Failure, Opened, Originated, Wire};
 use crate::relay::{Ended, Outcome};
 use crate::route::{NoRoute, Route, RouteTable};
 
@@ -29,8 +29,11 @@ pub struct Facts {
     asked: Option<Box<str>>,
     /// `None`: TLS is between the client and the server.
     negotiated: Option<Negotiated>,
+    pooled: bool,
     /// From accept until the upstream was ready.
     ready: Duration,
+    /// From accept until the relay began. Only a client of a warm connection that is slow to speak makes it later.
+    relayed: Duration,
 }
 
 impl<'a> Report<'a> {
@@ -41,13 +44,16 @@ impl<'a> Report<'a> {
     }
 
     /// Keeps the facts of a stream that is about to be relayed.
-    pub fn facts(&self, originated: Originated, protocol: Protocol) -> (Facts, Wire) {
+    pub fn facts(&self, opened: Opened, protocol: Protocol) -> (Facts, Wire, InFlight) {
+        let Opened { originated, in_flight, pooled, ready } = opened;
         let Originated { wire, endpoint, negotiated } = originated;
         let asked = match protocol {
             Protocol::Tls(hello) => hello.server_name,
             Protocol::Unknown | Protocol::Postgres(_) => None,
         };
-        (Facts { endpoint, asked, negotiated, ready: self.began.elapsed() }, wire)
+        let ready = ready.into_std().saturating_duration_since(self.began);
+        let facts = Facts { endpoint, asked, negotiated, pooled, ready, relayed: self.began.elapsed() };
+        (facts, wire, in_flight)
     }
 
     /// The client said nothing, or nothing that can be served.
@@ -146,7 +152,7 @@ impl<'a> Report<'a> {
         let ended = refused.map_or_else(|| outcome.ended.reason(), |cause| cause.reason());
         route.metrics.ended.increment(ended);
         route.metrics.carried.increment(outcome.carrier.as_str());
-        let Facts { endpoint, asked, negotiated, ready } = facts;
+        let Facts { endpoint, asked, negotiated, pooled, ready, relayed } = facts;
         let verified = endpoint.origin().map(|origin| origin.server_name().to_str());
         let negotiated = negotiated.as_ref();
         let alpn = negotiated.and_then(|negotiated| negotiated.alpn.as_deref());
@@ -166,8 +172,9 @@ impl<'a> Report<'a> {
             resumed = negotiated.map(|negotiated| matches!(negotiated.resumed, Resumption::Resumed)),
             resumption = negotiated.map(|negotiated| negotiated.resumed.as_str()),
             would_fail = would_fail.map(Refusal::reason),
+            pooled,
             ready_ms = ready.as_secs_f64() * 1e3,
-            first_byte_ms = outcome.first_byte.map(|first| (*ready + first).as_secs_f64() * 1e3),
+            first_byte_ms = outcome.first_byte.map(|first| (*relayed + first).as_secs_f64() * 1e3),
             sent = outcome.sent,
             received = outcome.received,
             mechanism = outcome.carrier.as_str(),

@@ -15,7 +15,7 @@ use crate::admit::{self, Admission};
 use crate::classify::Expect;
 use crate::config::values::{self, Config, Destination, ListenerKey, Name, Server, Upgrade};
 use crate::metrics::{
-    ListenerMetrics, NOT_AFTER, OriginMetrics, RESUMPTION_RATIO, Registry, RouteMetrics, UpstreamMetrics,
+    ListenerMetrics, NOT_AFTER, OriginMetrics, PoolMetrics, RESUMPTION_RATIO, Registry, RouteMetrics, UpstreamMetrics,
 };
 use crate::originate::Originator;
 use crate::originate::certificate::Date;
@@ -23,6 +23,7 @@ use crate::originate::endpoints::Way;
 use crate::originate::identity::{self, Identity};
 use crate::originate::key_log::KeyLogFile;
 use crate::originate::origin::{self, Origin, OriginKey};
+use crate::originate::pool::Pool;
 use crate::originate::resolve::{self, Resolver};
 use crate::originate::trust::{self, Trust};
 use crate::relay::Counters;
@@ -42,6 +43,8 @@ pub struct Snapshot {
     resolver: Arc<Resolver>,
     key_log: Option<Arc<KeyLogFile>>,
     kernel: Option<Arc<Offers>>,
+    /// One permit a warm connection, over all pools and generations.
+    warm: Arc<Semaphore>,
 }
 
 /// What a listener needs of a generation.
@@ -127,6 +130,10 @@ impl Snapshot {
 
         // Asked once: origins that are carried over keep what they were told.
         let kernel = previous.map_or_else(|| kernel_offers(&config), |previous| previous.kernel.clone());
+        let warm = match previous {
+            Some(previous) => Arc::clone(&previous.warm),
+            None => Arc::new(Semaphore::new(warm_at_once(&config))),
+        };
         let mut snapshot = Self {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             config,
@@ -137,6 +144,7 @@ impl Snapshot {
             resolver,
             key_log,
             kernel,
+            warm,
         };
         snapshot.build_upstreams(previous, registry, &mut errors);
         if errors.is_empty() {
@@ -170,6 +178,26 @@ impl Snapshot {
     /// The trusts, by name; that of upstreams which name none is among them.
     pub fn trusts(&self) -> &BTreeMap<Name, Arc<Trust>> {
         &self.trusts
+    }
+
+    /// Begins the background work of this generation, and ends that of the one before. From its return on, nothing
+    /// that was made warm by an origin of `previous` alone is handed out. To be called once it runs.
+    pub fn tend(&self, previous: Option<&Self>) {
+        self.upstreams.values().for_each(Originator::tend);
+        for (name, old) in previous.iter().flat_map(|previous| &previous.upstreams) {
+            old.rest(self.upstreams.get(name).map(AsRef::as_ref));
+        }
+    }
+
+    /// Ends the background work: there will be no new streams.
+    pub fn rest(&self) {
+        self.upstreams.values().for_each(|originator| originator.rest(None));
+    }
+
+    /// Descriptors that warm connections may take.
+    pub fn warm_descriptors(&self) -> usize {
+        let pools = self.config.upstreams.values().any(|upstream| upstream.pool.is_some());
+        if pools { warm_at_once(&self.config) } else { 0 }
     }
 
     /// Sets the gauges that tell of this generation; those of names that are gone become NaN, with which no
@@ -249,7 +277,14 @@ impl Snapshot {
         }
         let metrics = UpstreamMetrics::new(registry, name);
         let resolver = Arc::clone(&self.resolver);
-        Ok(Originator::new(name.clone(), spec, ways, resolver, metrics, old.map(AsRef::as_ref)))
+        let originator = Originator::new(name.clone(), spec, ways, resolver, metrics, old.map(AsRef::as_ref));
+        Ok(match &spec.pool {
+            Some(pool) => {
+                let metrics = PoolMetrics::new(registry, name);
+                originator.with_pool(Pool::new(pool.clone(), Arc::clone(&self.warm), metrics))
+            }
+            None => originator,
+        })
     }
 
     /// The origin for a server: one that this upstream already has, else the previous generation's if
@@ -360,6 +395,13 @@ impl Snapshot {
 /// How long a client may take to say what it wants, where that has to be known before an upstream is asked:
 /// as long as an origination may take by default. Database drivers speak in the first round trip.
 const FIRST_BYTES: Duration = Duration::from_secs(10);
+
+/// Warm connections at once. By default few beside streams, of whose descriptors they are taken.
+fn warm_at_once(config: &Config) -> usize {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let eighth = usize::try_from(descriptors.unwrap_or(u64::MAX) / 8).unwrap_or(usize::MAX);
+    config.limits.max_warm.unwrap_or_else(|| 256.min(eighth.max(1)))
+}
 
 /// The name of the trust of upstreams that name none. No configured trust can have it: of the letters of names,
 /// these are none.

@@ -126,7 +126,10 @@ pub async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Erro
         streams,
     };
     let config = shared.snapshot.load().config.clone();
-    let bound = config.limits.max_connections.unwrap_or_else(|| connections_within(descriptors));
+    let bound = config.limits.max_connections.unwrap_or_else(|| {
+        let warm = shared.snapshot.load().warm_descriptors();
+        connections_within(descriptors.saturating_sub(warm as u64))
+    });
     shared.permits.add_permits(bound.min(Semaphore::MAX_PERMITS));
 
     let admin = bind_admin(&config)?;
@@ -189,6 +192,7 @@ impl Running {
         systemd::stopping("draining");
         tracing::info!(?deadline, "draining");
         // The listeners go, and with them their watches: what is left are streams.
+        reloader.rest();
         drop(reloader);
         let mut signals = causes.into_signals();
         tokio::select! {

@@ -14,7 +14,7 @@ use crate::config::formats::{
     Alpn, CertificateText, Congestion, DnsServer, Limit, Listen, Location, LogLevel, Mode, Pin, Reason, Reference,
     ServedName, VerifyWord,
 };
-use crate::config::read::{Count, Given, Named, Processor, section};
+use crate::config::read::{Amount, Count, Given, Named, Processor, section};
 use crate::config::values::{
     Eof, ExpectedName, KernelTls, KeyExchange, LogFormat, Name, NamePattern, Strategy, TlsVersion, Upgrade, User,
 };
@@ -83,6 +83,9 @@ section! {
     pub struct Limits {
         /// Connections at once, over all listeners. Default: what the limit of open files allows.
         max_connections: Count,
+        /// Warm connections at once, over all pools. Default: 256, or an eighth of the limit of open files if that
+        /// is less.
+        max_warm: Count,
     }
 }
 
@@ -185,12 +188,14 @@ section! {
         /// How TLS is spoken.
         tls: Tls,
         /// The client speaks TLS with the server itself: its bytes go through untouched, and it has to begin
-        /// with a ClientHello. Without `tls`, `upgrade` and `eof`. Default: false.
+        /// with a ClientHello. Without `tls`, `upgrade`, `pool` and `eof`. Default: false.
         passthrough: bool,
         /// What is said in plaintext before TLS begins: "postgres". Default: nothing.
         upgrade: Upgrade,
         /// One deadline for name resolution, connect, upgrade and handshake, over all servers that are tried. Default: "10s".
         originate_timeout: Duration,
+        /// Finished handshakes that are kept ready. Default: none.
+        pool: Pool,
         /// No byte in either direction for so long ends a stream; or "never". Default: "1h".
         idle_timeout: Limit,
         /// A stream ends at this age; or "never". Default: "never".
@@ -221,6 +226,18 @@ section! {
         multipath: bool,
         /// Congestion control by its name in the kernel. Default: that of the system.
         congestion: Congestion,
+    }
+}
+
+section! {
+    /// Finished handshakes that nobody has used yet, kept ready for the next clients.
+    pub struct Pool {
+        /// So many are kept ready without traffic too. Default: 0.
+        min_idle: Amount,
+        /// The most that are kept ready; between the two, traffic decides. Default: 8, or `min_idle` if that is more.
+        max_idle: Count,
+        /// One that nobody has used for so long is replaced. Default: "30s"; with an upgrade "10s".
+        max_idle_age: Duration,
     }
 }
 

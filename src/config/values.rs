@@ -125,6 +125,8 @@ pub enum KernelTls {
 pub struct Limits {
     /// Connections at once, over all listeners. Default: what the descriptor limit allows.
     pub max_connections: Option<usize>,
+    /// Warm connections at once, over all pools. Default: 256, or an eighth of the descriptor limit.
+    pub max_warm: Option<usize>,
 }
 
 /// Name resolution.
@@ -250,10 +252,23 @@ pub struct Upstream {
     pub upgrade: Option<Upgrade>,
     /// One deadline for resolve + connect + upgrade + handshake, over all servers. Default 10 s.
     pub originate_timeout: Duration,
+    /// Finished originations that are kept ready. Default: none.
+    pub pool: Option<Pool>,
     /// How long its streams may do what.
     pub stream: StreamLimits,
     /// Options of its connections.
     pub tcp: Tcp,
+}
+
+/// Finished originations that nobody has used yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Kept ready without traffic too. At most `max_idle`.
+    pub min_idle: usize,
+    /// Kept ready at most. At least one.
+    pub max_idle: usize,
+    /// How long one may wait for its client.
+    pub max_idle_age: Duration,
 }
 
 /// How long a stream may do what. A reload does not change the limits of a stream in flight.

@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll};
 
-use rustix::net::{SendAncillaryBuffer, SendFlags};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -92,6 +92,16 @@ fn transfer(
 /// `WouldBlock` if there is nothing to read.
 pub fn try_read(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<usize> {
     transfer(socket, Interest::READABLE, buf.len(), |fd| rustix::io::read(fd, buf))
+}
+
+/// Reads once what is there by the kernel's own word: what the runtime has not been told yet counts too. Its
+/// notion of readiness stays as it is.
+///
+/// # Errors
+/// As `try_read`.
+pub fn read_now(socket: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
+    let (_, length) = rustix::net::recv(socket, buf, RecvFlags::DONTWAIT)?;
+    Ok(length)
 }
 
 /// Reads once into several slices.

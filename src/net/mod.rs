@@ -14,10 +14,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
-pub use duplex::{Duplex, finish, try_read, try_read_vectored, try_write};
+pub use duplex::{Duplex, finish, read_now, try_read, try_read_vectored, try_write};
 pub use listen::{BindError, Socket, set_mode};
 pub use options::{Missing, Options, Role};
 pub use pipe::{Pipe, pipes_within};
@@ -56,6 +56,17 @@ impl std::fmt::Display for Peer {
 }
 
 impl Stream {
+    /// Waits until there is something to read, or an end: which, the answer says. Cancel safe.
+    ///
+    /// # Errors
+    /// The runtime is ending.
+    pub async fn readable(&self) -> io::Result<Ready> {
+        match self {
+            Self::Tcp(tcp) => tcp.ready(Interest::READABLE).await,
+            Self::Unix(unix) => unix.ready(Interest::READABLE).await,
+        }
+    }
+
     /// Ends the connection so that the peer sees an error and not a clean end: TCP resets (linger
     /// zero), a Unix socket knows no reset and just closes.
     pub fn reset(self) {

@@ -29,7 +29,9 @@ impl Originator {
 
     /// Somebody depends on what DNS says now, though nobody asks.
     fn is_in_use(&self) -> bool {
-        self.check.is_some() || self.endpoints.known().list().iter().any(|member| member.endpoint.in_flight() > 0)
+        self.check.is_some()
+            || self.stock() > 0
+            || self.endpoints.known().list().iter().any(|member| member.endpoint.in_flight() > 0)
     }
 
     /// One check of every endpoint that is not left alone. Failures are counted, and logged when they eject.

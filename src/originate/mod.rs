@@ -19,23 +19,28 @@ pub mod health;
 pub mod identity;
 mod judge;
 pub mod key_log;
+pub mod negotiated;
 pub mod observe;
 pub mod origin;
 pub mod pem;
+pub mod pool;
 pub mod presented;
 pub mod refusal;
 pub mod resolve;
 pub mod resumption;
 mod round;
+mod stock;
+mod tend;
 pub mod trust;
 pub mod upgrade;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics::Histogram;
 use rustls::AlertDescription;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::values::{self, ActiveCheck, CheckKind, Name, Upgrade};
@@ -46,9 +51,12 @@ use endpoint::{Endpoint, InFlight};
 use endpoints::{Endpoints, Way};
 pub use failure::{Failure, Phase, Rest, Stage};
 use handshake::Negotiated;
+use pool::Pool;
+pub use pool::hand_over::Client;
 use resolve::Resolver;
 use resumption::Resumption;
 use round::{Exhausted, Round, Rules, Turn};
+use tend::Waiting;
 
 /// One upstream's way out.
 pub struct Originator {
@@ -64,6 +72,9 @@ pub struct Originator {
     check: Option<ActiveCheck>,
     closes_on_removal: bool,
     metrics: UpstreamMetrics,
+    pool: Option<Pool>,
+    /// Fills the pool.
+    tending: Mutex<Option<AbortHandle>>,
 }
 
 /// A finished origination: a stream on which nothing was said yet.
@@ -91,6 +102,10 @@ pub struct Opened {
     pub originated: Originated,
     /// To be held as long as the stream.
     pub in_flight: InFlight,
+    /// It was warm: no handshake was waited for.
+    pub pooled: bool,
+    /// When it was there.
+    pub ready: Instant,
 }
 
 impl Originator {
@@ -120,6 +135,8 @@ impl Originator {
             check: spec.active_check,
             closes_on_removal: spec.close_on_removal,
             metrics,
+            pool: None,
+            tending: Mutex::default(),
         }
     }
 
@@ -148,15 +165,19 @@ impl Originator {
         self.closes_on_removal
     }
 
-    /// A new stream to the first endpoint that lets us. All tries share one deadline; each may use an equal part
-    /// of what is left, but at least a third, so that one black hole does not take the time of the endpoints
-    /// behind it.
+    /// A new stream: a warm one, else to the first endpoint that lets us. All tries share one deadline; each may use
+    /// an equal part of what is left, but at least a third, so that one black hole does not take the time of the
+    /// endpoints behind it.
     ///
     /// # Errors
     /// The failure of the last try; every failure is handed to `failed` and counted.
     ///
     /// Cancel safe: dropping the future closes whatever was begun.
-    pub async fn open(&self, mut failed: impl FnMut(&Failure)) -> Result<Opened, Failure> {
+    pub async fn open(&self, mut client: Client<'_>, mut failed: impl FnMut(&Failure)) -> Result<Opened, Failure> {
+        if let Some(opened) = self.open_warm(&mut client).await {
+            return Ok(opened);
+        }
+        let _waiting = Waiting::begin();
         let mut round = self.round().await;
         let mut last = None;
         loop {
@@ -168,7 +189,10 @@ impl Originator {
                 Ok(originated) => {
                     let address = originated.endpoint.address();
                     match turn.won(address) {
-                        Some(in_flight) => return Ok(Opened { originated, in_flight }),
+                        Some(in_flight) => {
+                            self.pool.iter().for_each(|pool| pool.served(false));
+                            return Ok(Opened { originated, in_flight, pooled: false, ready: Instant::now() });
+                        }
                         None => round.took_the_last_room(address),
                     }
                 }
@@ -179,18 +203,6 @@ impl Originator {
                 }
             }
         }
-    }
-
-    /// A fresh origination to this endpoint and no other: for whoever fills a shelf or checks health. What comes of
-    /// it counts for the endpoint's health; of an open circuit it is the trial, if that is due.
-    ///
-    /// # Errors
-    /// Why it failed; counted.
-    ///
-    /// Cancel safe, as [`Originator::open`].
-    pub async fn originate_to(&self, endpoint: &Arc<Endpoint>, deadline: Instant) -> Result<Originated, Failure> {
-        let turn = Turn::only(endpoint, deadline);
-        self.originate_in(&turn).await.inspect_err(|failure| self.metrics.failures.increment(failure.reason()))
     }
 
     /// The tries that a new stream has.

@@ -17,6 +17,8 @@ use crate::originate::certificate::{Date, distinguished_name};
 use crate::originate::fingerprint::{Sha256, hex};
 use crate::originate::identity::{Fingerprint, Identity};
 use crate::originate::observe::{CertificateRequest, Observed, note};
+use crate::originate::pool::shelf::Shelf;
+use crate::originate::pool::warm::Warm;
 use crate::originate::resumption::{Store, View};
 use crate::originate::trust::{Mode, Trust, Verifier};
 use crate::tls::kernel::Offers;
@@ -52,6 +54,7 @@ pub struct Origin {
     trust: Arc<Trust>,
     metrics: Arc<OriginMetrics>,
     kernel: Option<Arc<Offers>>,
+    shelf: Arc<Shelf<Warm>>,
 }
 
 /// Why an origin cannot be made.
@@ -116,7 +119,8 @@ impl Origin {
         config.enable_secret_extraction = true;
         let limit = identity.as_deref().map_or(Date(i64::MAX), Identity::not_after);
         let sessions = key.resumption.then(|| Store::counted(limit, Arc::clone(&metrics)));
-        Ok(Self { key, config: Arc::new(config), sessions, identity, trust, metrics, kernel: None })
+        let (config, shelf) = (Arc::new(config), Arc::default());
+        Ok(Self { key, config, sessions, identity, trust, metrics, kernel: None, shelf })
     }
 
     /// Writes the secrets of its sessions to `log`, for Wireshark. To be called before it is shared.
@@ -152,6 +156,11 @@ impl Origin {
     /// Whom it believes.
     pub fn trust(&self) -> &Arc<Trust> {
         &self.trust
+    }
+
+    /// Its warm connections. Nothing is on it unless a pool gives it bounds.
+    pub fn shelf(&self) -> &Arc<Shelf<Warm>> {
+        &self.shelf
     }
 
     /// Sessions held now; 0 without resumption.

@@ -43,6 +43,8 @@ pub(super) struct Turn {
     /// Counts the stream at the chosen endpoint.
     chosen: InFlight,
     trial: Option<Trial>,
+    /// Streams that the chosen endpoint may have.
+    limit: Option<usize>,
     /// Addresses of the same server that may take its place.
     others: Vec<Member>,
     pub(super) began: Instant,
@@ -103,6 +105,20 @@ impl Round {
                 return Err(self.exhausted(now));
             }
         }
+    }
+
+    /// Where a stream may go that needs no origination: the choice of the balance first, then what else is healthy
+    /// and no worse, so that what is ready is used before anyone waits. Each counts as a stream when it comes.
+    pub(super) fn entries(&self) -> impl Iterator<Item = InFlight> {
+        let open = self.open_to_streams(&self.gates(Instant::now()));
+        let chosen = self.choice(&open).map(|turn| turn.chosen);
+        let best = open.iter().map(|place| self.member(*place).tier).min();
+        let first = chosen.as_ref().map(|chosen| Arc::as_ptr(chosen.endpoint()));
+        let others = open
+            .into_iter()
+            .map(|place| self.member(place))
+            .filter(move |member| Some(member.tier) == best && Some(Arc::as_ptr(&member.endpoint)) != first);
+        chosen.into_iter().chain(others.filter_map(|member| member.endpoint.enter_below(member.max_connections)))
     }
 
     /// These addresses of the turn's server failed: they are not tried again.
@@ -200,10 +216,18 @@ impl Round {
         let first = self.member(place);
         let others = open.iter().filter(|other| **other != place).map(|other| self.member(*other));
         let others = others.filter(|other| (other.way, other.tier) == (first.way, first.tier)).cloned().collect();
-        let began = Instant::now();
+        let (began, limit) = (Instant::now(), first.max_connections);
         let parts = u32::try_from(self.left.len()).unwrap_or(u32::MAX).min(LEAST_SHARE);
         let share = self.deadline.saturating_duration_since(began) / parts;
-        Turn { chosen, trial, others, began, deadline: began + share, is_fair: share >= self.timeout / FAIR_SHARE }
+        Turn {
+            chosen,
+            trial,
+            limit,
+            others,
+            began,
+            deadline: began + share,
+            is_fair: share >= self.timeout / FAIR_SHARE,
+        }
     }
 
     /// Waits for what may soon be known. False: nothing may, or the patience is over.
@@ -256,12 +280,6 @@ impl Round {
 }
 
 impl Turn {
-    /// A try of this endpoint alone, by nobody's stream. It is the trial of an open circuit if that is due.
-    pub(super) fn only(endpoint: &Arc<Endpoint>, deadline: Instant) -> Self {
-        let (chosen, trial) = (endpoint.enter(), endpoint.begin_trial(false));
-        Self { chosen, trial, others: Vec::new(), began: Instant::now(), deadline, is_fair: true }
-    }
-
     /// A check of this endpoint; `None` while its circuit is open and it is to be left alone.
     pub(super) fn check(endpoint: &Arc<Endpoint>, deadline: Instant) -> Option<Self> {
         let trial = match endpoint.gate(Instant::now()) {
@@ -269,7 +287,7 @@ impl Turn {
             _ => Some(endpoint.begin_trial(true)?),
         };
         let began = Instant::now();
-        Some(Self { chosen: endpoint.enter(), trial, others: Vec::new(), began, deadline, is_fair: true })
+        Some(Self { chosen: endpoint.enter(), trial, limit: None, others: Vec::new(), began, deadline, is_fair: true })
     }
 
     /// The chosen endpoint.
@@ -281,6 +299,11 @@ impl Turn {
     pub(super) fn candidates(&self) -> Vec<Arc<Endpoint>> {
         let others = self.others.iter().map(|other| &other.endpoint);
         std::iter::once(self.endpoint()).chain(others).map(Arc::clone).collect()
+    }
+
+    /// Whether the chosen endpoint has room for this try beside so many that count as no stream yet.
+    pub(super) fn has_room_beside(&self, warm: usize) -> bool {
+        self.limit.is_none_or(|limit| self.endpoint().in_flight() + warm <= limit)
     }
 
     /// What an attempt at one of them was.

@@ -65,12 +65,14 @@ const PIECES: usize = Size::Large.records();
 const SHORT: usize = 2048;
 
 impl<'a> Download<'a> {
-    pub(super) fn new(received: Option<Received>, eof: Eof, account: Account<'a>) -> Self {
-        let inbox = received.map(|Received { buffer, start, end }| Inbox {
-            buffer,
-            plain: Plain::default(),
-            sealed: start,
-            end,
+    pub(super) fn new(received: Option<Received>, eof: Eof, mut account: Account<'a>) -> Self {
+        let inbox = received.map(|Received { buffer, opened, start, end }| {
+            let mut plain = Plain::default();
+            if !opened.is_empty() {
+                account.first();
+                plain.push(opened.start, opened.len());
+            }
+            Inbox { buffer, plain, sealed: start, end }
         });
         let (state, size) = (State::Moving, Size::Small);
         Self { state, size, inbox, long: 1, needed: 0, eof, failed: None, owed: None, account }

@@ -87,11 +87,13 @@ pub fn relay(
     counters: &Counters,
     forced: impl Future<Output = Ended>,
 ) -> impl Future<Output = Outcome> {
+    let mut sent = Account::new(&counters.sent);
+    sent.took(upstream.said);
     let stream = Stream {
         downstream,
         upstream: upstream.tcp,
         session: upstream.session,
-        up: Upload::new(early, upstream.unsent, Account::new(&counters.sent)),
+        up: Upload::new(early, upstream.unsent, sent),
         down: Download::new(upstream.received, limits.eof, Account::new(&counters.received)),
         upstream_refuses: None,
         close: Close::Reset,

@@ -182,6 +182,7 @@ impl Reloader {
         let bound = reloader.bind_new(&snapshot.config)?;
         reloader.accept_from(bound);
         snapshot.publish(None, &reloader.registry);
+        snapshot.tend(None);
         reloader.metrics.started(snapshot.generation);
         Ok(reloader)
     }
@@ -241,6 +242,7 @@ impl Reloader {
         let snapshot = Arc::new(snapshot);
         self.shared.snapshot.store(Arc::clone(&snapshot));
         self.shared.swapped.notify_waiters();
+        snapshot.tend(Some(old));
         self.accept_from(bound);
         self.listeners.retain(|key, running| {
             let stays = snapshot.entry(key).is_some();
@@ -257,6 +259,11 @@ impl Reloader {
     /// Completes when a file of the running generation has changed. Cancel safe.
     pub async fn files_changed(&mut self) {
         self.files.changed().await;
+    }
+
+    /// Nothing is made ready for new streams any more: there will be none.
+    pub fn rest(&self) {
+        self.shared.snapshot.load().rest();
     }
 
     /// The running configuration.
@@ -347,7 +354,7 @@ fn follow_modes(old: &Config, new: &Config) {
 fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
     let fixed: [(&str, bool); 6] = [
         ("runtime", old.runtime != new.runtime),
-        ("limits.max_connections", old.limits != new.limits),
+        ("limits", old.limits != new.limits),
         ("log.format", old.log.format != new.log.format),
         ("admin", old.admin != new.admin),
         ("reload.watch", old.reload != new.reload),

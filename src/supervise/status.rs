@@ -136,7 +136,14 @@ fn upstream(snapshot: &Snapshot, originator: &Originator) -> Value {
     let servers: Vec<Value> = originator
         .ways()
         .iter()
-        .map(|way| json!({ "server": way.server.to_string(), "tickets": way.origin.as_ref().map(|origin| origin.sessions_held()) }))
+        .map(|way| {
+            let origin = way.origin.as_ref();
+            json!({
+                "server": way.server.to_string(),
+                "tickets": origin.map(|origin| origin.sessions_held()),
+                "warm": origin.map(|origin| origin.shelf().stock()),
+            })
+        })
         .collect();
     json!({
         "name": originator.name().as_str(),

@@ -1,6 +1,7 @@
 //! Drives rustls over a socket until the secrets can be taken.
 
 use std::io;
+use std::ops::Range;
 
 use rustls::AlertDescription;
 use rustls::client::UnbufferedClientConnection;
@@ -24,13 +25,17 @@ pub struct Established {
     /// The client's last flight. Nothing else may be sent before it; who writes first sends both at
     /// once, which saves a system call and a packet.
     pub unsent: Vec<u8>,
+    /// Bytes of the client that were sent already, or stand sealed at the end of `unsent`.
+    pub said: u64,
 }
 
-/// Received records that nobody has opened yet.
+/// What was received and not passed on.
 pub struct Received {
-    /// The memory they stand in.
+    /// The memory it stands in.
     pub buffer: Buffer,
-    /// Where the first begins.
+    /// Data that was opened already. It comes first.
+    pub opened: Range<usize>,
+    /// Where the first record begins that nobody has opened yet.
     pub start: usize,
     /// Where the last received byte stands.
     pub end: usize,
@@ -154,7 +159,7 @@ pub fn establish_for(
 ) -> Result<Established, rustls::Error> {
     let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
     let session = Session::new(secrets, kernel, offers)?;
-    Ok(Established { tcp, session, received: rest.received, unsent: rest.unsent })
+    Ok(Established { tcp, session, received: rest.received, unsent: rest.unsent, said: 0 })
 }
 
 impl Established {
@@ -329,6 +334,6 @@ impl Incoming {
 
     fn rest(self) -> Option<Received> {
         let (start, end) = (self.start, self.end);
-        self.buffer.filter(|_| start < end).map(|buffer| Received { buffer, start, end })
+        self.buffer.filter(|_| start < end).map(|buffer| Received { buffer, opened: 0..0, start, end })
     }
 }

@@ -29,7 +29,8 @@ const ORDER: &[&[&str]] = &[
 /// The same inside `originate`; its own `mod.rs` stands above all of them.
 const ORIGINATE: &[&[&str]] = &[
     &["originate"],
-    &["originate::background", "originate::judge"],
+    &["originate::background", "originate::judge", "originate::stock"],
+    &["originate::tend"],
     &["originate::round"],
     &["originate::failure"],
     &["originate::endpoints"],
@@ -37,6 +38,8 @@ const ORIGINATE: &[&[&str]] = &[
     &["originate::balance", "originate::health"],
     &["originate::handshake"],
     &["originate::dial", "originate::origin", "originate::resolve", "originate::upgrade"],
+    &["originate::pool"],
+    &["originate::negotiated"],
     &["originate::identity", "originate::key_log", "originate::resumption", "originate::trust"],
     &["originate::observe"],
     &["originate::presented", "originate::refusal"],

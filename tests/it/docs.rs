@@ -78,6 +78,7 @@ fn labels_in_the_page_of_operation_are_those_of_the_metrics() {
     upstream.resumption.increment("r");
     upstream.failures.increment("r");
     upstream.would_fail.increment("r");
+    egret::metrics::PoolMetrics::new(&registry, &name).discards.increment("r");
     let _ = egret::metrics::ReloadMetrics::new(&registry);
     let text = registry.render();
     let operation = page("docs/operation.md");

@@ -43,6 +43,7 @@ mod lifecycle;
 mod listeners;
 mod memory;
 mod passthrough;
+mod pool;
 mod relay;
 mod reload;
 mod reload_streams;

@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 pub use self::environment::Environment;
-pub use self::value::{Count, Fraction, Key, Named, Processor, Text, Value};
+pub use self::value::{Amount, Count, Fraction, Key, Named, Processor, Text, Value};
 
 use self::environment::{Typed, interpolate};
 use crate::config::nearest::{nearest, suggest};

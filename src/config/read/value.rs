@@ -106,15 +106,7 @@ impl Value for Count {
     const EXAMPLE: &'static str = "a whole number without quotes, such as `100`";
 
     fn find(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Option<Self>> {
-        let integer = found.get_ref().as_integer()?;
-        let number = usize::from_str_radix(integer.as_str(), integer.radix()).ok();
-        let count = number.filter(|number| (1..=MOST).contains(number)).map(Count);
-        if count.is_none() {
-            let title = format!("{} is out of range", quote(&integer.to_string()));
-            let repair = format!("write a number from 1 to {MOST}, or leave the key out for the default");
-            reader.tell(Problem::new(found.span(), title, "out of range", repair));
-        }
-        Some(count)
+        whole(1, found, reader).map(|number| number.map(Self))
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
@@ -169,6 +161,36 @@ impl Value for Fraction {
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "number", "minimum": 0, "maximum": 1 })
     }
+}
+
+/// A number of things that may be none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount(pub usize);
+
+impl Value for Amount {
+    const WANTED: &'static str = Count::WANTED;
+    const EXAMPLE: &'static str = "a whole number without quotes, such as `8`";
+
+    fn find(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Option<Self>> {
+        whole(0, found, reader).map(|number| number.map(Self))
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 0, "maximum": MOST })
+    }
+}
+
+/// A whole number from `least` on.
+fn whole(least: usize, found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Option<usize>> {
+    let integer = found.get_ref().as_integer()?;
+    let number = usize::from_str_radix(integer.as_str(), integer.radix()).ok();
+    let number = number.filter(|number| (least..=MOST).contains(number));
+    if number.is_none() {
+        let title = format!("{} is out of range", quote(&integer.to_string()));
+        let repair = format!("write a number from {least} to {MOST}, or leave the key out for the default");
+        reader.tell(Problem::new(found.span(), title, "out of range", repair));
+    }
+    Some(number)
 }
 
 /// What a repair may repeat of a line without becoming hard to read.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::file;
+use crate::config::read::{Count, Given};
 use crate::config::resolve::{Resolver, list};
 use crate::config::values::{Dns, KernelTls, Limits, Log, LogFormat, Reload, Runtime};
 
@@ -38,7 +39,11 @@ pub(super) fn runtime(section: Option<&file::Runtime>, resolver: &mut Resolver<'
 }
 
 pub(super) fn limits(section: Option<&file::Limits>) -> Limits {
-    Limits { max_connections: section.and_then(|limits| limits.max_connections.value()).map(|count| count.0) }
+    let count = |given: fn(&file::Limits) -> &Given<Count>| section.and_then(|limits| given(limits).value());
+    Limits {
+        max_connections: count(|limits| &limits.max_connections).map(|count| count.0),
+        max_warm: count(|limits| &limits.max_warm).map(|count| count.0),
+    }
 }
 
 pub(super) fn dns(section: Option<&file::Dns>, resolver: &mut Resolver<'_>) -> Dns {

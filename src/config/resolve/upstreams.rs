@@ -6,10 +6,11 @@ use rustls::pki_types::ServerName;
 
 use crate::config::file::{self, File};
 use crate::config::formats::{Limit, VerifyWord};
+use crate::config::read::{Amount, Count};
 use crate::config::resolve::tcp::tcp;
 use crate::config::resolve::{Resolver, list, servers};
 use crate::config::source::Span;
-use crate::config::values::{Eof, Host, KeyExchange, StreamLimits, Tls, TlsVersion, Upstream, Verify};
+use crate::config::values::{Eof, Host, KeyExchange, Pool, StreamLimits, Tls, TlsVersion, Upstream, Verify};
 
 /// Time for one slow server and one quick one; most clients wait longer.
 const ORIGINATE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -17,6 +18,14 @@ const ORIGINATE_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// What a peer may take to finish after the other end has said it is done; ghostunnel and stunnel wait as long.
 const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A handful serves a hundred new connections a second where an origination takes 30 ms.
+const MAX_IDLE: usize = 8;
+/// Shorter than the idle limits of common servers and load balancers, which begin at 60 s.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(30);
+/// Servers that are upgraded to wait for a log-in, and not for long: PostgreSQL's `authentication_timeout` is 60 s, of
+/// which the client is to have most.
+const UPGRADED_IDLE_AGE: Duration = Duration::from_secs(10);
 
 pub(super) fn upstream(section: &file::Upstream, file: &File, resolver: &mut Resolver<'_>) -> Option<Upstream> {
     let servers = servers::servers(section, resolver);
@@ -35,9 +44,26 @@ pub(super) fn upstream(section: &file::Upstream, file: &File, resolver: &mut Res
         passthrough: section.passthrough.or(false),
         upgrade: section.upgrade.value().copied(),
         originate_timeout: section.originate_timeout.or(ORIGINATE_TIMEOUT),
+        pool: section.pool.value().map(|pool| self::pool(pool, section, resolver)),
         stream: stream(section, resolver),
         tcp: tcp(section.tcp.value(), resolver),
     })
+}
+
+fn pool(pool: &file::Pool, section: &file::Upstream, resolver: &mut Resolver<'_>) -> Pool {
+    let min_idle = pool.min_idle.or(Amount(0)).0;
+    let max_idle = pool.max_idle.or(Count(MAX_IDLE.max(min_idle))).0;
+    let upgrades = section.upgrade.value().is_some();
+    let max_idle_age = pool.max_idle_age.or(if upgrades { UPGRADED_IDLE_AGE } else { MAX_IDLE_AGE });
+    if let Some(span) = pool.min_idle.span().filter(|_| min_idle > max_idle) {
+        let title = format!("`min_idle` ({min_idle}) is more than `max_idle` ({max_idle})");
+        resolver.tell(span, title, "more than there may be", "make `max_idle` at least `min_idle`");
+    }
+    if let Some((span, _)) = pool.max_idle_age.located().filter(|(_, age)| age.is_zero()) {
+        let repair = "write a longer duration, or remove `pool`";
+        resolver.tell(span, "no time at all: nothing would ever be ready", "zero", repair);
+    }
+    Pool { min_idle, max_idle, max_idle_age }
 }
 
 /// Keys that say how egret speaks to the server, where it is the client who speaks.
@@ -48,6 +74,7 @@ fn refuse_with_passthrough(section: &file::Upstream, resolver: &mut Resolver<'_>
     let contradictions = [
         ("tls", section.tls.span(), "the client verifies the server and presents its own certificate"),
         ("upgrade", section.upgrade.span(), "the client begins with its TLS, nothing is said before"),
+        ("pool", section.pool.span(), "there is no handshake that could be made before the client comes"),
         ("eof", section.eof.span(), "close_notify is inside the client's TLS, which tells a truncation itself"),
     ];
     for (key, span, why) in contradictions {

@@ -11,8 +11,10 @@ use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatibl
 use super::first_bytes::{Plaintext, plaintext};
 use crate::config::values::Name;
 use crate::originate::certificate::{CertificateFacts, Date};
+use crate::originate::negotiated::Negotiated;
 use crate::originate::observe::{Facts, Observed};
 use crate::originate::origin::{Origin, OriginKey};
+use crate::originate::pool::warm::Discard;
 use crate::originate::refusal::Refusal;
 use crate::originate::trust::names;
 use crate::tls::handshake::{self, Failed};
@@ -134,6 +136,21 @@ impl Error {
     pub fn timed_out(waited: Duration, endpoint: SocketAddr, origin: &Origin) -> Self {
         let scene = Box::new(Scene::new(Facts::default(), origin, endpoint));
         Self { cause: Cause::TimedOut(Some(waited)), scene }
+    }
+
+    /// The error of a stream whose handshake was over for us, and which broke before anything was said on it.
+    pub fn late(why: Discard, negotiated: &Negotiated, endpoint: SocketAddr, origin: &Origin) -> Self {
+        let (request, passed) = (negotiated.client_certificate.clone(), true);
+        let seen = Facts { request, passed, ..Facts::default() };
+        let flight = flight_of(&seen);
+        let cause = match why {
+            Discard::Alert(alert) => of_alert(alert, &seen),
+            Discard::Closed => Cause::Closed(flight),
+            Discard::Reset => Cause::Reset(flight),
+            _ => Cause::Protocol("a record that must not come after the handshake".into()),
+        };
+        let scene = Box::new(Scene { server: negotiated.server.clone(), ..Scene::new(seen, origin, endpoint) });
+        Self { cause, scene }
     }
 
     /// The fixed word for log and metric.

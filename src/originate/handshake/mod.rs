@@ -16,35 +16,12 @@ use self::error::Broken;
 pub use self::error::{Cause, Error, Flight, late_refusal};
 pub use self::first_bytes::{Plaintext, plaintext};
 pub use self::repair::late_repair;
-use crate::originate::certificate::CertificateFacts;
-use crate::originate::observe::{CertificateRequest, Observed};
+pub use crate::originate::negotiated::Negotiated;
+use crate::originate::observe::Observed;
 use crate::originate::origin::Origin;
-use crate::originate::refusal::Refusal;
 use crate::originate::resumption::{Resumption, View};
 use crate::tls;
 use crate::tls::handshake::Established;
-
-/// What a handshake has agreed on.
-#[derive(Clone, Debug)]
-pub struct Negotiated {
-    /// `TLSv1.2` or `TLSv1.3`.
-    pub version: &'static str,
-    /// The cipher suite, by its name of IANA's registry.
-    pub suite: &'static str,
-    /// The group of the key exchange.
-    pub group: &'static str,
-    /// The protocol that the server chose.
-    pub alpn: Option<Vec<u8>>,
-    /// What became of resumption.
-    pub resumed: Resumption,
-    /// The server's certificate; in a resumed handshake, that of the handshake it descends from.
-    pub server: Option<Arc<CertificateFacts>>,
-    /// What `verify = "full"` would have refused.
-    pub would_fail: Option<Refusal>,
-    /// The server asked for a client certificate, and how that was answered. `None` in a resumed handshake
-    /// of an identity too: the session carries it.
-    pub client_certificate: Option<CertificateRequest>,
-}
 
 /// Speaks TLS with `endpoint` as `origin` says, on a stream where TLS begins with the next byte. The caller
 /// bounds the time; dropping the future drops the stream.

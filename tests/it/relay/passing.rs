@@ -260,7 +260,8 @@ async fn future_of_a_stream_keeps_its_size() {
     let setup = Setup::new();
     let ((_client, downstream), (upstream, _server)) = (setup.sockets().await, setup.sockets().await);
     let (counters, downstream) = (counters(&[Arc::default(), Arc::default()]), Stream::Tcp(downstream));
-    let future = pass_through(downstream, Bytes::new(), upstream, &setup.limits, &counters, std::future::ready(Ended::Drained));
+    let future =
+        pass_through(downstream, Bytes::new(), upstream, &setup.limits, &counters, std::future::ready(Ended::Drained));
     let size = size_of_val(&future);
     assert!(FUTURE.contains(&size), "{size} bytes; if that is meant, say so in FUTURE");
 }

@@ -52,6 +52,7 @@ pub fn upstream(endpoint: SocketAddr) -> Upstream {
             resumption: true,
         },
         upgrade: None,
+        pool: None,
         originate_timeout: Duration::from_secs(10),
         tcp: Tcp::default(),
         stream: StreamLimits { idle: None, lifetime: None, half_closed: Duration::from_secs(60), eof: Eof::Strict },

@@ -1,0 +1,139 @@
+//! Finished originations that nobody has used yet, kept warm: a new stream takes one and pays no handshake.
+//!
+//! A stream of bytes has no end of a request, so a used connection never comes back. What is here was never used.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `shelf` | what is ready: newest first, each once, within bounds; pure |
+//! | `warm` | one connection that waits: listened to, without a buffer |
+//! | `hand_over` | it meets its client, or dies unnoticed |
+//! | `demand` | how many are worth having; pure |
+//! | `lifetime` | how long servers let them live; pure |
+//! | `pause` | when to try again after a failure; pure |
+//!
+//! The shelf belongs to the [`Origin`](crate::originate::origin::Origin): no connection has a road to another
+//! identity, trust or server name, and an origin that a reload carries over keeps what is ready.
+
+pub mod demand;
+pub mod hand_over;
+pub mod lifetime;
+pub mod pause;
+pub mod shelf;
+pub mod warm;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+use crate::config::values;
+use crate::metrics::PoolMetrics;
+use shelf::{Bounds, Shelf};
+use warm::{Discard, Warm};
+
+/// The pool of one upstream: what its clients and whoever fills its shelves tell each other.
+pub struct Pool {
+    spec: values::Pool,
+    everywhere: Arc<Semaphore>,
+    metrics: PoolMetrics,
+    arrivals: AtomicUsize,
+    works: AtomicBool,
+    wake: Arc<Notify>,
+}
+
+impl Pool {
+    /// A pool whose connections need a permit of `everywhere` each.
+    pub fn new(spec: values::Pool, everywhere: Arc<Semaphore>, metrics: PoolMetrics) -> Self {
+        let (arrivals, works, wake) = (AtomicUsize::new(0), AtomicBool::new(false), Arc::default());
+        Self { spec, everywhere, metrics, arrivals, works, wake }
+    }
+
+    /// Its settings.
+    pub fn spec(&self) -> &values::Pool {
+        &self.spec
+    }
+
+    /// Lets a shelf hold what the settings say.
+    pub fn bound(&self, shelf: &Shelf<Warm>) {
+        let bounds = Bounds { most: self.spec.max_idle, everywhere: Arc::clone(&self.everywhere) };
+        self.discard(shelf.bound(bounds).into_iter().map(|warm| (warm, Discard::Excess)));
+    }
+
+    /// The newest that is ready for this endpoint. Never waits.
+    pub fn take(&self, shelf: &Shelf<Warm>, endpoint: SocketAddr) -> Option<Warm> {
+        let warm = shelf.take(endpoint, Instant::now())?;
+        self.metrics.warm.decrement(1.0);
+        Some(warm)
+    }
+
+    /// One more is ready.
+    pub fn ready(&self) {
+        self.metrics.warm.increment(1.0);
+        self.metrics.filled.increment(1);
+    }
+
+    /// One could not be made.
+    pub fn failed(&self) {
+        self.metrics.failed.increment(1);
+    }
+
+    /// A client has come.
+    pub fn arrived(&self) {
+        self.arrivals.fetch_add(1, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Clients since the last call.
+    pub fn arrivals(&self) -> usize {
+        self.arrivals.swap(0, Ordering::Relaxed)
+    }
+
+    /// A client got a warm connection (or not), and its upstream works.
+    pub fn served(&self, hit: bool) {
+        if hit {
+            self.metrics.hits.increment(1)
+        } else {
+            self.metrics.misses.increment(1)
+        }
+        self.works.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the upstream has served a client since the last call.
+    pub fn has_served(&self) -> bool {
+        self.works.swap(false, Ordering::Relaxed)
+    }
+
+    /// Wakes who fills: a client has come, or the pool is gone.
+    pub fn wake(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
+    }
+
+    /// Throws away what was on a shelf.
+    pub fn discard(&self, discarded: impl IntoIterator<Item = (Warm, Discard)>) {
+        for (warm, discard) in discarded {
+            self.metrics.warm.decrement(1.0);
+            self.discard_taken(warm, discard);
+        }
+    }
+
+    /// Throws away what was taken from its shelf already.
+    pub fn discard_taken(&self, warm: Warm, discard: Discard) {
+        self.died(discard);
+        if !discard.is_of_server() {
+            warm.leave();
+        }
+    }
+
+    /// What was taken has died in other hands.
+    pub fn died(&self, discard: Discard) {
+        self.metrics.discards.increment(discard.reason());
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
+}

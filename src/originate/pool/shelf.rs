@@ -1,0 +1,228 @@
+//! The shelf: things that were made ready, taken newest first, each once. Pure: it knows neither sockets nor clocks.
+//!
+//! A shelf belongs to one origin and has no name by which another could find it. Whoever wants to put something
+//! on it reserves a place first, so that what is being made counts against the bounds as well.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// Ready things, by endpoint.
+///
+/// What was put comes out exactly once: taken, or given back by the call that removed it (`expire`, `keep_only`,
+/// `inspect`, `bound`, `close`), or dropped with the shelf. Nothing is dropped under the lock.
+#[derive(Debug)]
+pub struct Shelf<T> {
+    state: Mutex<State<T>>,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    stacks: HashMap<SocketAddr, Vec<Entry<T>>>,
+    /// Entries in all stacks.
+    stock: usize,
+    /// Places that are promised.
+    reserved: usize,
+    bounds: Option<Bounds>,
+    closed: bool,
+    next: u64,
+}
+
+/// What a shelf may hold.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// At most so many on this shelf, promised places included.
+    pub most: usize,
+    /// One permit for each, over all shelves of the process.
+    pub everywhere: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    number: u64,
+    until: Instant,
+    item: T,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A promised place. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Place<T> {
+    shelf: Arc<Shelf<T>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl<T> Default for Shelf<T> {
+    /// Empty, and nothing may be put on it: it has no bounds yet.
+    fn default() -> Self {
+        let state = State { stacks: HashMap::new(), stock: 0, reserved: 0, bounds: None, closed: false, next: 0 };
+        Self { state: Mutex::new(state) }
+    }
+}
+
+impl<T> Shelf<T> {
+    /// From now on it may hold so much. Gives back what is too much, the oldest of each endpoint first.
+    #[must_use = "what is too much is given back"]
+    pub fn bound(&self, bounds: Bounds) -> Vec<T> {
+        let mut state = self.state();
+        let most = bounds.most;
+        state.bounds = Some(bounds);
+        let mut removed = Vec::new();
+        while state.stock > most {
+            let oldest = |stack: &Vec<Entry<T>>| stack.first().map(|entry| entry.number);
+            let endpoint = state.stacks.iter().min_by_key(|(_, stack)| oldest(stack)).map(|(endpoint, _)| *endpoint);
+            removed.extend(endpoint.and_then(|endpoint| state.remove(endpoint, 0)));
+        }
+        removed
+    }
+
+    /// A place for one more; none when a bound is reached, or the shelf is closed.
+    pub fn reserve(self: &Arc<Self>) -> Option<Place<T>> {
+        let mut state = self.state();
+        let bounds = state.bounds.as_ref().filter(|bounds| !state.closed && state.held() < bounds.most)?;
+        let permit = Arc::clone(&bounds.everywhere).try_acquire_owned().ok()?;
+        state.reserved += 1;
+        drop(state);
+        Some(Place { shelf: Arc::clone(self), permit: Some(permit) })
+    }
+
+    /// The newest of this endpoint whose time is not over.
+    pub fn take(&self, endpoint: SocketAddr, now: Instant) -> Option<T> {
+        let mut state = self.state();
+        // Those whose time is over are few: `expire` collects them, and this may only come before it.
+        let newest = state.stacks.get(&endpoint)?.iter().rposition(|entry| entry.until > now)?;
+        state.remove(endpoint, newest)
+    }
+
+    /// Those whose time is over.
+    #[must_use = "what is removed is given back"]
+    pub fn expire(&self, now: Instant) -> Vec<T> {
+        self.remove_where(|_, entry| entry.until <= now)
+    }
+
+    /// Those of endpoints that do not stay.
+    #[must_use = "what is removed is given back"]
+    pub fn keep_only(&self, stays: impl Fn(SocketAddr) -> bool) -> Vec<T> {
+        self.remove_where(|endpoint, _| !stays(endpoint))
+    }
+
+    /// Looks at each, one at a time: between two, others may take and put. Gives back those for which `look`
+    /// has a reason, with it.
+    pub fn inspect<R>(&self, mut look: impl FnMut(&mut T) -> Option<R>) -> Vec<(T, R)> {
+        let places: Vec<(SocketAddr, u64)> = self.state().numbers().collect();
+        let mut removed = Vec::new();
+        for (endpoint, number) in places {
+            let mut state = self.state();
+            let Some(stack) = state.stacks.get_mut(&endpoint) else { continue };
+            let Some(at) = stack.iter().position(|entry| entry.number == number) else { continue };
+            if let Some(reason) = look(&mut stack[at].item) {
+                removed.extend(state.remove(endpoint, at).map(|item| (item, reason)));
+            }
+        }
+        removed
+    }
+
+    /// Empties it for good: whatever is put later is refused.
+    #[must_use = "what is removed is given back"]
+    pub fn close(&self) -> Vec<T> {
+        self.state().closed = true;
+        self.remove_where(|_, _| true)
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
+    /// How many are ready.
+    pub fn stock(&self) -> usize {
+        self.state().stock
+    }
+
+    /// How many are ready for this endpoint.
+    pub fn stock_of(&self, endpoint: SocketAddr) -> usize {
+        self.state().stacks.get(&endpoint).map_or(0, Vec::len)
+    }
+
+    /// How many are ready or promised.
+    pub fn held(&self) -> usize {
+        self.state().held()
+    }
+
+    /// When the first has to go.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.state().stacks.values().flatten().map(|entry| entry.until).min()
+    }
+
+    fn remove_where(&self, goes: impl Fn(SocketAddr, &Entry<T>) -> bool) -> Vec<T> {
+        let mut state = self.state();
+        let mut removed = Vec::new();
+        for (endpoint, stack) in &mut state.stacks {
+            removed.extend(stack.extract_if(.., |entry| goes(*endpoint, entry)).map(|entry| entry.item));
+        }
+        state.stacks.retain(|_, stack| !stack.is_empty());
+        state.stock -= removed.len();
+        removed
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        // Counts and stacks change together in code that cannot fail: a poisoned shelf is a whole shelf.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> State<T> {
+    fn held(&self) -> usize {
+        self.stock + self.reserved
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = (SocketAddr, u64)> {
+        self.stacks.iter().flat_map(|(endpoint, stack)| stack.iter().map(|entry| (*endpoint, entry.number)))
+    }
+
+    fn remove(&mut self, endpoint: SocketAddr, at: usize) -> Option<T> {
+        let stack = self.stacks.get_mut(&endpoint)?;
+        let entry = stack.remove(at);
+        if stack.is_empty() {
+            self.stacks.remove(&endpoint);
+        }
+        self.stock -= 1;
+        Some(entry.item)
+    }
+}
+
+impl<T> Place<T> {
+    /// Puts it there until its time is over.
+    ///
+    /// # Errors
+    /// The shelf was closed or got smaller meanwhile: here it is again.
+    pub fn put(mut self, endpoint: SocketAddr, item: T, until: Instant) -> Result<(), T> {
+        let mut state = self.shelf.state();
+        let fits = state.bounds.as_ref().is_some_and(|bounds| state.held() <= bounds.most);
+        let Some(permit) = self.permit.take().filter(|_| fits && !state.closed) else {
+            state.reserved -= 1;
+            return Err(item);
+        };
+        state.reserved -= 1;
+        state.stock += 1;
+        let number = state.next;
+        state.next += 1;
+        state.stacks.entry(endpoint).or_default().push(Entry { number, until, item, _permit: permit });
+        Ok(())
+    }
+}
+
+impl<T> Drop for Place<T> {
+    fn drop(&mut self) {
+        // `put` has taken the permit, and settled the account.
+        if self.permit.take().is_some() {
+            self.shelf.state().reserved -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

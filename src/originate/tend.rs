@@ -1,0 +1,314 @@
+//! Who fills the shelves of an upstream, in the background: as many as the traffic is worth, again when one was
+//! taken, has aged or has died. Every origination is one of health, too: it goes the way of those for clients.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::handshake::{self, Cause};
+use super::pool::Pool;
+use super::pool::demand::Demand;
+use super::pool::lifetime::Lifetime;
+use super::pool::pause::Pause;
+use super::pool::shelf::Place;
+use super::pool::warm::{Discard, Warm};
+use super::round::Turn;
+use super::{Failure, Originated, Originator, Stage, Wire};
+use crate::originate::endpoint::Endpoint;
+
+/// Originations for one upstream's pool at once: what a hundred arrivals a second need on a path where each takes
+/// 80 ms.
+const PARALLEL: usize = 8;
+/// Clients without a connection, in the whole process, for whom a pool leaves out one of those.
+const CLIENTS_FOR_ONE: usize = 4;
+/// Originations for pools at once in the whole process: some 10 ms of a processor.
+static FILLING: Semaphore = Semaphore::const_new(32);
+/// Clients of the process whose origination is under way.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// How often a pool looks at what nobody tells it: the traffic has ceased, DNS has changed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A client whose origination is under way: pools leave the way to it.
+pub(super) struct Waiting;
+
+impl Waiting {
+    pub(super) fn begin() -> Self {
+        WAITING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What the task knows.
+struct Tending {
+    demand: Demand,
+    lifetime: Lifetime,
+    pause: Pause,
+    fills: JoinSet<Filled>,
+}
+
+/// What became of one origination for the pool.
+enum Filled {
+    /// On the shelf, after so long.
+    Ready(Duration),
+    Failed {
+        refused: bool,
+    },
+    /// There was no endpoint, or no room.
+    Nowhere,
+}
+
+/// Fills until the originator is gone. Holds it only while something is done; dropping the future closes what was
+/// begun.
+pub(super) async fn tend(originator: Weak<Originator>) {
+    let Some(wake) = originator.upgrade().and_then(|originator| originator.pool().map(Pool::wake)) else { return };
+    let mut tending = Tending::new(Instant::now());
+    loop {
+        let Some(next) = originator.upgrade().and_then(|originator| tending.go_on(&originator)) else { return };
+        tokio::select! {
+            discarded = poll_fn(|cx| listen(&originator, cx)) => tending.discarded(&discarded, Instant::now()),
+            Some(filled) = tending.fills.join_next(), if !tending.fills.is_empty() => {
+                tending.filled(filled.unwrap_or(Filled::Nowhere));
+            }
+            () = wake.notified() => {}
+            () = sleep_until(next) => {}
+        }
+    }
+}
+
+/// Listens to all that is ready. Ready when some of it had to be thrown away.
+fn listen(originator: &Weak<Originator>, cx: &mut Context<'_>) -> Poll<Vec<Discarded>> {
+    let Some(originator) = originator.upgrade() else { return Poll::Pending };
+    let Some(pool) = originator.pool() else { return Poll::Pending };
+    let now = Instant::now();
+    let mut discarded = Vec::new();
+    for origin in originator.origins() {
+        let dead = origin.shelf().inspect(|warm| match warm.poll_discard(cx) {
+            Poll::Ready(discard) => Some(discard),
+            Poll::Pending => None,
+        });
+        for (warm, discard) in dead {
+            let refused = originator.refused_late(&warm, discard);
+            let discarded_at = now.saturating_duration_since(warm.born());
+            discarded.push(Discarded { born: warm.born(), age: discarded_at, discard, refused });
+            pool.discard([(warm, discard)]);
+        }
+    }
+    if discarded.is_empty() { Poll::Pending } else { Poll::Ready(discarded) }
+}
+
+/// What is to be learned of a connection that died on the shelf.
+struct Discarded {
+    born: Instant,
+    age: Duration,
+    discard: Discard,
+    /// The server refused our certificate with it.
+    refused: bool,
+}
+
+impl Tending {
+    fn new(now: Instant) -> Self {
+        let (demand, lifetime) = (Demand::new(now), Lifetime::default());
+        Self { demand, lifetime, pause: Pause::default(), fills: JoinSet::new() }
+    }
+
+    /// Throws away what is over and begins what is missing. Returns when to look again.
+    fn go_on(&mut self, originator: &Arc<Originator>) -> Option<Instant> {
+        let (pool, now) = (originator.pool()?, Instant::now());
+        let age = self.lifetime.most(pool.spec().max_idle_age, now);
+        originator.tidy(pool, age, now);
+        self.demand.arrived(pool.arrivals(), now);
+        if pool.has_served() {
+            self.pause.worked_for_others();
+        }
+        let stock = originator.stock();
+        let wanted = self.demand.wanted(pool.spec(), age, now);
+        let missing = wanted.saturating_sub(stock + self.fills.len());
+        let pause = self.pause.ends_after(now);
+        if pause.is_none() {
+            for _ in 0..missing.min(self.may_begin()) {
+                self.fills.spawn(fill(Arc::clone(originator), age));
+            }
+        }
+        let expiry = originator.origins().filter_map(|origin| origin.shelf().next_expiry()).min();
+        // Without anything ready or wanted there is nothing to look at until a client comes.
+        let look = if stock + wanted > 0 { now + LOOK } else { now + LOOK * 60 };
+        Some([expiry, pause].into_iter().flatten().fold(look, Instant::min))
+    }
+
+    /// Originations that may begin now. As long as it is not known whether one works, one is enough; and clients who
+    /// wait for theirs go first.
+    fn may_begin(&self) -> usize {
+        let most = if self.pause.is_proven() {
+            PARALLEL.saturating_sub(WAITING.load(Ordering::Relaxed) / CLIENTS_FOR_ONE).max(1)
+        } else {
+            1
+        };
+        most.saturating_sub(self.fills.len())
+    }
+
+    fn filled(&mut self, filled: Filled) {
+        match filled {
+            Filled::Ready(took) => {
+                self.demand.took(took);
+                self.pause.worked();
+            }
+            Filled::Failed { refused } => self.pause.failed(refused, fastrand::f64(), Instant::now()),
+            Filled::Nowhere => self.pause.failed(false, fastrand::f64(), Instant::now()),
+        }
+    }
+
+    fn discarded(&mut self, discarded: &[Discarded], now: Instant) {
+        for Discarded { born, age, discard, refused } in discarded {
+            if matches!(discard, Discard::Closed | Discard::Reset) {
+                self.lifetime.closed(*born, *age, now);
+            }
+            // A server that ends what nobody has used is not to be given the next at once.
+            self.pause.failed(*refused, fastrand::f64(), now);
+        }
+    }
+}
+
+/// One origination, to the shelf.
+async fn fill(originator: Arc<Originator>, age: Duration) -> Filled {
+    let Ok(_permit) = FILLING.acquire().await else { return Filled::Nowhere };
+    let (Some(pool), began) = (originator.pool(), Instant::now()) else { return Filled::Nowhere };
+    let (mut round, mut filled) = (originator.round().await, Filled::Nowhere);
+    while let Ok(turn) = round.next().await {
+        let endpoint = turn.endpoint();
+        let Some(shelf) = endpoint.origin().map(|origin| origin.shelf()) else { return filled };
+        if !turn.has_room_beside(shelf.stock_of(endpoint.address())) {
+            round.took_the_last_room(endpoint.address());
+            continue;
+        }
+        let Some(place) = shelf.reserve() else { return filled };
+        match originator.make_ready(&turn).await {
+            Ok((warm, endpoint)) => {
+                let until = Instant::now() + age.mul_f64(1.0 - fastrand::f64() * JITTER);
+                put(pool, place, &endpoint, warm, until);
+                return Filled::Ready(began.elapsed());
+            }
+            Err(failure) => {
+                pool.failed();
+                tell(&originator, &failure);
+                filled = Filled::Failed { refused: is_refusal(&failure) };
+                if matches!(filled, Filled::Failed { refused: true }) {
+                    return filled;
+                }
+                round.lost(&turn, &failure.addresses());
+            }
+        }
+    }
+    filled
+}
+
+/// An age is shortened by up to this part, so that those that were made together do not end together.
+const JITTER: f64 = 0.25;
+
+fn put(pool: &Pool, place: Place<Warm>, endpoint: &Endpoint, warm: Warm, until: Instant) {
+    // Counted before it is there: it may be taken at once.
+    pool.ready();
+    if let Err(warm) = place.put(endpoint.address(), warm, until) {
+        pool.discard([(warm, Discard::Replaced)]);
+    }
+}
+
+/// The server does not believe our certificate, or wants one.
+fn is_refusal(failure: &Failure) -> bool {
+    let Stage::Handshake(error) = &failure.stage else { return false };
+    matches!(error.cause(), Cause::ClientCertificateRejected(_) | Cause::ClientCertificateRequired)
+}
+
+fn tell(originator: &Originator, failure: &Failure) {
+    let facts: serde_json::Map<String, serde_json::Value> =
+        failure.facts().into_iter().map(|(fact, value)| (fact.to_owned(), value.into())).collect();
+    tracing::warn!(
+        upstream = %originator.name(),
+        server = %failure.server,
+        endpoint = failure.endpoint.map(tracing::field::display),
+        identity = originator.identity().map(tracing::field::display),
+        reason = failure.reason(),
+        detail = %failure,
+        facts = %serde_json::Value::Object(facts),
+        repair = failure.repair(originator.name()).map(tracing::field::display),
+        "filling the pool failed",
+    );
+}
+
+impl Originator {
+    /// Throws away what is too old, and what DNS names no more.
+    fn tidy(&self, pool: &Pool, age: Duration, now: Instant) {
+        let members = self.endpoints.known();
+        for origin in self.origins() {
+            pool.discard(origin.shelf().expire(now).into_iter().map(|warm| (warm, Discard::Aged)));
+            // Made before it was known how short the servers' patience is.
+            pool.discard(origin.shelf().inspect(|warm| (warm.born() + age <= now).then_some(Discard::Aged)));
+            let stays = |address| members.list().iter().any(|member| member.endpoint.address() == address);
+            pool.discard(origin.shelf().keep_only(stays).into_iter().map(|warm| (warm, Discard::Retired)));
+        }
+    }
+
+    /// Originates, and waits for the server's judgement.
+    async fn make_ready(&self, turn: &Turn) -> Result<(Warm, Arc<Endpoint>), Failure> {
+        let began = Instant::now();
+        let originated = self.originate_in(turn).await;
+        let originated = originated.inspect_err(|failure| self.metrics.failures.increment(failure.reason()))?;
+        let (Originated { wire: Wire::Tls(stream), negotiated: Some(negotiated), endpoint }, Some(origin)) =
+            (originated, turn.endpoint().origin())
+        else {
+            unreachable!("an origin was asked for a place on its shelf before")
+        };
+        let quiet = (began.elapsed() * QUIET_FACTOR).clamp(LEAST_QUIET, MOST_QUIET);
+        let facts = negotiated.clone();
+        let prepared = timeout_at(turn.deadline, Warm::prepare(stream, negotiated, quiet)).await;
+        match prepared.unwrap_or(Err(Discard::Reset)) {
+            Ok(warm) => Ok((warm, endpoint)),
+            Err(discard) => {
+                let error = handshake::Error::late(discard, &facts, endpoint.address(), origin);
+                let failure = Failure::at(&endpoint, Stage::Handshake(error));
+                self.failed_late(&endpoint, failure.reason());
+                Err(failure)
+            }
+        }
+    }
+
+    /// Whether an alert on the shelf was a refusal of our certificate, by a server that thought longer than it was
+    /// waited for. It is told and counted as the failure that it is.
+    fn refused_late(&self, warm: &Warm, discard: Discard) -> bool {
+        let Discard::Alert(alert) = discard else { return false };
+        let presented = warm.negotiated().client_certificate.as_ref().is_some_and(|request| request.answered);
+        let Some(cause) = handshake::late_refusal(alert, presented) else { return false };
+        let members = self.endpoints.known();
+        let endpoint = members.list().iter().map(|member| &member.endpoint);
+        let endpoint = endpoint.into_iter().find(|endpoint| Some(endpoint.address()) == warm.address());
+        endpoint.iter().for_each(|endpoint| self.failed_late(endpoint, cause.reason()));
+        tracing::warn!(
+            upstream = %self.name(),
+            endpoint = warm.address().map(tracing::field::display),
+            identity = self.identity().map(tracing::field::display),
+            reason = cause.reason(),
+            detail = %cause,
+            "filling the pool failed",
+        );
+        true
+    }
+}
+
+/// A server's answer to our last flight takes a round trip; of an origination, that is a third or less.
+const QUIET_FACTOR: u32 = 2;
+/// Servers on the same machine look at a certificate for some milliseconds; busy ones for longer.
+const LEAST_QUIET: Duration = Duration::from_millis(100);
+/// Longer is no server's business: its alert will be heard on the shelf.
+const MOST_QUIET: Duration = Duration::from_secs(1);
