@@ -75,7 +75,7 @@ pub enum Attempt {
 }
 
 /// Between two trials for want of other endpoints: so many times what the first took.
-const TRIAL_COST: u32 = 10;
+const TRIAL_COST: u32 = 4;
 
 /// But at least so long: a refusal costs a server one packet, and a hundred of them a second nothing.
 const LEAST_GAP: Duration = Duration::from_millis(10);

@@ -76,8 +76,9 @@ const FAIR_SHARE: u32 = 10;
 
 /// So long a stream waits for the outcome of another's trial, or for the next to begin, when there is no other
 /// endpoint: a handshake with a server that is back takes less, and whoever is refused after that has been told at
-/// once.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// once. More than the pause between trials of a server that refuses: with 100 ms, and a busy machine on which a
+/// refusal took 10 ms, streams gave up just before the trial that would have succeeded.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 impl Round {
     /// The tries of a stream that has so much time until `deadline`.
