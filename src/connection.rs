@@ -28,7 +28,7 @@ pub async fn serve(accepted: Accepted, watch: Watch) {
     let mut class = match unless_forced(&watch, classify::classify(routes.expect, &mut stream, routes.patience)).await {
         Some(Ok(class)) => class,
         Some(Err(error)) => return report.unclassified(&error, stream),
-        None => return report.drained(None, stream),
+        None => return report.over(None, &Ended::Drained, stream),
     };
     let route = match routes.find(&class) {
         Ok(route) => route,
@@ -38,11 +38,10 @@ pub async fn serve(accepted: Accepted, watch: Watch) {
     // In a box: it is large, and gone before the stream begins. In here it would be moved with this future each time
     // that the runtime moves it, and every idle stream would keep its place.
     let client = Client { stream: &stream, early: &mut class.early };
-    let originate = Box::pin(route.originator.open(client, failed));
-    let opened = match unless_forced(&watch, originate).await {
-        Some(Ok(opened)) => opened,
-        Some(Err(failure)) => return report.unoriginated(route, &failure, stream),
-        None => return report.drained(Some(route), stream),
+    let opened = match Box::pin(unless_over(&watch, &stream, route.originator.open(client, failed))).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(failure)) => return report.unoriginated(route, &failure, stream),
+        Err(ended) => return report.over(Some(route), &ended, stream),
     };
     // The guard counts the stream at its endpoint until this function ends.
     let (facts, upstream, in_flight) = report.facts(opened, class.protocol);
@@ -66,6 +65,15 @@ async fn cut_off(watch: &Watch, endpoint: &Endpoint, closes_on_removal: bool) ->
     tokio::select! {
         () = watch.forced() => Ended::Drained,
         () = retired => Ended::Removed,
+    }
+}
+
+/// An error when nobody needs the work any more: the client has reset its connection, or the drain's deadline came.
+async fn unless_over<T>(watch: &Watch, client: &Stream, work: impl Future<Output = T>) -> Result<T, Ended> {
+    tokio::select! {
+        done = work => Ok(done),
+        () = watch.forced() => Err(Ended::Drained),
+        () = client.was_reset() => Err(Ended::DownstreamReset),
     }
 }
 

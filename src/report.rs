@@ -123,18 +123,19 @@ impl<'a> Report<'a> {
         );
     }
 
-    /// The drain's deadline came before the upstream was ready; `route` is known once one was asked.
-    pub fn drained(&self, route: Option<&Route>, downstream: Stream) {
+    /// The client left, or the drain's deadline came, before the upstream was ready; `route` is known once one was
+    /// asked.
+    pub fn over(&self, route: Option<&Route>, ended: &Ended, downstream: Stream) {
         downstream.reset();
         let counted = route.map_or(&self.routes.metrics.refused, |route| &route.metrics.ended);
-        counted.increment(Ended::Drained.reason());
+        counted.increment(ended.reason());
         tracing::info!(
             listener = %self.routes.listener,
             client = %self.client,
             upstream = route.map(|route| display(route.originator.name())),
             sent = 0,
             received = 0,
-            ended = Ended::Drained.reason(),
+            ended = ended.reason(),
             seconds = self.began.elapsed().as_secs_f64(),
             "connection",
         );

@@ -67,6 +67,19 @@ impl Stream {
         }
     }
 
+    /// Waits until the peer has reset the connection, and leaves what it has sent where it is. A peer that has only
+    /// ended its side is not gone: it may wait for an answer. A Unix socket knows no reset. Cancel safe.
+    pub async fn was_reset(&self) {
+        let error = match self {
+            Self::Tcp(tcp) => tcp.ready(Interest::ERROR).await,
+            Self::Unix(unix) => unix.ready(Interest::ERROR).await,
+        };
+        // The runtime is ending, and this with it.
+        if error.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Ends the connection so that the peer sees an error and not a clean end: TCP resets (linger
     /// zero), a Unix socket knows no reset and just closes.
     pub fn reset(self) {

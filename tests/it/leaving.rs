@@ -1,5 +1,5 @@
-//! Clients that leave before there is a stream: at every stage what they were using is given back, at the
-//! latest when the origination's deadline is there, and whoever only half-closed still gets the answer.
+//! Clients that leave before there is a stream: at every stage what they were using is given back at once, and
+//! whoever only half-closed still gets the answer.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
@@ -33,18 +33,19 @@ fn come_and_reset(egret: &Egret, first: &[u8]) {
     clients.into_iter().for_each(plain::reset);
 }
 
-/// Clients come while the origination cannot go on, and reset. They fail by `class` when its deadline of 2 s
-/// is there, and nothing of them is left.
-fn given_back_at_the_deadline(egret: &Egret, class: &str) {
+/// Clients come while the origination cannot go on for half a minute, and reset: nothing of them is left.
+fn given_back_at_once(egret: &Egret) {
     let floor = egret.descriptors();
     let start = Instant::now();
     come_and_reset(egret, REQUEST);
     egret.wait_until_idle(floor);
     let held = start.elapsed();
-    assert!(held < Duration::from_secs(15), "held for {held:?}, long after the deadline of 2 s");
-    let failures = |labels: &[(&str, &str)]| egret.metrics().sum("egret_origination_failures_total", labels);
-    assert_eq!(failures(&[("reason", class)]), CLIENTS as f64, "{}", egret.log_text());
-    assert_eq!(failures(&[]), CLIENTS as f64, "{}", egret.log_text());
+    assert!(held < Duration::from_secs(20), "held for {held:?}, as if the deadline of 30 s were waited for");
+    let metrics = egret.metrics();
+    let left = metrics.sum("egret_streams_ended_total", &[("reason", "downstream_reset")]);
+    assert_eq!(left, CLIENTS as f64, "{}", egret.log_text());
+    // It is nobody's failure.
+    assert_eq!(metrics.sum("egret_origination_failures_total", &[]), 0.0, "{}", egret.log_text());
 }
 
 #[test]
@@ -73,22 +74,22 @@ fn close_before_a_client_has_said_what_it_wants_is_its_own_class() {
 }
 
 #[test]
-fn reset_while_the_name_is_looked_up_holds_nothing_beyond_the_deadline() {
+fn reset_while_the_name_is_looked_up_leaves_nothing() {
     let pki = Pki::new();
     // A name server that is there and never answers.
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let egret = Egret::start(&format!(
-        "[dns]\nservers = [\"{}\"]\n{}[upstreams.silent]\nservers = [\"{HOST}:443\"]\noriginate_timeout = \"2s\"\n\
+        "[dns]\nservers = [\"{}\"]\n{}[upstreams.silent]\nservers = [\"{HOST}:443\"]\noriginate_timeout = \"30s\"\n\
          tls = {{ trust = \"internal\" }}\n{}",
         silent.local_addr().unwrap(),
         roots("internal", &pki.root()),
         listener("plain", free_port(), "silent"),
     ));
-    given_back_at_the_deadline(&egret, "dns_timeout");
+    given_back_at_once(&egret);
 }
 
 #[test]
-fn reset_while_the_handshake_stalls_holds_nothing_beyond_the_deadline() {
+fn reset_while_the_handshake_stalls_leaves_nothing() {
     let pki = Pki::new();
     let left = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&left);
@@ -99,11 +100,20 @@ fn reset_while_the_handshake_stalls_holds_nothing_beyond_the_deadline() {
             seen.fetch_add(1, Ordering::Relaxed);
         }
     });
-    let trust = roots("internal", &pki.root());
-    let egret = one_upstream(&peer.address.to_string(), "trust = \"internal\"", &trust);
-    given_back_at_the_deadline(&egret, "handshake_timeout");
+    given_back_at_once(&patient(&pki, &peer));
     // The server is told as well.
     eventually("the server to be rid of them", || (left.load(Ordering::Relaxed) == CLIENTS).then_some(()));
+}
+
+/// egret whose patience is longer than any hesitation of this server.
+fn patient(pki: &Pki, peer: &Peer) -> Egret {
+    Egret::start(&format!(
+        "{}[upstreams.hesitant]\nservers = [\"{}\"]\noriginate_timeout = \"30s\"\n\
+         tls = {{ trust = \"internal\", server_name = \"{HOST}\" }}\n{}",
+        roots("internal", &pki.root()),
+        peer.address,
+        listener("plain", free_port(), "hesitant"),
+    ))
 }
 
 /// A server that sends back what it gets, but begins its handshakes only when it is told to.
@@ -124,40 +134,16 @@ impl Hesitant {
         Self { peer, begin }
     }
 
-    /// egret whose patience is longer than this server's hesitation.
-    fn egret(&self, pki: &Pki) -> Egret {
-        Egret::start(&format!(
-            "{}[upstreams.hesitant]\nservers = [\"{}\"]\noriginate_timeout = \"25s\"\n\
-             tls = {{ trust = \"internal\", server_name = \"{HOST}\" }}\n{}",
-            roots("internal", &pki.root()),
-            self.peer.address,
-            listener("plain", free_port(), "hesitant"),
-        ))
-    }
-
     fn begin(&self) {
         self.begin.store(true, Ordering::Relaxed);
     }
 }
 
 #[test]
-fn reset_during_a_slow_handshake_ends_the_stream_as_soon_as_it_stands() {
-    let pki = Pki::new();
-    let server = Hesitant::start(&pki);
-    let egret = server.egret(&pki);
-    let floor = egret.descriptors();
-    come_and_reset(&egret, REQUEST);
-    server.begin();
-    egret.wait_until_idle(floor);
-    let reset = egret.metrics().sum("egret_streams_ended_total", &[("reason", "downstream_reset")]);
-    assert_eq!(reset, CLIENTS as f64, "{}", egret.log_text());
-}
-
-#[test]
 fn half_close_during_a_slow_handshake_loses_neither_request_nor_answer() {
     let pki = Pki::new();
     let server = Hesitant::start(&pki);
-    let egret = server.egret(&pki);
+    let egret = patient(&pki, &server.peer);
     let floor = egret.descriptors();
     let mut said_all = plain::connect(egret.address("plain"));
     said_all.write_all(REQUEST).unwrap();
