@@ -42,6 +42,11 @@ impl Credentials {
         self.folder.path()
     }
 
+    /// What the server shows.
+    pub(crate) fn leaf(&self) -> &CertificateDer<'static> {
+        &self.server.0
+    }
+
     /// A server that asks for the client's certificate and gives `tickets` to each TLS 1.3 client.
     pub(crate) fn server(&self, tickets: usize) -> Arc<ServerConfig> {
         let (certificate, key) = self.server.clone();

@@ -6,3 +6,4 @@
 pub(crate) mod credentials;
 pub(crate) mod operations;
 pub(crate) mod sessions;
+pub(crate) mod tls;

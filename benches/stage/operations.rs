@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
@@ -10,12 +11,16 @@ use egret::classify::postgres::Postgres;
 use egret::classify::{Class, Machine, Protocol, Step};
 use egret::config::values::{ListenerKey, Name, NamePattern, Rule};
 use egret::metrics::Registry;
+use egret::originate::pool::shelf::{Bounds, Shelf};
 use egret::route::ByHello;
 use egret::snapshot::Snapshot;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::credentials::Credentials;
 use super::sessions::{ENDPOINT, Sessions};
+use super::tls;
 
 /// Something that can be done again and again.
 pub(crate) type Operation = Box<dyn FnMut()>;
@@ -24,7 +29,7 @@ pub(crate) type Operation = Box<dyn FnMut()>;
 pub(crate) type Named = (&'static str, fn() -> Operation);
 
 /// Everything that is counted in instructions.
-pub(crate) const ALL: [Named; 17] = [
+pub(crate) const ALL: [Named; 26] = [
     ("classify_whole", || classify(usize::MAX)),
     ("classify_bytes", || classify(1)),
     ("classify_hello_whole", || classify_hello(usize::MAX)),
@@ -32,6 +37,7 @@ pub(crate) const ALL: [Named; 17] = [
     ("route_find", find),
     ("route_find_by_name_10", || find_by_name(10)),
     ("route_find_by_name_1000", || find_by_name(1000)),
+    ("route_hello_1000", || route_hello(1000)),
     ("snapshot_load_1000", || load(1000)),
     ("snapshot_entry_1", || entry(1)),
     ("snapshot_entry_1000", || entry(1000)),
@@ -42,6 +48,14 @@ pub(crate) const ALL: [Named; 17] = [
     ("session_take_put_32", || take_and_put(32, ENDPOINT)),
     ("session_take_put_256", || take_and_put(256, ENDPOINT)),
     ("session_of_another_256", || take_and_put(256, "198.51.100.1:443")),
+    ("shelf_take_put_2", || shelf_take_and_put(2)),
+    ("shelf_take_put_256", || shelf_take_and_put(256)),
+    ("chain_hit", tls::chain_hit),
+    ("chain_miss", tls::chain_miss),
+    ("record_seal_64", || tls::seal(64)),
+    ("record_seal_open_64", || tls::seal_and_open(64)),
+    ("record_seal_16384", || tls::seal(16_384)),
+    ("record_seal_open_16384", || tls::seal_and_open(16_384)),
 ];
 
 /// libpq's start with its default settings: it asks for GSSAPI, then for TLS, then gives up on both.
@@ -86,6 +100,31 @@ pub(crate) fn find() -> Operation {
 /// From a ClientHello to its route, where so many exact names and as many wildcards are. The worst case: a name of
 /// six labels for which only the shortest wildcard is.
 pub(crate) fn find_by_name(rules: usize) -> Operation {
+    let rules = by_hello(rules, None);
+    let server_name = Some("a.b.c.below-0.example.com".into());
+    let hello = ClientHello { server_name, alpn: vec![b"h2"[..].into(), b"http/1.1"[..].into()] };
+    assert!(rules.find(&hello).is_some());
+    Box::new(move || {
+        black_box(rules.find(black_box(&hello)));
+    })
+}
+
+/// From the bytes of a whole ClientHello to its route, the default one: what a listener does for a connection whose
+/// TLS it passes on.
+pub(crate) fn route_hello(rules: usize) -> Operation {
+    let (bytes, rules) = (client_hello(), by_hello(rules, Some(Name::new("b"))));
+    let mut input = BytesMut::new();
+    Box::new(move || {
+        input.extend_from_slice(&bytes);
+        let Step::Yes(Class { protocol: Protocol::Tls(hello), .. }) = Hello::default().step(&mut input) else {
+            panic!("the hello is whole")
+        };
+        black_box(rules.find(&hello)).expect("there is a default");
+        input.clear();
+    })
+}
+
+fn by_hello(rules: usize, default: Option<Name>) -> ByHello<Name> {
     let rule = |at: usize| Rule {
         server_names: vec![
             NamePattern::Exactly(format!("exact-{at}.example.com")),
@@ -94,13 +133,7 @@ pub(crate) fn find_by_name(rules: usize) -> Operation {
         alpn: Vec::new(),
         upstream: Name::new("a"),
     };
-    let rules = ByHello::new(&(0..rules).map(rule).collect::<Vec<_>>(), Name::clone, None);
-    let server_name = Some("a.b.c.below-0.example.com".into());
-    let hello = ClientHello { server_name, alpn: vec![b"h2"[..].into(), b"http/1.1"[..].into()] };
-    assert!(rules.find(&hello).is_some());
-    Box::new(move || {
-        black_box(rules.find(black_box(&hello)));
-    })
+    ByHello::new(&(0..rules).map(rule).collect::<Vec<_>>(), Name::clone, default)
 }
 
 /// A ClientHello that rustls makes, with the post-quantum key share it sends by default.
@@ -170,6 +203,22 @@ pub(crate) fn rebuild(listeners: usize) -> Operation {
 pub(crate) fn take_and_put(held: usize, endpoint: &str) -> Operation {
     let (sessions, endpoint) = (Sessions::new(held), endpoint.parse().expect("an address"));
     Box::new(move || sessions.take_and_put(endpoint))
+}
+
+/// A new stream takes what is ready, and another is made ready; the shelf holds so many. What lies on it is a number:
+/// a shelf looks at nothing of what it holds.
+pub(crate) fn shelf_take_and_put(held: usize) -> Operation {
+    let (shelf, now) = (Arc::new(Shelf::default()), Instant::now());
+    drop(shelf.bound(Bounds { most: held, everywhere: Arc::new(Semaphore::new(held)) }));
+    let (endpoint, until) = (ENDPOINT.parse().expect("an address"), now + Duration::from_secs(3600));
+    let put = move |shelf: &Arc<Shelf<usize>>, item| {
+        shelf.reserve().expect("room").put(endpoint, item, until).expect("an open shelf");
+    };
+    (0..held).for_each(|item| put(&shelf, item));
+    Box::new(move || {
+        let taken = black_box(shelf.take(endpoint, now)).expect("one is there");
+        put(&shelf, taken);
+    })
 }
 
 fn snapshot(listeners: usize) -> (Snapshot, ListenerKey) {
