@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import cell, machine, page, plot, proof, tables
+from . import cell, first_byte, machine, page, plot, proof, tables
 from .proxies import PROXIES, program, version
 from .scenarios import SCENARIOS
 
@@ -84,6 +84,8 @@ def run(options):
             for scenario in (SCENARIOS[name] for name in options.scenarios):
                 turn = number % len(proxies)
                 for proxy in proxies[turn:] + proxies[:turn]:
+                    if proxy.pooled and not scenario.rtt_ms:
+                        continue
                     result = setup.measure(proxy, scenario)
                     data["cells"].append({"round": number, "scenario": scenario.name, "proxy": proxy.name, **result})
                     tell(f"round {number + 1}, {scenario.name}, {proxy.name}: " + (result.get("failed") or
@@ -170,11 +172,15 @@ def main():
             sys.exit(f"no processors {options.proxy_cpu} and {options.load_cpu} here: see --proxy-cpu and --load-cpu")
         os.sched_setaffinity(0, {options.load_cpu})
         data = run(options)
-    print(tables.summary(data))
+    if tables.measured(data):
+        print(tables.summary(data))
+    if first_byte.measured(data):
+        print(first_byte.section(data))
     if not options.no_page:
-        write(ROOT / "docs/performance.svg", plot.draw(data))
+        if tables.measured(data):
+            write(ROOT / "docs/performance.svg", plot.draw(data))
         page.update(ROOT / "docs/performance.md", data, "performance.svg")
-        tell("written: docs/performance.md, docs/performance.svg")
+        tell("written: docs/performance.md")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ class Stage:
 
     _ports = 10_000
 
-    def __init__(self, setup, proxy, *, bulk=False, tickets=False, show="origin", http=False):
+    def __init__(self, setup, proxy, *, bulk=False, tickets=False, show="origin", http=False, rtt_ms=0):
         self.setup, self.proxy = setup, proxy
         self.children = []
         # Below the range of outgoing connections; never the same twice in a row, so that nothing has to wait
@@ -30,12 +30,14 @@ class Stage:
         Stage._ports = 10_000 + (Stage._ports + 4 - 10_000) % 6_000
         self.listen, self.tls, self.plain, self.record_port = range(Stage._ports, Stage._ports + 4)
         self.origin = {"tickets": str(tickets).lower(), "show": show}
-        self.bulk, self.http = bulk, http
+        self.bulk, self.http, self.rtt_ms = bulk, http, rtt_ms
 
     def __enter__(self):
         self.folder = Path(tempfile.mkdtemp(prefix=f"{self.proxy.name}-", dir=self.setup.folder))
         self.folder.chmod(0o755)  # nginx's workers are another user
         try:
+            if self.rtt_ms:
+                self._start_path()
             self._start_origin()
             self._start_proxy()
         except BaseException:
@@ -55,6 +57,25 @@ class Stage:
         machine.wait_for_port(port, child)
         return child
 
+    @property
+    def near(self):
+        """The address that the origin has."""
+        return machine.NEAR if self.rtt_ms else "127.0.0.1"
+
+    @property
+    def behind(self):
+        """The address by which the origin is reached."""
+        return machine.FAR if self.rtt_ms else "127.0.0.1"
+
+    def _start_path(self):
+        device = machine.path_device()
+        try:
+            command = [self.setup.tools, "path", "--micros", str(int(self.rtt_ms * 1000))]
+            with open(self.folder / "path.out", "w", encoding="utf-8") as log:
+                self.children.append(machine.start(command, self.setup.load_cpu, log, device))
+        finally:
+            os.close(device)
+
     def _start_origin(self):
         if self.http:
             (self.folder / "www").mkdir()
@@ -68,15 +89,16 @@ class Stage:
         command = [self.setup.tools, "origin", "--certificates", self.setup.certificates]
         for name, value in self.origin.items():
             command += [f"--{name}", value]
-        for name, port in {"tls": self.tls, "plain": self.plain, "record": self.record_port}.items():
-            command += [f"--{name}", f"127.0.0.1:{port}"]
+        for name, port in {"tls": self.tls, "plain": self.plain}.items():
+            command += [f"--{name}", f"{self.near}:{port}"]
+        command += ["--record", f"127.0.0.1:{self.record_port}"]
         self._launch("origin", command, self.setup.load_cpu, self.record_port)
 
     def _start_proxy(self):
         values = {
             **self.setup.values, "PROGRAM": self.setup.programs[self.proxy.name], "FOLDER": self.folder,
             "CERTIFICATES": self.setup.certificates, "LISTEN": self.listen, "NAME": NAME,
-            "TO": self.plain if self.proxy.plain else self.tls,
+            "TO": f"{self.behind}:{self.plain if self.proxy.plain else self.tls}",
             "FILES": machine.FILES, "STREAMS": (machine.FILES - 200) // 2,
             # What serves each kind of work best: the references are to be hard to beat.
             "BUFFER": 64 << 10 if self.bulk or self.proxy.plain else 8 << 10,
@@ -110,12 +132,13 @@ def measure(setup, proxy, scenario):
     """The figures of one cell; {"failed": why} if there are none."""
     http = not scenario.load
     try:
-        with Stage(setup, proxy, bulk=scenario.bulk, tickets=scenario.tickets, http=http) as stage:
+        with Stage(setup, proxy, bulk=scenario.bulk, tickets=scenario.tickets, http=http,
+                   rtt_ms=scenario.rtt_ms) as stage:
             if http:
                 result = _wrk(stage)
             else:
                 stage.load("--work", "check")
-                result = _idle(stage) if scenario.name == "idle" else _window(stage, scenario)
+                result = WORK.get(scenario.load[1], _window)(stage, scenario)
                 if not proxy.plain:
                     result["handshakes"] = stage.record()["handshakes"]
                     result["resumed"] = _resumed(result["handshakes"])
@@ -144,12 +167,25 @@ def _figures(raw, units, unit):
     }
 
 
-def _idle(stage):
+def _first_byte(stage, scenario):
+    raw = stage.load(*scenario.load, "--behind", f"{stage.behind}:{stage.plain}", seconds=stage.setup.seconds)
+    if raw["failures"]:
+        raise RuntimeError(f"{raw['failures']} failures, {raw['units']} connections")
+    figures = _figures(raw, raw["units"], 1)
+    return {**figures, "cpu_us": figures["cost"], "cost": raw["p50_us"] / 1e3, "p90_ms": raw["p90_us"] / 1e3,
+            "p99_ms": raw["p99_us"] / 1e3, "round_trip_ms": raw["round_trip_us"] / 1e3}
+
+
+def _idle(stage, _):
     raw = stage.load("--work", "idle", "--streams", str(IDLE), "--watch", str(stage.process.pid))
     if raw["failures"]:
         raise RuntimeError(f"{raw['failures']} of {IDLE} idle streams were closed")
     return {"cost": raw["kib_each"], "base_kib": raw["base_kib"], "streams": raw["streams"], "idle_cpu": raw["idle_cpu"],
             "foreign": 0}
+
+
+# What is not measured in a window of saturating load.
+WORK = {"idle": _idle, "first-byte": _first_byte}
 
 
 def _resumed(handshakes):

@@ -1,6 +1,6 @@
 """Numbers out of cells: medians, spread, ratios within a round, the limit."""
 
-from statistics import median
+from statistics import mean, median
 
 
 class Figures:
@@ -36,10 +36,24 @@ class Figures:
 
     def limit(self):
         """The plain relay and the cryptography alone; None where memory is measured or no plain relay ran."""
-        if "plain" not in self.rounds or self.scenario.name == "idle":
+        if "plain" not in self.rounds or self.scenario.name == "idle" or self.scenario.rtt_ms:
             return None
         # What disturbs the cryptography only adds to it, so its least counts.
         return self.cost("plain")[0] + min(self._cryptography, default=0)
+
+    def round_trip(self):
+        """Of the path, in milliseconds. What disturbs it only adds to it, so its least counts."""
+        return min(cell["round_trip_ms"] for rounds in self.rounds.values() for cell in rounds.values())
+
+    def saved(self, slow, quick):
+        """How much longer one takes than the other in the same round: median; None without a common round."""
+        slow, quick = self.rounds[slow], self.rounds[quick]
+        differences = [cell["cost"] - quick[number]["cost"] for number, cell in slow.items() if number in quick]
+        return median(differences) if differences else None
+
+    def mean(self, proxy, key):
+        """Mean of a figure that the kernel counts too coarsely for a single round."""
+        return mean(cell[key] for cell in self.rounds[proxy].values())
 
     def second(self, proxy, key):
         """Median of another figure; None where it was not measured."""

@@ -28,7 +28,7 @@ def own_network():
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    _loopback_up()
+    _up(b"lo")
     ipv4 = Path("/proc/sys/net/ipv4")
     _try_write(ipv4 / "ip_local_port_range", "16384 65535")  # tens of thousands of connections to one address
     # Without pacing: BBR's timers would be in the figures. A namespace may not have every algorithm.
@@ -37,12 +37,32 @@ def own_network():
     return "loopback in a network namespace of its own, " + (ipv4 / "tcp_congestion_control").read_text().strip()
 
 
-def _loopback_up():
+def _up(device):
     get_flags, set_flags, up = 0x8913, 0x8914, 1  # SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        answer = fcntl.ioctl(any_socket, get_flags, struct.pack("16sh14x", b"lo", 0))
+        answer = fcntl.ioctl(any_socket, get_flags, struct.pack("16sh14x", device, 0))
         flags = struct.unpack("16sh14x", answer)[1] | up
-        fcntl.ioctl(any_socket, set_flags, struct.pack("16sh14x", b"lo", flags))
+        fcntl.ioctl(any_socket, set_flags, struct.pack("16sh14x", device, flags))
+
+
+# The two ends of the path that has a round-trip time.
+NEAR, FAR = "192.0.2.1", "192.0.2.2"
+
+
+def path_device():
+    """A new TUN device, whose packets are read from and written to the descriptor that is returned. It is at `NEAR`,
+    and whatever is sent to `FAR` leaves through it."""
+    create, set_address, set_mask = 0x400454CA, 0x8916, 0x891C  # TUNSETIFF, SIOCSIFADDR, SIOCSIFNETMASK
+    tun, without_header = 0x0001, 0x1000  # IFF_TUN, IFF_NO_PI
+    name = b"path"
+    device = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    fcntl.ioctl(device, create, struct.pack("16sH22x", name, tun | without_header))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for request, address in ((set_address, NEAR), (set_mask, "255.255.255.252")):
+            fields = (name, socket.AF_INET, 0, socket.inet_aton(address))
+            fcntl.ioctl(any_socket, request, struct.pack("16sHH4s8x", *fields))
+    _up(name)
+    return device
 
 
 def _try_write(path, text):
@@ -91,10 +111,10 @@ def busy(processors, seconds):
     return 1 - (idle_end - idle) / max(1, total_end - total)
 
 
-def start(command, cpu, log):
+def start(command, cpu, log, stdin=subprocess.DEVNULL):
     """A child of ours on one processor, with a session of its own."""
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        command, stdin=stdin, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         preexec_fn=lambda: os.sched_setaffinity(0, {cpu}),
     )
 

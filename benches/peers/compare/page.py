@@ -1,41 +1,73 @@
-"""docs/performance.md: what stands between two marks is written here, all else by people."""
+"""docs/performance.md: what stands between marks is written here, all else by people."""
 
 from statistics import median
 
-from . import tables
+from . import first_byte, tables
 
-BEGIN = "<!-- written by benches/peers/run: from here -->"
-END = "<!-- written by benches/peers/run: to here -->"
-EMPTY = f"# Performance\n\n{BEGIN}\n{END}\n"
+
+class Part:
+    """What stands between two marks."""
+
+    def __init__(self, name):
+        self.begin = f"<!-- {name}, written by benches/peers/run: from here -->"
+        self.end = f"<!-- {name}, written by benches/peers/run: to here -->"
+
+    def put(self, page, body):
+        """The page with another text between the marks."""
+        if page.count(self.begin) != 1 or page.count(self.end) != 1:
+            raise RuntimeError(f"the page has not just one pair of the marks {self.begin} and {self.end}")
+        before, rest = page.split(self.begin)
+        return before + self.begin + "\n" + body + "\n" + self.end + rest.split(self.end)[1]
+
+
+THROUGHPUT, FIRST_BYTE = Part("cost"), Part("first byte")
 
 
 def update(path, data, plot):
-    """Replaces the part between the marks; a page without marks is an error, so that nobody's text is lost."""
-    text = path.read_text(encoding="utf-8") if path.exists() else EMPTY
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise RuntimeError(f"{path} has not just one pair of the marks {BEGIN} and {END}")
-    before, rest = text.split(BEGIN)
-    path.write_text(before + BEGIN + "\n" + body(data, plot) + "\n" + END + rest.split(END)[1], encoding="utf-8")
+    """Replaces what was measured; a page without marks is an error, so that nobody's text is lost."""
+    text = path.read_text(encoding="utf-8")
+    if tables.measured(data):
+        text = THROUGHPUT.put(text, throughput(data, plot))
+    if first_byte.measured(data):
+        text = FIRST_BYTE.put(text, first_bytes(data))
+    path.write_text(text, encoding="utf-8")
 
 
-def body(data, plot):
+def throughput(data, plot):
     return "\n\n".join((
         "## Results", conditions(data), "### Overview", overview(), tables.summary(data), f"![plot]({plot})",
         "### Does each do what it is measured at?", proofs(data), "### Each scenario", tables.details(data),
     ))
 
 
-def conditions(data):
-    machine, settings = data["machine"], data["settings"]
+def first_bytes(data):
+    settings = data["settings"]
+    return "\n\n".join(("### First byte: results", "\n".join((
+        *surroundings(data),
+        f"- {settings['rounds']} rounds of {settings['seconds']} s after {settings['warmup']} s, who begins changes from "
+        "round to round. TLS 1.3, X25519, P-256 certificates on both sides; the origin gives tickets.",
+    )), first_byte.section(data)))
+
+
+def surroundings(data):
+    """Where and when, in lines."""
+    machine = data["machine"]
     kind = "virtual machine" if machine["virtual"] else "machine"
     versions = [f"{name} {version}" for name, version in data["versions"].items() if not version.startswith("of ")]
-    limits = {key: min(one[key] for one in data["limits"]) for key in data["limits"][0]}
-    return "\n".join((
+    return (
         f"- Date: {machine['date']}. egret at commit {data['revision']}.",
         f"- {kind.capitalize()} with {machine['cpus']} processors: {machine['cpu']}; {machine['memory_gib']} GiB; "
         f"{machine['kernel']}.",
         f"- Network: {data['network']}.",
         f"- Versions: {'; '.join(versions)}.",
+    )
+
+
+def conditions(data):
+    settings = data["settings"]
+    limits = {key: min(one[key] for one in data["limits"]) for key in data["limits"][0]}
+    return "\n".join((
+        *surroundings(data),
         f"- One worker each, on processor {settings['proxy_cpu']}; load and origin on processor {settings['load_cpu']}. "
         f"{settings['rounds']} rounds, windows of {settings['seconds']} s after {settings['warmup']} s, who begins changes "
         "from round to round. TLS 1.3, TLS_AES_128_GCM_SHA256, X25519, P-256 certificates on both sides.",

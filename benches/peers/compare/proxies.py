@@ -4,7 +4,7 @@ present a client certificate, prefer X25519. Everything else is at its default."
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 NAME = "origin.example.com"
@@ -24,6 +24,8 @@ class Proxy:
     plain: bool = False
     # One of the tools of this folder.
     ours: bool = False
+    # Has something ready before a client comes, and is measured only where that is the question.
+    pooled: bool = False
 
 
 EGRET = Proxy(
@@ -41,13 +43,16 @@ private_key = "@CERTIFICATES@/client.key"
 roots = ["@CERTIFICATES@/ca.crt"]
 
 [upstreams.origin]
-servers = ["127.0.0.1:@TO@"]
+servers = ["@TO@"]
 tls = { identity = "client", trust = "origin", server_name = "@NAME@", key_exchange = ["x25519", "secp256r1"] }
 
 [[listeners]]
 listen = "127.0.0.1:@LISTEN@"
 upstream = "origin"
 """)
+
+POOL = replace(EGRET, name="egret-pool", pooled=True, text=EGRET.text.replace(
+    "[upstreams.origin]", "[upstreams.origin]\npool = { min_idle = 2, max_idle = 16 }"))
 
 NGINX = Proxy(
     "nginx", "/usr/sbin/nginx", ("@PROGRAM@", "-p", "@FOLDER@", "-e", "@FOLDER@/error.log", "-c", "@FOLDER@/nginx.conf"),
@@ -62,7 +67,7 @@ events { worker_connections @FILES@; }
 stream {
     server {
         listen 127.0.0.1:@LISTEN@ backlog=4096;
-        proxy_pass 127.0.0.1:@TO@;
+        proxy_pass @TO@;
         proxy_ssl on;
         proxy_ssl_protocols TLSv1.2 TLSv1.3;
         proxy_ssl_conf_command Groups X25519:P-256;
@@ -88,7 +93,7 @@ defaults
     timeout server 5m
 listen bench
     bind 127.0.0.1:@LISTEN@ backlog 4096
-    server origin 127.0.0.1:@TO@ ssl verify required ca-file @CERTIFICATES@/ca.crt verifyhost @NAME@ sni str(@NAME@) crt @CERTIFICATES@/client.pem
+    server origin @TO@ ssl verify required ca-file @CERTIFICATES@/ca.crt verifyhost @NAME@ sni str(@NAME@) crt @CERTIFICATES@/client.pem
 """)
 
 STUNNEL = Proxy(
@@ -101,7 +106,7 @@ socket = r:TCP_NODELAY=1
 [origin]
 client = yes
 accept = 127.0.0.1:@LISTEN@
-connect = 127.0.0.1:@TO@
+connect = @TO@
 CAfile = @CERTIFICATES@/ca.crt
 verifyChain = yes
 checkHost = @NAME@
@@ -111,12 +116,12 @@ key = @CERTIFICATES@/client.key
 curves = X25519:P-256
 """)
 
-_RELAY = ("@PROGRAM@", "relay", "--listen", "127.0.0.1:@LISTEN@", "--to", "127.0.0.1:@TO@",
+_RELAY = ("@PROGRAM@", "relay", "--listen", "127.0.0.1:@LISTEN@", "--to", "@TO@",
           "--certificates", "@CERTIFICATES@", "--buffer", "@BUFFER@", "--mode")
 REFERENCE = Proxy("reference", "@TOOLS@", (*_RELAY, "tls"), ours=True)
 PLAIN = Proxy("plain", "@TOOLS@", (*_RELAY, "plain"), ours=True, plain=True)
 
-PROXIES = {proxy.name: proxy for proxy in (EGRET, NGINX, HAPROXY, STUNNEL, REFERENCE, PLAIN)}
+PROXIES = {proxy.name: proxy for proxy in (EGRET, POOL, NGINX, HAPROXY, STUNNEL, REFERENCE, PLAIN)}
 
 # The origin of `http`, which wrk talks to through the proxies.
 HTTP_ORIGIN = """

@@ -7,8 +7,8 @@ ORDER = ("egret", "reference", "nginx", "haproxy", "stunnel", "plain")
 
 
 def measured(data):
-    """Scenarios with figures, in their order."""
-    figures = [Figures(data, scenario) for scenario in SCENARIOS.values()]
+    """Scenarios of throughput with figures, in their order."""
+    figures = [Figures(data, scenario) for scenario in SCENARIOS.values() if not scenario.rtt_ms]
     return [one for one in figures if one.rounds]
 
 

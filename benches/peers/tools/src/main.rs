@@ -7,8 +7,9 @@
 //! | `load` | the client in front of them; accounts for their CPU time and memory as it works |
 //! | `relay` | reference relays, plain and TLS |
 //! | `limits` | the cryptography alone |
+//! | `path` | a path with a round-trip time, over a TUN device |
 //!
-//! Everything has one thread, so that each role can be pinned to a processor.
+//! Everything but the path, which sleeps, has one thread; each role can be pinned to a processor.
 
 mod account;
 mod arguments;
@@ -16,6 +17,7 @@ mod certificates;
 mod limits;
 mod load;
 mod origin;
+mod path;
 mod relay;
 mod tls;
 mod wire;
@@ -37,7 +39,8 @@ fn main() -> Result<()> {
             "load" => load::run(&arguments).await,
             "relay" => relay::serve(&arguments).await,
             "limits" => limits::print(&arguments),
-            _ => bail!("usage: peers certificates|origin|load|relay|limits [--name value]..."),
+            "path" => path::carry(&arguments),
+            _ => bail!("usage: peers certificates|origin|load|relay|limits|path [--name value]..."),
         }
     })
 }

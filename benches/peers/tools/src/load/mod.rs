@@ -3,6 +3,7 @@
 //! It reads the proxy's account itself, in the same instants in which it reads its own count of work, so that
 //! both cover the same window.
 
+mod first_byte;
 mod http;
 mod idle;
 mod streams;
@@ -28,6 +29,7 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     match work.as_str() {
         "check" => return streams::check(to).await,
         "ask" => return streams::ask(to).await.map(drop),
+        "first-byte" => return first_byte::run(to, arguments).await,
         "http" => return http::run(arguments),
         "idle" => return idle::run(to, arguments).await,
         "up" => streams::upload(to, count, &window).await?,
