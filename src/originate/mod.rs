@@ -178,7 +178,7 @@ impl Originator {
             return Ok(opened);
         }
         let _waiting = Waiting::begin();
-        let mut round = self.round().await;
+        let mut round = self.round(self.rules_for_clients()).await;
         let mut last = None;
         loop {
             let turn = match round.next().await {
@@ -205,13 +205,19 @@ impl Originator {
         }
     }
 
+    /// With a pool that has room, it is the pool's affair to find out who is well again: no client waits for it.
+    fn rules_for_clients(&self) -> Rules {
+        let tried = self.rules.checked || self.pool.as_ref().is_some_and(Pool::has_room);
+        Rules { checked: tried, ..self.rules }
+    }
+
     /// The tries that a new stream has.
-    async fn round(&self) -> Round {
+    async fn round(&self, rules: Rules) -> Round {
         let began = Instant::now();
         let deadline = began + self.timeout;
         let members = self.endpoints.current(deadline).await;
         lap(began, &self.metrics.resolve);
-        Round::new(self.rules, members, self.timeout, deadline)
+        Round::new(rules, members, self.timeout, deadline)
     }
 
     async fn originate_in(&self, turn: &Turn) -> Result<Originated, Failure> {

@@ -18,7 +18,7 @@ use crate::originate::health::{self, Attempt, Gate};
 pub(super) struct Rules {
     pub(super) strategy: Strategy,
     pub(super) ejection: Ejection,
-    /// Trials are made by the active check, not by streams.
+    /// Trials are made by the active check or the pool, not by streams.
     pub(super) checked: bool,
 }
 
@@ -294,6 +294,11 @@ impl Turn {
     /// The chosen endpoint.
     pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
         self.chosen.endpoint()
+    }
+
+    /// It is to find out whether an endpoint is well again.
+    pub(super) fn is_trial(&self) -> bool {
+        self.trial.is_some()
     }
 
     /// The endpoints to race for, the chosen one first.

@@ -15,7 +15,7 @@ use super::handshake::{self, Cause};
 use super::pool::Pool;
 use super::pool::demand::Demand;
 use super::pool::lifetime::Lifetime;
-use super::pool::pause::Pause;
+use super::pool::pause::{Pause, Trouble};
 use super::pool::shelf::Place;
 use super::pool::warm::{Discard, Warm};
 use super::round::Turn;
@@ -63,9 +63,7 @@ struct Tending {
 enum Filled {
     /// On the shelf, after so long.
     Ready(Duration),
-    Failed {
-        refused: bool,
-    },
+    Failed(Trouble),
     /// There was no endpoint, or no room.
     Nowhere,
 }
@@ -130,15 +128,17 @@ impl Tending {
         let age = self.lifetime.most(pool.spec().max_idle_age, now);
         originator.tidy(pool, age, now);
         self.demand.arrived(pool.arrivals(), now);
-        if pool.has_served() {
-            self.pause.worked_for_others();
+        if let Some(warm) = pool.has_served() {
+            self.pause.worked_for_others(warm);
         }
         let stock = originator.stock();
         let wanted = self.demand.wanted(pool.spec(), age, now);
-        let missing = wanted.saturating_sub(stock + self.fills.len());
+        let under_way = self.fills.len().saturating_sub(pool.trials());
+        let missing = wanted.saturating_sub(stock + under_way);
         let pause = self.pause.ends_after(now);
         if pause.is_none() {
-            for _ in 0..missing.min(self.may_begin()) {
+            let room = room(self.pause.is_proven(), WAITING.load(Ordering::Relaxed)).saturating_sub(under_way);
+            for _ in 0..missing.min(room) {
                 self.fills.spawn(fill(Arc::clone(originator), age));
             }
         }
@@ -148,25 +148,14 @@ impl Tending {
         Some([expiry, pause].into_iter().flatten().fold(look, Instant::min))
     }
 
-    /// Originations that may begin now. As long as it is not known whether one works, one is enough; and clients who
-    /// wait for theirs go first.
-    fn may_begin(&self) -> usize {
-        let most = if self.pause.is_proven() {
-            PARALLEL.saturating_sub(WAITING.load(Ordering::Relaxed) / CLIENTS_FOR_ONE).max(1)
-        } else {
-            1
-        };
-        most.saturating_sub(self.fills.len())
-    }
-
     fn filled(&mut self, filled: Filled) {
         match filled {
             Filled::Ready(took) => {
                 self.demand.took(took);
                 self.pause.worked();
             }
-            Filled::Failed { refused } => self.pause.failed(refused, fastrand::f64(), Instant::now()),
-            Filled::Nowhere => self.pause.failed(false, fastrand::f64(), Instant::now()),
+            Filled::Failed(trouble) => self.pause.failed(trouble, fastrand::f64(), Instant::now()),
+            Filled::Nowhere => self.pause.failed(Trouble::Failed, fastrand::f64(), Instant::now()),
         }
     }
 
@@ -176,16 +165,22 @@ impl Tending {
                 self.lifetime.closed(*born, *age, now);
             }
             // A server that ends what nobody has used is not to be given the next at once.
-            self.pause.failed(*refused, fastrand::f64(), now);
+            self.pause.failed(if *refused { Trouble::Refused } else { Trouble::Died }, fastrand::f64(), now);
         }
     }
+}
+
+/// Originations at once. As long as it is not known whether one works, one is enough; and clients who wait for theirs
+/// go first.
+fn room(proven: bool, waiting: usize) -> usize {
+    if proven { PARALLEL.saturating_sub(waiting / CLIENTS_FOR_ONE).max(1) } else { 1 }
 }
 
 /// One origination, to the shelf.
 async fn fill(originator: Arc<Originator>, age: Duration) -> Filled {
     let Ok(_permit) = FILLING.acquire().await else { return Filled::Nowhere };
     let (Some(pool), began) = (originator.pool(), Instant::now()) else { return Filled::Nowhere };
-    let (mut round, mut filled) = (originator.round().await, Filled::Nowhere);
+    let (mut round, mut filled) = (originator.round(originator.rules).await, Filled::Nowhere);
     while let Ok(turn) = round.next().await {
         let endpoint = turn.endpoint();
         let Some(shelf) = endpoint.origin().map(|origin| origin.shelf()) else { return filled };
@@ -194,7 +189,10 @@ async fn fill(originator: Arc<Originator>, age: Duration) -> Filled {
             continue;
         }
         let Some(place) = shelf.reserve() else { return filled };
-        match originator.make_ready(&turn).await {
+        let trying = turn.is_trial().then(|| pool.trying());
+        let made = originator.make_ready(&turn).await;
+        drop(trying);
+        match made {
             Ok((warm, endpoint)) => {
                 let until = Instant::now() + age.mul_f64(1.0 - fastrand::f64() * JITTER);
                 put(pool, place, &endpoint, warm, until);
@@ -203,10 +201,10 @@ async fn fill(originator: Arc<Originator>, age: Duration) -> Filled {
             Err(failure) => {
                 pool.failed();
                 tell(&originator, &failure);
-                filled = Filled::Failed { refused: is_refusal(&failure) };
-                if matches!(filled, Filled::Failed { refused: true }) {
-                    return filled;
+                if is_refusal(&failure) {
+                    return Filled::Failed(Trouble::Refused);
                 }
+                filled = Filled::Failed(Trouble::Failed);
                 round.lost(&turn, &failure.addresses());
             }
         }
@@ -289,19 +287,18 @@ impl Originator {
     fn refused_late(&self, warm: &Warm, discard: Discard) -> bool {
         let Discard::Alert(alert) = discard else { return false };
         let presented = warm.negotiated().client_certificate.as_ref().is_some_and(|request| request.answered);
-        let Some(cause) = handshake::late_refusal(alert, presented) else { return false };
+        if handshake::late_refusal(alert, presented).is_none() {
+            return false;
+        }
         let members = self.endpoints.known();
-        let endpoint = members.list().iter().map(|member| &member.endpoint);
-        let endpoint = endpoint.into_iter().find(|endpoint| Some(endpoint.address()) == warm.address());
-        endpoint.iter().for_each(|endpoint| self.failed_late(endpoint, cause.reason()));
-        tracing::warn!(
-            upstream = %self.name(),
-            endpoint = warm.address().map(tracing::field::display),
-            identity = self.identity().map(tracing::field::display),
-            reason = cause.reason(),
-            detail = %cause,
-            "filling the pool failed",
-        );
+        let mut endpoints = members.list().iter().map(|member| &member.endpoint);
+        let endpoint = endpoints.find(|endpoint| Some(endpoint.address()) == warm.address());
+        if let Some((endpoint, origin)) = endpoint.and_then(|endpoint| Some((endpoint, endpoint.origin()?))) {
+            let error = handshake::Error::late(discard, warm.negotiated(), endpoint.address(), origin);
+            let failure = Failure::at(endpoint, Stage::Handshake(error));
+            self.failed_late(endpoint, failure.reason());
+            tell(self, &failure);
+        }
         true
     }
 }

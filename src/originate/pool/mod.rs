@@ -39,15 +39,29 @@ pub struct Pool {
     everywhere: Arc<Semaphore>,
     metrics: PoolMetrics,
     arrivals: AtomicUsize,
-    works: AtomicBool,
+    /// A client was served since somebody looked: by a warm connection, and at all.
+    works: [AtomicBool; 2],
+    /// Originations that try an endpoint which has failed.
+    trials: AtomicUsize,
     wake: Arc<Notify>,
+}
+
+/// An origination for the pool that is a trial of an endpoint: most fail, and some only when their time is over. Until
+/// it is dropped, nobody waits for what it makes.
+#[must_use = "the trial is over when this is dropped"]
+pub struct Trying<'a>(&'a Pool);
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        self.0.trials.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Pool {
     /// A pool whose connections need a permit of `everywhere` each.
     pub fn new(spec: values::Pool, everywhere: Arc<Semaphore>, metrics: PoolMetrics) -> Self {
-        let (arrivals, works, wake) = (AtomicUsize::new(0), AtomicBool::new(false), Arc::default());
-        Self { spec, everywhere, metrics, arrivals, works, wake }
+        let (arrivals, works, trials) = (AtomicUsize::new(0), Default::default(), AtomicUsize::new(0));
+        Self { spec, everywhere, metrics, arrivals, works, trials, wake: Arc::default() }
     }
 
     /// Its settings.
@@ -97,12 +111,30 @@ impl Pool {
         } else {
             self.metrics.misses.increment(1)
         }
-        self.works.store(true, Ordering::Relaxed);
+        self.works[usize::from(!hit)].store(true, Ordering::Relaxed);
     }
 
-    /// Whether the upstream has served a client since the last call.
-    pub fn has_served(&self) -> bool {
-        self.works.swap(false, Ordering::Relaxed)
+    /// Whether clients were served since the last call; true if one by a warm connection.
+    pub fn has_served(&self) -> Option<bool> {
+        let [warm, cold] = self.works.each_ref().map(|works| works.swap(false, Ordering::Relaxed));
+        (warm || cold).then_some(warm)
+    }
+
+    /// Not all warm connections that the process may have are there.
+    pub fn has_room(&self) -> bool {
+        self.everywhere.available_permits() > 0
+    }
+
+    /// An origination is a trial, and another is to be begun in its place.
+    pub fn trying(&self) -> Trying<'_> {
+        self.trials.fetch_add(1, Ordering::Relaxed);
+        self.wake.notify_one();
+        Trying(self)
+    }
+
+    /// Originations that are trials now.
+    pub fn trials(&self) -> usize {
+        self.trials.load(Ordering::Relaxed)
     }
 
     /// Wakes who fills: a client has come, or the pool is gone.

@@ -9,8 +9,20 @@ use tokio::time::Instant;
 pub struct Pause {
     until: Option<Instant>,
     last: Duration,
-    refused: bool,
+    trouble: Trouble,
     proven: bool,
+}
+
+/// What went wrong, the worse the further down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// None could be made.
+    #[default]
+    Failed,
+    /// One was made, and the server has ended it unused.
+    Died,
+    /// The server does not believe our certificate.
+    Refused,
 }
 
 /// A connection that broke: a server that restarts is back within seconds.
@@ -22,32 +34,47 @@ const MOST: Duration = Duration::from_secs(30);
 const FIRST_REFUSED: Duration = Duration::from_secs(30);
 /// See there.
 const MOST_REFUSED: Duration = Duration::from_secs(600);
+/// What is made and lives for so many pauses, and for a second at least, is worth making: the next pause is short again.
+const CALM: u32 = 4;
 
 impl Pause {
     /// It failed. Failures during a pause were begun before it, and do not make it longer.
     ///
     /// `spread` is a random number from 0 to 1: a pause is shortened by up to half, so that many who failed together
     /// do not come back together.
-    pub fn failed(&mut self, refused: bool, spread: f64, now: Instant) {
+    pub fn failed(&mut self, trouble: Trouble, spread: f64, now: Instant) {
         self.proven = false;
-        if self.ends_after(now).is_some() && (self.refused || !refused) {
+        if self.ends_after(now).is_some() && self.trouble >= trouble {
             return;
         }
-        let (first, most) = if refused { (FIRST_REFUSED, MOST_REFUSED) } else { (FIRST, MOST) };
+        let calm = (self.last * CALM).max(Duration::from_secs(1));
+        if self.until.is_some_and(|until| now.saturating_duration_since(until) > calm) {
+            self.last = Duration::ZERO;
+        }
+        let (first, most) = if trouble == Trouble::Refused { (FIRST_REFUSED, MOST_REFUSED) } else { (FIRST, MOST) };
         self.last = (self.last * 2).clamp(first, most);
-        self.refused = refused;
+        self.trouble = trouble;
         self.until = Some(now + self.last.mul_f64(1.0 - spread.clamp(0.0, 1.0) / 2.0));
     }
 
-    /// It worked.
+    /// One was made. That those live which are made remains to be seen, if they did not before.
     pub fn worked(&mut self) {
-        *self = Self { proven: true, ..Self::default() };
+        self.proven = true;
+        if self.trouble != Trouble::Died {
+            (self.until, self.last, self.trouble) = (None, Duration::ZERO, Trouble::Failed);
+        }
     }
 
-    /// It worked for others, who do not see a certificate refused that the server judges late.
-    pub fn worked_for_others(&mut self) {
-        if !self.refused {
-            (self.until, self.last) = (None, Duration::ZERO);
+    /// A client was served, by a warm connection or not. A client without does not see what is ended unused, and
+    /// neither sees that the server refuses us, since it judges late.
+    pub fn worked_for_others(&mut self, warm: bool) {
+        let heals = match self.trouble {
+            Trouble::Failed => true,
+            Trouble::Died => warm,
+            Trouble::Refused => false,
+        };
+        if heals {
+            (self.until, self.last, self.trouble) = (None, Duration::ZERO, Trouble::Failed);
         }
     }
 
@@ -66,10 +93,10 @@ impl Pause {
 mod tests {
     use super::*;
 
-    fn pauses(refused: bool, count: usize) -> Vec<Duration> {
+    fn pauses(trouble: Trouble, count: usize) -> Vec<Duration> {
         let (mut pause, mut now) = (Pause::default(), Instant::now());
         let one = |_| {
-            pause.failed(refused, 0.0, now);
+            pause.failed(trouble, 0.0, now);
             let end = pause.ends_after(now).expect("a pause");
             let length = end - now;
             now = end;
@@ -80,30 +107,51 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_a_bound() {
-        assert_eq!(pauses(false, 3), [FIRST, FIRST * 2, FIRST * 4]);
-        assert_eq!(*pauses(false, 20).last().expect("twenty"), MOST);
-        assert_eq!(pauses(true, 2), [FIRST_REFUSED, FIRST_REFUSED * 2]);
-        assert_eq!(*pauses(true, 20).last().expect("twenty"), MOST_REFUSED);
+        assert_eq!(pauses(Trouble::Failed, 3), [FIRST, FIRST * 2, FIRST * 4]);
+        assert_eq!(*pauses(Trouble::Failed, 20).last().expect("twenty"), MOST);
+        assert_eq!(pauses(Trouble::Refused, 2), [FIRST_REFUSED, FIRST_REFUSED * 2]);
+        assert_eq!(*pauses(Trouble::Refused, 20).last().expect("twenty"), MOST_REFUSED);
     }
 
     #[test]
     fn failures_of_one_moment_count_once_but_a_refusal_weighs_more() {
         let (mut pause, now) = (Pause::default(), Instant::now());
-        (0..9).for_each(|_| pause.failed(false, 0.0, now));
+        (0..9).for_each(|_| pause.failed(Trouble::Failed, 0.0, now));
         assert_eq!(pause.ends_after(now), Some(now + FIRST));
-        pause.failed(true, 0.0, now);
+        pause.failed(Trouble::Refused, 0.0, now);
         assert_eq!(pause.ends_after(now), Some(now + FIRST_REFUSED));
     }
 
     #[test]
     fn a_refusal_is_not_forgotten_because_clients_got_through_the_handshake() {
         let (mut pause, now) = (Pause::default(), Instant::now());
-        pause.failed(true, 1.0, now);
-        pause.worked_for_others();
+        pause.failed(Trouble::Refused, 1.0, now);
+        pause.worked_for_others(true);
         assert_eq!(pause.ends_after(now), Some(now + FIRST_REFUSED / 2));
-        pause.failed(false, 1.0, now + FIRST_REFUSED);
-        pause.worked_for_others();
+        pause.failed(Trouble::Failed, 1.0, now + FIRST_REFUSED);
+        pause.worked_for_others(false);
         assert_eq!(pause.ends_after(now + FIRST_REFUSED), None);
         assert!(!pause.is_proven());
+    }
+
+    #[test]
+    fn a_server_that_ends_what_was_made_is_asked_ever_less_until_one_is_used() {
+        let (mut pause, mut now) = (Pause::default(), Instant::now());
+        for expected in [FIRST, FIRST * 2, FIRST * 4] {
+            pause.failed(Trouble::Died, 0.0, now);
+            pause.worked_for_others(false);
+            assert_eq!(pause.ends_after(now), Some(now + expected));
+            now += expected;
+            pause.worked();
+            assert!(pause.is_proven());
+            now += Duration::from_millis(100);
+        }
+        // They live for long: what comes then is another affair.
+        let mut calm = pause;
+        calm.failed(Trouble::Died, 0.0, now + FIRST * 4 * CALM);
+        assert_eq!(calm.ends_after(now + FIRST * 4 * CALM), Some(now + FIRST * 4 * CALM + FIRST));
+        pause.failed(Trouble::Died, 0.0, now);
+        pause.worked_for_others(true);
+        assert_eq!(pause.ends_after(now), None);
     }
 }

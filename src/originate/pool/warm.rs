@@ -20,6 +20,8 @@ use crate::tls::session::{self, CONTROL, Opened, Session};
 /// of its origin, a greeting stays here, and any end is noticed. It holds no buffer.
 pub struct Warm {
     tcp: TcpStream,
+    /// Asked while it is whole: a socket that was reset has forgotten it.
+    address: Option<SocketAddr>,
     session: Session,
     negotiated: Negotiated,
     /// What a server that speaks first has said.
@@ -98,7 +100,8 @@ impl Warm {
     pub async fn prepare(established: Established, negotiated: Negotiated, quiet: Duration) -> Result<Self, Discard> {
         let Established { tcp, session, received, unsent, .. } = established;
         let (greeting, sealed, born) = (Vec::new(), Vec::new(), Instant::now());
-        let mut warm = Self { tcp, session, negotiated, greeting, sealed, heard: false, born };
+        let address = tcp.peer_addr().ok();
+        let mut warm = Self { tcp, address, session, negotiated, greeting, sealed, heard: false, born };
         warm.tcp.write_all(&unsent).await.map_err(|_| Discard::Reset)?;
         if let Some(Received { mut buffer, start, end, .. }) = received {
             warm.open(&mut buffer[start..end])?;
@@ -165,9 +168,9 @@ impl Warm {
         }
     }
 
-    /// The server's end of it; none once that is gone.
+    /// The server's end of it; none if it was reset before anyone asked.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.tcp.peer_addr().ok()
+        self.address
     }
 
     /// Since when it is ready to be used.
