@@ -1,4 +1,7 @@
 //! Warm connections: a new stream costs no handshake, and nobody notices the ones that die.
 
+mod burst;
 mod hand_over;
+mod idle_limit;
+mod outages;
 mod support;

@@ -9,9 +9,10 @@ use std::time::Duration;
 use rustls::ServerConfig;
 
 use crate::support::egret::{Egret, listener, roots};
+use crate::support::fleet::Fleet;
 use crate::support::peer::{self, Accepted, Peer};
 use crate::support::pki::{Pair, Pki};
-use crate::support::{eventually, plain};
+use crate::support::{eventually, free_port, plain};
 
 /// Answers every message with itself, and counts.
 pub(super) struct Counting {
@@ -124,9 +125,25 @@ pub(super) fn wait_for_warm(egret: &Egret, count: usize) {
 }
 
 pub(super) fn takes(egret: &Egret, result: &str) -> f64 {
-    egret.metrics().sum("egret_pool_takes_total", &[("upstream", "app"), ("result", result)])
+    egret.metrics().sum("egret_pool_takes_total", &[("result", result)])
 }
 
 pub(super) fn discards(egret: &Egret, reason: &str) -> f64 {
-    egret.metrics().sum("egret_pool_discards_total", &[("upstream", "app"), ("reason", reason)])
+    egret.metrics().sum("egret_pool_discards_total", &[("reason", reason)])
+}
+
+pub(super) fn fills(egret: &Egret, result: &str) -> f64 {
+    egret.metrics().sum("egret_pool_fills_total", &[("result", result)])
+}
+
+/// Blocks, in a test whose servers are tasks.
+pub(super) fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
+}
+
+/// An egret before servers of a fleet, listening as `in`.
+pub(super) fn before(fleet: &Fleet, servers: &[SocketAddr], lines: &str) -> Egret {
+    let list: Vec<_> = servers.iter().map(|address| format!("\"{address}\"")).collect();
+    let lines = format!("servers = [{}]\n{lines}", list.join(", "));
+    blocking(|| Egret::start(&(fleet.upstream(&lines) + &listener("in", free_port(), "fleet"))))
 }

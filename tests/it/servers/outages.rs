@@ -39,13 +39,13 @@ async fn no_stream_pays_for_servers_that_swallow_reset_or_stall() {
     let lines = "originate_timeout = \"6s\"\nejection = { backoff = \"200ms\", max_backoff = \"400ms\" }\n";
     let (egret, address) = egret(&fleet, &addresses, lines);
     let floor = egret.descriptors();
-    let (ports, failed) = ask_many(address, 3000, 24).await;
-    assert_eq!((ports.len(), failed.len()), (3000, 0), "{failed:?}");
+    let (ports, failed) = ask_many(address, 1500, 24).await;
+    assert_eq!((ports.len(), failed.len()), (1500, 0), "{failed:?}");
     for node in &good {
-        assert!(node.answered() > 500, "{}", node.answered());
+        assert!(node.answered() > 250, "{}", node.answered());
     }
     // Left alone but for trials: far below a share of the streams.
-    assert!(resets.accepted() < 400 && stalls.accepted() < 200, "{} {}", resets.accepted(), stalls.accepted());
+    assert!(resets.accepted() < 300 && stalls.accepted() < 150, "{} {}", resets.accepted(), stalls.accepted());
     idle(&egret, floor);
 }
 

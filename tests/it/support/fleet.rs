@@ -42,6 +42,8 @@ struct Counts {
     open: AtomicUsize,
     /// Connections that the server had when it was killed.
     cut: AtomicUsize,
+    /// Connections on which a client spoke after the server had ended them.
+    stale: AtomicUsize,
 }
 
 /// What a server does with a connection.
@@ -49,6 +51,8 @@ struct Counts {
 pub(crate) enum Manner {
     /// Answers `ping` with its port.
     Answers,
+    /// The same, but ends it when nothing was said for so long.
+    Idles(Duration),
     /// Resets it.
     Resets,
     /// Says nothing.
@@ -126,6 +130,11 @@ impl Node {
     pub(crate) fn cut(&self) -> usize {
         self.counts.cut.load(Ordering::SeqCst)
     }
+
+    /// Connections on which a client spoke after the server had ended them.
+    pub(crate) fn stale(&self) -> usize {
+        self.counts.stale.load(Ordering::SeqCst)
+    }
 }
 
 /// A server that was killed may have left connections behind that keep its address for a moment.
@@ -151,7 +160,8 @@ async fn serve(listener: TcpListener, config: Arc<ServerConfig>, counts: Arc<Cou
         connections.spawn(async move {
             let _open = open;
             match manner {
-                Manner::Answers => drop(timeout(PATIENCE, answer(tcp, acceptor, port, &_open.0)).await),
+                Manner::Answers => drop(answer(tcp, acceptor, port, PATIENCE, &_open.0).await),
+                Manner::Idles(idle) => drop(answer(tcp, acceptor, port, idle, &_open.0).await),
                 Manner::Resets => SockRef::from(&tcp).set_linger(Some(Duration::ZERO)).unwrap(),
                 Manner::Stalls => drop(timeout(PATIENCE, hold(tcp)).await),
             }
@@ -175,16 +185,32 @@ impl Drop for Open {
     }
 }
 
-async fn answer(tcp: TcpStream, acceptor: TlsAcceptor, port: u16, counts: &Counts) -> std::io::Result<()> {
-    let mut tls = acceptor.accept(tcp).await?;
+async fn answer(
+    tcp: TcpStream,
+    acceptor: TlsAcceptor,
+    port: u16,
+    idle: Duration,
+    counts: &Counts,
+) -> std::io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let mut tls = timeout(PATIENCE, acceptor.accept(tcp)).await??;
     let mut ping = [0; 4];
     // Streams that are held open are pinged as often as their client likes.
-    while tls.read_exact(&mut ping).await.is_ok() {
+    loop {
+        match timeout(idle, tls.read_exact(&mut ping)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return tls.shutdown().await,
+            Err(_) => break,
+        }
         counts.answered.fetch_add(1, Ordering::SeqCst);
         tls.write_all(format!("{port:05}").as_bytes()).await?;
         tls.flush().await?;
     }
-    tls.shutdown().await
+    tls.shutdown().await?;
+    if timeout(PATIENCE, tls.read(&mut ping)).await?? > 0 {
+        counts.stale.fetch_add(1, Ordering::SeqCst);
+    }
+    Ok(())
 }
 
 async fn hold(mut tcp: TcpStream) {
