@@ -1,13 +1,16 @@
 //! A configuration as a document: every key with its value or default, under the names that the file uses. What
 //! policies ask about, and what two configurations are compared by.
 
+mod upstreams;
+
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use self::upstreams::{tcp, upstream};
 use crate::config::values::{
-    Access, Anchors, Config, Destination, Eof, ExactCertificate, ExpectedName, Identity, KeyExchange, ListenAddress,
-    Listener, LogFormat, Name, Rule, Tls, TlsVersion, Trust, Upgrade, Upstream, User, Verify,
+    Access, Anchors, Config, Destination, ExactCertificate, ExpectedName, Identity, KernelTls, KeyExchange,
+    ListenAddress, Listener, LogFormat, Name, Rule, Tls, TlsVersion, Trust, User, Verify,
 };
 use crate::originate::fingerprint::labelled_hex;
 
@@ -23,7 +26,15 @@ pub fn document(config: &Config) -> Value {
                 LogFormat::Json => "json",
             },
         },
-        "runtime": { "workers": config.runtime.workers },
+        "runtime": {
+            "workers": config.runtime.workers,
+            "affinity": config.runtime.affinity,
+            "kernel_tls": match config.runtime.kernel_tls {
+                KernelTls::Off => "off",
+                KernelTls::Auto => "auto",
+                KernelTls::Prefer => "prefer",
+            },
+        },
         "dns": {
             "servers": config.dns.servers,
             "min_ttl": seconds(config.dns.min_ttl),
@@ -31,7 +42,7 @@ pub fn document(config: &Config) -> Value {
         },
         "limits": { "max_connections": config.limits.max_connections, "max_warm": config.limits.max_warm },
         "reload": { "watch": config.reload.watch },
-        "admin": config.admin.as_ref().map(|admin| with(access(&admin.access), "listen", admin.listen.to_string().into())),
+        "admin": config.admin.as_ref().map(|admin| entrance(&admin.listen, &admin.access)),
         "identities": table(config.identities.iter().map(|(name, spec)| (name, identity(spec)))),
         "trust": table(config.trusts.iter().map(|(name, spec)| (name, trust(spec)))),
         "upstreams": table(config.upstreams.iter().map(|(name, spec)| (name, upstream(spec)))),
@@ -73,28 +84,6 @@ fn expected_name(name: &ExpectedName) -> String {
         ExpectedName::Ip(ip) => format!("ip:{ip}"),
         ExpectedName::Uri(uri) => format!("uri:{uri}"),
     }
-}
-
-fn upstream(spec: &Upstream) -> Value {
-    json!({
-        "servers": spec.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "passthrough": spec.passthrough,
-        "tls": tls(&spec.tls),
-        "upgrade": spec.upgrade.map(|Upgrade::Postgres| "postgres"),
-        "originate_timeout": seconds(spec.originate_timeout),
-        "pool": spec.pool.as_ref().map(|pool| json!({
-            "min_idle": pool.min_idle,
-            "max_idle": pool.max_idle,
-            "max_idle_age": seconds(pool.max_idle_age),
-        })),
-        "idle_timeout": spec.stream.idle.map(seconds),
-        "max_lifetime": spec.stream.lifetime.map(seconds),
-        "half_closed_timeout": seconds(spec.stream.half_closed),
-        "eof": match spec.stream.eof {
-            Eof::Strict => "strict",
-            Eof::Lenient => "lenient",
-        },
-    })
 }
 
 fn tls(spec: &Tls) -> Value {
@@ -139,16 +128,16 @@ fn group_name(group: KeyExchange) -> &'static str {
 }
 
 fn listener(spec: &Listener) -> Value {
-    let mut value = access(&spec.access);
+    let mut value = entrance(&spec.listen, &spec.access);
     for (key, part) in [
         ("name", json!(spec.name.as_str())),
-        ("listen", spec.listen.to_string().into()),
         ("loopback", is_local(&spec.listen).into()),
         ("upstream", default(&spec.destination).map(Name::as_str).into()),
         ("routes", routes(&spec.destination)),
         ("max_connections", spec.max_connections.into()),
+        ("tcp", tcp(&spec.tcp)),
     ] {
-        value = with(value, key, part);
+        value[key] = part;
     }
     value
 }
@@ -181,20 +170,22 @@ fn is_local(listen: &ListenAddress) -> bool {
     }
 }
 
-fn access(spec: &Access) -> Value {
-    let users = spec.users.iter().map(|user| match user {
+/// Where one comes in, and who may.
+fn entrance(listen: &ListenAddress, access: &Access) -> Value {
+    let users = access.users.iter().map(|user| match user {
         User::Id(id) => json!(id),
         User::Name(name) => json!(name),
     });
+    let mode = match listen {
+        ListenAddress::Unix { mode, .. } => Some(format!("{mode:04o}")),
+        ListenAddress::Tcp(_) => None,
+    };
     json!({
-        "allow": spec.networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "listen": listen.to_string(),
+        "mode": mode,
+        "allow": access.networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "allow_users": users.collect::<Vec<_>>(),
     })
-}
-
-fn with(mut value: Value, key: &str, part: Value) -> Value {
-    value[key] = part;
-    value
 }
 
 fn table<'a>(entries: impl Iterator<Item = (&'a Name, Value)>) -> Map<String, Value> {

@@ -24,6 +24,7 @@ mod deploy;
 mod dial;
 mod diff;
 mod docs;
+mod document;
 mod drain;
 mod explain;
 mod failures;
