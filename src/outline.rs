@@ -28,6 +28,25 @@ pub fn outline(snapshot: &Snapshot) -> Value {
     })
 }
 
+/// The outline of what runs, with how much a reload would find: `live` counts tickets and warm connections of each
+/// origin, and streams in flight, by upstream.
+pub fn running(snapshot: &Snapshot) -> Value {
+    let mut outline = outline(snapshot);
+    let counts = snapshot.upstreams().iter().map(|(name, originator)| (name.to_string(), live(originator)));
+    outline["live"] = counts.collect::<Map<_, _>>().into();
+    outline
+}
+
+fn live(originator: &Originator) -> Value {
+    let origins = originator.ways().iter().filter_map(|way| way.origin.as_ref()).map(|origin| {
+        let counts = json!({ "tickets": origin.sessions_held(), "warm": origin.shelf().stock() });
+        (origin.server_name().to_str().into_owned(), counts)
+    });
+    let members = originator.endpoints().known();
+    let streams: usize = members.list().iter().map(|member| member.endpoint.in_flight()).sum();
+    json!({ "origins": origins.collect::<Map<_, _>>(), "streams": streams })
+}
+
 /// Every origin of an upstream, each once.
 fn origins(originator: &Originator) -> Value {
     let mut all: Vec<Map<String, Value>> = Vec::new();

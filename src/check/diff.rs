@@ -1,9 +1,13 @@
 //! What a reload from one configuration to another would touch: a pure comparison of two outlines.
 
+mod live;
+
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 
 use serde_json::{Value, json};
+
+use self::live::Live;
 
 /// What a reload would touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +26,7 @@ pub struct Change {
     /// What becomes of it.
     pub fate: Fate,
     /// What follows for sockets, tickets, warm connections and streams.
-    pub effect: &'static str,
+    pub effect: String,
 }
 
 /// A kind of thing.
@@ -38,6 +42,8 @@ pub enum Kind {
     Trust,
     /// An upstream's way to one server name: who owns tickets and warm connections.
     Origin,
+    /// The warm connections of an upstream.
+    Shelf,
     /// The settings of an upstream that no origin depends on.
     Upstream,
 }
@@ -62,6 +68,7 @@ impl Kind {
             Self::Identity => "identity",
             Self::Trust => "trust",
             Self::Origin => "origin",
+            Self::Shelf => "shelf",
             Self::Upstream => "upstream",
         }
     }
@@ -74,8 +81,11 @@ pub fn diff(old: &Value, new: &Value) -> Diff {
     diff.listeners(old, new);
     diff.digests(Kind::Identity, &old["identities"], &new["identities"]);
     diff.digests(Kind::Trust, &old["trusts"], &new["trusts"]);
-    diff.origins(&old["origins"], &new["origins"]);
-    diff.upstreams(&old["settings"]["upstreams"], &new["settings"]["upstreams"]);
+    let live = Live::of(old);
+    diff.origins(&live, old, new);
+    let (old, new) = (&old["settings"]["upstreams"], &new["settings"]["upstreams"]);
+    diff.shelves(&live, old, new);
+    diff.upstreams(&live, old, new);
     diff
 }
 
@@ -83,14 +93,15 @@ pub fn diff(old: &Value, new: &Value) -> Diff {
 const OWN: [&str; 4] = ["identities", "trust", "upstreams", "listeners"];
 
 impl Diff {
-    fn push(&mut self, kind: Kind, name: &str, fate: Fate, effect: &'static str) {
-        self.changes.push(Change { kind, name: name.to_owned(), fate, effect });
+    fn push(&mut self, kind: Kind, name: &str, fate: Fate, effect: impl Into<String>) {
+        self.changes.push(Change { kind, name: name.to_owned(), fate, effect: effect.into() });
     }
 
     fn process(&mut self, old: &Value, new: &Value) {
         for name in keys(old, new).into_iter().filter(|name| !OWN.contains(&name.as_str())) {
             let effect = match name.as_str() {
-                "runtime" | "admin" | "limits" => "takes effect at the next start",
+                "runtime" | "admin" | "limits" | "reload" => "takes effect at the next start",
+                "log" => "the level takes effect at once, the format at the next start; streams go on",
                 _ => "takes effect at once; streams go on",
             };
             if let Some(fate) = fate(&old[&name], &new[&name]) {
@@ -139,43 +150,61 @@ impl Diff {
         }
     }
 
-    fn origins(&mut self, old: &Value, new: &Value) {
-        for upstream in keys(old, new) {
-            let (old, new) = (list(&old[&upstream]), list(&new[&upstream]));
-            for origin in new.iter().filter(|origin| !old.contains(origin)) {
-                let name = format!("{upstream}: {}", text(&origin["server_name"]));
-                let twin = old.iter().find(|twin| twin["server_name"] == origin["server_name"]);
+    fn origins(&mut self, live: &Live<'_>, old: &Value, new: &Value) {
+        for upstream in keys(&old["origins"], &new["origins"]) {
+            let (was, is) = (list(&old["origins"][&upstream]), list(&new["origins"][&upstream]));
+            for origin in is.iter().filter(|origin| !was.contains(origin)) {
+                let server = text(&origin["server_name"]);
+                let twin = was.iter().find(|twin| twin["server_name"] == origin["server_name"]);
                 let (fate, effect) = match twin.and_then(|twin| fate(twin, origin)) {
-                    Some(fate) => (fate, "its tickets and warm connections are dropped at once: nothing crosses"),
-                    None => (Fate::Added, "starts without tickets and warm connections"),
+                    Some(fate) => (fate, live.dropped(&upstream, server)),
+                    None => (Fate::Added, "starts without tickets and warm connections".to_owned()),
                 };
-                self.push(Kind::Origin, &name, fate, effect);
+                self.push(Kind::Origin, &format!("{upstream}: {server}"), fate, effect);
             }
-            let names: Vec<&Value> = new.iter().map(|origin| &origin["server_name"]).collect();
-            for origin in old.iter().filter(|origin| !names.contains(&&origin["server_name"])) {
-                let name = format!("{upstream}: {}", text(&origin["server_name"]));
-                self.push(Kind::Origin, &name, Fate::Removed, "its tickets and warm connections are dropped at once");
+            let names: Vec<&Value> = is.iter().map(|origin| &origin["server_name"]).collect();
+            for origin in was.iter().filter(|origin| !names.contains(&&origin["server_name"])) {
+                let server = text(&origin["server_name"]);
+                let effect = live.dropped(&upstream, server);
+                self.push(Kind::Origin, &format!("{upstream}: {server}"), Fate::Removed, effect);
             }
         }
     }
 
-    /// What an origin depends on is told with the origin.
-    fn upstreams(&mut self, old: &Value, new: &Value) {
+    fn shelves(&mut self, live: &Live<'_>, old: &Value, new: &Value) {
         for name in keys(old, new) {
-            let (mut old, mut new) = (old[&name].clone(), new[&name].clone());
-            for part in ["tls", "servers", "upgrade"] {
-                for side in [&mut old, &mut new] {
+            let (was, is) = (&old[&name]["pool"], &new[&name]["pool"]);
+            let Some(fate) = fate(was, is) else { continue };
+            let effect = match fate {
+                Fate::Added => format!("up to {} connections are kept warm", is["max_idle"]),
+                Fate::Removed => format!("{} is closed at once", live.warm(&name, &was["max_idle"])),
+                Fate::Changed(_) => format!(
+                    "{} and of an unchanged origin is kept, up to {} and to an age of {} s",
+                    live.warm(&name, &was["max_idle"]),
+                    is["max_idle"],
+                    is["max_idle_age"],
+                ),
+            };
+            self.push(Kind::Shelf, &name, fate, effect);
+        }
+    }
+
+    /// What an origin depends on is told with the origin, and the pool with the shelf.
+    fn upstreams(&mut self, live: &Live<'_>, old: &Value, new: &Value) {
+        for name in keys(old, new) {
+            let (mut was, mut is) = (old[&name].clone(), new[&name].clone());
+            for part in ["tls", "upgrade", "pool"] {
+                for side in [&mut was, &mut is] {
                     side.as_object_mut().and_then(|side| side.remove(part));
                 }
             }
-            match fate(&old, &new) {
-                None | Some(Fate::Added | Fate::Removed) => {}
-                Some(changed) => {
-                    let effect =
-                        "holds for new streams; tickets and warm connections stay, streams go on as they began";
-                    self.push(Kind::Upstream, &name, changed, effect);
-                }
-            }
+            let effect = match fate(&was, &is) {
+                None => continue,
+                Some(Fate::Added) => "is there for new streams".to_owned(),
+                Some(Fate::Removed) => format!("gets no more streams; {}", live.streams(&name)),
+                Some(Fate::Changed(_)) => format!("holds for new streams; {}", live.streams(&name)),
+            };
+            self.changes.extend(fate(&was, &is).map(|fate| Change { kind: Kind::Upstream, name, fate, effect }));
         }
     }
 

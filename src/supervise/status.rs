@@ -95,7 +95,7 @@ impl Control for Desk {
     }
 
     fn outline(&self) -> Value {
-        outline::outline(&self.snapshot.load())
+        outline::running(&self.snapshot.load())
     }
 
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<u64, Kept>> + Send + '_>> {

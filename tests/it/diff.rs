@@ -8,7 +8,9 @@ use serde_json::Value;
 use time::Duration;
 
 use crate::support::authority::{Ca, Wish};
-use crate::support::egret::Egret;
+use crate::support::egret::{Egret, listener};
+use crate::support::fleet::{Fleet, Held};
+use crate::support::free_port;
 
 const BASE: &str = "[identities.app]\ncertificate = 'app.crt'\nprivate_key = 'app.key'\n\
     [trust.house]\nroots = ['root.pem']\n\
@@ -96,6 +98,30 @@ fn listeners_come_go_and_move() {
 }
 
 #[test]
+fn shelves_of_warm_connections_are_told() {
+    let pool =
+        |most: u32| BASE.replace("tls = { identity", &format!("pool = {{ max_idle = {most} }}\ntls = {{ identity"));
+    assert_eq!(changes(&pool(4)), ["added shelf db"]);
+    let folder = folder(&pool(2).replace("'app.crt'", "'next.crt'").replace("'app.key'", "'next.key'"));
+    fs::write(folder.path().join("old.toml"), pool(4)).unwrap();
+    let text = String::from_utf8(diff(folder.path(), &["old.toml", "new.toml"]).stdout).unwrap();
+    for line in [
+        "~ origin db: db.example.com (identity)\n    its tickets and warm connections (at most 4) are dropped at once",
+        "~ shelf db (max_idle)\n    what is warm (at most 4) and of an unchanged origin is kept, up to 2 and to an age of 30.0 s",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+#[test]
+fn ways_that_have_no_origin_and_weights_are_told() {
+    let passing = BASE.replace("tls = { trust = 'house' }", "passthrough = true");
+    assert_eq!(changes(&passing), ["removed origin plain: web.example.com", "changed upstream plain passthrough"]);
+    let more = BASE.replace("['db.example.com:5432']", "[{ address = 'db.example.com:5432', weight = 3 }]");
+    assert_eq!(changes(&more), ["changed upstream db servers"]);
+}
+
+#[test]
 fn what_cannot_be_compared_is_told() {
     let folder = folder("[upstreams");
     for arguments in [&["old.toml", "new.toml"][..], &["old.toml", "--admin", "127.0.0.1:1"], &["old.toml"]] {
@@ -123,3 +149,35 @@ fn the_running_process_is_compared_with_a_file() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("- origin a: a.example.com") && text.contains("+ origin a: b.example.com"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lives_in_the_running_process_is_counted() {
+    let fleet = Fleet::new();
+    let nodes = fleet.nodes(1).await;
+    let lines = format!("servers = ['{}']\npool = {{ min_idle = 2, max_idle = 2 }}\n", nodes[0].address);
+    let sections = fleet.upstream(&lines) + &listener("in", free_port(), "fleet");
+    let egret = tokio::task::block_in_place(|| Egret::start(&sections));
+    let (_stream, _) = Held::open(egret.address("in")).await.unwrap();
+    let file = egret.config();
+    let admin = format!("unix:{}", file.with_file_name("admin.sock").display());
+    let new = fs::read_to_string(&file).unwrap().replace("max_idle = 2", "max_idle = 3");
+    let new = new.replace("[upstreams.fleet]", "pins_only = true\n[upstreams.fleet]").replace("roots = [", "pins = [");
+    let new = new.lines().map(|line| if line.starts_with("pins = [") { PIN } else { line }).collect::<Vec<_>>();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("new.toml"), new.join("\n")).unwrap();
+    let told = || String::from_utf8(diff(folder.path(), &["--admin", &admin, "new.toml"]).stdout).unwrap();
+    for _ in 0..100 {
+        if told().contains(" and 2 warm connections are dropped at once") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let told = told();
+    for part in ["and 2 warm connections", "what is warm (2 of at most 2)", "its streams in flight (1) go on"] {
+        assert!(told.contains(part), "{told}");
+    }
+    assert!(!told.contains("its 0 tickets"), "{told}");
+}
+
+const PIN: &str = "pins = ['sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=', \
+                   'sha256/LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=']";
