@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::values::{Name, Verify};
+use crate::config::values::{self, Anchors, ExactCertificate, Name, Verify};
 use crate::config::{Advice, Loaded, Place, Problem};
 use crate::originate::certificate::{CertificateFacts, Date};
 use crate::originate::identity::Identity;
-use crate::originate::trust::{RootFacts, Trust};
+use crate::originate::trust::{RootFacts, Trust, facts_of};
 
 /// What is unwise about the certificates, keys and lists of a configuration, and about its reasons. Blocks on the
 /// file system. `within` is in seconds.
@@ -17,6 +17,10 @@ pub fn advise(loaded: &Loaded, now: Date, within: i64) -> Vec<Advice> {
         loaded.config.trusts.iter().filter_map(|(name, spec)| Some((name, Trust::load(name, spec).ok()?))).collect();
     for (name, trust) in &trusts {
         advisor.trust(name, trust);
+    }
+    for (name, spec) in &loaded.config.trusts {
+        advisor.exact(name, spec);
+        advisor.candidates(name, spec);
     }
     for (name, spec) in &loaded.config.identities {
         if let Ok(identity) = Identity::load(name, spec) {
@@ -49,7 +53,7 @@ impl Advisor<'_> {
         let chain: Vec<CertificateFacts> =
             identity.certified().cert.iter().filter_map(|der| CertificateFacts::read(der)).collect();
         if let Some(days) = self.days_left(identity.not_after()) {
-            let title = format!("the identity `{name}` ends in {days}, at {}", identity.not_after());
+            let title = format!("the identity `{name}` {days}, at {}", identity.not_after());
             self.tell("identity-expires", place, title, "ends soon", "renew it: egret takes the new files by itself");
         }
         self.strength(place, &chain);
@@ -112,11 +116,38 @@ impl Advisor<'_> {
     }
 
     fn trust(&mut self, name: &Name, trust: &Trust) {
+        self.roots(name, trust);
+        self.lists(name, trust);
+    }
+
+    /// The one certificate that is believed ends like any other.
+    fn exact(&mut self, name: &Name, spec: &values::Trust) {
+        let Anchors::Certificate(ExactCertificate::File(file)) = &spec.anchors else { return };
+        let Some(facts) = facts_of(file) else { return };
+        let Some(days) = self.days_left(facts.not_after) else { return };
+        let title = format!("the certificate `{}` of `{name}` {days}, at {}", facts.subject, facts.not_after);
+        let repair =
+            "have the server renew it, and take the new one; both need `roots`, or the same key by `pins_only`";
+        self.tell("certificate-expires", Place::Trust(name), title, "ends soon", repair);
+    }
+
+    /// Roots that are to be believed have the faults of those that are.
+    fn candidates(&mut self, name: &Name, spec: &values::Trust) {
+        let anchors = Anchors::Roots { system: false, paths: spec.candidate_roots.clone() };
+        let alone = values::Trust { anchors, ..values::Trust::default() };
+        if !spec.candidate_roots.is_empty()
+            && let Ok(trust) = Trust::load(name, &alone)
+        {
+            self.roots(name, &trust);
+        }
+    }
+
+    fn roots(&mut self, name: &Name, trust: &Trust) {
         let place = Place::Trust(name);
         for root in trust.roots().iter().filter(|root| !root.system) {
             let subject = &root.subject;
             if let Some(days) = self.days_left(root.not_after) {
-                let title = format!("the root `{subject}` of `{name}` ends in {days}, at {}", root.not_after);
+                let title = format!("the root `{subject}` of `{name}` {days}, at {}", root.not_after);
                 let repair = "put its successor beside it, and remove it when no server needs it any more";
                 self.tell("root-expires", place, title, "ends soon", repair);
             }
@@ -141,6 +172,10 @@ impl Advisor<'_> {
                 self.tell("weak-key", place, title, "weak", "replace the authority: chains to it are refused");
             }
         }
+    }
+
+    fn lists(&mut self, name: &Name, trust: &Trust) {
+        let place = Place::Trust(name);
         if let Some(stale) = trust.crl_next_updates().filter(|next| *next < self.now).min() {
             let title = format!("a revocation list of `{name}` is stale since {stale}: every server is refused");
             self.tell(
@@ -196,10 +231,10 @@ impl Advisor<'_> {
     fn days_left(&self, end: Date) -> Option<String> {
         let left = end.0 - self.now.0;
         (left < self.within).then(|| match left / DAY {
-            days if left < 0 => format!("{} days ago", -days),
-            0 => "less than a day".to_owned(),
-            1 => "1 day".to_owned(),
-            days => format!("{days} days"),
+            days if left < 0 => format!("has ended {} days ago", -days),
+            0 => "ends in less than a day".to_owned(),
+            1 => "ends in 1 day".to_owned(),
+            days => format!("ends in {days} days"),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Legal but unwise: what `egret check` tells, and `egret check --strict` refuses.
 
+mod limits;
+
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
@@ -11,7 +13,7 @@ use crate::config::problems::{Problem, Severity, Style, quote};
 use crate::config::read::{Given, Key, Named};
 use crate::config::source::Span;
 use crate::config::values::{
-    Access, Anchors, Eof, ExpectedName, Host, ListenAddress, Name, TlsVersion, Trust, Upstream, Verify,
+    Access, Anchors, ExpectedName, Host, ListenAddress, Name, TlsVersion, Trust, Upstream, Verify,
 };
 
 /// Something legal but unwise.
@@ -47,8 +49,10 @@ pub fn lint(loaded: &Loaded) -> Vec<Advice> {
                 lint.names(key, section, upstream);
             }
             lint.streams(section, upstream);
+            lint.pool(section, upstream);
         }
     }
+    lint.pools();
     lint.entrances();
     lint.unused();
     lint.advice.sort_by_key(|advice| advice.problem.span.as_ref().map(|span| span.start));
@@ -152,24 +156,6 @@ impl Lint<'_> {
             let title = "exactly one certificate is believed, but there are several servers";
             let repair = "sign their certificates by one root and use `roots`, unless they share the certificate";
             self.tell("one-certificate-for-many", span, title, "one certificate", repair);
-        }
-    }
-
-    fn streams(&mut self, section: &file::Upstream, upstream: &Upstream) {
-        if let Some(span) = section.eof.span().filter(|_| upstream.stream.eof == Eof::Lenient) {
-            let title = "an answer that was cut off looks like a complete one";
-            self.tell("eof-lenient", span, title, "lenient", "remove it, unless the server never sends close_notify");
-        }
-        let limits = &upstream.stream;
-        let idle = section.idle_timeout.span().filter(|_| limits.idle.is_some_and(|idle| Some(idle) > limits.lifetime));
-        if let (Some(span), Some(_)) = (idle, limits.lifetime) {
-            let title = "`idle_timeout` is longer than `max_lifetime`: it never comes";
-            self.tell("timeouts-contradict", span, title, "never reached", "shorten it, or remove it");
-        }
-        let endless = upstream.stream.idle.is_none() && upstream.stream.lifetime.is_none();
-        if let Some(span) = section.idle_timeout.span().filter(|_| endless) {
-            let title = "a stream whose ends were forgotten stays for ever";
-            self.tell("endless-stream", span, title, "never", "write a long `idle_timeout`, or a `max_lifetime`");
         }
     }
 

@@ -162,6 +162,22 @@ fn the_days_before_the_end_can_be_chosen() {
 }
 
 #[test]
+fn whatever_is_believed_is_told_of_before_it_ends() {
+    let soon = Wish { until: Duration::days(5), ..WISH };
+    for (trust, codes) in [
+        ("certificate = 'server.pem'\n", &["certificate-expires"][..]),
+        ("roots = ['root.pem']\ncandidate_roots = ['server.pem']\n", &["leaf-as-root", "root-expires"]),
+    ] {
+        let case = identity_and(trust);
+        root(case.path()).leaf(&WISH).write(case.path(), "app");
+        fs::write(case.path().join("server.pem"), Leaf::self_signed(&soon, false).pem).unwrap();
+        assert_eq!(case.codes(&[]), codes.iter().map(ToString::to_string).collect(), "{trust}");
+        let told = String::from_utf8(case.check(&[]).stderr).unwrap();
+        assert!(told.contains("ends in "), "{told}");
+    }
+}
+
+#[test]
 fn lists_that_are_or_will_be_stale_are_told() {
     for (next, code) in [(Duration::hours(-1), "crl-stale"), (Duration::hours(3), "crl-ends")] {
         let case = identity_and("roots = ['root.pem']\ncrls = ['house.crl']\n");
@@ -319,7 +335,7 @@ fn every_code_has_a_row_in_the_page_of_checks() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
     let mut known: BTreeSet<String> = ["policy".to_owned(), "policy-warning".to_owned()].into();
-    for file in ["src/config/lint.rs", "src/check/files.rs"] {
+    for file in ["src/config/lint.rs", "src/config/lint/limits.rs", "src/check/files.rs"] {
         let text = read(file);
         for call in text.split("self.tell(").chain(text.split("self.unreferred(")).skip(1) {
             known.extend(
@@ -337,4 +353,9 @@ fn every_code_has_a_row_in_the_page_of_checks() {
         .filter(|row| !row.contains('.'))
         .collect();
     assert_eq!(rows, known);
+    let cases = fs::read_dir(root.join("tests/config/valid")).unwrap().map(|entry| entry.unwrap().path());
+    let cases: String =
+        cases.map(|path| fs::read_to_string(path).unwrap()).chain([read("tests/it/check.rs")]).collect();
+    let untested: Vec<_> = known.iter().filter(|code| !cases.contains(code.as_str())).collect();
+    assert!(untested.is_empty(), "no case provokes {untested:?}");
 }

@@ -8,7 +8,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, 
 
 use super::{Anchors, Crl, Error, RootFacts, Wrong};
 use crate::config::values::{self, ExactCertificate};
-use crate::originate::certificate::{self, Date, clean};
+use crate::originate::certificate::{self, CertificateFacts, Date, clean};
 use crate::originate::files;
 use crate::originate::fingerprint::{Sha256, sha256};
 use crate::originate::pem;
@@ -144,6 +144,11 @@ fn exactly_one(file: &Path) -> Result<Sha256, Error> {
     };
     X509Certificate::from_der(der).map_err(|_| blame(Wrong::BadCertificate))?;
     Ok(sha256(der))
+}
+
+/// What the file of a single certificate holds, for advice on it; `None` if that cannot be told.
+pub fn facts_of(file: &Path) -> Option<CertificateFacts> {
+    CertificateFacts::read(certificates(file).ok()?.first()?)
 }
 
 /// The certificates of a PEM file, or the one of a DER file.

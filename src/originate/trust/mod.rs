@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::CertRevocationList;
 
 pub use self::error::{Error, Wrong};
+pub use self::load::facts_of;
 pub use self::verifier::{Mode, Verifier};
 use crate::config::values::{self, ExpectedName, Name};
 use crate::originate::certificate::Date;
