@@ -21,8 +21,8 @@ fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     if let Some(name) = schema["$ref"].as_str().and_then(|name| name.strip_prefix("#/$defs/")) {
         return resolved(root, &root["$defs"][name]);
     }
-    let kinds = schema["anyOf"].as_array().into_iter().flatten().map(|kind| resolved(root, kind));
-    kinds.filter(|kind| kind["properties"].is_object()).last().unwrap_or(schema)
+    let mut kinds = schema["anyOf"].as_array().into_iter().flatten().map(|kind| resolved(root, kind));
+    kinds.rfind(|kind| kind["properties"].is_object()).unwrap_or(schema)
 }
 
 /// Walks schema and document together: `found` is every value of the document at this place. Gives back the keys
