@@ -118,10 +118,24 @@ pub fn try_read_vectored(socket: &impl Duplex, bufs: &mut [IoSliceMut<'_>]) -> i
 /// # Errors
 /// `WouldBlock` if there is no room.
 pub fn try_write(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    send(socket, bufs, SendFlags::NOSIGNAL)
+}
+
+/// As [`try_write`], of the last bytes of this direction: [`finish`] or a close has to follow at once. What is less
+/// than a segment waits for the FIN and goes out with it, so that the peer is woken once instead of twice (MSG_MORE,
+/// send(2)).
+///
+/// # Errors
+/// As [`try_write`].
+pub fn try_write_last(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    send(socket, bufs, SendFlags::NOSIGNAL | SendFlags::MORE)
+}
+
+fn send(socket: &impl Duplex, bufs: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
     let wanted = bufs.iter().map(|buf| buf.len()).sum();
     transfer(socket, Interest::WRITABLE, wanted, |fd| match bufs {
-        [buf] => rustix::net::send(fd, buf, SendFlags::NOSIGNAL),
-        _ => rustix::net::sendmsg(fd, bufs, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL),
+        [buf] => rustix::net::send(fd, buf, flags),
+        _ => rustix::net::sendmsg(fd, bufs, &mut SendAncillaryBuffer::default(), flags),
     })
 }
 

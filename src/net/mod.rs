@@ -17,7 +17,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
-pub use duplex::{Duplex, finish, read_now, try_read, try_read_vectored, try_write};
+pub use duplex::{Duplex, finish, read_now, try_read, try_read_vectored, try_write, try_write_last};
 pub use listen::{BindError, Socket, set_mode};
 pub use options::{Missing, Options, Role};
 pub use pipe::{Pipe, pipes_within};

@@ -130,7 +130,7 @@ impl<'a> Download<'a> {
     fn poll_deliver(&mut self, cx: &mut Context<'_>, to: &impl Duplex) -> Poll<Result<(), Ended>> {
         let Some(inbox) = &mut self.inbox else { return Poll::Ready(Ok(())) };
         while inbox.plain.count > 0 {
-            match inbox.write(to) {
+            match inbox.write(to, self.state == State::Finishing) {
                 Ok(n) => {
                     inbox.plain.consume(n);
                     self.account.took(n as u64);
@@ -345,15 +345,17 @@ impl Inbox {
         }
     }
 
-    fn write(&self, to: &impl Duplex) -> io::Result<usize> {
+    /// `last`: the end follows.
+    fn write(&self, to: &impl Duplex, last: bool) -> io::Result<usize> {
+        let write = if last { net::try_write_last } else { net::try_write };
         let piece = |&(start, len): &(u32, u32)| IoSlice::new(&self.buffer[start as usize..(start + len) as usize]);
         let pieces = &self.plain.pieces[self.plain.first..self.plain.first + self.plain.count];
         if let [only] = pieces {
-            return net::try_write(to, &[piece(only)]);
+            return write(to, &[piece(only)]);
         }
         let mut slices = [IoSlice::new(&[]); PIECES];
         slices.iter_mut().zip(pieces).for_each(|(slice, at)| *slice = piece(at));
-        net::try_write(to, &slices[..pieces.len()])
+        write(to, &slices[..pieces.len()])
     }
 }
 

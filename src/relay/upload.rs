@@ -135,11 +135,11 @@ impl<'a> Upload<'a> {
     /// Ready when the socket has taken the whole batch, and what goes by itself.
     fn poll_send(&mut self, cx: &mut Context<'_>, to: &impl Duplex, alone: bool) -> Poll<Result<(), Ended>> {
         while let Some(batch) = &self.batch {
-            let records = &batch.buffer[batch.start..batch.end];
-            let written = if self.flight.is_empty() {
-                net::try_write(to, &[IoSlice::new(records)])
-            } else {
-                net::try_write(to, &[IoSlice::new(&self.flight), IoSlice::new(records)])
+            let slices = [IoSlice::new(&self.flight), IoSlice::new(&batch.buffer[batch.start..batch.end])];
+            let slices = if self.flight.is_empty() { &slices[1..] } else { &slices[..] };
+            let written = match self.state {
+                State::Finishing => net::try_write_last(to, slices),
+                State::Moving | State::Ended => net::try_write(to, slices),
             };
             match written {
                 Ok(n) => self.sent(n),
