@@ -61,6 +61,7 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_verification_would_fail_total", Kind::Counter, "Servers served under verify = \"report\" that verification would have refused, by reason."),
     ("egret_endpoint_healthy", Kind::Gauge, "1 for an address of a server that gets streams, 0 for one that is ejected."),
     ("egret_endpoint_streams", Kind::Gauge, "Streams now at an address of a server."),
+    ("egret_endpoint_warm", Kind::Gauge, "Finished originations to an address of a server that are ready for clients."),
     ("egret_upstream_insecure", Kind::Gauge, "1 for each upstream whose servers are not verified in full."),
     (NOT_AFTER, Kind::Gauge, "When a certificate ends, as Unix time; kind is identity, root or server (as observed)."),
     ("egret_reloads_total", Kind::Counter, "Reloads, by result."),

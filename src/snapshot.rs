@@ -281,7 +281,8 @@ impl Snapshot {
         Ok(match &spec.pool {
             Some(pool) => {
                 let metrics = PoolMetrics::new(registry, name);
-                originator.with_pool(Pool::new(pool.clone(), Arc::clone(&self.warm), metrics))
+                let before = old.and_then(|old| old.pool());
+                originator.with_pool(Pool::new(pool.clone(), Arc::clone(&self.warm), metrics, before))
             }
             None => originator,
         })

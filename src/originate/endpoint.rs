@@ -92,6 +92,11 @@ impl Endpoint {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Warm connections to it that are ready now.
+    pub fn warm(&self) -> usize {
+        self.origin.as_ref().map_or(0, |origin| origin.shelf().stock_of(self.address))
+    }
+
     /// Counts one more stream until the guard is dropped.
     pub fn enter(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);

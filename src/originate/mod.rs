@@ -183,7 +183,14 @@ impl Originator {
         loop {
             let turn = match round.next().await {
                 Ok(turn) => turn,
-                Err(exhausted) => return Err(last.unwrap_or_else(|| self.untried(exhausted, failed))),
+                Err(exhausted) => {
+                    if matches!(exhausted, Exhausted::Full(_))
+                        && let Some(opened) = self.open_made(&mut client, round.deadline()).await
+                    {
+                        return Ok(opened);
+                    }
+                    return Err(last.unwrap_or_else(|| self.untried(exhausted, failed)));
+                }
             };
             match self.originate_in(&turn).await {
                 Ok(originated) => {

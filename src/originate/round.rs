@@ -122,6 +122,11 @@ impl Round {
         chosen.into_iter().chain(others.filter_map(|member| member.endpoint.enter_below(member.max_connections)))
     }
 
+    /// Until when a stream may wait.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// These addresses of the turn's server failed: they are not tried again.
     pub(super) fn lost(&mut self, turn: &Turn, failed: &[SocketAddr]) {
         let (server, chosen) = (turn.endpoint().server(), turn.endpoint().address());

@@ -1,10 +1,11 @@
 //! What a way out has ready for its clients: who may hold it, who gets it.
 
+use std::pin::pin;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::origin::Origin;
 use super::pool::Pool;
@@ -68,6 +69,31 @@ impl Originator {
     pub(super) async fn open_warm(&self, client: &mut Client<'_>) -> Option<Opened> {
         let pool = self.pool.as_ref()?;
         pool.arrived();
+        self.hand_out(pool, client).await
+    }
+
+    /// A stream for a client that finds all servers full, if it is the pool that makes them so: what is being made
+    /// takes the place of a stream, and is there for one.
+    ///
+    /// Cancel safe: dropping the future closes what was taken.
+    pub(super) async fn open_made(&self, client: &mut Client<'_>, deadline: Instant) -> Option<Opened> {
+        let pool = self.pool.as_ref()?;
+        loop {
+            let mut made = pin!(pool.made());
+            // From here on none is missed, so that whoever is not being made any more is on the shelf.
+            made.as_mut().enable();
+            let making = pool.is_making();
+            if let Some(opened) = self.hand_out(pool, client).await {
+                return Some(opened);
+            }
+            if !making {
+                return None;
+            }
+            timeout_at(deadline, made).await.ok()?;
+        }
+    }
+
+    async fn hand_out(&self, pool: &Pool, client: &mut Client<'_>) -> Option<Opened> {
         while let Some((warm, in_flight)) = self.take(pool) {
             let ready = Instant::now();
             let until = warm.born() + pool.spec().max_idle_age;
@@ -98,7 +124,7 @@ impl Originator {
     }
 
     /// How many are ready.
-    pub(super) fn stock(&self) -> usize {
+    pub fn stock(&self) -> usize {
         self.origins().map(|origin| origin.shelf().stock()).sum()
     }
 

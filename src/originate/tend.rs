@@ -180,6 +180,8 @@ fn room(proven: bool, waiting: usize) -> usize {
 async fn fill(originator: Arc<Originator>, age: Duration) -> Filled {
     let Ok(_permit) = FILLING.acquire().await else { return Filled::Nowhere };
     let (Some(pool), began) = (originator.pool(), Instant::now()) else { return Filled::Nowhere };
+    // Dropped last: who waits for it finds the room that it had.
+    let _making = pool.making();
     let (mut round, mut filled) = (originator.round(originator.rules).await, Filled::Nowhere);
     while let Ok(turn) = round.next().await {
         let endpoint = turn.endpoint();
@@ -309,3 +311,16 @@ const QUIET_FACTOR: u32 = 2;
 const LEAST_QUIET: Duration = Duration::from_millis(100);
 /// Longer is no server's business: its alert will be heard on the shelf.
 const MOST_QUIET: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_who_wait_go_first() {
+        assert_eq!((room(true, 0), room(true, CLIENTS_FOR_ONE - 1)), (PARALLEL, PARALLEL));
+        assert_eq!((room(true, CLIENTS_FOR_ONE), room(true, 3 * CLIENTS_FOR_ONE)), (PARALLEL - 1, PARALLEL - 3));
+        // However many wait, one is made: who takes it waits no more.
+        assert_eq!((room(true, 10_000), room(false, 0)), (1, 1));
+    }
+}

@@ -20,6 +20,7 @@ pub(super) struct Endpoints {
 struct Gauges {
     healthy: Gauge,
     streams: Gauge,
+    warm: Gauge,
 }
 
 /// Endpoints with gauges over the life of the process; further ones stand in `/status` only. A name whose addresses
@@ -35,6 +36,7 @@ impl Endpoints {
         for gauges in shown.values() {
             gauges.healthy.set(f64::NAN);
             gauges.streams.set(f64::NAN);
+            gauges.warm.set(f64::NAN);
         }
         for (name, originator) in snapshot.upstreams() {
             for member in originator.endpoints().known().list() {
@@ -46,6 +48,7 @@ impl Endpoints {
                 let healthy = member.endpoint.gate(now) == Gate::Closed;
                 gauges.healthy.set(f64::from(u8::from(healthy)));
                 gauges.streams.set(member.endpoint.in_flight() as f64);
+                gauges.warm.set(member.endpoint.warm() as f64);
             }
         }
     }
@@ -57,6 +60,7 @@ impl Gauges {
         Self {
             healthy: registry.gauge("egret_endpoint_healthy", &labels),
             streams: registry.gauge("egret_endpoint_streams", &labels),
+            warm: registry.gauge("egret_endpoint_warm", &labels),
         }
     }
 }

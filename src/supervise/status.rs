@@ -19,6 +19,7 @@ use crate::originate::Originator;
 use crate::originate::endpoints::Member;
 use crate::originate::fingerprint::hex;
 use crate::originate::identity::Identity;
+use crate::originate::pool::Pool;
 use crate::outline;
 use crate::snapshot::Snapshot;
 
@@ -149,9 +150,24 @@ fn upstream(snapshot: &Snapshot, originator: &Originator) -> Value {
         "name": originator.name().as_str(),
         "identity": originator.identity().map(|name| name.as_str()),
         "verify": verify,
+        "pool": originator.pool().map(|pool| shown(pool, originator.stock())),
         "servers": servers,
         "endpoints": originator.endpoints().known().list().iter().map(endpoint).collect::<Value>(),
         "unresolved": unresolved(originator),
+    })
+}
+
+/// A pool: what it may hold, what is ready, what it was good for.
+fn shown(pool: &Pool, warm: usize) -> Value {
+    let (spec, tally) = (pool.spec(), pool.tally());
+    json!({
+        "min_idle": spec.min_idle,
+        "max_idle": spec.max_idle,
+        "max_idle_age_seconds": spec.max_idle_age.as_secs_f64(),
+        "warm": warm,
+        "hits": tally.hits(),
+        "misses": tally.misses(),
+        "discards": tally.discards(),
     })
 }
 
@@ -170,6 +186,8 @@ fn endpoint(member: &Member) -> Value {
         })),
         "in_flight": endpoint.in_flight(),
         "max_connections": max_connections,
+        "warm": endpoint.warm(),
+        "tickets": endpoint.origin().map(|origin| origin.sessions_held_of(endpoint.address())),
         "priority": tier.0,
         "weight": weight,
     })

@@ -10,6 +10,7 @@
 //! | `demand` | how many are worth having; pure |
 //! | `lifetime` | how long servers let them live; pure |
 //! | `pause` | when to try again after a failure; pure |
+//! | `tally` | what was done so far, for people |
 //!
 //! The shelf belongs to the [`Origin`](crate::originate::origin::Origin): no connection has a road to another
 //! identity, trust or server name, and an origin that a reload carries over keeps what is ready.
@@ -19,18 +20,21 @@ pub mod hand_over;
 pub mod lifetime;
 pub mod pause;
 pub mod shelf;
+pub mod tally;
 pub mod warm;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::config::values;
 use crate::metrics::PoolMetrics;
 use shelf::{Bounds, Shelf};
+use tally::Tally;
 use warm::{Discard, Warm};
 
 /// The pool of one upstream: what its clients and whoever fills its shelves tell each other.
@@ -38,11 +42,15 @@ pub struct Pool {
     spec: values::Pool,
     everywhere: Arc<Semaphore>,
     metrics: PoolMetrics,
+    tally: Arc<Tally>,
     arrivals: AtomicUsize,
     /// A client was served since somebody looked: by a warm connection, and at all.
     works: [AtomicBool; 2],
-    /// Originations that try an endpoint which has failed.
+    /// Originations for it that are under way.
+    making: AtomicUsize,
+    /// Those among them that try an endpoint which has failed.
     trials: AtomicUsize,
+    made: Notify,
     wake: Arc<Notify>,
 }
 
@@ -51,6 +59,17 @@ pub struct Pool {
 #[must_use = "the trial is over when this is dropped"]
 pub struct Trying<'a>(&'a Pool);
 
+/// An origination for the pool. Until it is dropped, a client may wait for what it makes.
+#[must_use = "the origination is over when this is dropped"]
+pub struct Making<'a>(&'a Pool);
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.making.fetch_sub(1, Ordering::Relaxed);
+        self.0.made.notify_waiters();
+    }
+}
+
 impl Drop for Trying<'_> {
     fn drop(&mut self) {
         self.0.trials.fetch_sub(1, Ordering::Relaxed);
@@ -58,15 +77,22 @@ impl Drop for Trying<'_> {
 }
 
 impl Pool {
-    /// A pool whose connections need a permit of `everywhere` each.
-    pub fn new(spec: values::Pool, everywhere: Arc<Semaphore>, metrics: PoolMetrics) -> Self {
-        let (arrivals, works, trials) = (AtomicUsize::new(0), Default::default(), AtomicUsize::new(0));
-        Self { spec, everywhere, metrics, arrivals, works, trials, wake: Arc::default() }
+    /// A pool whose connections need a permit of `everywhere` each. It counts on where `previous` is.
+    pub fn new(spec: values::Pool, everywhere: Arc<Semaphore>, metrics: PoolMetrics, previous: Option<&Self>) -> Self {
+        let tally = previous.map(|previous| Arc::clone(&previous.tally)).unwrap_or_default();
+        let (arrivals, making, trials) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (works, made, wake) = Default::default();
+        Self { spec, everywhere, metrics, tally, arrivals, works, making, trials, made, wake }
     }
 
     /// Its settings.
     pub fn spec(&self) -> &values::Pool {
         &self.spec
+    }
+
+    /// What it did so far, over all generations.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Lets a shelf hold what the settings say.
@@ -106,6 +132,7 @@ impl Pool {
 
     /// A client got a warm connection (or not), and its upstream works.
     pub fn served(&self, hit: bool) {
+        self.tally.served(hit);
         if hit {
             self.metrics.hits.increment(1)
         } else {
@@ -123,6 +150,22 @@ impl Pool {
     /// Not all warm connections that the process may have are there.
     pub fn has_room(&self) -> bool {
         self.everywhere.available_permits() > 0
+    }
+
+    /// An origination begins.
+    pub fn making(&self) -> Making<'_> {
+        self.making.fetch_add(1, Ordering::Relaxed);
+        Making(self)
+    }
+
+    /// Whether any is under way.
+    pub fn is_making(&self) -> bool {
+        self.making.load(Ordering::Relaxed) > 0
+    }
+
+    /// Resolves when one is over. Cancel safe.
+    pub fn made(&self) -> Notified<'_> {
+        self.made.notified()
     }
 
     /// An origination is a trial, and another is to be begun in its place.
@@ -160,6 +203,7 @@ impl Pool {
 
     /// What was taken has died in other hands.
     pub fn died(&self, discard: Discard) {
+        self.tally.discarded(discard.reason());
         self.metrics.discards.increment(discard.reason());
     }
 }
