@@ -114,7 +114,14 @@ fn every_whole_configuration_in_the_pages_loads() {
 
 #[test]
 fn every_file_that_the_pages_name_is_there() {
-    for path in ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/configuration.md", "docs/operation.md"] {
+    for path in [
+        "README.md",
+        "CHANGELOG.md",
+        "docs/architecture.md",
+        "docs/configuration.md",
+        "docs/operation.md",
+        "docs/pool.md",
+    ] {
         let text = page(path);
         let named = text.split('`').skip(1).step_by(2).filter(|name| {
             let folder = ["config/", "docs/", "deploy/", "src/", "tests/"].iter().any(|start| name.starts_with(start));

@@ -40,6 +40,7 @@ struct Counts {
     accepted: AtomicUsize,
     answered: AtomicUsize,
     open: AtomicUsize,
+    most: AtomicUsize,
     /// Connections that the server had when it was killed.
     cut: AtomicUsize,
     /// Connections on which a client spoke after the server had ended them.
@@ -126,6 +127,11 @@ impl Node {
         self.counts.open.load(Ordering::SeqCst)
     }
 
+    /// The most that it ever had at once.
+    pub(crate) fn most(&self) -> usize {
+        self.counts.most.load(Ordering::SeqCst)
+    }
+
     /// Connections that were cut when it was killed, over all times.
     pub(crate) fn cut(&self) -> usize {
         self.counts.cut.load(Ordering::SeqCst)
@@ -174,7 +180,8 @@ struct Open(Arc<Counts>);
 
 impl Open {
     fn new(counts: &Arc<Counts>) -> Self {
-        counts.open.fetch_add(1, Ordering::SeqCst);
+        let open = counts.open.fetch_add(1, Ordering::SeqCst) + 1;
+        counts.most.fetch_max(open, Ordering::SeqCst);
         Self(Arc::clone(counts))
     }
 }

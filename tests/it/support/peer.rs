@@ -119,7 +119,8 @@ pub(crate) fn chain(pair: &Pair) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_reader_iter(file).map(|certificate| certificate.unwrap()).collect()
 }
 
-fn key(pair: &Pair) -> PrivateKeyDer<'static> {
+/// The key of a pair.
+pub(crate) fn key(pair: &Pair) -> PrivateKeyDer<'static> {
     PrivateKeyDer::from_pem_file(&pair.key).unwrap()
 }
 

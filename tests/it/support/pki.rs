@@ -169,6 +169,11 @@ impl Pair {
         format!("[identities.{name}]\ncertificate = {certificate:?}\nprivate_key = {key:?}\n")
     }
 
+    /// Its number; a later certificate has a greater one.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+
     /// Made by no authority.
     pub(crate) fn is_self_signed(&self) -> bool {
         self.serial == SELF_SIGNED
