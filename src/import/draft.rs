@@ -9,6 +9,8 @@ use ipnet::IpNet;
 pub struct Draft {
     /// `[runtime] workers`.
     pub workers: Option<usize>,
+    /// `[runtime] affinity`.
+    pub affinity: Vec<usize>,
     /// `drain_timeout`.
     pub drain: Option<Duration>,
     /// `[dns]`.
@@ -61,8 +63,14 @@ pub struct Trust {
 pub struct Upstream {
     /// What its name is made from.
     pub base: String,
-    /// Host and port of each, in order.
-    pub servers: Vec<String>,
+    /// In order.
+    pub servers: Vec<Server>,
+    /// `balance`.
+    pub balance: Option<&'static str>,
+    /// `ejection`.
+    pub ejection: Option<Ejection>,
+    /// `tcp`.
+    pub tcp: Tcp,
     /// The clients' own TLS is handed on; nothing of `tls` holds.
     pub passthrough: bool,
     /// TLS.
@@ -75,6 +83,39 @@ pub struct Upstream {
     pub idle: Option<Duration>,
     /// `half_closed_timeout`.
     pub half_closed: Option<Duration>,
+}
+
+/// A server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Server {
+    /// Host and port.
+    pub address: String,
+    /// `weight`.
+    pub weight: Option<u32>,
+    /// `priority = 2`: only if the others are not to be had.
+    pub reserve: bool,
+    /// `max_connections`.
+    pub max_connections: Option<u32>,
+}
+
+/// When an address that fails gets no streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ejection {
+    /// It always gets them.
+    Never,
+    /// After so many failures, for so long.
+    After(u32, Duration),
+}
+
+/// Options of connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tcp {
+    /// `keepalive`; `Some(None)`: never.
+    pub keepalive: Option<Option<Duration>>,
+    /// `fast_open`.
+    pub fast_open: bool,
+    /// `multipath`.
+    pub multipath: bool,
 }
 
 /// How TLS is spoken.
@@ -137,6 +178,8 @@ pub struct Listener {
     pub routes: Vec<Route>,
     /// Connections at once.
     pub max_connections: Option<usize>,
+    /// `tcp`.
+    pub tcp: Tcp,
 }
 
 /// A way for some of the clients.

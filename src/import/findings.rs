@@ -161,6 +161,9 @@ pub struct Told {
     pub masked: bool,
 }
 
+/// In what is told of a directive that was carried: what follows was not.
+pub(super) const WITHOUT: &str = "; without ";
+
 impl Told {
     /// Says what became of a directive. What was carried stays carried; a finding counts more than a reason.
     pub fn settle(&mut self, id: usize, fate: Fate) {
@@ -226,6 +229,12 @@ impl Told {
             text.extend(listed.iter().map(|line| format!("  {line}\n")));
             text.push('\n');
         }
+        let parts = self.in_part();
+        if !parts.is_empty() {
+            text += "carried in part:\n";
+            text.extend(parts.iter().map(|line| format!("  {line}\n")));
+            text.push('\n');
+        }
         let [all, carried, found, listed] = self.counts();
         let _ = writeln!(
             text,
@@ -248,6 +257,18 @@ impl Told {
         let Finding { code, place, title, label, repair } = finding;
         let problem = Problem::new(place.start..place.end, title, label, repair);
         problem.render(&self.sources[place.file], Severity::Advice(code.word), style)
+    }
+
+    /// One line for each directive that was carried without some of its parameters.
+    fn in_part(&self) -> Vec<String> {
+        let lost = |entry: &Entry| match &entry.fate {
+            Some(Fate::Carried(what)) => what.split_once(WITHOUT).map(|(_, lost)| lost.to_owned()),
+            _ => None,
+        };
+        let line = |entry: &Entry| {
+            lost(entry).map(|lost| format!("{}: `{}`: without {lost}", self.column(&entry.place), entry.text))
+        };
+        self.entries.iter().filter_map(line).collect()
     }
 
     /// One line for each directive that was not carried; a block whose whole content has its reason is one line.

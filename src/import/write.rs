@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::import::draft::{Draft, Listener, Tls, Upstream};
+use crate::import::draft::{Draft, Ejection, Listener, Server, Tcp, Tls, Upstream};
 
 /// The text of a configuration; `head` are lines of comment for its beginning.
 pub(super) fn write(draft: &Draft, head: &[String]) -> String {
@@ -40,8 +40,10 @@ fn process(draft: &Draft, text: &mut String) {
     if let Some(drain) = draft.drain {
         let _ = writeln!(text, "\ndrain_timeout = {}", duration(drain));
     }
-    if let Some(workers) = draft.workers {
-        let _ = writeln!(text, "\n[runtime]\nworkers = {workers}");
+    if draft.workers.is_some() || !draft.affinity.is_empty() {
+        text.push_str("\n[runtime]\n");
+        line(text, "workers", draft.workers.map(|count| count.to_string()));
+        line(text, "affinity", (!draft.affinity.is_empty()).then(|| format!("{:?}", draft.affinity)));
     }
     let dns = &draft.dns;
     if dns.servers.is_empty() && dns.valid.is_none() {
@@ -55,13 +57,54 @@ fn process(draft: &Draft, text: &mut String) {
 
 fn write_upstream(upstream: &Upstream, name: &str, names: &Names, text: &mut String) {
     let _ = writeln!(text, "\n[upstreams.{}]", key(name));
-    line(text, "servers", list(&upstream.servers));
+    write_servers(&upstream.servers, text);
+    line(text, "balance", upstream.balance.map(string));
+    line(text, "ejection", upstream.ejection.map(ejection));
     line(text, "passthrough", upstream.passthrough.then(|| "true".to_owned()));
     line(text, "upgrade", upstream.upgrade.map(string));
     line(text, "originate_timeout", upstream.originate.map(duration));
     line(text, "idle_timeout", upstream.idle.map(duration));
     line(text, "half_closed_timeout", upstream.half_closed.map(duration));
+    line(text, "tcp", tcp(&upstream.tcp));
     write_tls(&upstream.tls, name, names, text);
+}
+
+/// A list of addresses, or a table for each where more is to be said.
+fn write_servers(servers: &[Server], text: &mut String) {
+    let table = |server: &Server| {
+        let parts = [
+            Some(format!("address = {}", string(&server.address))),
+            server.weight.map(|weight| format!("weight = {weight}")),
+            server.reserve.then(|| "priority = 2".to_owned()),
+            server.max_connections.map(|count| format!("max_connections = {count}")),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>()
+    };
+    let tables: Vec<_> = servers.iter().map(table).collect();
+    if tables.iter().all(|parts| parts.len() == 1) {
+        let addresses: Vec<_> = servers.iter().map(|server| server.address.as_str()).collect();
+        return line(text, "servers", list(&addresses));
+    }
+    text.push_str("servers = [\n");
+    for parts in tables {
+        let _ = writeln!(text, "    {{ {} }},", parts.join(", "));
+    }
+    text.push_str("]\n");
+}
+
+fn ejection(ejection: Ejection) -> String {
+    match ejection {
+        Ejection::Never => "{ max_share = 0 }".to_owned(),
+        Ejection::After(failures, time) => format!("{{ failures = {failures}, backoff = {} }}", duration(time)),
+    }
+}
+
+fn tcp(tcp: &Tcp) -> Option<String> {
+    let keepalive = tcp.keepalive.map(|time| format!("keepalive = {}", time.map_or_else(|| string("never"), duration)));
+    let fast_open = tcp.fast_open.then(|| "fast_open = true".to_owned());
+    let multipath = tcp.multipath.then(|| "multipath = true".to_owned());
+    let parts: Vec<_> = [keepalive, fast_open, multipath].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("{{ {} }}", parts.join(", ")))
 }
 
 fn write_tls(tls: &Tls, upstream: &str, names: &Names, text: &mut String) {
@@ -88,6 +131,7 @@ fn write_listener(listener: &Listener, names: &Names, text: &mut String) {
     line(text, "upstream", listener.upstream.map(|at| string(&names.upstreams[at])));
     line(text, "allow", list(&listener.allow.iter().map(ToString::to_string).collect::<Vec<_>>()));
     line(text, "max_connections", listener.max_connections.map(|count| count.to_string()));
+    line(text, "tcp", tcp(&listener.tcp));
     if listener.routes.is_empty() {
         return;
     }

@@ -1,17 +1,18 @@
 //! `listen` with its options, `allow`, `deny`, `limit_conn`: how a listener of egret comes about.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::import::draft::{Listener, Route};
+use crate::import::draft::{Listener, Route, Tcp};
 use crate::import::findings::{
-    Code, DATAGRAMS, HTTP_VHOST, INBOUND_TLS, OPEN_TO_ALL, PER_CLIENT_LIMIT, PROXY_HEADER, SOCKET_MODE,
+    Code, DATAGRAMS, HTTP_VHOST, INBOUND_TLS, OPEN_TO_ALL, PER_CLIENT_LIMIT, PROXY_HEADER, SOCKET_MODE, WITHOUT,
 };
 use crate::import::nginx::access::{Rule, Who, who};
 use crate::import::nginx::job::Job;
 use crate::import::nginx::parse::Directive;
-use crate::import::nginx::scope::Scope;
+use crate::import::nginx::scope::{Scope, time};
 
 /// A `listen` that was understood.
 #[derive(Clone)]
@@ -114,7 +115,7 @@ impl<'a> Job<'_> {
         let handed_on = !to.routes.is_empty() || to.upstream.is_some_and(|at| upstreams[at].passthrough);
         let Some(mut listener) = self.listener(door, server, scope, handed_on) else { return };
         (listener.upstream, listener.routes) = (to.upstream, to.routes.clone());
-        self.carried(told, "listeners: listen");
+        self.carried(told, format!("listeners: listen{}", without(door)));
         self.carried(server, "listeners");
         match self.draft.listeners.iter().find(|known| collide(&known.listen, &listener.listen)) {
             Some(known) if known.upstream == to.upstream && known.routes == to.routes => {}
@@ -162,6 +163,9 @@ impl<'a> Job<'_> {
             }
         }
         listener.max_connections = self.limit(scope);
+        if let (Some(directive), At::Tcp(_)) = (door.directive, &door.at) {
+            listener.tcp = tcp(directive);
+        }
         Some(listener)
     }
 
@@ -304,6 +308,37 @@ impl<'a> Job<'_> {
             self.draft.listeners.push(Listener { from, listen, upstream: Some(upstream), ..Listener::default() });
         }
     }
+}
+
+/// Options of connections that come in. An interval and a count of probes are egret's own.
+fn tcp(listen: &Directive) -> Tcp {
+    let options = || listen.arguments.iter().skip(1).map(|word| word.text.as_str());
+    let keepalive = options().find_map(|word| word.strip_prefix("so_keepalive="));
+    let idle = keepalive.and_then(|text| time(text.split(':').next()?));
+    Tcp {
+        keepalive: match keepalive {
+            Some("off") => Some(None),
+            _ => idle.filter(|idle| PROBED.contains(idle)).map(Some),
+        },
+        fast_open: options().any(|word| word.starts_with("fastopen=")),
+        multipath: options().any(|word| word == "multipath"),
+    }
+}
+
+/// Silence before probes, as egret takes it.
+const PROBED: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(9 * 3600);
+
+/// The options of a door that are not carried over, in words.
+fn without(door: &Door<'_>) -> String {
+    let tcp = matches!(door.at, At::Tcp(_));
+    let carried = |word: &str| {
+        let tcp_only =
+            ["so_keepalive=", "fastopen="].iter().any(|option| word.starts_with(option)) || word == "multipath";
+        ["default_server", "default", "ssl", "proxy_protocol", "bind", "http2"].contains(&word) || (tcp && tcp_only)
+    };
+    let words = door.directive.iter().flat_map(|listen| listen.arguments.iter().skip(1)).map(|word| word.text.as_str());
+    let lost: Vec<_> = words.filter(|word| !carried(word)).collect();
+    if lost.is_empty() { String::new() } else { format!("{WITHOUT}{}", lost.join(", ")) }
 }
 
 /// Keys of `limit_conn_zone` that are the same for all clients of a server.

@@ -5,6 +5,7 @@
 //! the account before anything is looked at, and what is left at the end gets the reason of its name.
 
 pub mod access;
+mod balance;
 mod http;
 pub mod include;
 mod job;

@@ -1,5 +1,6 @@
 //! What holds for the whole of nginx: threads, name servers; and what its servers share, sessions above all.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::import::draft::Dns;
@@ -14,6 +15,7 @@ impl Job<'_> {
         for directive in tree {
             match directive.name.text.as_str() {
                 "worker_processes" => self.workers(directive),
+                "worker_cpu_affinity" => self.affinity(directive),
                 "worker_shutdown_timeout" => match time(directive.argument(0)) {
                     Some(length) if !length.is_zero() => {
                         self.draft.drain = Some(length);
@@ -39,6 +41,18 @@ impl Job<'_> {
             }
             _ => self.carried(directive, "one thread per processor is the default"),
         }
+    }
+
+    /// A mask for each process of nginx; the threads of egret share all of them.
+    fn affinity(&mut self, directive: &Directive) {
+        let masks = directive.arguments.iter().map(|word| word.text.as_str());
+        let is_mask = |mask: &str| mask.len() <= MOST_PROCESSORS && mask.bytes().all(|bit| b"01".contains(&bit));
+        if !masks.clone().all(is_mask) {
+            return self.listed(directive, "the threads of egret run on all processors unless `affinity` names some");
+        }
+        let bits = masks.flat_map(|mask| mask.bytes().rev().enumerate()).filter(|(_, bit)| *bit == b'1');
+        self.draft.affinity = bits.map(|(at, _)| at).collect::<BTreeSet<_>>().into_iter().collect();
+        self.carried(directive, "runtime.affinity");
     }
 
     fn resolver(&mut self, directive: &Directive) {
@@ -79,6 +93,9 @@ impl Job<'_> {
         }
     }
 }
+
+/// As many as a set of processors of Linux has.
+const MOST_PROCESSORS: usize = 1024;
 
 fn address(text: &str) -> Option<String> {
     if let Ok(address) = text.parse::<SocketAddr>() {

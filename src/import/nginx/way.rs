@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use rustls::pki_types::DnsName;
 
-use crate::import::draft::Upstream;
-use crate::import::findings::{BALANCING, PROXY_HEADER, RESOLVED_ONCE, SOCKET_UPSTREAM, SOURCE_ADDRESS};
+use crate::import::draft::{Server, Upstream};
+use crate::import::findings::{PROXY_HEADER, RESOLVED_ONCE, SOCKET_UPSTREAM, SOURCE_ADDRESS, WITHOUT};
+use crate::import::nginx::balance;
 use crate::import::nginx::job::Job;
 use crate::import::nginx::parse::Directive;
 use crate::import::nginx::scope::{Scope, time};
@@ -40,11 +41,11 @@ pub(super) struct ServerLine<'a> {
 }
 
 impl ServerLine<'_> {
-    fn has(&self, flag: &str) -> bool {
+    pub(super) fn has(&self, flag: &str) -> bool {
         self.directive.arguments.iter().skip(1).any(|word| word.text == flag)
     }
 
-    fn parameter(&self, name: &str) -> Option<&str> {
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         let words = self.directive.arguments.iter().skip(1);
         words.filter_map(|word| word.text.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
     }
@@ -147,9 +148,7 @@ impl Job<'_> {
             return None;
         }
         let mut upstream = Upstream { base: way.name(), servers, tls: self.tls(way), ..Upstream::default() };
-        self.times(way, &mut upstream);
-        self.on_the_way(way);
-        self.carried(way.pass, "upstreams: servers");
+        self.finish(way, &mut upstream);
         Some(self.draft.upstream(upstream))
     }
 
@@ -161,27 +160,38 @@ impl Job<'_> {
             return None;
         }
         let mut upstream = Upstream { base: way.name(), servers, passthrough: true, ..Upstream::default() };
-        self.times(way, &mut upstream);
-        self.on_the_way(way);
-        self.carried(way.pass, "upstreams: servers");
+        self.finish(way, &mut upstream);
         Some(self.draft.upstream(upstream))
     }
 
-    fn servers(&mut self, way: &Way<'_>) -> Vec<String> {
+    /// What is the same whoever speaks TLS.
+    fn finish(&mut self, way: &Way<'_>, upstream: &mut Upstream) {
+        if let Target::Block(block, lines) = &way.target {
+            upstream.balance = self.balance(block, lines);
+            upstream.ejection = balance::ejection(lines);
+        }
+        self.times(way, upstream);
+        self.probes(way, upstream);
+        self.on_the_way(way);
+        self.carried(way.pass, "upstreams: servers");
+    }
+
+    fn servers(&mut self, way: &Way<'_>) -> Vec<Server> {
         match &way.target {
             Target::One { host, port, late } => {
                 if !late && host.parse::<IpAddr>().is_err() {
                     self.resolved_once(way.pass, host);
                 }
-                vec![join(host, *port)]
+                vec![Server { address: join(host, *port), ..Server::default() }]
             }
             Target::Block(block, lines) => {
                 self.block_of(block, lines);
                 let (backup, first): (Vec<_>, Vec<_>) =
                     lines.iter().filter(|line| !line.has("down")).partition(|line| line.has("backup"));
-                let mut servers: Vec<String> = Vec::new();
-                for server in first.iter().chain(&backup).map(|line| join(&line.host, line.port)) {
-                    if !servers.contains(&server) {
+                let mut servers: Vec<Server> = Vec::new();
+                for line in first.iter().chain(&backup) {
+                    let server = balance::server(line, join(&line.host, line.port));
+                    if !servers.iter().any(|known| known.address == server.address) {
                         servers.push(server);
                     }
                 }
@@ -196,19 +206,14 @@ impl Job<'_> {
         for line in lines {
             let what = match (line.has("down"), line.has("backup")) {
                 (true, _) => "left out, as it is down",
-                (_, true) => "upstreams: servers, behind the others",
+                (_, true) => "upstreams: servers, in reserve",
                 _ => "upstreams: servers",
             };
-            let lost = line.directive.arguments.iter().skip(1).map(|word| word.text.as_str());
-            let lost: Vec<_> = lost.filter(|word| !["down", "backup", "resolve"].contains(word)).collect();
-            let lost = if lost.is_empty() { String::new() } else { format!("; without {}", lost.join(", ")) };
+            let lost = balance::lost(line, lines);
+            let lost = if lost.is_empty() { String::new() } else { format!("{WITHOUT}{}", lost.join(", ")) };
             self.carried(line.directive, format!("{what}{lost}"));
             if line.host.parse::<IpAddr>().is_err() && !line.has("resolve") {
                 self.resolved_once(line.directive, &line.host);
-            }
-            if line.parameter("weight").is_some_and(|weight| weight != "1") {
-                let repair = "egret tries the servers in the order of the list";
-                self.find(BALANCING, line.directive, "egret knows no weights of servers", "weight", repair);
             }
         }
         for directive in block.children().iter().filter(|line| line.argument(0).starts_with("unix:")) {
@@ -218,13 +223,6 @@ impl Job<'_> {
         let servers = block.children().iter().filter(|line| line.name.text == "server");
         for directive in servers.filter(|server| !lines.iter().any(|line| line.directive.id == server.id)) {
             self.listed(directive, "this is no host with a port that egret could be told");
-        }
-        let first = lines.iter().filter(|line| !line.has("down") && !line.has("backup")).count();
-        if first > 1 {
-            let methods = block.children().iter().find(|directive| METHODS.contains(&directive.name.text.as_str()));
-            let title = "nginx spreads connections over these servers, egret takes the first that answers";
-            let repair = "put another order into a second upstream, if one server is not enough";
-            self.find(BALANCING, methods.unwrap_or(block), title, "spread", repair);
         }
     }
 
@@ -256,6 +254,15 @@ impl Job<'_> {
         let default = if way.http { 60 } else { 600 };
         let default = self.options.faithful.then_some(Duration::from_secs(default));
         upstream.idle = idle.into_iter().map(|(_, time)| time).max().or(default);
+    }
+
+    /// `proxy_socket_keepalive`: egret probes unless it is told not to.
+    fn probes(&mut self, way: &Way<'_>, upstream: &mut Upstream) {
+        let Some(directive) = way.scope.get(&format!("{}_socket_keepalive", way.prefix)) else { return };
+        if directive.argument(0) == "off" {
+            upstream.tcp.keepalive = Some(None);
+        }
+        self.carried(directive, "upstreams: tcp.keepalive");
     }
 
     fn time_of<'b>(&mut self, way: &Way<'b>, what: &str) -> Option<(&'b Directive, Duration)> {
@@ -304,6 +311,3 @@ impl Job<'_> {
         }
     }
 }
-
-/// Ways of choosing a server.
-const METHODS: [&str; 6] = ["least_conn", "hash", "ip_hash", "random", "least_time", "sticky"];

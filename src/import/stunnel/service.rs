@@ -4,11 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::import::draft::{Identity, Listener, Tls, Trust, Upstream};
+use crate::import::draft::{Identity, Listener, Server, Tls, Trust, Upstream};
 use crate::import::findings::{
-    BALANCING, Fate, NO_NAME, OPEN_TO_ALL, PROTOCOL, PROXY_HEADER, RESOLVED_ONCE, SERVER_SIDE, SESSIONS_OFF, SNI_OFF,
-    SOCKET_MODE, SOCKET_UPSTREAM, SOURCE_ADDRESS, VERIFY_ABSENT, VERIFY_ANY_NAME, VERIFY_OFF, VERIFY_WITHOUT_TRUST,
-    WEAK_PROTOCOL,
+    Fate, NO_NAME, OPEN_TO_ALL, PROTOCOL, PROXY_HEADER, RESOLVED_ONCE, SERVER_SIDE, SESSIONS_OFF, SNI_OFF, SOCKET_MODE,
+    SOCKET_UPSTREAM, SOURCE_ADDRESS, VERIFY_ABSENT, VERIFY_ANY_NAME, VERIFY_OFF, VERIFY_WITHOUT_TRUST, WEAK_PROTOCOL,
 };
 use crate::import::stunnel::{Job, Service, Setting};
 
@@ -43,7 +42,7 @@ impl Job<'_> {
             return;
         }
         let Some(upgrade) = self.protocol(service) else { return };
-        let servers = self.servers(service);
+        let (servers, balance) = self.servers(service);
         let accept = self.get(service, "accept");
         let (Some(accept), false) = (accept, servers.is_empty()) else {
             let why = "without `accept` and a `connect` over TCP there is nothing to carry";
@@ -54,8 +53,10 @@ impl Job<'_> {
         if let Some(client) = client {
             self.carried(&client, "TLS is what egret speaks to every server");
         }
-        let mut upstream = Upstream { base: service.name.clone(), servers, upgrade, ..Upstream::default() };
-        upstream.tls = self.tls(service, &upstream.servers);
+        let tls = self.tls(service, &servers);
+        let servers = servers.into_iter().map(|address| Server { address, ..Server::default() }).collect();
+        let base = service.name.clone();
+        let mut upstream = Upstream { base, servers, balance, upgrade, tls, ..Upstream::default() };
         self.times(service, &mut upstream);
         self.way(service);
         listener.upstream = Some(self.draft.upstream(upstream));
@@ -105,7 +106,8 @@ impl Job<'_> {
         }
     }
 
-    fn servers(&mut self, service: &Service) -> Vec<String> {
+    /// The servers, and how one of them is chosen.
+    fn servers(&mut self, service: &Service) -> (Vec<String>, Option<&'static str>) {
         let delayed = self.get(service, "delay");
         if let Some(delay) = delayed.as_ref().filter(|delay| is_yes(delay)) {
             self.carried(delay, "names are always resolved anew");
@@ -129,17 +131,15 @@ impl Job<'_> {
                 servers.push(server);
             }
         }
-        if let Some(failover) = self.get(service, "failover") {
-            match failover.value.as_str() {
-                "rr" => {
-                    let title = "stunnel takes these servers in turns, egret the first that answers";
-                    let repair = "put another order into a second upstream, if one server is not enough";
-                    self.find(BALANCING, &failover, title, "in turns", repair);
-                }
-                _ => self.carried(&failover, "servers are tried in order"),
-            }
+        // In order, unless it is said otherwise.
+        let failover = self.get(service, "failover");
+        let in_turns = failover.as_ref().is_some_and(|failover| failover.value == "rr");
+        if let Some(failover) = failover {
+            self.carried(&failover, "upstreams: balance");
         }
-        servers
+        let balance = if in_turns { "round_robin" } else { "priority" };
+        let balance = (servers.len() > 1).then_some(balance);
+        (servers, balance)
     }
 
     fn listener(&mut self, accept: &Setting) -> Option<Listener> {
