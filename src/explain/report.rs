@@ -111,6 +111,9 @@ pub struct Chain {
     pub by_system: Option<String>,
     /// The same if the server's certificate is taken for itself: name, dates and key alone.
     pub by_itself: String,
+    /// The same for the candidate roots alone, of a chain that the trust believes; null: there are none.
+    #[serde(default)]
+    pub by_candidates: Option<String>,
 }
 
 /// One certificate.

@@ -293,6 +293,8 @@ struct Verdicts {
     /// Outer `None`: the system has no roots.
     by_system: Option<Option<Refusal>>,
     by_itself: Option<Refusal>,
+    /// What the candidate roots say of a chain that the trust believes: `ok`, or a word. `None`: there are none.
+    by_candidates: Option<&'static str>,
     /// The configured trust, at a moment within the dates that speak against the chain today.
     in_time: Option<Refusal>,
 }
@@ -301,11 +303,14 @@ impl Verdicts {
     fn of(target: &Target, chain: &[rustls::pki_types::CertificateDer<'static>], now: Date) -> Self {
         let name = target.server_name();
         let (leaf, rest) = (&chain[0], &chain[1..]);
-        let ask = |trust: &Trust, at: Date| {
+        let judge = |trust: &Trust, at: Date| {
             let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.0).unwrap_or(0)));
-            trust.check(leaf, rest, &name, at).err()
+            trust.check(leaf, rest, &name, at)
         };
-        let by_trust = ask(&target.trust, now);
+        let ask = |trust: &Trust, at: Date| judge(trust, at).err();
+        let judged = judge(&target.trust, now);
+        let by_candidates = judged.as_ref().ok().and_then(|believed| believed.candidate);
+        let by_trust = judged.err();
         let in_time = match by_trust {
             Some(Refusal::Expired { not_after }) => ask(&target.trust, Date(not_after.0 - 1)),
             Some(Refusal::NotYetValid { not_before }) => ask(&target.trust, Date(not_before.0 + 1)),
@@ -320,6 +325,7 @@ impl Verdicts {
             by_trust,
             by_system: target.system.as_deref().map(|system| ask(system, now)),
             by_itself: alone.as_ref().and_then(|alone| ask(alone, now)),
+            by_candidates: by_candidates.map(|verdict| verdict.err().unwrap_or("ok")),
             in_time,
         }
     }
@@ -416,6 +422,7 @@ fn of_chain(chain: &Chain, verdicts: &Verdicts) -> report::Chain {
         by_trust: word(&verdicts.by_trust),
         by_system: verdicts.by_system.as_ref().map(word),
         by_itself: word(&verdicts.by_itself),
+        by_candidates: verdicts.by_candidates.map(str::to_owned),
     }
 }
 

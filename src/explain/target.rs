@@ -47,7 +47,9 @@ pub enum Error {
     #[error("trust {0}: {1}")]
     Trust(Name, #[source] trust::Error),
     /// The upstream speaks no TLS of its own.
-    #[error("upstream {0} passes the client's own TLS through: explain HOST:PORT, with the client's settings")]
+    #[error(
+        "egret speaks no TLS of its own to the upstream {0}, the client's goes through: explain HOST:PORT, with the client's settings"
+    )]
     PassesThrough(Name),
     /// The configuration has no such upstream.
     #[error("there is no upstream {asked:?}; there are: {}", .known.join(", "))]

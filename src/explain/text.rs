@@ -104,6 +104,9 @@ fn of_chain(chain: &Chain, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         field_line(f, "order", "not the one in which they were issued")?;
     }
     field_line(f, "judged by the trust", &chain.by_trust)?;
+    if let Some(verdict) = &chain.by_candidates {
+        field_line(f, "by the candidate roots", verdict)?;
+    }
     field_line(f, "by the system's roots", chain.by_system.as_deref().unwrap_or("the system has none"))?;
     field_line(f, "taken for itself", &chain.by_itself)
 }

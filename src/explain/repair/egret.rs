@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::Plan;
-use crate::config::values::{self, Anchors, ExactCertificate, KeyExchange, Name, TlsVersion, Upgrade, Verify};
+use crate::config::values::{
+    self, Anchors, ExactCertificate, KeyExchange, Name, Server, Share, Strategy, TlsVersion, Upgrade, Verify,
+};
 use crate::originate::fingerprint::{labelled_hex, labelled_pin};
 use crate::originate::trust::names;
 
@@ -29,7 +31,7 @@ pub(super) fn tables(plan: &Plan, comments: &[String]) -> String {
         text.push('\n');
     }
     let _ = writeln!(text, "[upstreams.{}]", key(&plan.name));
-    let servers: Vec<String> = plan.upstream.servers.iter().map(|server| quoted(&server.to_string())).collect();
+    let servers: Vec<String> = plan.upstream.servers.iter().map(|server| one_server(plan, server)).collect();
     let _ = writeln!(text, "servers = [{}]", servers.join(", "));
     if let Some(kind) = plan.upstream.upgrade {
         let _ = writeln!(text, "upgrade = {}", quoted(upgrade(kind)));
@@ -39,6 +41,23 @@ pub(super) fn tables(plan: &Plan, comments: &[String]) -> String {
         let _ = write!(text, "\n[upstreams.{}.tls]\n{tls}", key(&plan.name));
     }
     text
+}
+
+/// Its address; with what else is said of it, a table.
+fn one_server(plan: &Plan, server: &Server) -> String {
+    let address = quoted(&server.to_string());
+    let (share, default) = (plan.upstream.balance.share(server), Share::default());
+    // By `priority`, the place in the list is the number.
+    let placed = plan.upstream.balance.strategy == Strategy::Priority;
+    let parts: Vec<String> = [
+        (share.weight != default.weight).then(|| format!(", weight = {}", share.weight)),
+        (share.priority != default.priority && !placed).then(|| format!(", priority = {}", share.priority)),
+        share.max_connections.map(|most| format!(", max_connections = {most}")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if parts.is_empty() { address } else { format!("{{ address = {address}{} }}", parts.concat()) }
 }
 
 fn trust_name(plan: &Plan) -> &Name {
@@ -80,6 +99,7 @@ fn trust_lines(trust: &values::Trust, text: &mut String) {
         ("pins", trust.pins.iter().map(labelled_pin).map(|pin| quoted(&pin)).collect::<Vec<_>>()),
         ("names", trust.names.iter().map(|name| quoted(&names::text(name))).collect()),
         ("crls", trust.crls.iter().map(|file| path(file)).collect()),
+        ("candidate_roots", trust.candidate_roots.iter().map(|file| path(file)).collect()),
     ];
     for (key, values) in lists.into_iter().filter(|(_, values)| !values.is_empty()) {
         let _ = writeln!(text, "{key} = [{}]", values.join(", "));

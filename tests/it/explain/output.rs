@@ -37,6 +37,36 @@ fn exit_codes_tell_healthy_broken_and_unusable_apart() {
 }
 
 #[test]
+fn an_upstream_of_a_configuration_is_told_with_all_that_is_said_of_it() {
+    let (pki, next) = (Pki::new(), Pki::new());
+    let peer = Peer::echo(anonymous(&pki.server(&[HOST])));
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("egret.toml");
+    let text = format!(
+        "[trust.t]\nroots = [{:?}]\ncandidate_roots = [{:?}]\n\
+         [upstreams.db]\nservers = [{{ address = \"{}\", weight = 2, max_connections = 3 }}]\n\
+         tls = {{ trust = \"t\", server_name = {HOST:?} }}\n\
+         [upstreams.untouched]\nservers = [\"{}\"]\npassthrough = true\n\
+         [[listeners]]\nlisten = \"127.0.0.1:0\"\nupstream = \"db\"\n",
+        pki.root(),
+        next.root(),
+        peer.address,
+        peer.address,
+    );
+    fs::write(&file, text).unwrap();
+    let file = file.display().to_string();
+    let explained = explain(&["--config", &file[..], "--upstream", "db"]);
+    assert_eq!(explained.code, 0, "{}", explained.text());
+    let chain = &explained.report["chain"];
+    assert_eq!((&chain["by_trust"], &chain["by_candidates"]), (&"ok".into(), &"certificate_unknown_issuer".into()));
+    let repair = explained.report["repair"]["egret"].as_str().unwrap();
+    let server = format!("servers = [{{ address = \"{}\", weight = 2, max_connections = 3 }}]", peer.address);
+    assert!(repair.contains(&server) && repair.contains("candidate_roots = "), "{repair}");
+    let (code, told) = egret(&["explain", "--config", &file, "--upstream", "untouched"]);
+    assert!(code == 2 && told.contains("egret speaks no TLS of its own to the upstream untouched"), "{told}");
+}
+
+#[test]
 fn the_hello_is_shown_field_by_field() {
     let pki = Pki::new();
     let peer = Peer::echo(anonymous(&pki.server(&[HOST])));
