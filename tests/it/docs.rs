@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use egret::config;
 use egret::metrics::Registry;
@@ -27,6 +28,21 @@ fn every_reason_has_a_row_in_the_page_of_failures_and_no_row_is_left_over() {
     let (readme, chosen) = (page("README.md"), rows(&page("README.md")));
     assert!(chosen.len() > 10 && chosen.is_subset(&told), "README.md has other words: {chosen:?}");
     assert!(readme.contains("(docs/failures.md)"), "README.md does not say where the other words are");
+}
+
+#[test]
+fn commands_of_the_first_page_work_in_a_clone() {
+    let page = page("README.md");
+    let section = page.split_once("## Ask before it runs").unwrap().1.split_once("\n## ").unwrap().0;
+    let commands: Vec<&str> = section.lines().filter_map(|line| line.strip_prefix("    egret ")).collect();
+    assert!(commands.len() >= 6, "{commands:?}");
+    for command in commands {
+        let words = command.split('#').next().unwrap().split_whitespace();
+        let output = Command::new(env!("CARGO_BIN_EXE_egret")).current_dir(root()).args(words).output().unwrap();
+        // 1: there is a difference.
+        let good = [0, i32::from(command.starts_with("diff"))];
+        assert!(output.status.code().is_some_and(|code| good.contains(&code)), "{command}: {output:?}");
+    }
 }
 
 #[test]
