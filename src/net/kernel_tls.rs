@@ -1,21 +1,17 @@
 //! TLS in the kernel: its socket options, and the messages that carry the type of a record.
 //!
-//! `rustix` and `socket2` know none of this, `nix` cannot send the type of a record, and the crates made for it
-//! receive into memory of their own; so three system calls stand here as unsafe code, each with the reason why it is
-//! sound. The interface is that of `linux/tls.h` and of the kernel's page `networking/tls`.
-#![expect(unsafe_code, reason = "setsockopt, sendmsg and recvmsg as no safe crate offers them")]
+//! The interface is that of `linux/tls.h` and of the kernel's page `networking/tls`.
 
 use std::io;
-use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
 
-use libc::{c_int, c_void};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::SockRef;
 use tokio::io::Interest;
 
 use super::Duplex;
+use super::syscall::{self, Control};
 
 /// One direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +36,7 @@ pub struct Received {
 /// # Errors
 /// The kernel has none, or the connection is not (or no longer) established.
 pub fn attach(socket: &impl AsFd) -> io::Result<()> {
-    set_option(socket.as_fd(), libc::SOL_TCP, libc::TCP_ULP, b"tls")
+    syscall::set_option(socket.as_fd(), libc::SOL_TCP, libc::TCP_ULP, b"tls")
 }
 
 /// From here on the kernel makes, or opens, the records of this direction. `key` is one of the structures
@@ -53,48 +49,7 @@ pub fn set_key(socket: &impl AsFd, direction: Direction, key: &[u8]) -> io::Resu
         Direction::Send => libc::TLS_TX,
         Direction::Receive => libc::TLS_RX,
     };
-    set_option(socket.as_fd(), libc::SOL_TLS, name, key)
-}
-
-fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
-    let length = value.len() as libc::socklen_t;
-    // SAFETY: the descriptor is open while it is borrowed. The kernel reads `length` bytes of `value`, which is
-    // that long and borrowed for the call, and keeps no pointer.
-    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), length) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// A control message that carries the type of a record.
-#[repr(C)]
-struct RecordType {
-    header: libc::cmsghdr,
-    kind: u8,
-}
-
-// What the macros of `sys/socket.h` say of such a message.
-// SAFETY: they compute lengths and touch no memory.
-const _: () = unsafe {
-    assert!(size_of::<RecordType>() == libc::CMSG_SPACE(1) as usize);
-    assert!(mem::offset_of!(RecordType, kind) == libc::CMSG_LEN(0) as usize);
-};
-
-impl RecordType {
-    fn zeroed() -> Self {
-        // SAFETY: integers, for all of which zero is a value.
-        unsafe { mem::zeroed() }
-    }
-}
-
-/// Bytes and a control message as the kernel wants them. The pointers are good while what they were made from
-/// is borrowed, which the callers see to.
-fn message(bytes: &mut libc::iovec, control: &mut RecordType) -> libc::msghdr {
-    // SAFETY: integers and pointers, for all of which zero is a value.
-    let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_iov = bytes;
-    message.msg_iovlen = 1;
-    message.msg_control = std::ptr::from_mut(control).cast();
-    message.msg_controllen = size_of::<RecordType>() as _;
-    message
+    syscall::set_option(socket.as_fd(), libc::SOL_TLS, name, key)
 }
 
 /// Sends one record of another type than application data, all of it or nothing.
@@ -102,20 +57,8 @@ fn message(bytes: &mut libc::iovec, control: &mut RecordType) -> libc::msghdr {
 /// # Errors
 /// `WouldBlock` if there is no room.
 pub fn try_send_record(socket: &impl Duplex, kind: u8, body: &[u8]) -> io::Result<()> {
-    socket.try_io(Interest::WRITABLE, || {
-        let mut bytes = libc::iovec { iov_base: body.as_ptr().cast_mut().cast::<c_void>(), iov_len: body.len() };
-        let mut control = RecordType::zeroed();
-        control.header.cmsg_level = libc::SOL_TLS;
-        control.header.cmsg_type = libc::TLS_SET_RECORD_TYPE;
-        // SAFETY: computes a length.
-        control.header.cmsg_len = unsafe { libc::CMSG_LEN(1) } as _;
-        control.kind = kind;
-        let message = message(&mut bytes, &mut control);
-        // SAFETY: the descriptor is open while it is borrowed. `message` points to `bytes` and `control`, which
-        // outlive the call, and `bytes` to `body`, of which the kernel only reads and no more than its length.
-        let sent = unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    })
+    let control = Control { level: libc::SOL_TLS, name: libc::TLS_SET_RECORD_TYPE, value: kind };
+    socket.try_io(Interest::WRITABLE, || syscall::send_with(socket.as_fd(), body, control).map(drop))
 }
 
 /// Receives the opened content of records of one type. Unlike with a plain socket, fewer bytes than there is
@@ -127,15 +70,9 @@ pub fn try_send_record(socket: &impl Duplex, kind: u8, body: &[u8]) -> io::Resul
 pub fn try_receive(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<Received> {
     let mut received = Received { kind: None, len: 0 };
     socket.try_io(Interest::READABLE, || {
-        let mut bytes = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-        let mut control = RecordType::zeroed();
-        let mut message = message(&mut bytes, &mut control);
-        // SAFETY: the descriptor is open while it is borrowed. The kernel writes at most `buf.len()` bytes to
-        // `buf`, which nobody else uses, and at most `msg_controllen` bytes to `control`; all outlive the call.
-        let len = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, 0) };
-        received.len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
-        let typed = control.header.cmsg_level == libc::SOL_TLS && control.header.cmsg_type == libc::TLS_GET_RECORD_TYPE;
-        received.kind = typed.then_some(control.kind);
+        let (len, control) = syscall::receive_with(socket.as_fd(), buf)?;
+        let of_record = |it: &Control| it.level == libc::SOL_TLS && it.name == libc::TLS_GET_RECORD_TYPE;
+        received = Received { kind: control.filter(of_record).map(|it| it.value), len };
         Ok(())
     })?;
     Ok(received)

@@ -6,6 +6,7 @@ pub mod kernel_tls;
 mod listen;
 mod options;
 mod pipe;
+mod syscall;
 
 use std::io;
 use std::net::SocketAddr;

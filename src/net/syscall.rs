@@ -1,0 +1,195 @@
+//! The system calls that no crate has a safe form of, made safe: socket options of any name, and control messages
+//! that carry a byte. All the unsafe code of egret is here, and each block says why it is sound.
+//!
+//! `rustix` and `socket2` know neither TCP Fast Open nor kernel TLS, `nix` cannot send the type of a record, and the
+//! crates made for kernel TLS receive into memory of their own.
+//!
+//! `tests/sanitize/run` compiles this file by itself and runs its tests under AddressSanitizer, Valgrind and Miri, so
+//! it uses nothing but the standard library and `libc`.
+#![expect(unsafe_code, reason = "setsockopt, sendmsg and recvmsg as no safe crate offers them")]
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use libc::{c_int, c_void};
+
+/// Sets a socket option to a value of any length. The kernel refuses what it does not know, and what is too short.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
+    let length = value.len() as libc::socklen_t;
+    // SAFETY: the descriptor is open while it is borrowed. The kernel reads `length` bytes of `value`, which is
+    // that long and borrowed for the call, and keeps no pointer.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), length) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What goes beside the bytes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Control {
+    /// The protocol that it is for.
+    pub(crate) level: c_int,
+    /// What it says.
+    pub(crate) name: c_int,
+    /// Its value.
+    pub(crate) value: u8,
+}
+
+/// Sends bytes with a control message. Returns how many.
+///
+/// # Errors
+/// The kernel's; `WouldBlock` if there is no room.
+pub(crate) fn send_with(socket: BorrowedFd<'_>, bytes: &[u8], control: Control) -> io::Result<usize> {
+    let mut bytes = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast::<c_void>(), iov_len: bytes.len() };
+    let mut control = Slot::from(control);
+    let message = message(&mut bytes, &mut control);
+    // SAFETY: the descriptor is open while it is borrowed. `message` points to `bytes` and `control`, which outlive
+    // the call, and `bytes` to the caller's, of which the kernel only reads and no more than their length.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Receives bytes, and the control message that came with them if there was one of a byte.
+///
+/// # Errors
+/// The kernel's; `WouldBlock` if nothing is there.
+pub(crate) fn receive_with(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<(usize, Option<Control>)> {
+    let mut bytes = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    let mut control = Slot::zeroed();
+    let mut message = message(&mut bytes, &mut control);
+    // SAFETY: the descriptor is open while it is borrowed. The kernel writes at most `buf.len()` bytes to `buf`, which
+    // nobody else uses, and at most `msg_controllen` bytes to `control`; all outlive the call.
+    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
+    let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+    Ok((received, control.read()))
+}
+
+/// A control message as it stands in memory.
+#[repr(C)]
+struct Slot {
+    header: libc::cmsghdr,
+    value: u8,
+}
+
+// What the macros of `sys/socket.h` say of such a message.
+// SAFETY: they compute lengths and touch no memory.
+const _: () = unsafe {
+    assert!(size_of::<Slot>() == libc::CMSG_SPACE(1) as usize);
+    assert!(mem::offset_of!(Slot, value) == libc::CMSG_LEN(0) as usize);
+};
+
+impl Slot {
+    fn zeroed() -> Self {
+        // SAFETY: integers, for all of which zero is a value.
+        unsafe { mem::zeroed() }
+    }
+
+    /// What the kernel has written. `None`: nothing, or something of another length.
+    fn read(&self) -> Option<Control> {
+        let Self { header, value } = self;
+        let control = Control { level: header.cmsg_level, name: header.cmsg_type, value: *value };
+        (header.cmsg_len == Self::from(control).header.cmsg_len).then_some(control)
+    }
+}
+
+impl From<Control> for Slot {
+    fn from(control: Control) -> Self {
+        let mut slot = Self::zeroed();
+        // SAFETY: computes a length and touches no memory.
+        slot.header.cmsg_len = unsafe { libc::CMSG_LEN(1) } as _;
+        slot.header.cmsg_level = control.level;
+        slot.header.cmsg_type = control.name;
+        slot.value = control.value;
+        slot
+    }
+}
+
+/// Bytes and a control message as the kernel wants them. The pointers are good while what they were made from
+/// is borrowed, which the callers see to.
+fn message(bytes: &mut libc::iovec, control: &mut Slot) -> libc::msghdr {
+    // SAFETY: integers and pointers, for all of which zero is a value.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = bytes;
+    message.msg_iovlen = 1;
+    message.msg_control = std::ptr::from_mut(control).cast();
+    message.msg_controllen = size_of::<Slot>() as _;
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    const LOW_DELAY: Control = Control { level: libc::IPPROTO_IP, name: libc::IP_TOS, value: 0x10 };
+
+    fn pair() -> (UdpSocket, UdpSocket) {
+        let [near, far] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        near.connect(far.local_addr().unwrap()).unwrap();
+        far.connect(near.local_addr().unwrap()).unwrap();
+        (near, far)
+    }
+
+    fn switch(socket: &UdpSocket, level: c_int, name: c_int) {
+        set_option(socket.as_fd(), level, name, &1_i32.to_ne_bytes()).unwrap();
+    }
+
+    /// As the kernel walks over what it is given.
+    #[test]
+    fn a_message_holds_its_bytes_and_one_control_message() {
+        let mut body = *b"body";
+        let mut bytes = libc::iovec { iov_base: body.as_mut_ptr().cast(), iov_len: body.len() };
+        let mut control = Slot::from(LOW_DELAY);
+        let message = message(&mut bytes, &mut control);
+        // SAFETY: all that the message points to is alive, and nothing else refers to it meanwhile.
+        unsafe {
+            let first = libc::CMSG_FIRSTHDR(&raw const message);
+            assert_eq!(((*first).cmsg_level, (*first).cmsg_type), (LOW_DELAY.level, LOW_DELAY.name));
+            assert_eq!(libc::CMSG_DATA(first).read(), LOW_DELAY.value);
+            let iovec = message.msg_iov.read();
+            assert_eq!(std::slice::from_raw_parts(iovec.iov_base.cast::<u8>(), iovec.iov_len), b"body");
+        }
+        assert_eq!(control.read(), Some(LOW_DELAY));
+        assert_eq!(Slot::zeroed().read(), None);
+    }
+
+    #[test]
+    fn a_byte_beside_the_bytes_arrives() {
+        let (near, far) = pair();
+        switch(&far, libc::IPPROTO_IP, libc::IP_RECVTOS);
+        assert_eq!(send_with(near.as_fd(), b"hello", LOW_DELAY).unwrap(), 5);
+        let mut buf = [9; 8];
+        assert_eq!(receive_with(far.as_fd(), &mut buf).unwrap(), (5, Some(LOW_DELAY)));
+        assert_eq!(&buf, b"hello\x09\x09\x09");
+    }
+
+    #[test]
+    fn a_longer_message_or_control_message_is_cut() {
+        let (near, far) = pair();
+        switch(&far, libc::SOL_SOCKET, libc::SO_TIMESTAMP);
+        near.send(b"longer than the room").unwrap();
+        let mut buf = [9; 6];
+        assert_eq!(receive_with(far.as_fd(), &mut buf[..4]).unwrap(), (4, None));
+        assert_eq!(&buf, b"long\x09\x09");
+    }
+
+    #[test]
+    fn nothing_comes_without_a_message() {
+        let (near, far) = pair();
+        far.set_nonblocking(true).unwrap();
+        assert_eq!(receive_with(far.as_fd(), &mut [0; 4]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        near.send(b"").unwrap();
+        assert_eq!(receive_with(far.as_fd(), &mut [0; 4]).unwrap(), (0, None));
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_know_is_an_error() {
+        let (near, _far) = pair();
+        assert!(set_option(near.as_fd(), libc::SOL_TLS, libc::TLS_TX, &[0; 40]).is_err());
+        assert!(set_option(near.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, &[]).is_err());
+    }
+}
