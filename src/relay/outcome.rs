@@ -131,7 +131,8 @@ impl Ended {
         if is_reset(error) { Self::DownstreamReset } else { Self::DownstreamIo(error.kind()) }
     }
 
-    pub(super) fn from_tls(error: rustls::Error) -> Self {
+    /// The end of a session that rustls, or the record layer in its words, calls so.
+    pub fn from_tls(error: rustls::Error) -> Self {
         match error {
             rustls::Error::AlertReceived(alert) => Self::UpstreamAlert(alert),
             error => Self::UpstreamTls(error),

@@ -41,18 +41,18 @@ impl Joiner {
         if fragment.is_empty() {
             return Err(Fault::UnexpectedMessage.into());
         }
-        let mut joined = std::mem::take(&mut self.partial);
-        let mut rest = if joined.is_empty() {
-            fragment
-        } else {
-            joined.extend_from_slice(fragment);
-            &joined
-        };
-        while let Some((message, after)) = cut(rest)? {
+        // Not cut anew with each fragment: a long message in many short ones would be copied over and over.
+        self.partial.extend_from_slice(fragment);
+        let mut taken = 0;
+        while let Some((message, after)) = cut(&self.partial[taken..])? {
             take(message, after.is_empty())?;
-            rest = after;
+            taken = self.partial.len() - after.len();
         }
-        self.partial = rest.to_vec();
+        self.partial.drain(..taken);
+        if self.partial.is_empty() {
+            // An empty vector still holds its memory.
+            self.partial = Vec::new();
+        }
         Ok(())
     }
 }

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 #[path = "../../fuzz/checks/records.rs"]
 mod records;
+#[path = "../../fuzz/checks/session/mod.rs"]
+mod session;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
@@ -23,5 +25,15 @@ proptest! {
     ) {
         let [high, low] = length.to_be_bytes();
         records::check(&[&[choice, 1, 0, 1, kind, 3, 3, high, low], &body[..]].concat());
+    }
+}
+
+proptest! {
+    // Each begins with a handshake.
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    #[test]
+    fn whatever_a_server_says_after_the_handshake_has_its_answer(data in prop::collection::vec(any::<u8>(), 0..300)) {
+        session::check(&data);
     }
 }

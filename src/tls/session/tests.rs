@@ -1,20 +1,14 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use rustls::client::{
-    ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue, UnbufferedClientConnection,
-};
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{Ticketer, cipher_suite as suites, default_provider};
-use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeTlsData};
-use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, NamedGroup, RootCertStore, ServerConfig};
+use rustls::crypto::aws_lc_rs::cipher_suite as suites;
+use rustls::server::ServerConnectionData;
 
+use self::handshaken::{Handshaken, Tickets};
 use super::*;
 use crate::tls::record::MAX_PLAINTEXT;
 
+mod handshaken;
 mod kernel;
 
 const ALL: [SupportedCipherSuite; 6] = [
@@ -66,79 +60,6 @@ impl Server {
     }
 }
 
-#[derive(Debug, Default)]
-struct Tickets(AtomicUsize);
-
-impl ClientSessionStore for Tickets {
-    fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
-    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
-        None
-    }
-    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
-    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        None
-    }
-    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
-    fn insert_tls13_ticket(&self, _: ServerName<'static>, _: Tls13ClientSessionValue) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        None
-    }
-}
-
-fn configs(suite: SupportedCipherSuite, tickets: Arc<Tickets>) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
-    let provider = Arc::new(CryptoProvider { cipher_suites: vec![suite], ..default_provider() });
-    let versions = if suite.tls13().is_some() { [&TLS13] } else { [&TLS12] };
-    let certificate = rcgen::generate_simple_self_signed(["server.example.com".to_owned()]).unwrap();
-    let der = certificate.cert.der().clone();
-    let key = PrivatePkcs8KeyDer::from(certificate.signing_key.serialize_der());
-    let mut roots = RootCertStore::empty();
-    roots.add(der.clone()).unwrap();
-    let client = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&versions).unwrap();
-    let mut client = client.with_root_certificates(roots).with_no_client_auth();
-    client.enable_secret_extraction = true;
-    client.resumption = Resumption::store(tickets);
-    let server = ServerConfig::builder_with_provider(provider).with_protocol_versions(&versions).unwrap();
-    let mut server = server.with_no_client_auth().with_single_cert(vec![der], key.into()).unwrap();
-    server.enable_secret_extraction = true;
-    server.ticketer = Ticketer::new().unwrap();
-    (Arc::new(client), Arc::new(server))
-}
-
-fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut Vec<u8>) {
-    let mut chunk = [0; 1 << 14];
-    let n = data.encode(&mut chunk).unwrap();
-    out.extend_from_slice(&chunk[..n]);
-}
-
-/// One end's turn: takes all of `incoming`, or none if the handshake is over. Whether it is.
-macro_rules! turn {
-    ($connection:expr, $incoming:expr, $out:expr) => {{
-        loop {
-            let status = $connection.process_tls_records(&mut $incoming);
-            let discard = status.discard;
-            let done = match status.state.unwrap() {
-                ConnectionState::EncodeTlsData(data) => {
-                    encode(data, &mut $out);
-                    None
-                }
-                ConnectionState::TransmitTlsData(data) => {
-                    data.done();
-                    None
-                }
-                ConnectionState::BlockedHandshake => Some(false),
-                ConnectionState::WriteTraffic(_) => Some(true),
-                state => panic!("{state:?}"),
-            };
-            $incoming.drain(..discard);
-            if let Some(done) = done {
-                break done;
-            }
-        }
-    }};
-}
-
 /// A client's session and its server, and what the server sent right after the handshake.
 fn pair(suite: SupportedCipherSuite) -> (Session, Server, Vec<u8>, Arc<Tickets>) {
     pair_for(None, suite)
@@ -146,19 +67,7 @@ fn pair(suite: SupportedCipherSuite) -> (Session, Server, Vec<u8>, Arc<Tickets>)
 
 /// The same, with what a kernel may have of the session.
 fn pair_for(offers: Option<&Offers>, suite: SupportedCipherSuite) -> (Session, Server, Vec<u8>, Arc<Tickets>) {
-    let tickets = Arc::new(Tickets::default());
-    let (client, server) = configs(suite, Arc::clone(&tickets));
-    let name = ServerName::try_from("server.example.com").unwrap();
-    let mut client = UnbufferedClientConnection::new(client, name).unwrap();
-    let mut server = UnbufferedServerConnection::new(server).unwrap();
-    let (mut up, mut down) = (Vec::new(), Vec::new());
-    let (mut client_done, mut server_done) = (false, false);
-    while !(client_done && server_done) {
-        if !client_done {
-            client_done = turn!(client, down, up);
-        }
-        server_done = turn!(server, up, down);
-    }
+    let Handshaken { client, server, down, tickets } = Handshaken::of(suite);
     let (secrets, kernel) = client.dangerous_into_kernel_connection().unwrap();
     let session = Session::new(secrets, kernel, offers).unwrap();
     let (secrets, kernel) = server.dangerous_into_kernel_connection().unwrap();
