@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use egret::config::values::Config;
 use egret::config::{Loaded, parse};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
@@ -29,6 +29,8 @@ impl Credentials {
         let folder = TempDir::new().expect("a folder");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // By default all have one name: each would look as if it had signed itself, and be tried for that.
+        params.distinguished_name.push(DnType::CommonName, "Authority");
         let key = KeyPair::generate().expect("a key");
         let root = params.self_signed(&key).expect("a certificate");
         write(folder.path(), "ca.crt", &root.pem());

@@ -66,7 +66,7 @@ def run(options):
     facts = machine.facts()
     data = {"machine": facts, "network": machine.own_network(), "revision": revision(), "settings": {
         key: getattr(options, key)
-        for key in ("rounds", "seconds", "warmup", "quiet", "repeats", "proxy_cpu", "load_cpu")}}
+        for key in ("rounds", "seconds", "warmup", "quiet", "repeats", "proxy_cpu", "load_cpu", "real_time")}}
     folder = Path(tempfile.mkdtemp(prefix="peers-"))
     folder.chmod(0o755)
     try:
@@ -139,6 +139,8 @@ def arguments():
                         help="what others may use of the two processors, as a part of one; default: 0.15")
     parser.add_argument("--patience", type=float, default=10, help="seconds to wait for such quiet; default: 10")
     parser.add_argument("--repeats", type=int, default=2, help="of a measurement without such quiet; default: 2")
+    parser.add_argument("--real-time", action="store_true",
+                        help="all that is measured goes before other programs: for first-byte-* on a busy machine")
     parser.add_argument("--json", type=Path, default=ROOT / "target/peers/results.json", help="where all figures go")
     parser.add_argument("--no-page", action="store_true", help="print the overview, leave docs/performance.md as it is")
     parser.add_argument("--again", type=Path, nargs="+", metavar="JSON",
@@ -171,6 +173,8 @@ def main():
         if not {options.proxy_cpu, options.load_cpu} <= os.sched_getaffinity(0):
             sys.exit(f"no processors {options.proxy_cpu} and {options.load_cpu} here: see --proxy-cpu and --load-cpu")
         os.sched_setaffinity(0, {options.load_cpu})
+        if options.real_time:
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))  # its children inherit it
         data = run(options)
     if tables.measured(data):
         print(tables.summary(data))

@@ -46,6 +46,7 @@ def first_bytes(data):
         *surroundings(data),
         f"- {settings['rounds']} rounds of {settings['seconds']} s after {settings['warmup']} s, who begins changes from "
         "round to round. TLS 1.3, X25519, P-256 certificates on both sides; the origin gives tickets.",
+        f"- {others(data)}",
     )), first_byte.section(data)))
 
 
@@ -88,7 +89,8 @@ def others(data):
         return "Nothing was measured."
     foreign, quiet = [cell["foreign"] for cell in cells], data["settings"]["quiet"]
     above = sum(value > quiet for value in foreign)
-    return (
+    first = "All that was measured went before other programs (real-time priority). "
+    return (first if data["settings"].get("real_time") else "") + (
         f"Load average at the start: {data['machine']['load_average']:.1f}. While it was measured, other programs used "
         f"{median(foreign):.2f} of a processor in the median, {max(foreign):.2f} at most. A measurement above "
         f"{quiet:.2f} was repeated up to {data['settings']['repeats']} times and the quietest kept; {above} of "
