@@ -179,7 +179,7 @@ fn room(proven: bool, waiting: usize) -> usize {
 /// One origination, to the shelf.
 async fn fill(originator: Arc<Originator>, age: Duration) -> Filled {
     let Ok(_permit) = FILLING.acquire().await else { return Filled::Nowhere };
-    let (Some(pool), began) = (originator.pool(), Instant::now()) else { return Filled::Nowhere };
+    let (Some(pool), mut began) = (originator.pool(), Instant::now()) else { return Filled::Nowhere };
     // Dropped last: who waits for it finds the room that it had.
     let _making = pool.making();
     let (mut round, mut filled) = (originator.round(originator.rules).await, Filled::Nowhere);
@@ -207,6 +207,10 @@ async fn fill(originator: Arc<Originator>, age: Duration) -> Filled {
                     return Filled::Failed(Trouble::Refused);
                 }
                 filled = Filled::Failed(Trouble::Failed);
+                if turn.is_trial() {
+                    // That time is not what one takes: another was begun in its place.
+                    began = Instant::now();
+                }
                 round.lost(&turn, &failure.addresses());
             }
         }

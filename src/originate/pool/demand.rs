@@ -13,6 +13,8 @@ pub struct Demand {
     quick: f64,
     slow: f64,
     at: Instant,
+    /// When the last came.
+    last: Instant,
     /// Time of an origination, in seconds, until it is on the shelf.
     takes: f64,
 }
@@ -21,6 +23,9 @@ pub struct Demand {
 const QUICK: f64 = 1.0;
 /// Sparse traffic, some connections a minute, is remembered so long.
 const SLOW: f64 = 20.0;
+/// Arrivals that would have come in a silence, if the rate were what it was: more than so many do not stay away by
+/// chance. Without it, a minute after three hundred a second the shelf was still full.
+const EXPECTED: f64 = 3.0;
 /// Part of a new measurement in the time of an origination: the last eight or so count.
 const WEIGHT: f64 = 0.125;
 /// Before the first measurement. A guess of the worst kind of path, so that the first seconds are not too cold.
@@ -29,13 +34,16 @@ const GUESS: f64 = 0.2;
 impl Demand {
     /// Nothing has come yet.
     pub fn new(now: Instant) -> Self {
-        Self { quick: 0.0, slow: 0.0, at: now, takes: GUESS }
+        Self { quick: 0.0, slow: 0.0, at: now, last: now, takes: GUESS }
     }
 
     /// So many streams have come since the last call.
     pub fn arrived(&mut self, count: usize, now: Instant) {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = now;
+        if count > 0 {
+            self.last = now;
+        }
         let count = count as f64;
         self.quick = self.quick * (-passed / QUICK).exp() + count / QUICK;
         self.slow = self.slow * (-passed / SLOW).exp() + count / SLOW;
@@ -54,7 +62,8 @@ impl Demand {
     pub fn wanted(&self, pool: &Pool, age: Duration, now: Instant) -> usize {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         let (quick, slow) = (self.quick * (-passed / QUICK).exp(), self.slow * (-passed / SLOW).exp());
-        let rate = quick.max(slow);
+        let silence = now.saturating_duration_since(self.last).as_secs_f64();
+        let rate = quick.max(slow.min(EXPECTED / silence));
         if rate * age.as_secs_f64() < USED {
             return pool.min_idle;
         }
@@ -102,6 +111,17 @@ mod tests {
             (0..120).map(|second| demand.wanted(&POOL, AGE, now + Duration::from_secs(second))).collect();
         assert!(wanted.is_sorted_by(|sooner, later| sooner >= later), "{wanted:?}");
         assert_eq!(*wanted.last().expect("a minute"), POOL.min_idle);
+    }
+
+    #[test]
+    fn heavy_traffic_that_stops_is_forgotten_sooner_than_sparse_traffic() {
+        let (mut demand, now) = after(300.0, 30.0);
+        (0..50).for_each(|_| demand.took(Duration::from_millis(300)));
+        assert_eq!(demand.wanted(&POOL, AGE, now), POOL.max_idle);
+        assert!(demand.wanted(&POOL, AGE, now + Duration::from_secs(10)) <= 2);
+        let (demand, now) = after(0.2, 60.0);
+        let none = Pool { min_idle: 0, ..POOL };
+        assert!(demand.wanted(&none, AGE, now + Duration::from_secs(10)) >= 1, "one in five seconds");
     }
 
     #[test]

@@ -158,9 +158,9 @@ impl Pool {
         Making(self)
     }
 
-    /// Whether any is under way.
+    /// Whether any is under way that is more than a trial: that one is worth waiting for.
     pub fn is_making(&self) -> bool {
-        self.making.load(Ordering::Relaxed) > 0
+        self.making.load(Ordering::Relaxed) > self.trials()
     }
 
     /// Resolves when one is over. Cancel safe.

@@ -40,8 +40,8 @@ async fn a_burst_far_above_the_shelf_is_served_and_nobody_waits_for_the_pool() {
         blocking(|| wait_for_warm(&with, SHELF));
         let (accepted, filled, hits) = (server.accepted(), blocking(|| fills(&with, "ready")), hits(&with));
         let longest = burst(with.address("in")).await;
-        // Twice as long and a quarter of a second on top is what a busy machine does to equal bursts.
-        assert!(longest <= cold * 2 + Duration::from_millis(250), "{longest:?} with a pool, {cold:?} without");
+        // Three times as long and half a second on top is what a busy machine does to equal bursts.
+        assert!(longest <= cold * 3 + Duration::from_millis(500), "{longest:?} with a pool, {cold:?} without");
         assert!(hits + SHELF as f64 <= blocking(|| takes(&with, "hit")), "what was warm was used");
         // What is made meanwhile is for the clients too: each who takes it needs no handshake of its own. Beyond
         // that, the shelf is full once more and no more than that.
