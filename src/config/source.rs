@@ -12,6 +12,8 @@ pub struct Source {
     origin: String,
     folder: PathBuf,
     text: String,
+    /// Where each line begins: ten thousand findings ask for their lines.
+    starts: Vec<usize>,
 }
 
 /// Where a byte stands, counted from one; columns are characters.
@@ -27,7 +29,8 @@ impl Source {
     /// A text under the path or word `origin`. Relative paths in it are relative to the folder of `origin`.
     pub fn new(origin: &str, text: &str) -> Self {
         let folder = Path::new(origin).parent().map(Path::to_path_buf).unwrap_or_default();
-        Self { origin: origin.to_owned(), folder, text: text.to_owned() }
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect();
+        Self { origin: origin.to_owned(), folder, text: text.to_owned(), starts }
     }
 
     /// Path of the file, or what stands for it.
@@ -52,10 +55,10 @@ impl Source {
 
     /// Line and column of a byte.
     pub fn position(&self, byte: usize) -> Position {
-        let before = &self.text[..self.boundary(byte)];
-        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = before.matches('\n').count() + 1;
-        Position { line, column: before[start..].chars().count() + 1 }
+        let byte = self.boundary(byte);
+        let line = self.starts.partition_point(|start| *start <= byte);
+        let start = self.starts[line - 1];
+        Position { line, column: self.text[start..byte].chars().count() + 1 }
     }
 
     /// The whole lines that a span touches, without the last line break.

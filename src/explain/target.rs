@@ -48,7 +48,7 @@ pub enum Error {
     Trust(Name, #[source] trust::Error),
     /// The upstream speaks no TLS of its own.
     #[error(
-        "egret speaks no TLS of its own to the upstream {0}, the client's goes through: explain HOST:PORT, with the client's settings"
+        "upstream {0} passes the client's own TLS through, and none of egret's is spoken: explain HOST:PORT, with the client's settings"
     )]
     PassesThrough(Name),
     /// The configuration has no such upstream.

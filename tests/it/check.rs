@@ -328,6 +328,13 @@ fn ten_thousand_upstreams_are_checked_in_no_time() {
     let output = case.check(&["--strict"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+
+    // Something is to be told of each of them, with its line.
+    let unwise = text.replace("trust = 'house'", "verify = 'report', insecure_reason = 'soon'");
+    let output = Case::new(&unwise).check(&["--format", "sarif"]);
+    let log: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(log["runs"][0]["results"].as_array().unwrap().len(), 20_000);
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
 }
 
 #[test]
