@@ -200,7 +200,12 @@ impl Originator {
                             self.pool.iter().for_each(|pool| pool.served(false));
                             return Ok(Opened { originated, in_flight, pooled: false, ready: Instant::now() });
                         }
-                        None => round.took_the_last_room(address),
+                        None => {
+                            let full = Failure::at(&originated.endpoint, Stage::Full);
+                            self.tell(&full, &mut failed);
+                            round.took_the_last_room(address);
+                            last = Some(full);
+                        }
                     }
                 }
                 Err(failure) => {
