@@ -113,7 +113,8 @@ fn plaintext_and_broken_hellos_reach_no_server() {
 fn a_dead_server_gives_way_to_the_next() {
     let peer = Peer::start(|mut tcp| tcp.write_all(b"here").unwrap());
     let servers = format!("127.0.0.1:{}\", \"{}", free_port(), peer.address);
-    let egret = Egret::start(&(upstream("two", servers) + &listener("plain", free_port(), "two")));
+    let in_order = upstream("two", servers) + "balance = \"priority\"\n";
+    let egret = Egret::start(&(in_order + &listener("plain", free_port(), "two")));
     let mut tcp = plain::connect(egret.address("plain"));
     tcp.write_all(&client_hello("a.example.com")).unwrap();
     let mut answer = [0; 4];
