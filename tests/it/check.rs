@@ -313,7 +313,7 @@ fn rules_of_version_0_are_taken_and_what_is_no_rule_forbids() {
     assert!(output.status.code() == Some(2) && String::from_utf8_lossy(&output.stderr).contains("policy_unreadable"));
 }
 
-/// Linear in the size of the file: ten thousand upstreams are a second in a release build; here the bound is
+/// Linear in the size of the file: ten thousand upstreams are a third of a second in a release build; here the bound is
 /// generous, since tests run without optimisation and beside others.
 #[test]
 fn ten_thousand_upstreams_are_checked_in_no_time() {
