@@ -121,7 +121,11 @@ impl Originator {
     ) -> Self {
         let endpoints = Endpoints::new(ways, resolver, previous.map(|previous| &previous.endpoints));
         let (identity, upgrade, timeout) = (spec.tls.identity.clone(), spec.upgrade, spec.originate_timeout);
-        let options = Options::of_or_warn(&spec.tcp, Role::Connect, &name);
+        let mut options = Options::of_or_warn(&spec.tcp, Role::Connect, &name);
+        if !spec.passthrough {
+            // A ClientHello, or the client's word of an upgrade.
+            options = options.speaking_first();
+        }
         let rules =
             Rules { strategy: spec.balance.strategy, ejection: spec.ejection, checked: spec.active_check.is_some() };
         Self {

@@ -98,6 +98,31 @@ async fn without_a_word_small_writes_are_not_delayed_and_dead_peers_are_noticed(
     }
 }
 
+/// The last segment of TCP's handshake goes out with the first bytes: until then the server knows of nobody.
+#[tokio::test]
+async fn who_speaks_first_speaks_with_the_last_segment_of_the_handshake() {
+    let server = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    server.set_nonblocking(true).unwrap();
+    let (address, options) = ([server.local_addr().unwrap()], Options::default());
+    let silent = dial_before(&address, &options, None).await.unwrap();
+    assert!(server.accept().is_ok(), "who may stay silent is announced at once");
+    drop(silent);
+
+    let speaking = options.speaking_first();
+    let mut held = false;
+    // The kernel waits some 40 ms for the bytes; a machine that is out of breath may look later than that.
+    for _ in 0..20 {
+        let (dialed, _) = dial_before(&address, &speaking, None).await.unwrap();
+        held |= server.accept().is_err();
+        assert_eq!(dialed.try_write(b"hello").unwrap(), 5);
+        if held {
+            break;
+        }
+    }
+    assert!(held, "the server is told before anything is said");
+    assert!(server.accept().is_ok(), "the bytes bring the connection");
+}
+
 #[tokio::test]
 async fn options_of_a_listener_change_while_it_listens() {
     let (listener, _) = bind(&Options::of(&unusual(), Role::Listen).0);
