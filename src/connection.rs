@@ -1,5 +1,6 @@
 //! The story of one connection: classify, route, originate, relay, report. No mechanism of its own.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::classify;
@@ -38,7 +39,8 @@ pub async fn serve(accepted: Accepted, watch: Watch) {
     // In a box: it is large, and gone before the stream begins. In here it would be moved with this future each time
     // that the runtime moves it, and every idle stream would keep its place.
     let client = Client { stream: &stream, early: &mut class.early };
-    let opened = match Box::pin(unless_over(&watch, &stream, route.originator.open(client, failed))).await {
+    let opening = Box::pin(route.originator.open(client, failed));
+    let opened = match unless_over(&watch, &stream, opening).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(failure)) => return report.unoriginated(route, &failure, stream),
         Err(ended) => return report.over(Some(route), &ended, stream),
@@ -69,7 +71,7 @@ async fn cut_off(watch: &Watch, endpoint: &Endpoint, closes_on_removal: bool) ->
 }
 
 /// An error when nobody needs the work any more: the client has reset its connection, or the drain's deadline came.
-async fn unless_over<T>(watch: &Watch, client: &Stream, work: impl Future<Output = T>) -> Result<T, Ended> {
+async fn unless_over<T>(watch: &Watch, client: &Stream, work: Pin<Box<impl Future<Output = T>>>) -> Result<T, Ended> {
     tokio::select! {
         done = work => Ok(done),
         () = watch.forced() => Err(Ended::Drained),

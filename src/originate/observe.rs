@@ -64,8 +64,10 @@ impl Facts {
 
 impl Observed {
     /// Polls `handshake` so that verifier and resolver write here.
-    pub async fn during<F: Future>(self: &Arc<Self>, handshake: F) -> F::Output {
-        OBSERVED.scope(Arc::clone(self), handshake).await
+    ///
+    /// No `async fn`: that would lay `handshake` out twice.
+    pub fn during<F: Future>(self: &Arc<Self>, handshake: F) -> impl Future<Output = F::Output> + use<F> {
+        OBSERVED.scope(Arc::clone(self), handshake)
     }
 
     /// Looks at what was seen so far.
