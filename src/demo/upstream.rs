@@ -113,11 +113,19 @@ fn describe(der: &[u8]) -> Option<Value> {
     Some(json!({
         "subject": facts.subject,
         "issuer": facts.issuer,
-        "serial": hex(parsed.raw_serial()),
+        "serial": hex(magnitude(parsed.raw_serial())),
         "not_before": facts.not_before.to_string(),
         "not_after": facts.not_after.to_string(),
         "sha256": hex(&facts.sha256),
     }))
+}
+
+/// A positive number without the octet that DER (X.690 section 8.3) puts before one whose first bit is set.
+fn magnitude(integer: &[u8]) -> &[u8] {
+    match integer {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        _ => integer,
+    }
 }
 
 /// TLS 1.2 and 1.3. One ticket key for all, as on many servers: a session is taken up for whoever presents it.
@@ -159,5 +167,17 @@ impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = hello.server_name().is_some_and(|name| name.eq_ignore_ascii_case(SERVER_NAME));
         Some(Arc::clone(if named { &self.right } else { &self.wrong }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_is_told_without_the_octet_of_its_sign() {
+        assert_eq!(magnitude(&[0, 0xc4, 0xa6]), [0xc4, 0xa6]);
+        assert_eq!(magnitude(&[0x44, 0]), [0x44, 0]);
+        assert_eq!(magnitude(&[0]), [0]);
     }
 }
