@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use time::Duration;
 
 use crate::support::authority::{Ca, Leaf, Wish, openssl, write_key};
+use crate::support::process::attempt;
 
 /// A folder with a configuration.
 struct Case {
@@ -245,6 +246,36 @@ fn sarif_is_what_its_schema_says() {
         // What was parsed and written again is the same: nothing that the schema does not know.
         let again = serde_json::to_value(&log).unwrap();
         assert_eq!(again, serde_json::from_slice::<Value>(&output.stdout).unwrap());
+    }
+}
+
+/// The schema of OASIS itself, as the crate of the types brings it, and a validator that knows nothing of egret.
+#[test]
+fn a_validator_finds_nothing_wrong_with_sarif() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["metadata", "--format-version=1", "--locked", "--offline"]);
+    let metadata: Value = serde_json::from_slice(&attempt(&mut cargo).stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let types = packages.iter().find(|package| package["name"] == "serde-sarif").unwrap();
+    let schema = Path::new(types["manifest_path"].as_str().unwrap()).with_file_name("src").join("schema.json");
+    let validated = |log: &[u8]| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("log.sarif");
+        fs::write(&file, log).unwrap();
+        let program = "import json, jsonschema, sys\n\
+                       log, schema = (json.load(open(name)) for name in sys.argv[1:])\n\
+                       jsonschema.validate(log, schema)";
+        Command::new("/usr/bin/python3").args(["-c", program]).arg(file).arg(&schema).output().unwrap()
+    };
+    let [wrong, unwise] = told();
+    let rules = ["--strict", "--policy", POLICY, "--policy-parameter", "environment=production"];
+    for (case, more) in [(&wrong, &[][..]), (&unwise, &rules)] {
+        let log = case.check(&[&["--format", "sarif"], more].concat()).stdout;
+        let said = validated(&log);
+        assert!(said.status.success(), "{}\n{}", String::from_utf8_lossy(&log), String::from_utf8_lossy(&said.stderr));
+        // Were it not looked at, this would pass as well.
+        let broken = String::from_utf8(log).unwrap().replacen("\"message\"", "\"massage\"", 1);
+        assert!(broken.contains("massage") && !validated(broken.as_bytes()).status.success(), "{broken}");
     }
 }
 
