@@ -3,14 +3,17 @@
 //! A held handle costs a few nanoseconds an addition, a look-up with labels some hundreds: so listeners
 //! and upstreams resolve theirs when the snapshot is built, and the paths of bytes only add.
 
+mod endpoint;
 mod origin;
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+pub use self::endpoint::{EndpointMetrics, MAX_ENDPOINTS};
 pub use self::origin::{OriginMetrics, RESUMPTION_RATIO, SessionMetrics, Share};
 use crate::config::values::Name;
 
@@ -23,11 +26,13 @@ pub struct Registry(Option<Kept>);
 struct Kept {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
+    /// Upstream and address of the endpoints that have series.
+    endpoints: Arc<Mutex<HashSet<[Arc<str>; 2]>>>,
 }
 
 /// Bounds of the origination histograms, in seconds: from a resumed handshake on loopback (0.2 ms) to
 /// the default deadline.
-const ORIGINATION_BUCKETS: [f64; 14] =
+pub const ORIGINATION_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 static METADATA: Metadata<'static> = Metadata::new("egret", metrics::Level::INFO, None);
@@ -66,6 +71,10 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_endpoint_healthy", Kind::Gauge, "1 for an address of a server that gets streams, 0 for one that is ejected."),
     ("egret_endpoint_streams", Kind::Gauge, "Streams now at an address of a server."),
     ("egret_endpoint_warm", Kind::Gauge, "Finished originations to an address of a server that are ready for clients."),
+    ("egret_endpoint_sessions", Kind::Gauge, "TLS sessions held for resumption that came from an address of a server."),
+    ("egret_endpoint_takes_total", Kind::Counter, "Clients of an upstream with a pool, by the address that they got and whether it was warm: hit, miss."),
+    ("egret_endpoint_discards_total", Kind::Counter, "Warm connections to an address of a server thrown away unused, by reason."),
+    ("egret_endpoint_handshake_seconds", Kind::Histogram, "Time of the TLS handshakes with an address of a server, full and resumed."),
     ("egret_upstream_insecure", Kind::Gauge, "1 for each upstream whose servers are not verified in full."),
     (NOT_AFTER, Kind::Gauge, "When a certificate ends, as Unix time; kind is identity, root or server (as observed)."),
     ("egret_reloads_total", Kind::Counter, "Reloads, by result."),
@@ -77,7 +86,7 @@ impl Registry {
     /// A registry with every family described.
     pub fn new() -> Self {
         let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Full("egret_origination_seconds".into()), &ORIGINATION_BUCKETS)
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &ORIGINATION_BUCKETS)
             .expect("the bounds are not empty")
             .build_recorder();
         for (name, kind, help) in FAMILIES {
@@ -89,7 +98,7 @@ impl Registry {
             }
         }
         let handle = recorder.handle();
-        let registry = Self(Some(Kept { recorder: Arc::new(recorder), handle }));
+        let registry = Self(Some(Kept { recorder: Arc::new(recorder), handle, endpoints: Arc::default() }));
         registry.gauge("egret_build_info", &[("version", env!("CARGO_PKG_VERSION").into())]).set(1.0);
         registry
     }
@@ -124,6 +133,14 @@ impl Registry {
     pub fn gauge(&self, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Gauge {
         let Some(Kept { recorder, .. }) = &self.0 else { return Gauge::noop() };
         recorder.register_gauge(&key(family, labels), &METADATA)
+    }
+
+    /// Whether an endpoint with these labels may have series: it has some, or is one of the first [`MAX_ENDPOINTS`].
+    fn admits(&self, labels: &[(&'static str, Arc<str>); 2]) -> bool {
+        let Some(Kept { endpoints, .. }) = &self.0 else { return false };
+        let key = labels.each_ref().map(|(_, value)| Arc::clone(value));
+        let mut endpoints = endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoints.contains(&key) || endpoints.len() < MAX_ENDPOINTS && endpoints.insert(key)
     }
 
     /// A histogram of a declared family.
@@ -274,6 +291,8 @@ pub struct UpstreamMetrics {
     pub handshake_resumed: Histogram,
     /// The end of the certificate that the server last showed.
     pub server_not_after: Late,
+    /// Where those of its endpoints are made.
+    pub registry: Registry,
 }
 
 impl UpstreamMetrics {
@@ -292,6 +311,7 @@ impl UpstreamMetrics {
             upgrade: phase("upgrade"),
             handshake_full: phase("handshake_full"),
             handshake_resumed: phase("handshake_resumed"),
+            registry: registry.clone(),
             server_not_after: Late::new(registry, NOT_AFTER, &[("kind", "server".into()), ("name", upstream.shared())]),
         }
     }

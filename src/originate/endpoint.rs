@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::values::{Ejection, Server};
+use crate::originate::account::Account;
 use crate::originate::health::{Attempt, Breaker, Gate};
 use crate::originate::origin::Origin;
 
@@ -22,6 +23,7 @@ pub struct Endpoint {
     server: Server,
     address: SocketAddr,
     origin: Option<Arc<Origin>>,
+    account: Arc<Account>,
     in_flight: AtomicUsize,
     retired: watch::Sender<bool>,
     circuit: watch::Sender<Circuit>,
@@ -67,9 +69,9 @@ impl Standing {
 
 impl Endpoint {
     /// An endpoint without streams, of which nothing bad is known.
-    pub fn new(server: Server, address: SocketAddr, origin: Option<Arc<Origin>>) -> Self {
+    pub fn new(server: Server, address: SocketAddr, origin: Option<Arc<Origin>>, account: Account) -> Self {
         let (retired, circuit) = (watch::Sender::new(false), watch::Sender::default());
-        Self { server, address, origin, in_flight: AtomicUsize::new(0), retired, circuit }
+        Self { server, address, origin, account: Arc::new(account), in_flight: AtomicUsize::new(0), retired, circuit }
     }
 
     /// The server that it belongs to, as configured.
@@ -85,6 +87,11 @@ impl Endpoint {
     /// Who speaks to it; `None`: the client itself. All addresses of one server, and all servers of one name, share it.
     pub fn origin(&self) -> Option<&Arc<Origin>> {
         self.origin.as_ref()
+    }
+
+    /// What happened here so far.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
     /// Streams now, those that are being originated included.

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::values::{Host, Server, Share, Strategy};
+use crate::originate::account::Account;
 use crate::originate::balance::{self, Candidate, Wheel};
 use crate::originate::endpoint::Endpoint;
 use crate::originate::origin::Origin;
@@ -67,11 +68,15 @@ pub struct Member {
 struct Shared {
     ways: Vec<Way>,
     resolver: Arc<Resolver>,
+    account: Box<Opening>,
     looks: Mutex<Vec<Look>>,
     members: ArcSwap<Members>,
     /// Wakes whoever waits for a look-up.
     settled: watch::Sender<()>,
 }
+
+/// Opens the account of a new endpoint.
+type Opening = dyn Fn(SocketAddr) -> Account + Send + Sync;
 
 /// What is known of one server's name.
 #[derive(Clone, Default)]
@@ -102,14 +107,20 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 impl Endpoints {
     /// The endpoints of these servers. Of `previous`, a generation before, those stay whose server and origin
-    /// stayed, as the same objects.
-    pub fn new(ways: Vec<Way>, resolver: Arc<Resolver>, previous: Option<&Self>) -> Self {
+    /// stayed, as the same objects; `account` opens those of the others.
+    pub fn new(
+        ways: Vec<Way>,
+        resolver: Arc<Resolver>,
+        account: impl Fn(SocketAddr) -> Account + Send + Sync + 'static,
+        previous: Option<&Self>,
+    ) -> Self {
         let (looks, members) = match previous {
             Some(previous) => previous.shared.left_to(&ways),
             None => (vec![Look::default(); ways.len()], Members::default()),
         };
         let (looks, members) = (Mutex::new(looks), ArcSwap::from_pointee(members));
-        let shared = Arc::new(Shared { ways, resolver, looks, members, settled: watch::Sender::new(()) });
+        let (account, settled) = (Box::new(account), watch::Sender::new(()));
+        let shared = Arc::new(Shared { ways, resolver, account, looks, members, settled });
         shared.place_addresses();
         // What was taken over gets the shares of this generation.
         shared.regroup(&shared.looks());
@@ -267,7 +278,10 @@ impl Shared {
 
     fn member(&self, way: usize, place: &Place, known: Option<Arc<Endpoint>>) -> Member {
         let Way { server, origin, share } = &self.ways[way];
-        let new = || Arc::new(Endpoint::new(server.clone(), place.address, origin.clone()));
+        let new = || {
+            let account = (self.account)(place.address);
+            Arc::new(Endpoint::new(server.clone(), place.address, origin.clone(), account))
+        };
         Member {
             endpoint: known.unwrap_or_else(new),
             way,

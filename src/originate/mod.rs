@@ -5,6 +5,7 @@
 //! to another. Each address of a server is an [`Endpoint`]. Origins and endpoints are carried over a reload as
 //! the same objects when nothing of the origin's key changed.
 
+pub mod account;
 mod background;
 pub mod balance;
 pub mod certificate;
@@ -47,6 +48,7 @@ use crate::config::values::{self, ActiveCheck, CheckKind, Name, Upgrade};
 use crate::metrics::UpstreamMetrics;
 use crate::net::{Options, Role};
 use crate::tls::handshake::Established;
+use account::Account;
 use endpoint::{Endpoint, InFlight};
 use endpoints::{Endpoints, Way};
 pub use failure::{Failure, Phase, Rest, Stage};
@@ -119,7 +121,9 @@ impl Originator {
         metrics: UpstreamMetrics,
         previous: Option<&Self>,
     ) -> Self {
-        let endpoints = Endpoints::new(ways, resolver, previous.map(|previous| &previous.endpoints));
+        let (registry, upstream) = (metrics.registry.clone(), name.clone());
+        let account = move |address| Account::new(&registry, &upstream, address);
+        let endpoints = Endpoints::new(ways, resolver, account, previous.map(|previous| &previous.endpoints));
         let (identity, upgrade, timeout) = (spec.tls.identity.clone(), spec.upgrade, spec.originate_timeout);
         let mut options = Options::of_or_warn(&spec.tcp, Role::Connect, &name);
         if !spec.passthrough {
@@ -201,7 +205,7 @@ impl Originator {
                     let address = originated.endpoint.address();
                     match turn.won(address) {
                         Some(in_flight) => {
-                            self.pool.iter().for_each(|pool| pool.served(false));
+                            self.pool.iter().for_each(|pool| pool.served(false, in_flight.endpoint().account()));
                             return Ok(Opened { originated, in_flight, pooled: false, ready: Instant::now() });
                         }
                         None => {
@@ -293,13 +297,13 @@ impl Originator {
         let shaken = timeout_at(deadline, handshake::handshake(tcp, address, origin)).await;
         let shaken = shaken.unwrap_or_else(|_| Err(handshake::Error::timed_out(began.elapsed(), address, origin)));
         let (stream, negotiated) = shaken.map_err(|error| Failure::at(&endpoint, Stage::Handshake(error)))?;
-        lap(
-            began,
-            match negotiated.resumed {
-                Resumption::Resumed => &self.metrics.handshake_resumed,
-                Resumption::Refused | Resumption::Starved | Resumption::Off => &self.metrics.handshake_full,
-            },
-        );
+        let resumed = negotiated.resumed == Resumption::Resumed;
+        let (all, took) = match resumed {
+            true => (&self.metrics.handshake_resumed, began.elapsed()),
+            false => (&self.metrics.handshake_full, began.elapsed()),
+        };
+        all.record(took);
+        endpoint.account().shaken(resumed, took);
         self.count(&negotiated);
         Ok(Originated { wire: Wire::Tls(stream), endpoint, negotiated: Some(negotiated) })
     }

@@ -99,12 +99,12 @@ impl Originator {
             let until = warm.born() + pool.spec().max_idle_age;
             match hand_over(warm, client, until).await {
                 Ok((stream, negotiated)) => {
-                    pool.served(true);
+                    pool.served(true, in_flight.endpoint().account());
                     let endpoint = Arc::clone(in_flight.endpoint());
                     let originated = Originated { wire: Wire::Tls(stream), endpoint, negotiated: Some(negotiated) };
                     return Some(Opened { originated, in_flight, pooled: true, ready });
                 }
-                Err(discard) => pool.died(discard),
+                Err(discard) => pool.died(discard, in_flight.endpoint().account()),
             }
         }
         None

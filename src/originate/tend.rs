@@ -277,7 +277,7 @@ impl Originator {
         };
         let quiet = (began.elapsed() * QUIET_FACTOR).clamp(LEAST_QUIET, MOST_QUIET);
         let facts = negotiated.clone();
-        let prepared = timeout_at(turn.deadline, Warm::prepare(stream, negotiated, quiet)).await;
+        let prepared = timeout_at(turn.deadline, Warm::prepare(stream, negotiated, quiet, endpoint.account())).await;
         match prepared.unwrap_or(Err(Discard::Reset)) {
             Ok(warm) => Ok((warm, endpoint)),
             Err(discard) => {

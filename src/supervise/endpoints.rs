@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use metrics::Gauge;
 
 use crate::config::values::Name;
-use crate::metrics::Registry;
+use crate::metrics::{MAX_ENDPOINTS, Registry};
 use crate::originate::health::Gate;
 use crate::snapshot::Snapshot;
 
@@ -21,11 +21,8 @@ struct Gauges {
     healthy: Gauge,
     streams: Gauge,
     warm: Gauge,
+    sessions: Gauge,
 }
-
-/// Endpoints with gauges over the life of the process; further ones stand in `/status` only. A name whose addresses
-/// are never the same twice must not fill the memory of whoever stores metrics.
-const MAX_SHOWN: usize = 1024;
 
 impl Endpoints {
     /// Sets the gauges of all endpoints; those of endpoints that are gone become NaN, with which no comparison of an
@@ -37,11 +34,12 @@ impl Endpoints {
             gauges.healthy.set(f64::NAN);
             gauges.streams.set(f64::NAN);
             gauges.warm.set(f64::NAN);
+            gauges.sessions.set(f64::NAN);
         }
         for (name, originator) in snapshot.upstreams() {
             for member in originator.endpoints().known().list() {
                 let key = (name.clone(), member.endpoint.address());
-                if !shown.contains_key(&key) && shown.len() >= MAX_SHOWN {
+                if !shown.contains_key(&key) && shown.len() >= MAX_ENDPOINTS {
                     continue;
                 }
                 let gauges = shown.entry(key).or_insert_with(|| Gauges::new(registry, name, member.endpoint.address()));
@@ -49,6 +47,9 @@ impl Endpoints {
                 gauges.healthy.set(f64::from(u8::from(healthy)));
                 gauges.streams.set(member.endpoint.in_flight() as f64);
                 gauges.warm.set(member.endpoint.warm() as f64);
+                let origin = member.endpoint.origin();
+                let sessions = origin.map_or(0, |origin| origin.sessions_held_of(member.endpoint.address()));
+                gauges.sessions.set(sessions as f64);
             }
         }
     }
@@ -61,6 +62,7 @@ impl Gauges {
             healthy: registry.gauge("egret_endpoint_healthy", &labels),
             streams: registry.gauge("egret_endpoint_streams", &labels),
             warm: registry.gauge("egret_endpoint_warm", &labels),
+            sessions: registry.gauge("egret_endpoint_sessions", &labels),
         }
     }
 }

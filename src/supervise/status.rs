@@ -1,6 +1,6 @@
 //! What the admin endpoint shows of the running process, and hands on to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,7 @@ use crate::admin::{Control, Kept};
 use crate::config::values::{Listener, Name, Verify};
 use crate::metrics::Registry;
 use crate::originate::Originator;
+use crate::originate::account::Times;
 use crate::originate::endpoints::Member;
 use crate::originate::fingerprint::hex;
 use crate::originate::identity::Identity;
@@ -174,7 +175,7 @@ fn shown(pool: &Pool, warm: usize) -> Value {
 /// One address: what it gets, and why.
 fn endpoint(member: &Member) -> Value {
     let Member { endpoint, tier, weight, max_connections, .. } = member;
-    let standing = endpoint.standing(tokio::time::Instant::now());
+    let (standing, account) = (endpoint.standing(tokio::time::Instant::now()), endpoint.account());
     json!({
         "endpoint": endpoint.address().to_string(),
         "server": endpoint.server().to_string(),
@@ -187,10 +188,22 @@ fn endpoint(member: &Member) -> Value {
         "in_flight": endpoint.in_flight(),
         "max_connections": max_connections,
         "warm": endpoint.warm(),
+        "hits": account.tally().hits(),
+        "misses": account.tally().misses(),
+        "discards": account.tally().discards(),
+        "handshakes": { "full": times(account.full()), "resumed": times(account.resumed()) },
         "tickets": endpoint.origin().map(|origin| origin.sessions_held_of(endpoint.address())),
         "priority": tier.0,
         "weight": weight,
     })
+}
+
+/// How long handshakes took: `at_most` has the bounds of the metrics, in seconds, and how many lie between a bound and
+/// the one before.
+fn times(times: &Times) -> Value {
+    let bound = |bound: Option<f64>| bound.map_or_else(|| "longer".to_owned(), |seconds| seconds.to_string());
+    let at_most: BTreeMap<_, _> = times.buckets().map(|(at_most, count)| (bound(at_most), count)).collect();
+    json!({ "count": times.count(), "seconds": times.seconds(), "at_most": at_most })
 }
 
 /// Servers without an address.

@@ -96,6 +96,10 @@ fn labels_in_the_page_of_operation_are_those_of_the_metrics() {
     upstream.would_fail.increment("r");
     egret::metrics::PoolMetrics::new(&registry, &name).discards.increment("r");
     let _ = egret::metrics::ReloadMetrics::new(&registry);
+    let endpoint = egret::metrics::EndpointMetrics::new(&registry, &name, ([192, 0, 2, 1], 443).into());
+    endpoint.served(true);
+    endpoint.discarded("r");
+    endpoint.shaken(true, std::time::Duration::from_millis(1));
     let text = registry.render();
     let operation = page("docs/operation.md");
     let samples = text.lines().filter(|line| line.starts_with("egret_"));

@@ -10,7 +10,6 @@
 //! | `demand` | how many are worth having; pure |
 //! | `lifetime` | how long servers let them live; pure |
 //! | `pause` | when to try again after a failure; pure |
-//! | `tally` | what was done so far, for people |
 //!
 //! The shelf belongs to the [`Origin`](crate::originate::origin::Origin): no connection has a road to another
 //! identity, trust or server name, and an origin that a reload carries over keeps what is ready.
@@ -20,7 +19,6 @@ pub mod hand_over;
 pub mod lifetime;
 pub mod pause;
 pub mod shelf;
-pub mod tally;
 pub mod warm;
 
 use std::net::SocketAddr;
@@ -33,8 +31,8 @@ use tokio::time::Instant;
 
 use crate::config::values;
 use crate::metrics::PoolMetrics;
+use crate::originate::account::{Account, Tally};
 use shelf::{Bounds, Shelf};
-use tally::Tally;
 use warm::{Discard, Warm};
 
 /// The pool of one upstream: what its clients and whoever fills its shelves tell each other.
@@ -131,7 +129,8 @@ impl Pool {
     }
 
     /// A client got a warm connection (or not), and its upstream works.
-    pub fn served(&self, hit: bool) {
+    pub fn served(&self, hit: bool, by: &Account) {
+        by.served(hit);
         self.tally.served(hit);
         if hit {
             self.metrics.hits.increment(1)
@@ -195,14 +194,15 @@ impl Pool {
 
     /// Throws away what was taken from its shelf already.
     pub fn discard_taken(&self, warm: Warm, discard: Discard) {
-        self.died(discard);
+        self.died(discard, warm.account());
         if !discard.is_of_server() {
             warm.leave();
         }
     }
 
     /// What was taken has died in other hands.
-    pub fn died(&self, discard: Discard) {
+    pub fn died(&self, discard: Discard, at: &Account) {
+        at.discarded(discard.reason());
         self.tally.discarded(discard.reason());
         self.metrics.discards.increment(discard.reason());
     }

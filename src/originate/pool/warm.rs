@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::net;
+use crate::originate::account::Account;
 use crate::originate::negotiated::Negotiated;
 use crate::tls::handshake::{Established, Received};
 use crate::tls::pool::{Buffer, Size};
@@ -31,6 +33,7 @@ pub struct Warm {
     /// The server has sent a record since its handshake was over.
     heard: bool,
     born: Instant,
+    account: Arc<Account>,
 }
 
 /// Why a warm connection is thrown away.
@@ -97,11 +100,17 @@ impl Warm {
     /// It is of no use: the refusal, most often.
     ///
     /// Cancel safe: dropping the future closes the connection.
-    pub async fn prepare(established: Established, negotiated: Negotiated, quiet: Duration) -> Result<Self, Discard> {
+    pub async fn prepare(
+        established: Established,
+        negotiated: Negotiated,
+        quiet: Duration,
+        account: &Arc<Account>,
+    ) -> Result<Self, Discard> {
         let Established { tcp, session, received, unsent, .. } = established;
         let (greeting, sealed, born) = (Vec::new(), Vec::new(), Instant::now());
         let address = tcp.peer_addr().ok();
-        let mut warm = Self { tcp, address, session, negotiated, greeting, sealed, heard: false, born };
+        let account = Arc::clone(account);
+        let mut warm = Self { tcp, address, session, negotiated, greeting, sealed, heard: false, born, account };
         warm.tcp.write_all(&unsent).await.map_err(|_| Discard::Reset)?;
         if let Some(Received { mut buffer, start, end, .. }) = received {
             warm.open(&mut buffer[start..end])?;
@@ -117,6 +126,11 @@ impl Warm {
             }
         }
         Ok(warm)
+    }
+
+    /// That of its endpoint.
+    pub fn account(&self) -> &Account {
+        &self.account
     }
 
     /// Listens. Ready when it has to be thrown away.

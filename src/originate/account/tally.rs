@@ -1,10 +1,10 @@
-//! What a pool did so far, for people who look at the status: metrics can be counted, but not read back.
+//! What a pool, or its part at one endpoint, did so far, for people who look at the status: metrics can be counted, but not read back.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Counts since the upstream has a pool; reloads do not begin them anew.
+/// Counts; reloads do not begin them anew.
 #[derive(Debug, Default)]
 pub struct Tally {
     hits: AtomicU64,
@@ -14,12 +14,12 @@ pub struct Tally {
 
 impl Tally {
     /// A client was served, by a warm connection or not.
-    pub(super) fn served(&self, hit: bool) {
+    pub(in crate::originate) fn served(&self, hit: bool) {
         if hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A warm connection was thrown away.
-    pub(super) fn discarded(&self, reason: &'static str) {
+    pub(in crate::originate) fn discarded(&self, reason: &'static str) {
         *self.discards.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
     }
 
