@@ -191,8 +191,8 @@ impl Report<'_> {
     /// The server judged our certificate after the handshake was over for us.
     fn refused_late(&self, route: &Route, facts: &Facts, cause: &Cause) {
         route.originator.failed_late(&facts.endpoint, cause.reason());
-        let presented = route.originator.identity().is_some();
-        let repair = handshake::late_repair(cause, route.originator.name()).filter(|_| !presented);
+        let request = facts.negotiated.as_ref().and_then(|negotiated| negotiated.client_certificate.as_ref());
+        let repair = handshake::late_repair(cause, request, route.originator.name());
         tracing::warn!(
             listener = %self.routes.listener,
             client = %self.client,

@@ -186,23 +186,32 @@ fn server_wants_a_certificate(version: &str, identity: Option<&Pair>, pki: &Pki,
     let root = pki.root();
     let wants = ["-Verify", "3", "-verify_return_error", "-CAfile", root.to_str().unwrap(), version];
     let server = OpensslServer::start(pki, &pair, &wants);
-    let (tls, identity) = match identity {
+    let (tls, section) = match identity {
         None => ("trust = \"internal\"", String::new()),
         Some(pair) => ("trust = \"internal\"\nidentity = \"app\"", pair.identity("app")),
     };
-    let egret = one_upstream(&server.address.to_string(), tls, &(roots("internal", &root) + &identity));
+    let egret = one_upstream(&server.address.to_string(), tls, &(roots("internal", &root) + &section));
     if version == "-tls1_2" {
-        refused_as(&egret, class);
+        offers_an_identity(&refused_as(&egret, class), identity.is_some());
         return;
     }
     let floor = egret.descriptors();
     let (bytes, end) = ask(egret.address("plain"), REQUEST);
     assert_eq!((bytes.len(), end), (0, End::Reset), "{}\n{}", egret.log_text(), server.output());
     egret.wait_for_log(class, |line| line["reason"] == class || line["ended"] == class);
+    let told = egret.wait_for_log("repair", |line| line["reason"] == class && line["repair"].is_string());
+    offers_an_identity(&told, identity.is_some());
     let count = |family: &str| egret.metrics().sum(family, &[("reason", class)]);
     let counted = count("egret_streams_ended_total") + count("egret_origination_failures_total");
     assert!(counted >= 1.0, "{class} is not counted\n{}", egret.log_text());
     egret.wait_until_idle(floor);
+}
+
+/// `another`: in place of one that was refused. OpenSSL's server names the authorities of -CAfile.
+fn offers_an_identity(line: &Value, another: bool) {
+    let repair = line["repair"].as_str().unwrap_or_else(|| panic!("no repair: {line}"));
+    assert_eq!(repair.contains("issued by \"") && repair.contains("CN="), another, "{repair}");
+    assert!(repair.contains("[identities.judged]") && repair.ends_with("identity = \"judged\"\n"), "{repair}");
 }
 
 #[test]

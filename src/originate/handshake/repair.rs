@@ -7,6 +7,7 @@ use super::first_bytes::Plaintext;
 use crate::config::values::{Name, TlsVersion};
 use crate::originate::certificate::CertificateFacts;
 use crate::originate::fingerprint::{labelled_hex, labelled_pin};
+use crate::originate::observe::CertificateRequest;
 use crate::originate::refusal::Refusal;
 
 /// Before a certificate is trusted because it was presented: whoever sits in between presents one too.
@@ -16,6 +17,7 @@ pub(super) fn repair(cause: &Cause, scene: &Scene, upstream: &Name) -> Option<St
     match cause {
         Cause::Certificate(refusal) => of_refusal(refusal, scene, upstream),
         Cause::ClientCertificateRequired if !scene.has_identity => Some(identity(upstream)),
+        Cause::ClientCertificateRejected(_) => Some(another_identity(scene.seen.request.as_ref(), upstream)),
         Cause::AlpnRefused => Some(tls(upstream, "alpn = []")),
         Cause::NotTls(Plaintext::Postgres) => Some(format!("[upstreams.{}]\nupgrade = \"postgres\"\n", bare(upstream))),
         Cause::VersionMismatch => match scene.key.versions() {
@@ -31,9 +33,13 @@ pub(super) fn repair(cause: &Cause, scene: &Scene, upstream: &Name) -> Option<St
     }
 }
 
-/// The repair of a refusal that came when the handshake was over.
-pub fn late_repair(cause: &Cause, upstream: &Name) -> Option<String> {
-    matches!(cause, Cause::ClientCertificateRequired).then(|| identity(upstream))
+/// The repair of a refusal that came when the handshake was over, of which this is known.
+pub fn late_repair(cause: &Cause, request: Option<&CertificateRequest>, upstream: &Name) -> Option<String> {
+    match cause {
+        Cause::ClientCertificateRequired => Some(identity(upstream)),
+        Cause::ClientCertificateRejected(_) => Some(another_identity(request, upstream)),
+        _ => None,
+    }
 }
 
 fn of_refusal(refusal: &Refusal, scene: &Scene, upstream: &Name) -> Option<String> {
@@ -82,6 +88,20 @@ fn identity(upstream: &Name) -> String {
         "[identities.{}]\n{files}{}",
         bare(upstream),
         tls(upstream, &format!("identity = {}", quoted(upstream.as_str())))
+    )
+}
+
+/// The server has told whose certificates it accepts, or has not.
+fn another_identity(request: Option<&CertificateRequest>, upstream: &Name) -> String {
+    let acceptable = request.map_or(&[][..], |request| &request.acceptable);
+    let issuers: Vec<String> = acceptable.iter().map(|name| quoted(name)).collect();
+    let issued = match &issuers[..] {
+        [] => "by an authority that the server accepts (it does not say which)".to_owned(),
+        issuers => format!("by {}", issuers.join(" or ")),
+    };
+    format!(
+        "# In place of the identity that was refused: issued {issued}, valid today, not revoked.\n{}",
+        identity(upstream)
     )
 }
 
