@@ -29,7 +29,7 @@ pub struct Report {
     pub trust: String,
     /// This machine's clock (RFC 3339).
     pub clock: String,
-    /// The addresses of the host; empty: it could not be looked up.
+    /// The addresses of the host, with their ports if it is a service; empty: it could not be looked up.
     pub addresses: Vec<String>,
     /// What was tried, in order.
     pub attempts: Vec<Attempt>,

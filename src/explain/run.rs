@@ -1,12 +1,12 @@
 //! Carries an explanation out: look-up, attempts, looks, verdict.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
 use tokio::time::timeout;
 
-use crate::config::values::{Anchors, ExactCertificate, Name, Trust as TrustSpec, Upgrade};
+use crate::config::values::{Anchors, ExactCertificate, Host, Name, Server, Trust as TrustSpec, Upgrade};
 use crate::explain::attempt::{Attempt, Kind};
 use crate::explain::cause::{self, Cause, Evidence};
 use crate::explain::chain::{self, Anchor, Chain};
@@ -73,22 +73,22 @@ struct Looks {
 }
 
 impl Run<'_> {
-    async fn addresses(&mut self) -> Result<Vec<IpAddr>, (&'static str, String)> {
+    async fn addresses(&mut self) -> Result<Vec<SocketAddr>, (&'static str, String)> {
         (self.tell)(Progress::LookUp(&self.target.server.to_string()));
         let failed = |error: crate::originate::resolve::Error| (error.reason(), error.to_string());
         let resolver = Resolver::new(&self.target.dns).map_err(failed)?;
-        match timeout(self.target.timeout, resolver.resolve(&self.target.server.host)).await {
-            Ok(found) => found.map(|found| found.iter().copied().take(MAX_ADDRESSES).collect()).map_err(failed),
+        match timeout(self.target.timeout, resolver.places(&self.target.server)).await {
+            Ok(Ok((places, _))) => Ok(places.into_iter().map(|place| place.address).take(MAX_ADDRESSES).collect()),
+            Ok(Err(error)) => Err(failed(error)),
             Err(_) => Err(("dns_timeout", format!("no name server answered within {:?}", self.target.timeout))),
         }
     }
 
-    async fn originate(&mut self, addresses: &[IpAddr]) {
-        let endpoints = addresses.iter().map(|ip| SocketAddr::new(*ip, self.target.server.port));
+    async fn originate(&mut self, endpoints: &[SocketAddr]) {
         let Some(configured) = self.attempt(Kind::AsConfigured) else { return };
         self.main = self.origin(&configured);
         for endpoint in endpoints {
-            self.try_at(endpoint, &configured, None).await;
+            self.try_at(*endpoint, &configured, None).await;
         }
         let Some(focus) = self.focus() else { return };
         let (endpoint, kinds) = (focus.endpoint, worthwhile(focus));
@@ -220,7 +220,7 @@ fn worthwhile(focus: &Observation) -> Vec<Kind> {
 /// From what was seen to what is said.
 fn conclude(
     target: &Target,
-    addresses: Result<Vec<IpAddr>, (&'static str, String)>,
+    addresses: Result<Vec<SocketAddr>, (&'static str, String)>,
     observations: &[Observation],
     looks: Looks,
 ) -> Report {
@@ -267,7 +267,7 @@ fn conclude(
         identity: target.identity.as_deref().map(|identity| of_identity(identity, target)),
         trust: trust_in_words(target),
         clock: now.to_string(),
-        addresses: addresses.unwrap_or_default().iter().map(ToString::to_string).collect(),
+        addresses: addresses.unwrap_or_default().iter().map(|address| shown_address(address, &target.server)).collect(),
         attempts: observations.iter().map(of_observation).collect(),
         chain: verdicts.map(|verdicts| of_chain(&chain, &verdicts)),
         client_certificate: request(&evidence),
@@ -439,4 +439,12 @@ fn of_cause(cause: &Cause) -> report::Cause {
 fn of_repair(repair: Repair) -> report::Repair {
     let Repair { egret, nginx, advice } = repair;
     report::Repair { egret, nginx, advice }
+}
+
+/// The port stands in the target, but for a service, whose hosts have ports of their own.
+fn shown_address(address: &SocketAddr, server: &Server) -> String {
+    match server.host {
+        Host::Service(_) => address.to_string(),
+        Host::Dns(_) | Host::Ip(_) => address.ip().to_string(),
+    }
 }

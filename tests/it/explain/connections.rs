@@ -31,13 +31,14 @@ fn filtered() -> (SocketAddr, Vec<Socket>) {
 }
 
 /// Asks by a name that this name server is asked for.
-async fn by_name(server: SocketAddr, name: &str, port: u16, trust: &str) -> Explained {
+async fn by_name(server: SocketAddr, name: &str, port: impl Into<Option<u16>>, trust: &str) -> Explained {
     let folder = TempDir::new().unwrap();
+    let port = port.into().map(|port: u16| format!(":{port}")).unwrap_or_default();
     let file = config(
         &folder,
         "named.toml",
         &format!(
-            "{trust}\n[dns]\nservers = [\"{server}\"]\n[upstreams.backend]\nservers = [\"{name}:{port}\"]\n\
+            "{trust}\n[dns]\nservers = [\"{server}\"]\n[upstreams.backend]\nservers = [\"{name}{port}\"]\n\
              tls = {{ trust = \"t\" }}\n"
         ),
     );
@@ -78,6 +79,28 @@ async fn a_name_that_does_not_exist_is_named() {
     let explained = by_name(dns.address, HOST, 443, &trust).await;
     assert_eq!(explained.cause(), "dns_no_such_name", "{}", explained.text());
     assert_eq!(explained.report["addresses"], serde_json::json!([]));
+}
+
+/// Its hosts have ports of their own, and the name that is verified is that of the service.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_is_tried_where_its_hosts_listen() {
+    const SERVICE: &str = "_postgresql._tcp.example.com";
+    let pki = Pki::new();
+    let (port, closed) = (free_port(), free_port());
+    let tls = tls(&pki.server(&[HOST, "example.com"]), &pki.root(), "TLSv1.2 TLSv1.3");
+    let block = format!("server {{ listen 127.0.0.1:{port} ssl; {tls} location / {{ return 200 ok; }} }}\n");
+    let nginx = tokio::task::block_in_place(|| Nginx::start(&block, &[port]));
+    let dns = DnsServer::start().await;
+    dns.set(SERVICE, Reply::Services(vec![(10, 1, port, "a.example.com"), (20, 1, closed, "b.example.com")]));
+    let here = || Reply::Addresses(vec![IpAddr::from([127, 0, 0, 1])], 60);
+    ["a.example.com", "b.example.com"].into_iter().for_each(|host| dns.set(host, here()));
+    let trust = format!("[trust.t]\nroots = [{:?}]\n", pki.root());
+    let explained = by_name(dns.address, SERVICE, None, &trust).await;
+    let told = [port, closed].map(|port| format!("127.0.0.1:{port}"));
+    assert_eq!(explained.report["addresses"], serde_json::json!(told), "{}", explained.text());
+    // One that nobody listens at costs a moment, and no stream.
+    assert_eq!((explained.code, explained.notes()), (0, vec!["addresses_differ"]), "{}", explained.text());
+    drop(nginx);
 }
 
 /// Two addresses of one name: one of them has an expired certificate, or nobody listens there.
