@@ -1,5 +1,7 @@
 //! The log: lines to stderr, for people or for machines.
 
+mod json;
+
 use std::env;
 use std::io::{self, IsTerminal};
 
@@ -28,9 +30,7 @@ where
     let (filter, handle) = reload::Layer::new(parse(&log.level)?);
     let lines: Box<dyn Layer<Filtered> + Send + Sync> = match log.format {
         LogFormat::Text => Box::new(fmt::layer().with_target(false).with_ansi(colours).with_writer(to)),
-        LogFormat::Json => {
-            Box::new(fmt::layer().json().flatten_event(true).with_span_list(false).with_target(false).with_writer(to))
-        }
+        LogFormat::Json => Box::new(fmt::layer().event_format(json::Json).with_ansi(false).with_writer(to)),
     };
     Ok((Registry::default().with(filter).with(lines), Handle(handle)))
 }
@@ -132,12 +132,18 @@ mod tests {
     #[test]
     fn json_is_one_object_a_line_with_fields_at_the_top() {
         let text = logged(LogFormat::Json, "info", |_| {
-            tracing::info!(listener = "a\nb", "connection ended");
+            let facts = serde_json::json!({ "names": "dns:\"x\"" });
+            tracing::info!(listener = "a\nb", %facts, sent = 3, detail = %r#"{"of": "a peer"}"#, "connection ended");
             tracing::debug!("not asked for");
         });
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(line["listener"], "a\nb");
         assert_eq!(line["message"], "connection ended");
+        assert_eq!((&line["level"], &line["sent"]), (&"INFO".into(), &3.into()));
+        // What is ours is nested; what a peer says stays text.
+        assert_eq!(line["facts"]["names"], "dns:\"x\"", "{text}");
+        assert_eq!(line["detail"], r#"{"of": "a peer"}"#);
+        assert!(line["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')), "{text}");
         assert_eq!(text.lines().count(), 1);
     }
 

@@ -113,7 +113,7 @@ impl Egret {
 
     /// Every line of the log that is JSON.
     pub(crate) fn log(&self) -> Vec<Value> {
-        self.process.output().lines().filter_map(|line| serde_json::from_str(line).ok()).map(flat).collect()
+        self.process.output().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// The log as it was written.
@@ -253,21 +253,6 @@ fn listeners_of(sections: &str) -> Vec<String> {
     };
     let table: toml::Table = sections.parse().expect("the sections of a test are TOML");
     names(&table).unwrap_or_default()
-}
-
-/// The fields of a line at its top, and objects that were written as text as objects.
-fn flat(mut line: Value) -> Value {
-    if let Some(Value::Object(fields)) = line.get_mut("fields").map(Value::take) {
-        line.as_object_mut().unwrap().extend(fields);
-    }
-    for value in line.as_object_mut().into_iter().flat_map(|line| line.values_mut()) {
-        let parsed =
-            value.as_str().filter(|text| text.starts_with('{')).and_then(|text| serde_json::from_str(text).ok());
-        if let Some(object) = parsed {
-            *value = object;
-        }
-    }
-    line
 }
 
 /// Tests hold a thousand sockets; shells often allow 1024 descriptors, and the hard limit is higher.
