@@ -16,6 +16,9 @@ pub struct Chain {
     pub missing: Option<String>,
     /// The trusted root that completes it, or would.
     pub anchor: Option<String>,
+    /// From the leaf on, issuers that are sent or trusted lead to a trusted one that is its own issuer. A chain
+    /// that stands on a trusted intermediate may do without.
+    pub rooted: bool,
     /// A root of the right name is trusted, and did not issue what was sent.
     pub namesake: bool,
     /// Certificates of the path do not stand in its order.
@@ -63,6 +66,8 @@ impl Role {
 pub struct Anchor {
     /// Its distinguished name.
     pub subject: String,
+    /// That of who signed it: a root's is the same.
+    pub issuer: String,
     /// Of its DER encoding.
     pub sha256: Sha256,
 }
@@ -72,7 +77,9 @@ pub fn judge(presented: &[CertificateDer<'_>], anchors: &[Anchor], verified: boo
     let read: Vec<_> = presented.iter().filter_map(|der| Some((der, CertificateFacts::read(der)?))).collect();
     let path = path(&read);
     let links = read.iter().enumerate().map(|(at, (der, facts))| link(der, facts, at, &path)).collect();
-    let mut chain = Chain { links, out_of_order: path.windows(2).any(|two| two[0] > two[1]), ..Chain::default() };
+    let rooted = read.first().is_some_and(|(_, leaf)| is_rooted(&leaf.issuer, &read, anchors));
+    let mut chain =
+        Chain { links, rooted, out_of_order: path.windows(2).any(|two| two[0] > two[1]), ..Chain::default() };
     // A path may end below the top of what was sent: at the first issuer that is trusted.
     let mut wanted = path.iter().map(|at| &read[*at].1);
     let known = |facts: &&CertificateFacts| {
@@ -128,6 +135,24 @@ fn path(read: &[(&CertificateDer<'_>, CertificateFacts)]) -> Vec<usize> {
     path
 }
 
+/// By names alone: whether the signatures hold is the verdict's.
+fn is_rooted(issuer: &str, read: &[(&CertificateDer<'_>, CertificateFacts)], anchors: &[Anchor]) -> bool {
+    let mut issuer = issuer;
+    // Each certificate leads one step up at most.
+    for _ in 0..=read.len() + anchors.len() {
+        let trusted = anchors.iter().find(|anchor| anchor.subject == issuer);
+        if trusted.is_some_and(|anchor| anchor.issuer == anchor.subject) {
+            return true;
+        }
+        let sent = || read.iter().map(|(_, facts)| facts).find(|facts| facts.subject == issuer);
+        match trusted.map(|anchor| &anchor.issuer).or_else(|| sent().map(|facts| &facts.issuer)) {
+            Some(next) => issuer = next,
+            None => return false,
+        }
+    }
+    false
+}
+
 fn link(der: &CertificateDer<'_>, facts: &CertificateFacts, at: usize, path: &[usize]) -> Link {
     let role = match (at, path.contains(&at)) {
         (0, _) => Role::Leaf,
@@ -179,7 +204,7 @@ mod tests {
     }
 
     fn anchor(subject: &str) -> Anchor {
-        Anchor { subject: format!("CN={subject}"), sha256: [0; 32] }
+        Anchor { subject: format!("CN={subject}"), issuer: "CN=root".into(), sha256: [0; 32] }
     }
 
     #[test]
@@ -193,6 +218,15 @@ mod tests {
         assert_eq!(bare.missing.as_deref(), Some("CN=low"));
         let namesake = judge(&all[..3], &[anchor("root")], false);
         assert!(namesake.namesake);
+    }
+
+    #[test]
+    fn a_chain_on_an_intermediate_is_rooted_if_its_root_is_trusted_too() {
+        let all = chain();
+        assert!(judge(&all[..3], &[anchor("root")], true).rooted);
+        assert!(!judge(&all[..2], &[anchor("top")], true).rooted);
+        assert!(judge(&all[..2], &[anchor("top"), anchor("root")], true).rooted);
+        assert!(!judge(&all, &[anchor("top")], true).rooted, "a root that is only sent is not trusted");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::originate::identity::Identity;
 use crate::originate::origin::{Origin, OriginKey};
 use crate::originate::refusal::Refusal;
 use crate::originate::resolve::Resolver;
-use crate::originate::trust::{Trust, names};
+use crate::originate::trust::{RootFacts, Trust, names};
 
 /// What is told while it runs.
 #[derive(Clone, Copy, Debug)]
@@ -247,7 +247,7 @@ fn conclude(
         anchors: &anchors,
         explicit_trust: target.plan.trust.is_some(),
         system_believes: verdicts.as_ref().is_some_and(|verdicts| matches!(verdicts.by_system, Some(None))),
-        alone: verdicts.as_ref().and_then(|verdicts| verdicts.by_itself.clone()),
+        alone: verdicts.as_ref().map(Verdicts::alone).unwrap_or_default(),
         in_time: verdicts.as_ref().and_then(|verdicts| verdicts.in_time.clone()),
         greeting: looks.greeting,
         postgres: looks.postgres,
@@ -255,8 +255,8 @@ fn conclude(
     };
     let causes = cause::judge(&evidence);
     let repair = match causes.is_empty() {
-        true => repair::as_it_is(&target.plan, &chain),
-        false => repair::repair(causes.iter().map(|cause| &cause.kind), &target.plan, &chain),
+        true => repair::as_it_is(&target.plan, &target.server, &chain),
+        false => repair::repair(causes.iter().map(|cause| &cause.kind), &target.plan, &target.server, &chain),
     };
     let hello = evidence.main().filter(|_| target.show_hello).map(|main| shown_hello(&main.hello));
     Report {
@@ -297,6 +297,8 @@ struct Verdicts {
     by_candidates: Option<&'static str>,
     /// The configured trust, at a moment within the dates that speak against the chain today.
     in_time: Option<Refusal>,
+    /// The same for the leaf by itself.
+    by_itself_in_time: Option<Refusal>,
 }
 
 impl Verdicts {
@@ -311,9 +313,9 @@ impl Verdicts {
         let judged = judge(&target.trust, now);
         let by_candidates = judged.as_ref().ok().and_then(|believed| believed.candidate);
         let by_trust = judged.err();
-        let in_time = match by_trust {
-            Some(Refusal::Expired { not_after }) => ask(&target.trust, Date(not_after.0 - 1)),
-            Some(Refusal::NotYetValid { not_before }) => ask(&target.trust, Date(not_before.0 + 1)),
+        let in_time = |trust: &Trust, today: &Option<Refusal>| match today {
+            Some(Refusal::Expired { not_after }) => ask(trust, Date(not_after.0 - 1)),
+            Some(Refusal::NotYetValid { not_before }) => ask(trust, Date(not_before.0 + 1)),
             _ => None,
         };
         let alone = CertificateFacts::read(leaf).and_then(|facts| {
@@ -321,18 +323,27 @@ impl Verdicts {
             let spec = TrustSpec { anchors, names: target.trust.names().to_vec(), ..TrustSpec::default() };
             Trust::load(&Name::new("itself"), &spec).ok()
         });
+        let by_itself = alone.as_ref().and_then(|alone| ask(alone, now));
         Self {
+            in_time: in_time(&target.trust, &by_trust),
+            by_itself_in_time: alone.as_ref().and_then(|alone| in_time(alone, &by_itself)),
             by_trust,
             by_system: target.system.as_deref().map(|system| ask(system, now)),
-            by_itself: alone.as_ref().and_then(|alone| ask(alone, now)),
+            by_itself,
             by_candidates: by_candidates.map(|verdict| verdict.err().unwrap_or("ok")),
-            in_time,
         }
+    }
+
+    /// What speaks against the leaf, whoever vouches for it.
+    fn alone(&self) -> Vec<Refusal> {
+        self.by_itself.iter().chain(&self.by_itself_in_time).cloned().collect()
     }
 }
 
 fn anchors(trust: &Trust) -> Vec<Anchor> {
-    trust.roots().iter().map(|root| Anchor { subject: root.subject.clone(), sha256: root.sha256 }).collect()
+    let anchor =
+        |root: &RootFacts| Anchor { subject: root.subject.clone(), issuer: root.issuer.clone(), sha256: root.sha256 };
+    trust.roots().iter().map(anchor).collect()
 }
 
 fn trust_in_words(target: &Target) -> String {

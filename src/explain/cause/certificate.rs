@@ -11,7 +11,9 @@ pub(super) fn kinds(refusal: &Refusal, evidence: &Evidence<'_>) -> Vec<(Kind, &'
     let behind = evidence.in_time.iter().chain(&evidence.alone);
     for refusal in behind {
         let kind = kind(refusal, evidence);
-        if found.iter().all(|(known, reason)| known.word() != kind.word() && *reason != refusal.reason()) {
+        // Most have no word but that of their class.
+        let is_new = |known: &Kind| kind.word().is_empty() || known.word() != kind.word();
+        if found.iter().all(|(known, reason)| is_new(known) && *reason != refusal.reason()) {
             found.push((kind, refusal.reason()));
         }
     }

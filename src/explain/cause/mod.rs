@@ -53,7 +53,7 @@ pub struct Evidence<'a> {
     /// The roots of the system believe the server.
     pub system_believes: bool,
     /// What speaks against the leaf if it is trusted by itself: further faults behind the first.
-    pub alone: Option<Refusal>,
+    pub alone: Vec<Refusal>,
     /// What the trust says within the dates of a leaf that is out of date.
     pub in_time: Option<Refusal>,
     /// What the server says before it is asked.

@@ -47,31 +47,45 @@ struct Mending<'a> {
     /// Above the tables.
     comments: Vec<String>,
     advice: Vec<String>,
-    /// nginx has no directive that mends it.
-    not_in_nginx: bool,
 }
 
 /// Whoever sits in between presents a certificate too.
 const COMPARE: &str = "Compare the fingerprint with the one that the server's owner tells you, before you trust it.";
 
-/// What mends all of these.
-pub fn repair<'a>(kinds: impl IntoIterator<Item = &'a Kind>, plan: &Plan, chain: &Chain) -> Repair {
+/// What mends all of these at one server of the plan.
+pub fn repair<'a>(
+    kinds: impl IntoIterator<Item = &'a Kind>,
+    plan: &Plan,
+    server: &values::Server,
+    chain: &Chain,
+) -> Repair {
     let mut plan = plan.clone();
     // What is wrong is to be mended, not to be overlooked.
     plan.upstream.tls.verify = values::Verify::Full;
-    let mut mending =
-        Mending { plan, chain, changed: false, comments: Vec::new(), advice: Vec::new(), not_in_nginx: false };
+    let mut mending = Mending { plan, chain, changed: false, comments: Vec::new(), advice: Vec::new() };
     kinds.into_iter().for_each(|kind| mending.mend(kind));
-    let Mending { plan, changed, comments, advice, not_in_nginx, .. } = mending;
-    let egret = changed.then(|| egret::tables(&plan, &comments));
-    let nginx = (changed && !not_in_nginx).then(|| nginx::directives(&plan, chain, &comments));
-    Repair { egret, nginx, advice }
+    let Mending { plan, changed, comments, advice, .. } = mending;
+    if !changed {
+        return Repair { advice, ..Repair::default() };
+    }
+    written(&plan, server, chain, &comments, advice)
 }
 
 /// The configuration of a plan as it is, for a server with which nothing is wrong.
-pub fn as_it_is(plan: &Plan, chain: &Chain) -> Repair {
-    let (egret, nginx) = (egret::tables(plan, &[]), nginx::directives(plan, chain, &[]));
-    Repair { egret: Some(egret), nginx: Some(nginx), advice: Vec::new() }
+pub fn as_it_is(plan: &Plan, server: &values::Server, chain: &Chain) -> Repair {
+    written(plan, server, chain, &[], Vec::new())
+}
+
+fn written(
+    plan: &Plan,
+    server: &values::Server,
+    chain: &Chain,
+    comments: &[String],
+    mut advice: Vec<String>,
+) -> Repair {
+    let nginx = nginx::directives(plan, server, chain, comments);
+    advice.extend(nginx.as_ref().err().map(ToString::to_string));
+    Repair { egret: Some(egret::tables(plan, comments)), nginx: nginx.ok(), advice }
 }
 
 impl Mending<'_> {
@@ -130,7 +144,6 @@ impl Mending<'_> {
         }
         if let Some(uri) = of("uri:").next() {
             let uri = ExpectedName::Uri(uri.to_owned());
-            self.not_in_nginx = true;
             return self.change(|plan| plan.trust.get_or_insert_default().names = vec![uri]);
         }
         match of("dns:").next() {
@@ -216,21 +229,18 @@ impl Mending<'_> {
         let Some(leaf) = self.chain.leaf() else { return };
         let pin = leaf.facts.spki_sha256;
         self.comments.push(COMPARE.into());
-        self.not_in_nginx = true;
         self.change(|plan| plan.trust.get_or_insert_default().pins = vec![pin]);
     }
 
     fn start_tls(&mut self, protocol: Protocol) {
-        self.not_in_nginx = true;
         let name = protocol.name();
         match protocol.upgrade() {
             Some(upgrade) => self.change(|plan| plan.upstream.upgrade = Some(upgrade)),
-            None => self.advice(&format!("egret has no upgrade for {name}")),
+            None => self.advice(&format!("neither egret nor nginx can ask a server of {name} for TLS")),
         }
         if let Some(port) = protocol.tls_port() {
             self.advice(&format!("take the port on which {name} is TLS from the first byte, usually {port}"));
         }
-        self.advice(&format!("nginx cannot ask a server of {name} for TLS"));
     }
 }
 

@@ -121,6 +121,7 @@ impl Roots {
         let anchor = anchor_from_trusted_cert(der).map_err(|error| error.to_string())?.to_owned();
         let facts = RootFacts {
             subject: clean(&parsed.subject().to_string()),
+            issuer: clean(&parsed.issuer().to_string()),
             not_after: Date(parsed.validity().not_after.timestamp()),
             sha256: sha256(der),
             system,

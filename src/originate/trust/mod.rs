@@ -69,6 +69,8 @@ struct Crl {
 pub struct RootFacts {
     /// Its distinguished name.
     pub subject: String,
+    /// That of who signed it.
+    pub issuer: String,
     /// Roots are believed beyond this date by most programs, and by this one; it is shown so that nobody
     /// is surprised by those that do not.
     pub not_after: Date,

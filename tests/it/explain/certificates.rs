@@ -6,7 +6,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::house::{House, first_of};
-use super::stage::{Case, HOST, config, explain, explain_with, run};
+use super::stage::{Case, HOST, Pasted, config, explain, explain_with, fail_in_nginx, run, serves};
 use crate::support::nginx::Nginx;
 use crate::support::pki::{Leaf, Pki};
 use crate::support::{free_port, loopback};
@@ -72,7 +72,7 @@ fn every_fault_of_trust_is_named_and_its_repair_works() {
     };
     let house_root = house.file("root.pem").display().to_string();
     let stranger_root = stranger.root().display().to_string();
-    let ca_pem = "backend-ca.pem";
+    let (ca_pem, own) = ("backend-ca.pem", "backend.pem");
     let unknown = "certificate_unknown_issuer";
     let (former, renewed) = (Pki::named("Again"), Pki::named("Again"));
     let again = renewed.root().display().to_string();
@@ -80,7 +80,7 @@ fn every_fault_of_trust_is_named_and_its_repair_works() {
     let former_pair = former.server(&[HOST]);
     let former_at = later.add(&former_pair.certificate, &former_pair.key);
     let _later = later.start();
-    run(vec![
+    let in_nginx = run(vec![
         case("a private authority", &good_at, &[], "private_authority")
             .class(unknown)
             .mended_with(&[(ca_pem, &pki.root())]),
@@ -92,31 +92,42 @@ fn every_fault_of_trust_is_named_and_its_repair_works() {
             .mended_with(&[(ca_pem, &former.root())]),
         case("no intermediate, root of the same house", &bare_at, &["--ca", &house_root], "chain_incomplete")
             .class(unknown)
-            .mended_with(&[(ca_pem, &house.file("intermediate.pem"))]),
+            .mended_with(&[(ca_pem, &house.file("intermediate.pem"))])
+            .nginx_with(&[(ca_pem, &house.file("both.pem"))]),
         case("no intermediate, and a hint where it is", &hinted_at, &[], "chain_incomplete")
             .class(unknown)
-            .mended_with(&[(ca_pem, &house.file("intermediate.pem"))]),
+            .mended_with(&[(ca_pem, &house.file("intermediate.pem"))])
+            .nginx_with(&[(ca_pem, &house.file("both.pem"))]),
         case("the leaf given as root", &good_at, &["--ca", &leaf], "leaf_as_authority")
             .class(unknown)
             .mended_with(&[(ca_pem, &pki.root())]),
-        case("stock self-signed, common name only", &stock_at, &[], "certificate_self_signed").mended(),
-        case("self-signed with names", &named_at, &[], "certificate_self_signed").mended(),
-        case("X.509 v1", &old_at, &[], "certificate_self_signed").mended(),
+        case("stock self-signed, common name only", &stock_at, &[], "certificate_self_signed")
+            .mended()
+            .nginx_with(&[(own, &stock.certificate)]),
+        case("self-signed with names", &named_at, &[], "certificate_self_signed")
+            .mended()
+            .nginx_with(&[(own, &named.certificate)]),
+        case("X.509 v1", &old_at, &[], "certificate_self_signed").mended().nginx_with(&[(own, &old.certificate)]),
         case("v1 as root", &old_at, &["--ca", &old.certificate.display().to_string()], "authority_as_leaf")
             .class("certificate_self_signed")
-            .mended(),
+            .mended()
+            .nginx_with(&[(own, &old.certificate)]),
         case("CA as leaf as root", &named_at, &["--ca", &named.certificate.display().to_string()], "authority_as_leaf")
             .class("certificate_self_signed")
-            .mended(),
+            .mended()
+            .nginx_with(&[(own, &named.certificate)]),
         case("an authority's certificate as leaf", &authority_at, &["--ca", &house_root], "authority_as_leaf")
             .class("certificate_invalid")
-            .mended(),
+            .mended()
+            .nginx_with(&[(ca_pem, &house.file("root.pem"))]),
         case("a common name only", &common_at, &["--ca", &root], "common_name_only")
             .class("certificate_name_mismatch")
-            .mended(),
+            .mended()
+            .nginx_with(&[(ca_pem, &pki.root())]),
         Case::new("an address where names are served", &[&good_at, "--ca", &root], "certificate_name_mismatch")
             .mended(),
     ]);
+    assert_eq!(in_nginx, 14);
 }
 
 #[test]
@@ -149,16 +160,21 @@ fn every_fault_of_names_dates_and_strength_is_named() {
     let ca = |at: &str, cause, pem: &str| Case::new(cause, &[at, "--server-name", HOST, "--ca", pem], cause);
     let pem = |pair: &crate::support::pki::Pair| pair.certificate.display().to_string();
     let revoked = [&good_at[..], "--server-name", HOST, "--ca", &root, "--crl", &crl];
-    run(vec![
+    let in_nginx = run(vec![
         ca(&other_at, "certificate_name_mismatch", &root).mended(),
         ca(&expired_at, "certificate_expired", &root),
         ca(&early_at, "certificate_not_yet_valid", &root),
         ca(&short_at, "certificate_weak_key", &pem(&short)),
         ca(&sha1_at, "certificate_weak_signature", &pem(&sha1)),
         Case::new("revoked", &revoked, "certificate_revoked"),
-        Case::new("another key than the pinned", &["--config", &pinned], "certificate_pin_mismatch").mended(),
-        Case::new("another than the exact one", &["--config", &exact], "certificate_not_the_exact_one").mended(),
+        Case::new("another key than the pinned", &["--config", &pinned], "certificate_pin_mismatch")
+            .mended()
+            .not_in_nginx("nginx cannot pin a key"),
+        Case::new("another than the exact one", &["--config", &exact], "certificate_not_the_exact_one")
+            .mended()
+            .nginx_with(&[("backend-ca.pem", &pki.root())]),
     ]);
+    assert_eq!(in_nginx, 2);
 }
 
 #[test]
@@ -172,8 +188,20 @@ fn faults_behind_the_first_are_told_too_and_mended_together() {
     let explained = explain(&[&at, "--server-name", HOST]);
     let causes: Vec<&str> =
         explained.report["causes"].as_array().unwrap().iter().map(|one| one["cause"].as_str().unwrap()).collect();
-    assert!(causes.len() >= 2 && causes.contains(&"certificate_expired"), "{causes:?}\n{}", explained.text());
+    assert!(causes.contains(&"certificate_expired"), "{causes:?}\n{}", explained.text());
+    assert!(causes.contains(&"certificate_name_mismatch"), "{causes:?}\n{}", explained.text());
     assert!(causes.contains(&"private_authority"), "{causes:?}\n{}", explained.text());
+
+    // The server's owner renews the certificate; what is to be configured then works, in nginx too.
+    let renewed = pki.server(&names);
+    let mut servers = Servers::default();
+    let renewed_at = servers.add(&renewed.certificate, &renewed.key);
+    let _renewed = servers.start();
+    let files = [("backend-ca.pem", pki.root())];
+    let tables = explained.egret(&files).unwrap().replace(&at, &renewed_at);
+    serves(&tables).unwrap_or_else(|log| panic!("{log}"));
+    let directives = explained.nginx(&files).replace(&at, &renewed_at);
+    assert_eq!(fail_in_nginx(&[Pasted { what: "renewed".into(), directives }]), [""; 0]);
 }
 
 #[test]
@@ -190,6 +218,8 @@ fn trust_that_is_narrower_than_the_systems_is_named() {
     assert_eq!(explained.cause(), "trust_too_narrow", "{}", explained.text());
     let repair = explained.egret(&[]).unwrap();
     assert!(!repair.contains("trust"), "{repair}");
+    let directives = explained.nginx(&[("/etc/ssl/certs/ca-certificates.crt", pki.root())]);
+    assert_eq!(fail_in_nginx(&[Pasted { what: "the system's roots".into(), directives }]), [""; 0]);
 }
 
 #[test]

@@ -63,11 +63,12 @@ fn every_fault_before_tls_is_named() {
             silent.local_addr().unwrap()
         ),
     );
-    run(vec![
+    let in_nginx = run(vec![
         Case::new("nobody listens", &[&refused, "--ca", &root], "connect_refused"),
         Case::new("no answer", &[&hole.to_string(), "--ca", &root], "connect_timeout").impatient(),
         Case::new("no name server", &["--config", &lost], "dns_timeout").impatient(),
     ]);
+    assert_eq!(in_nginx, 0);
 }
 
 #[tokio::test]
@@ -100,6 +101,7 @@ async fn a_service_is_tried_where_its_hosts_listen() {
     assert_eq!(explained.report["addresses"], serde_json::json!(told), "{}", explained.text());
     // One that nobody listens at costs a moment, and no stream.
     assert_eq!((explained.code, explained.notes()), (0, vec!["addresses_differ"]), "{}", explained.text());
+    explained.has_no_directives("nginx takes no service in proxy_pass").unwrap();
     drop(nginx);
 }
 

@@ -50,7 +50,7 @@ fn every_fault_of_versions_suites_groups_and_protocols_is_named() {
         let address = address.to_string();
         Case::new(cause, &[&[&address[..], "--server-name", HOST, "--ca", &root], more].concat(), cause)
     };
-    run(vec![
+    let in_nginx = run(vec![
         Case::new("TLS 1.2 excluded", &["--config", &new], "version_excluded").class("version_mismatch").mended(),
         Case::new("TLS 1.3 excluded", &["--config", &former], "version_excluded").class("version_mismatch").mended(),
         Case::new("narrow groups", &["--config", &narrow], "groups_excluded").class("no_common_parameters").mended(),
@@ -61,6 +61,7 @@ fn every_fault_of_versions_suites_groups_and_protocols_is_named() {
         case(&only13.address, "alpn_refused", &["--alpn", "postgresql"]).mended(),
         case(&h2.address, "alpn_refused", &["--alpn", "postgresql"]).mended(),
     ]);
+    assert_eq!(in_nginx, 5);
 }
 
 #[test]
@@ -91,7 +92,7 @@ fn every_fault_of_the_server_name_is_named() {
     let (first, second, fatal) = (loopback(first).to_string(), loopback(second).to_string(), fatal.address.to_string());
     let without = ["--server-name", HOST, "--ca", &root, "--no-sni"];
     let missing = "server_name_missing";
-    run(vec![
+    let in_nginx = run(vec![
         Case::new("another site's certificate", &[&[&first[..]], &without[..]].concat(), missing)
             .class("certificate_name_mismatch")
             .mended(),
@@ -105,8 +106,10 @@ fn every_fault_of_the_server_name_is_named() {
             &[&fatal, "--server-name", "wrong.example.com", "--ca", &intermediate],
             "server_name_unrecognized",
         )
-        .mended(),
+        .mended()
+        .nginx_with(&[("backend-ca.pem", &pki.both())]),
     ]);
+    assert_eq!(in_nginx, 3);
     // What nginx would get, told to who asks in egret's way.
     let explained = explain(&[&first[..], "--server-name", HOST, "--ca", &root]);
     assert_eq!((explained.code, explained.notes()), (0, vec!["server_name_needed"]), "{}", explained.text());
@@ -141,7 +144,7 @@ fn every_fault_of_the_client_certificate_is_named() {
         case
     };
     let (required, rejected) = ("client_certificate_required", "client_certificate_rejected");
-    run(vec![
+    let in_nginx = run(vec![
         case(in12.address, None, required).mended_with(&files),
         case(in13.address, None, required).mended_with(&files),
         case(in12.address, Some(&foreign), rejected).mended_with(&files),
@@ -151,6 +154,7 @@ fn every_fault_of_the_client_certificate_is_named() {
             .class("closed_in_handshake")
             .mended_with(&files),
     ]);
+    assert_eq!(in_nginx, 5);
     let explained = explain(&[&in13.address.to_string()[..], "--server-name", HOST, "--ca", &root]);
     assert_eq!(explained.attempt("as_configured")["late"], true, "{}", explained.text());
     let acceptable = explained.report["client_certificate"]["acceptable"].to_string();
@@ -189,7 +193,8 @@ fn a_large_hello_that_is_dropped_or_reset_is_named() {
         let arguments = [&peer.address.to_string()[..], "--server-name", HOST, "--ca", &root];
         Case::new(class, &arguments, "post_quantum_hello_dropped").class(class).mended()
     };
-    run(vec![case(&dropping, "handshake_timeout").impatient(), case(&resetting, "reset_in_handshake")]);
+    let in_nginx = run(vec![case(&dropping, "handshake_timeout").impatient(), case(&resetting, "reset_in_handshake")]);
+    assert_eq!(in_nginx, 2);
 }
 
 /// The first record, if it fits a packet; a large one is taken and gone.

@@ -8,28 +8,36 @@ use rustls::ServerConfig;
 use tempfile::TempDir;
 
 use super::house::House;
-use super::stage::{HOST, config, explain, serves};
+use super::stage::Directives::{self, Likewise};
+use super::stage::{HOST, Pasted, config, explain, fail_in_nginx, serves};
 use crate::support::nginx::{Nginx, certauth, tls};
 use crate::support::openssl::OpensslServer;
 use crate::support::peer::{Peer, anonymous, echo, mutual};
-use crate::support::pki::{Pair, Pki};
+use crate::support::pki::{Leaf, Pair, Pki};
 use crate::support::{free_port, loopback};
 
-/// Nothing is wrong, and the configuration that is shown works.
-fn is_healthy(what: &str, arguments: &[&str]) {
+/// A server, how it is asked about, and what becomes of the directives for nginx.
+type Row<'a> = (&'static str, Vec<&'a str>, Directives);
+
+/// Nothing is wrong, and the configuration that is shown works. Gives the directives for nginx, if there are any.
+fn is_healthy((what, arguments, nginx): &Row<'_>) -> Option<Pasted> {
     let explained = explain(arguments);
     assert_eq!((explained.code, explained.cause()), (0, "nothing"), "{what}\n{}", explained.text());
     let tables = explained.egret(&[]).unwrap_or_else(|| panic!("{what}: no configuration\n{}", explained.text()));
     serves(&tables).unwrap_or_else(|log| panic!("{what}\n{log}"));
+    nginx.of(what, &explained, &[]).unwrap_or_else(|wrong| panic!("{what}: {wrong}\n{}", explained.text()))
 }
 
-/// Each on a thread of its own.
-fn are_healthy(cases: &[(&str, Vec<&str>)]) {
-    std::thread::scope(|scope| {
-        for half in cases.chunks(cases.len().div_ceil(4)) {
-            scope.spawn(|| half.iter().for_each(|(what, arguments)| is_healthy(what, arguments)));
-        }
+/// Each on a thread of its own; then all that nginx can do, in one nginx. Gives how many those are.
+fn are_healthy(rows: &[Row<'_>]) -> usize {
+    let pasted: Vec<Pasted> = std::thread::scope(|scope| {
+        let part = |part: &'_ [Row<'_>]| part.iter().filter_map(is_healthy).collect::<Vec<_>>();
+        let parts: Vec<_> = rows.chunks(rows.len().div_ceil(4)).map(|rows| scope.spawn(move || part(rows))).collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
     });
+    let wrong = fail_in_nginx(&pasted);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    pasted.len()
 }
 
 #[test]
@@ -53,6 +61,9 @@ fn no_fault_is_found_with_ten_healthy_kinds_of_nginx_and_openssl() {
     let only13 = site(&pair, "TLSv1.3", "");
     let wildcard = site(&wild, both, "");
     let address = site(&by_address, both, "");
+    let leaf = |stem, common_name, names| pki.issue(stem, &Leaf { common_name, names, valid: (-1, 90) });
+    let two_names = site(&leaf("two-names", "server", &["127.0.0.1", HOST]), both, "");
+    let no_name = site(&leaf("no-name", "server", &["127.0.0.1"]), both, "");
     let forgetful = site(&pair, both, "ssl_session_tickets off; ssl_session_cache off;");
     let asks = site(&pair, both, "ssl_verify_client optional;");
     let demands = site(&pair, both, "ssl_verify_client on;");
@@ -83,25 +94,35 @@ fn no_fault_is_found_with_ten_healthy_kinds_of_nginx_and_openssl() {
     let openssl = openssl_address(&openssl);
 
     let (root, house_root) = (pki.root().display().to_string(), house.file("root.pem").display().to_string());
+    let intermediate = pki.intermediate().display().to_string();
+    let with_both = Directives::With(vec![("backend-ca.pem", pki.both())]);
     let client = pki.client("app");
     let (certificate, key) = (client.certificate.display().to_string(), client.key.display().to_string());
     let named = |at| vec![at, "--server-name", HOST, "--ca", &root];
     let own = ["--cert", &certificate, "--key", &key];
-    are_healthy(&[
-        ("the usual", named(&usual)),
-        ("TLS 1.2 only", named(&only12)),
-        ("TLS 1.3 only", named(&only13)),
-        ("a wildcard", named(&wildcard)),
-        ("an address", vec![&address, "--ca", &root]),
-        ("no sessions", named(&forgetful)),
-        ("asks for a certificate, none given", named(&asks)),
-        ("asks for a certificate, given", [&named(&asks)[..], &own].concat()),
-        ("demands a certificate", [&named(&demands)[..], &own].concat()),
-        ("several sites", named(&shared)),
-        ("certificates out of order", vec![&disordered, "--server-name", HOST, "--ca", &house_root]),
-        ("its root sent along", vec![&rooted, "--server-name", HOST, "--ca", &house_root]),
-        ("no tickets", named(&openssl)),
+    let in_nginx = are_healthy(&[
+        ("the usual", named(&usual), Likewise),
+        ("TLS 1.2 only", named(&only12), Likewise),
+        ("TLS 1.3 only", named(&only13), Likewise),
+        ("a wildcard", named(&wildcard), Likewise),
+        ("an address", vec![&address, "--ca", &root], Likewise),
+        ("no sessions", named(&forgetful), Likewise),
+        ("asks for a certificate, none given", named(&asks), Likewise),
+        ("asks for a certificate, given", [&named(&asks)[..], &own].concat(), Likewise),
+        ("demands a certificate", [&named(&demands)[..], &own].concat(), Likewise),
+        ("several sites", named(&shared), Likewise),
+        ("certificates out of order", vec![&disordered, "--server-name", HOST, "--ca", &house_root], Likewise),
+        ("its root sent along", vec![&rooted, "--server-name", HOST, "--ca", &house_root], Likewise),
+        ("no tickets", named(&openssl), Likewise),
+        ("an address and a name", vec![&two_names, "--ca", &root], Likewise),
+        (
+            "an address and no name",
+            vec![&no_name, "--ca", &root],
+            Directives::None("nginx checks a certificate for a DNS name"),
+        ),
+        ("an intermediate in place of the root", vec![&usual, "--server-name", HOST, "--ca", &intermediate], with_both),
     ]);
+    assert_eq!(in_nginx, 15);
     let explained = explain(&named(&asks));
     assert_eq!(explained.notes(), ["client_certificate_optional"], "{}", explained.text());
     let explained = explain(&[&named(&demands)[..], &own].concat());
@@ -118,7 +139,7 @@ fn openssl_address(server: &OpensslServer) -> String {
 #[test]
 fn no_fault_is_found_with_healthy_servers_of_other_kinds() {
     let pki = Pki::new();
-    let pair = pki.server(&[HOST]);
+    let pair = pki.server(&[HOST, "other.example.com"]);
     let plain = Peer::echo(anonymous(&pair));
     let demanding = Peer::echo(mutual(&pair, &pki));
     let speaks_first = Peer::start_tls(anonymous(&pair), |mut tls| {
@@ -146,15 +167,34 @@ fn no_fault_is_found_with_healthy_servers_of_other_kinds() {
     let exactly = format!("certificate = \"sha256:{}\"", old.sha256());
     let v1 = configured("v1.toml", &exact.address.to_string(), &exactly, "");
     let narrow = configured("narrow.toml", &plain, &by_root, "key_exchange = [\"secp256r1\"]\nmax_version = \"1.2\"");
+    let stranger = Pki::new();
+    let two_files = format!("roots = [{root:?}, {:?}]", stranger.root());
+    let two_files = configured("two-files.toml", &plain, &two_files, "");
+    let other = format!("{by_root}\nnames = [\"dns:other.example.com\"]");
+    let other_name = configured("other-name.toml", &plain, &other, "");
+    let unsent = configured("unsent.toml", &plain, &other, "sni = false");
+    let by_itself = Directives::With(vec![("backend.pem", old.certificate)]);
     let off = configured("off.toml", &plain, &by_root, "resumption = false");
     let named = |at| vec![at, "--server-name", HOST, "--ca", &root];
-    are_healthy(&[
-        ("rustls", named(&plain)),
-        ("rustls with certificates", [&named(&demanding)[..], &["--cert", &certificate, "--key", &key]].concat()),
-        ("a server that speaks first", named(&speaks_first)),
-        ("a protocol by ALPN", [&named(&h2)[..], &["--alpn", "postgresql"]].concat()),
-        ("X.509 v1, trusted for itself", vec!["--config", &v1]),
-        ("narrow settings", vec!["--config", &narrow]),
-        ("no resumption", vec!["--config", &off]),
+    let in_nginx = are_healthy(&[
+        ("rustls", named(&plain), Likewise),
+        (
+            "rustls with certificates",
+            [&named(&demanding)[..], &["--cert", &certificate, "--key", &key]].concat(),
+            Likewise,
+        ),
+        ("a server that speaks first", named(&speaks_first), Likewise),
+        ("a protocol by ALPN", [&named(&h2)[..], &["--alpn", "postgresql"]].concat(), Likewise),
+        ("X.509 v1, trusted for itself", vec!["--config", &v1], by_itself),
+        ("narrow settings", vec!["--config", &narrow], Likewise),
+        ("no resumption", vec!["--config", &off], Likewise),
+        ("roots in two files", vec!["--config", &two_files], Directives::With(vec![("backend-ca.pem", pki.root())])),
+        (
+            "another name than the one sent",
+            vec!["--config", &other_name],
+            Directives::None("for the name that it sends"),
+        ),
+        ("another name, and none sent", vec!["--config", &unsent], Likewise),
     ]);
+    assert_eq!(in_nginx, 9);
 }

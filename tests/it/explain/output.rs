@@ -7,14 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::house::House;
-use super::stage::{HOST, answers, explain};
+use super::stage::{HOST, explain};
 use crate::support::egret::egret;
-use crate::support::nginx::Nginx;
-use crate::support::openssl::OpensslServer;
 use crate::support::peer::{Peer, anonymous, mutual};
 use crate::support::pki::Pki;
-use crate::support::{free_port, loopback};
 
 #[test]
 fn exit_codes_tell_healthy_broken_and_unusable_apart() {
@@ -62,6 +58,13 @@ fn an_upstream_of_a_configuration_is_told_with_all_that_is_said_of_it() {
     let repair = explained.report["repair"]["egret"].as_str().unwrap();
     let server = format!("servers = [{{ address = \"{}\", weight = 2, max_connections = 3 }}]", peer.address);
     assert!(repair.contains(&server) && repair.contains("candidate_roots = "), "{repair}");
+    let second = fs::read_to_string(&file).unwrap().replace("servers = [{", "servers = [\"localhost:1\", {");
+    fs::write(&file, second).unwrap();
+    let (_, told) = egret(&["explain", "--config", &file, "--upstream", "db"]);
+    assert!(
+        told.contains(&format!("proxy_pass {};", peer.address)) && !told.contains("proxy_pass localhost"),
+        "{told}"
+    );
     let (code, told) = egret(&["explain", "--config", &file, "--upstream", "untouched"]);
     assert!(
         code == 2 && told.contains("untouched passes the client's own TLS through, and none of egret's is spoken"),
@@ -141,57 +144,6 @@ fn a_client_certificate_is_kept_from_a_server_that_is_not_believed() {
     assert_eq!(explained.cause(), "private_authority", "{}", explained.text());
     assert_eq!(shown.load(Ordering::Relaxed), 0);
     assert_eq!(explained.report["client_certificate"]["answered"], false);
-}
-
-/// The directives, pasted into a real nginx: it takes them, and serves by them.
-#[test]
-fn repairs_for_nginx_work_in_nginx() {
-    let (pki, house) = (Pki::new(), House::new("Example Org"));
-    let pair = pki.server(&[HOST]);
-    let stock = pki.stock_self_signed("stock", HOST, &[]);
-    let (bare, bare_key) = house.server("bare", &[]);
-    let root = pki.root();
-    let (first, second) = (free_port(), free_port());
-    let site = |port: u16, name: &str, certificate: &Path, key: &Path| {
-        format!(
-            "server {{ listen 127.0.0.1:{port} ssl {name}; ssl_certificate {}; ssl_certificate_key {}; \
-             location / {{ return 200 ok; }} }}\n",
-            certificate.display(),
-            key.display()
-        )
-    };
-    let named = site(second, "; server_name server.example.com", &pair.certificate, &pair.key);
-    let other = pki.server(&["default.example.com"]);
-    let unnamed = site(second, "default_server; server_name _", &other.certificate, &other.key);
-    let blocks = site(first, "", &bare, &bare_key) + &unnamed + &named;
-    let _upstreams = Nginx::start(&blocks, &[first, second]);
-    let stock_server = OpensslServer::start(&pki, &stock, &[]);
-    let wants = ["-Verify", "3", "-verify_return_error", "-CAfile", root.to_str().unwrap()];
-    let demanding = OpensslServer::start(&pki, &pair, &wants);
-    let client = pki.client("app");
-
-    let (root, house_root) = (root.display().to_string(), house.file("root.pem").display().to_string());
-    let name = ["--server-name", HOST];
-    let ask = |at: String, more: &[&str]| explain(&[&[&at[..]], more].concat());
-    let second = loopback(second).to_string();
-    let repairs = [
-        ask(second.clone(), &name).nginx(&[("backend-ca.pem", Path::new(&root))]),
-        ask(second, &[&name[..], &["--ca", &root, "--no-sni"]].concat()).nginx(&[]),
-        ask(loopback(first).to_string(), &[&name[..], &["--ca", &house_root]].concat())
-            .nginx(&[("backend-ca.pem", &house.file("both.pem"))]),
-        ask(stock_server.address.to_string(), &name).nginx(&[("backend.pem", &stock.certificate)]),
-        ask(demanding.address.to_string(), &[&name[..], &["--ca", &root]].concat())
-            .nginx(&[("backend.crt", &client.certificate), ("backend.key", &client.key)]),
-    ];
-    let mut stream = String::new();
-    let ports: Vec<u16> = repairs.iter().map(|_| free_port()).collect();
-    for (repair, port) in repairs.iter().zip(&ports) {
-        stream += &format!("server {{ listen 127.0.0.1:{port};\n{repair}}}\n");
-    }
-    let nginx = Nginx::start_stream(&stream, &ports);
-    for (repair, port) in repairs.iter().zip(ports) {
-        assert!(answers(loopback(port)), "{repair}\n{}", nginx.errors());
-    }
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn every_server_without_tls_is_recognised() {
         let address = address.to_string();
         Case::new(what, &[&[&address[..], "--server-name", HOST, "--ca", &root], more].concat(), cause).class("not_tls")
     };
-    run(vec![
+    let in_nginx = run(vec![
         case(loopback(port), "HTTP", "plaintext_server", &[]),
         case(ssh.address, "SSH", "plaintext_server", &[]),
         case(redis.address, "Redis", "plaintext_server", &[]),
@@ -76,6 +76,7 @@ fn every_server_without_tls_is_recognised() {
         case(silent.address, "silence", "handshake_timeout", &[]).class("handshake_timeout").impatient(),
         case(closing.address, "a bare close", "closed_in_handshake", &[]).class("closed_in_handshake"),
     ]);
+    assert_eq!(in_nginx, 0);
     let explained = explain(&[&smtp.address.to_string()[..], "--ca", &root]);
     let sentence = explained.report["causes"][0]["sentence"].to_string();
     assert!(sentence.contains("SMTP") && sentence.contains("mail.example.com ESMTP"), "{sentence}");
@@ -93,6 +94,10 @@ fn postgres_is_found_by_asking_it_and_the_upgrade_that_is_the_repair_works() {
     let (address, root) = (postgres.address.to_string(), pki.root().display().to_string());
     let explained = explain(&[&address[..], "--server-name", HOST, "--ca", &root]);
     assert_eq!(explained.cause(), "starttls_server", "{}", explained.text());
+    explained.has_no_directives("nginx cannot ask a server of PostgreSQL for TLS").unwrap();
+    let asked = explain(&[&address[..], "--server-name", HOST, "--upgrade", "postgres"]);
+    assert_eq!(asked.cause(), "private_authority", "{}", asked.text());
+    asked.has_no_directives("nginx cannot ask a server of PostgreSQL for TLS").unwrap();
     let repair = explained.egret(&[]).unwrap();
     assert!(repair.contains("upgrade = \"postgres\""), "{repair}");
 
@@ -112,5 +117,8 @@ fn an_upgrade_that_nobody_wants_is_named() {
     let peer = Peer::echo(anonymous(&pki.server(&[HOST])));
     let (address, root) = (peer.address.to_string(), pki.root().display().to_string());
     let arguments = [&address[..], "--server-name", HOST, "--ca", &root, "--upgrade", "postgres"];
-    run(vec![Case::new("TLS at once", &arguments, "upgrade_not_wanted").class("upgrade_not_the_protocol").mended()]);
+    let in_nginx = run(vec![
+        Case::new("TLS at once", &arguments, "upgrade_not_wanted").class("upgrade_not_the_protocol").mended(),
+    ]);
+    assert_eq!(in_nginx, 1);
 }

@@ -11,9 +11,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::egret::{Egret, binary, listener};
-use crate::support::free_port;
+use crate::support::nginx::Nginx;
 use crate::support::plain;
 use crate::support::process::attempt;
+use crate::support::{free_port, loopback};
 
 pub(super) const HOST: &str = "server.example.com";
 pub(super) const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
@@ -29,20 +30,40 @@ pub(super) struct Case {
     /// Its class; empty: the same word.
     pub(super) reason: &'static str,
     pub(super) mended: Mended,
+    pub(super) nginx: Directives,
 }
 
 /// What becomes of the repair.
 pub(super) enum Mended {
     /// Pasted, with these files in place of those that it names, egret carries a stream.
-    By(Vec<(&'static str, PathBuf)>),
+    By(Files),
     /// No configuration of egret mends it: it is said what is to be done.
     Elsewhere,
+}
+
+/// What becomes of nginx's directives.
+pub(super) enum Directives {
+    /// Whatever becomes of egret's tables, with the same files.
+    Likewise,
+    /// Pasted, with these files in place of those that they name, nginx carries a stream.
+    With(Files),
+    /// There are none, and the advice says why in these words.
+    None(&'static str),
+}
+
+type Files = Vec<File>;
+
+/// The name of a file in a repair, and the file to take in its place.
+type File = (&'static str, PathBuf);
+
+fn owned(files: &[(&'static str, &Path)]) -> Files {
+    files.iter().map(|(name, path)| (*name, path.to_path_buf())).collect()
 }
 
 impl Case {
     pub(super) fn new(what: &'static str, arguments: &[&str], cause: &'static str) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        Self { what, arguments, cause, reason: "", mended: Mended::Elsewhere }
+        Self { what, arguments, cause, reason: "", mended: Mended::Elsewhere, nginx: Directives::Likewise }
     }
 
     pub(super) fn class(self, reason: &'static str) -> Self {
@@ -62,11 +83,21 @@ impl Case {
 
     /// The repair works with these files in place of those that it names.
     pub(super) fn mended_with(self, files: &[(&'static str, &Path)]) -> Self {
-        let files = files.iter().map(|(name, path)| (*name, path.to_path_buf())).collect();
-        Self { mended: Mended::By(files), ..self }
+        Self { mended: Mended::By(owned(files)), ..self }
     }
 
-    fn run(&self) -> Result<(), String> {
+    /// nginx's directives need other files than egret's tables.
+    pub(super) fn nginx_with(self, files: &[(&'static str, &Path)]) -> Self {
+        Self { nginx: Directives::With(owned(files)), ..self }
+    }
+
+    /// nginx cannot do it, and the advice says so.
+    pub(super) fn not_in_nginx(self, advice: &'static str) -> Self {
+        Self { nginx: Directives::None(advice), ..self }
+    }
+
+    /// Gives the directives for nginx: they are tried in one nginx for all cases.
+    fn run(&self) -> Result<Option<Pasted>, String> {
         let explained = explain(&self.arguments);
         let wrong = |what: &str| Err(format!("{}: {what}\n{}", self.what, explained.text()));
         if explained.code != 3 || explained.cause() != self.cause {
@@ -76,32 +107,76 @@ impl Case {
         if explained.report["causes"][0]["reason"] != reason {
             return wrong(&format!("the class is not {reason}"));
         }
-        match &self.mended {
-            Mended::Elsewhere if explained.advice().is_empty() => wrong("nothing is said about what to do"),
-            Mended::Elsewhere => Ok(()),
-            Mended::By(files) => match explained.egret(files) {
-                None => wrong("there is no repair"),
-                Some(repair) => serves(&repair).or_else(|log| wrong(&format!("the repair does not work:\n{log}"))),
-            },
+        let files = match &self.mended {
+            Mended::Elsewhere if explained.advice().is_empty() => return wrong("nothing is said about what to do"),
+            Mended::Elsewhere => return explained.has_no_directives("").map(|()| None).or_else(|what| wrong(&what)),
+            Mended::By(files) => files,
+        };
+        let Some(repair) = explained.egret(files) else { return wrong("there is no repair") };
+        if let Err(log) = serves(&repair) {
+            return wrong(&format!("the repair does not work:\n{log}"));
         }
+        self.nginx.of(self.what, &explained, files).or_else(|what| wrong(&what))
     }
 }
 
-/// Runs all cases, several at once; fails with all that is wrong.
-pub(super) fn run(cases: Vec<Case>) {
+impl Directives {
+    /// What is to be pasted, with these files if they do for egret; an error if it is not as it should be.
+    pub(super) fn of(&self, what: &str, explained: &Explained, files: &[File]) -> Result<Option<Pasted>, String> {
+        let files = match self {
+            Self::Likewise => files,
+            Self::With(files) => files,
+            Self::None(why) => return explained.has_no_directives(why).map(|()| None),
+        };
+        Ok(Some(Pasted { what: what.to_owned(), directives: explained.nginx(files) }))
+    }
+}
+
+/// Runs all cases, several at once; fails with all that is wrong. Gives how many of them nginx mends too.
+pub(super) fn run(cases: Vec<Case>) -> usize {
     let (wrong, next) = (Mutex::new(Vec::new()), Mutex::new(cases.iter()));
+    let pasted = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 loop {
                     let Some(case) = next.lock().unwrap().next() else { return };
-                    wrong.lock().unwrap().extend(case.run().err());
+                    match case.run() {
+                        Ok(directives) => pasted.lock().unwrap().extend(directives),
+                        Err(what) => wrong.lock().unwrap().push(what),
+                    }
                 }
             });
         }
     });
-    let wrong = wrong.into_inner().unwrap();
+    let (mut wrong, pasted) = (wrong.into_inner().unwrap(), pasted.into_inner().unwrap());
+    wrong.extend(fail_in_nginx(&pasted));
     assert!(wrong.is_empty(), "{} of {} cases:\n\n{}", wrong.len(), cases.len(), wrong.join("\n\n"));
+    pasted.len()
+}
+
+/// Directives to be pasted into a `server { }` of nginx.
+pub(super) struct Pasted {
+    pub(super) what: String,
+    pub(super) directives: String,
+}
+
+/// One nginx with a server of each: which of them carry no stream both ways, and what it logged.
+pub(super) fn fail_in_nginx(pasted: &[Pasted]) -> Vec<String> {
+    if pasted.is_empty() {
+        return Vec::new();
+    }
+    let ports: Vec<u16> = pasted.iter().map(|_| free_port()).collect();
+    let server = |(one, port): (&Pasted, &u16)| format!("server {{ listen 127.0.0.1:{port};\n{}}}\n", one.directives);
+    let servers: String = pasted.iter().zip(&ports).map(server).collect();
+    let nginx = Nginx::start_stream(&servers, &ports);
+    let failed = pasted.iter().zip(ports).filter(|(_, port)| !answers(loopback(*port)));
+    let wrong = |(one, port): (&Pasted, u16)| {
+        let (log, port) = (nginx.errors(), format!("127.0.0.1:{port}"));
+        let log: Vec<&str> = log.lines().filter(|line| line.contains(&port)).collect();
+        format!("{}: not in nginx:\n{}{}", one.what, one.directives, log.join("\n"))
+    };
+    failed.map(wrong).collect()
 }
 
 /// What `egret explain` said.
@@ -157,12 +232,22 @@ impl Explained {
     }
 
     /// nginx's repair likewise.
-    pub(super) fn nginx(&self, files: &[(&str, &Path)]) -> String {
+    pub(super) fn nginx(&self, files: &[(&str, PathBuf)]) -> String {
         let text = self.report["repair"]["nginx"].as_str().unwrap_or_else(|| panic!("no directives: {}", self.text()));
         files.iter().fold(text.to_owned(), |text, (name, path)| {
             assert!(text.contains(&format!(" {name};")), "the repair does not name {name}:\n{text}");
             text.replace(&format!(" {name};"), &format!(" {};", path.display()))
         })
+    }
+
+    /// There is nothing to paste into nginx, and the advice says why in these words.
+    pub(super) fn has_no_directives(&self, why: &str) -> Result<(), String> {
+        let said = self.advice().iter().any(|advice| advice.as_str().is_some_and(|advice| advice.contains(why)));
+        match self.report["repair"]["nginx"].as_str() {
+            Some(_) => Err("there are directives for nginx".into()),
+            None if !said => Err(format!("the advice does not say {why:?}")),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn text(&self) -> String {

@@ -75,6 +75,14 @@ impl Pki {
         self.folder.path().join("intermediate.pem")
     }
 
+    /// Both in one file.
+    pub(crate) fn both(&self) -> PathBuf {
+        let file = self.folder.path().join("both.pem");
+        let root = fs::read_to_string(self.root()).unwrap();
+        fs::write(&file, format!("{}{root}", self.intermediate_pem)).unwrap();
+        file
+    }
+
     /// A server's certificate for these names.
     pub(crate) fn server(&self, names: &[&str]) -> Pair {
         self.issue(names[0], &Leaf { common_name: names[0], names, valid: (-1, 90) })
