@@ -10,7 +10,7 @@ use crate::config::values::{Anchors, ExactCertificate, ExpectedName, Host, KeyEx
 use crate::explain::chain::Chain;
 
 /// Directives for `server { }` of nginx's stream module; those of `location { }` of http are the same but for
-/// the first two. They verify no less than egret would.
+/// the first two. Certificate and name are verified in all of them.
 ///
 /// # Errors
 /// Why nginx cannot do it, in a sentence.
@@ -49,6 +49,9 @@ pub(super) fn directives(
     for (directive, file) in files(plan) {
         line(directive, &word(&file.display().to_string()));
     }
+    if has_crls(plan) {
+        line("proxy_ssl_crl", &word(&format!("{}-crl.pem", plan.name)));
+    }
     Ok(text + &settings(plan))
 }
 
@@ -69,7 +72,11 @@ fn settings(plan: &Plan) -> String {
     text
 }
 
-/// The client certificate and what else is read from files, but for the roots.
+fn has_crls(plan: &Plan) -> bool {
+    plan.trust.as_ref().is_some_and(|trust| !trust.crls.is_empty())
+}
+
+/// The client certificate and its key.
 fn files(plan: &Plan) -> Vec<(&'static str, &Path)> {
     let mut files = Vec::new();
     if let Some(identity) = &plan.identity {
@@ -78,21 +85,19 @@ fn files(plan: &Plan) -> Vec<(&'static str, &Path)> {
         files.push(("proxy_ssl_certificate_key", key));
         files.extend(identity.password_file.iter().map(|file| ("proxy_ssl_password_file", file.as_path())));
     }
-    let crls = plan.trust.iter().flat_map(|trust| trust.crls.first());
-    files.extend(crls.map(|file| ("proxy_ssl_crl", file.as_path())));
     files
 }
 
 /// What is otherwise in nginx, and does not keep it from doing it.
 fn lacks(plan: &Plan) -> impl Iterator<Item = &'static str> {
     let tls = &plan.upstream.tls;
-    let has_crls = plan.trust.as_ref().is_some_and(|trust| !trust.crls.is_empty());
     let hybrid = tls.key_exchange.contains(&KeyExchange::X25519Mlkem768);
     [
         (plan.upstream.servers.len() > 1)
             .then_some("One server of several: for all of them nginx has `upstream`, with one name for all."),
         (!tls.alpn.is_empty()).then_some("nginx offers no protocol by ALPN."),
-        has_crls.then_some("nginx wants the revocation lists of all authorities of the chain, in one file."),
+        has_crls(plan)
+            .then_some("nginx takes one file of revocation lists, and wants those of all authorities of the chain."),
         hybrid.then_some("X25519MLKEM768 takes an nginx that is built with OpenSSL 3.5 or newer."),
     ]
     .into_iter()

@@ -96,6 +96,9 @@ fn no_fault_is_found_with_ten_healthy_kinds_of_nginx_and_openssl() {
     let (root, house_root) = (pki.root().display().to_string(), house.file("root.pem").display().to_string());
     let intermediate = pki.intermediate().display().to_string();
     let with_both = Directives::With(vec![("backend-ca.pem", pki.both())]);
+    let (lower, lists) = house.revocation_lists();
+    let lower = lower.display().to_string();
+    let with_lists = Directives::With(vec![("backend-crl.pem", lists)]);
     let client = pki.client("app");
     let (certificate, key) = (client.certificate.display().to_string(), client.key.display().to_string());
     let named = |at| vec![at, "--server-name", HOST, "--ca", &root];
@@ -121,8 +124,13 @@ fn no_fault_is_found_with_ten_healthy_kinds_of_nginx_and_openssl() {
             Directives::None("nginx checks a certificate for a DNS name"),
         ),
         ("an intermediate in place of the root", vec![&usual, "--server-name", HOST, "--ca", &intermediate], with_both),
+        (
+            "a revocation list",
+            vec![&disordered, "--server-name", HOST, "--ca", &house_root, "--crl", &lower],
+            with_lists,
+        ),
     ]);
-    assert_eq!(in_nginx, 15);
+    assert_eq!(in_nginx, 16);
     let explained = explain(&named(&asks));
     assert_eq!(explained.notes(), ["client_certificate_optional"], "{}", explained.text());
     let explained = explain(&[&named(&demands)[..], &own].concat());

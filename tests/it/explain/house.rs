@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, SerialNumber,
 };
 use tempfile::TempDir;
+use time::{Duration, OffsetDateTime};
 
 use super::stage::HOST;
 
@@ -60,6 +61,26 @@ impl House {
         let (key, params) = (KeyPair::generate().unwrap(), params("Servers", HOST, true));
         let certificate = params.signed_by(&key, &self.root).unwrap();
         self.files("authority-as-server", &certificate, &[], &key)
+    }
+
+    /// Revocation lists with nothing on them: of the intermediate, and of both authorities.
+    pub(super) fn revocation_lists(&self) -> (PathBuf, PathBuf) {
+        let list = |issuer: &Issuer<'static, KeyPair>| {
+            let now = OffsetDateTime::now_utc();
+            let params = CertificateRevocationListParams {
+                this_update: now - Duration::hours(1),
+                next_update: now + Duration::days(7),
+                crl_number: SerialNumber::from(1),
+                issuing_distribution_point: None,
+                revoked_certs: Vec::new(),
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            params.signed_by(issuer).unwrap().pem().unwrap()
+        };
+        let lower = list(&self.intermediate);
+        self.write("lower.crl", &lower);
+        self.write("both.crl", &format!("{lower}{}", list(&self.root)));
+        (self.file("lower.crl"), self.file("both.crl"))
     }
 
     fn issue(&self, stem: &str, behind: &[&str], params: CertificateParams) -> Files {
