@@ -3,6 +3,7 @@
 //! A value of these types has passed every check that needs neither a file nor a socket. `config::file`
 //! holds what was typed, `config::resolve` is the border between the two.
 
+pub mod quoting;
 mod servers;
 mod tcp;
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::config::values::quoting::{key, string};
 use crate::import::draft::{Draft, Ejection, Listener, Server, Tcp, Tls, Upstream};
 
 /// The text of a configuration; `head` are lines of comment for its beginning.
@@ -206,26 +207,6 @@ fn line(text: &mut String, key: &str, value: Option<String>) {
 fn list(values: &[impl AsRef<str>]) -> Option<String> {
     let values: Vec<_> = values.iter().map(|value| string(value.as_ref())).collect();
     (!values.is_empty()).then(|| format!("[{}]", values.join(", ")))
-}
-
-/// A name as a key: dots would be tables inside tables.
-fn key(name: &str) -> String {
-    if name.contains('.') { string(name) } else { name.to_owned() }
-}
-
-/// A basic string of TOML. `${` would be a variable of the environment, so it is escaped in egret's manner.
-fn string(text: &str) -> String {
-    let mut out = String::from("\"");
-    for letter in text.replace("${", "$${").chars() {
-        match letter {
-            '"' | '\\' => out.extend(['\\', letter]),
-            letter if letter.is_control() => {
-                let _ = write!(out, "\\u{:04X}", u32::from(letter));
-            }
-            letter => out.push(letter),
-        }
-    }
-    out + "\""
 }
 
 fn comment(text: &str) -> String {

@@ -7,7 +7,8 @@ use std::{env, fs};
 
 use egret::check::FileCheck;
 use egret::cli::{self, Check, Cli, Command, Verdict};
-use egret::config::values::{Anchors, Config, ListenAddress, Name};
+use egret::config::values::quoting::{key, string};
+use egret::config::values::{Anchors, Config, ListenAddress, Name, Verify};
 use egret::config::{self, Loaded, Place, Problem, Problems, Style};
 
 use clap::Parser;
@@ -391,5 +392,24 @@ proptest! {
         if let Err(problems) = config::flags::from_flags(&flags) {
             prop_assert!(problems.to_string().contains("command line:1:"));
         }
+    }
+}
+
+proptest! {
+    /// Read back by the reader of configurations, it is what it was, and nothing of the environment is in it.
+    #[test]
+    fn whatever_a_stranger_is_called_stays_one_string(text in "[a-z\"\\\\$\\{\\}'\n\r\t\u{0}\u{7f}\u{85}=\\[\\]#.é]{1,24}") {
+        let (key, value) = (key(&text), string(&text));
+        let table: toml::Table = format!("{key} = {value}\n").parse().unwrap();
+        prop_assert_eq!(table.keys().collect::<Vec<_>>(), [&text]);
+
+        let whole = format!(
+            "[upstreams.u]\nservers = ['a:1']\ntls = {{ verify = 'none', insecure_reason = {} }}\n\
+             [[listeners]]\nlisten = '127.0.0.1:1'\nupstream = 'u'\n",
+            string(&format!("it is {text}.")),
+        );
+        let loaded = config::parse("x.toml", &whole, &|_| Some("secret".to_owned())).unwrap();
+        let verify = loaded.config.upstreams.into_values().next().unwrap().tls.verify;
+        prop_assert_eq!(verify, Verify::None { reason: format!("it is {text}.") });
     }
 }

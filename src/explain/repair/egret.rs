@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::Plan;
+use crate::config::values::quoting::{key, string};
 use crate::config::values::{
     self, Anchors, ExactCertificate, KeyExchange, Name, Server, Share, Strategy, TlsVersion, Upgrade, Verify,
 };
@@ -21,31 +22,31 @@ pub(super) fn tables(plan: &Plan, comments: &[String]) -> String {
     }
     if let Some(identity) = &plan.identity {
         let name = plan.upstream.tls.identity.as_ref().unwrap_or(&plan.name);
-        let _ = writeln!(text, "[identities.{}]", key(name));
+        let _ = writeln!(text, "[identities.{}]", key(name.as_str()));
         identity_lines(identity, &mut text);
         text.push('\n');
     }
     if let Some(trust) = &plan.trust {
-        let _ = writeln!(text, "[trust.{}]", key(trust_name(plan)));
+        let _ = writeln!(text, "[trust.{}]", key(trust_name(plan).as_str()));
         trust_lines(trust, &mut text);
         text.push('\n');
     }
-    let _ = writeln!(text, "[upstreams.{}]", key(&plan.name));
+    let _ = writeln!(text, "[upstreams.{}]", key(plan.name.as_str()));
     let servers: Vec<String> = plan.upstream.servers.iter().map(|server| one_server(plan, server)).collect();
     let _ = writeln!(text, "servers = [{}]", servers.join(", "));
     if let Some(kind) = plan.upstream.upgrade {
-        let _ = writeln!(text, "upgrade = {}", quoted(upgrade(kind)));
+        let _ = writeln!(text, "upgrade = {}", string(upgrade(kind)));
     }
     let tls = tls_lines(plan);
     if !tls.is_empty() {
-        let _ = write!(text, "\n[upstreams.{}.tls]\n{tls}", key(&plan.name));
+        let _ = write!(text, "\n[upstreams.{}.tls]\n{tls}", key(plan.name.as_str()));
     }
     text
 }
 
 /// Its address; with what else is said of it, a table.
 fn one_server(plan: &Plan, server: &Server) -> String {
-    let address = quoted(&server.to_string());
+    let address = string(&server.to_string());
     let (share, default) = (plan.upstream.balance.share(server), Share::default());
     // By `priority`, the place in the list is the number.
     let placed = plan.upstream.balance.strategy == Strategy::Priority;
@@ -91,13 +92,13 @@ fn trust_lines(trust: &values::Trust, text: &mut String) {
             let _ = writeln!(text, "certificate = {}", path(file));
         }
         Anchors::Certificate(ExactCertificate::Sha256(sha256)) => {
-            let _ = writeln!(text, "certificate = {}", quoted(&labelled_hex(sha256)));
+            let _ = writeln!(text, "certificate = {}", string(&labelled_hex(sha256)));
         }
         Anchors::PinsOnly => text.push_str("pins_only = true\n"),
     }
     let lists = [
-        ("pins", trust.pins.iter().map(labelled_pin).map(|pin| quoted(&pin)).collect::<Vec<_>>()),
-        ("names", trust.names.iter().map(|name| quoted(&names::text(name))).collect()),
+        ("pins", trust.pins.iter().map(labelled_pin).map(|pin| string(&pin)).collect::<Vec<_>>()),
+        ("names", trust.names.iter().map(|name| string(&names::text(name))).collect()),
         ("crls", trust.crls.iter().map(|file| path(file)).collect()),
         ("candidate_roots", trust.candidate_roots.iter().map(|file| path(file)).collect()),
     ];
@@ -113,40 +114,40 @@ fn tls_lines(plan: &Plan) -> String {
         let _ = writeln!(text, "{key} = {value}");
     };
     if let Some(name) = &tls.server_name {
-        line("server_name", quoted(&name.to_str()));
+        line("server_name", string(&name.to_str()));
     }
     if !tls.sni {
         line("sni", "false".into());
     }
     if let (Some(_), Some(name)) = (&plan.identity, &tls.identity) {
-        line("identity", quoted(name.as_str()));
+        line("identity", string(name.as_str()));
     }
     if plan.trust.is_some() {
-        line("trust", quoted(trust_name(plan).as_str()));
+        line("trust", string(trust_name(plan).as_str()));
     }
     match &tls.verify {
         Verify::Full => {}
         Verify::Report { reason } => {
-            line("verify", quoted("report"));
-            line("insecure_reason", quoted(reason));
+            line("verify", string("report"));
+            line("insecure_reason", string(reason));
         }
         Verify::None { reason } => {
-            line("verify", quoted("none"));
-            line("insecure_reason", quoted(reason));
+            line("verify", string("none"));
+            line("insecure_reason", string(reason));
         }
     }
     if tls.min_version != TlsVersion::V1_2 {
-        line("min_version", quoted("1.3"));
+        line("min_version", string("1.3"));
     }
     if tls.max_version != TlsVersion::V1_3 {
-        line("max_version", quoted("1.2"));
+        line("max_version", string("1.2"));
     }
     let words = |words: Vec<String>| format!("[{}]", words.join(", "));
     if !tls.alpn.is_empty() {
-        line("alpn", words(tls.alpn.iter().map(|name| quoted(&String::from_utf8_lossy(name))).collect()));
+        line("alpn", words(tls.alpn.iter().map(|name| string(&String::from_utf8_lossy(name))).collect()));
     }
     if !tls.key_exchange.is_empty() {
-        line("key_exchange", words(tls.key_exchange.iter().map(|name| quoted(group(*name))).collect()));
+        line("key_exchange", words(tls.key_exchange.iter().map(|name| string(group(*name))).collect()));
     }
     if !tls.resumption {
         line("resumption", "false".into());
@@ -169,28 +170,6 @@ fn upgrade(kind: Upgrade) -> &'static str {
     }
 }
 
-/// A key of TOML: bare where it may be.
-fn key(name: &Name) -> String {
-    let is_bare = |char: char| char.is_ascii_alphanumeric() || char == '_' || char == '-';
-    match name.as_str() {
-        text if !text.is_empty() && text.chars().all(is_bare) => text.into(),
-        text => quoted(text),
-    }
-}
-
 fn path(path: &Path) -> String {
-    quoted(&path.display().to_string())
-}
-
-/// A basic string of TOML. Names of a certificate are a stranger's: they must not end the string.
-fn quoted(text: &str) -> String {
-    let mut string = String::from("\"");
-    for char in text.chars() {
-        match char {
-            '"' | '\\' => string.extend(['\\', char]),
-            char if char.is_control() => string.push('\u{fffd}'),
-            char => string.push(char),
-        }
-    }
-    string + "\""
+    string(&path.display().to_string())
 }

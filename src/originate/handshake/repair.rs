@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::error::{Cause, Scene};
 use super::first_bytes::Plaintext;
+use crate::config::values::quoting::{key, string};
 use crate::config::values::{Name, TlsVersion};
 use crate::originate::certificate::CertificateFacts;
 use crate::originate::fingerprint::{labelled_hex, labelled_pin};
@@ -19,7 +20,9 @@ pub(super) fn repair(cause: &Cause, scene: &Scene, upstream: &Name) -> Option<St
         Cause::ClientCertificateRequired if !scene.has_identity => Some(identity(upstream)),
         Cause::ClientCertificateRejected(_) => Some(another_identity(scene.seen.request.as_ref(), upstream)),
         Cause::AlpnRefused => Some(tls(upstream, "alpn = []")),
-        Cause::NotTls(Plaintext::Postgres) => Some(format!("[upstreams.{}]\nupgrade = \"postgres\"\n", bare(upstream))),
+        Cause::NotTls(Plaintext::Postgres) => {
+            Some(format!("[upstreams.{}]\nupgrade = \"postgres\"\n", key(upstream.as_str())))
+        }
         Cause::VersionMismatch => match scene.key.versions() {
             (TlsVersion::V1_3, _) => Some(tls(upstream, "min_version = \"1.2\"")),
             (_, TlsVersion::V1_2) => Some(tls(upstream, "max_version = \"1.3\"")),
@@ -50,12 +53,12 @@ fn of_refusal(refusal: &Refusal, scene: &Scene, upstream: &Name) -> Option<Strin
         }
         Refusal::UnknownIssuer => {
             let mut lines = format!("# The certificate of \"{}\", from its owner.\n", server.issuer);
-            let _ = write!(lines, "[trust.{0}]\nroots = [\"{1}-ca.pem\"]\n\n", bare(upstream), upstream);
-            Some(lines + &tls(upstream, &format!("trust = {}", quoted(upstream.as_str()))))
+            let _ = write!(lines, "[trust.{0}]\nroots = [\"{1}-ca.pem\"]\n\n", key(upstream.as_str()), upstream);
+            Some(lines + &tls(upstream, &format!("trust = {}", string(upstream.as_str()))))
         }
         Refusal::PinMismatch => {
             let pin = labelled_pin(&server.spki_sha256);
-            Some(format!("{COMPARE}[trust.{}]\npins = [\"{pin}\"]\n", bare(&scene.trust)))
+            Some(format!("{COMPARE}[trust.{}]\npins = [\"{pin}\"]\n", key(scene.trust.as_str())))
         }
         Refusal::NameMismatch { .. } => right_name(server, upstream, scene),
         _ => None,
@@ -67,34 +70,34 @@ fn right_name(server: &CertificateFacts, upstream: &Name, scene: &Scene) -> Opti
     let named = |kind| server.names.iter().filter_map(move |name| name.strip_prefix(kind));
     let server_name = named("dns:").find(|name| !name.contains('*')).or_else(|| named("ip:").next());
     if let Some(name) = server_name {
-        return Some(tls(upstream, &format!("server_name = {}", quoted(name))));
+        return Some(tls(upstream, &format!("server_name = {}", string(name))));
     }
     if let Some(uri) = named("uri:").next() {
-        let names = quoted(&format!("uri:{uri}"));
-        return Some(format!("[trust.{}]\nnames = [{names}]\n", bare(&scene.trust)));
+        let names = string(&format!("uri:{uri}"));
+        return Some(format!("[trust.{}]\nnames = [{names}]\n", key(scene.trust.as_str())));
     }
     // Without any name, a certificate can only be trusted as itself; by a wildcard, one has to know the host.
     server.names.is_empty().then(|| exactly(server, upstream))
 }
 
 fn exactly(server: &CertificateFacts, upstream: &Name) -> String {
-    let trust = format!("[trust.{}]\ncertificate = \"{}\"\n\n", bare(upstream), labelled_hex(&server.sha256));
-    format!("{COMPARE}{trust}{}", tls(upstream, &format!("trust = {}", quoted(upstream.as_str()))))
+    let trust = format!("[trust.{}]\ncertificate = \"{}\"\n\n", key(upstream.as_str()), labelled_hex(&server.sha256));
+    format!("{COMPARE}{trust}{}", tls(upstream, &format!("trust = {}", string(upstream.as_str()))))
 }
 
 fn identity(upstream: &Name) -> String {
     let files = format!("certificate = \"{upstream}.crt\"\nprivate_key = \"{upstream}.key\"\n\n");
     format!(
         "[identities.{}]\n{files}{}",
-        bare(upstream),
-        tls(upstream, &format!("identity = {}", quoted(upstream.as_str())))
+        key(upstream.as_str()),
+        tls(upstream, &format!("identity = {}", string(upstream.as_str())))
     )
 }
 
 /// The server has told whose certificates it accepts, or has not.
 fn another_identity(request: Option<&CertificateRequest>, upstream: &Name) -> String {
     let acceptable = request.map_or(&[][..], |request| &request.acceptable);
-    let issuers: Vec<String> = acceptable.iter().map(|name| quoted(name)).collect();
+    let issuers: Vec<String> = acceptable.iter().map(|name| string(name)).collect();
     let issued = match &issuers[..] {
         [] => "by an authority that the server accepts (it does not say which)".to_owned(),
         issuers => format!("by {}", issuers.join(" or ")),
@@ -106,27 +109,5 @@ fn another_identity(request: Option<&CertificateRequest>, upstream: &Name) -> St
 }
 
 fn tls(upstream: &Name, line: &str) -> String {
-    format!("[upstreams.{}.tls]\n{line}\n", bare(upstream))
-}
-
-/// A key of TOML: bare where it may be.
-fn bare(name: &Name) -> String {
-    let is_bare = |char: char| char.is_ascii_alphanumeric() || char == '_' || char == '-';
-    match name.as_str() {
-        text if !text.is_empty() && text.chars().all(is_bare) => text.into(),
-        text => quoted(text),
-    }
-}
-
-/// A basic string of TOML. Names of a certificate are a stranger's: they must not end the string.
-fn quoted(text: &str) -> String {
-    let mut string = String::from("\"");
-    for char in text.chars() {
-        match char {
-            '"' | '\\' => string.extend(['\\', char]),
-            char if char.is_control() => string.push('\u{fffd}'),
-            char => string.push(char),
-        }
-    }
-    string + "\""
+    format!("[upstreams.{}.tls]\n{line}\n", key(upstream.as_str()))
 }

@@ -1,0 +1,29 @@
+//! Text as it has to stand in a configuration, for all who write lines of it.
+
+use std::fmt::Write;
+
+/// A value: a basic string of TOML. Whoever `text` comes from (the names of a certificate are a stranger's), it stays
+/// inside of the string, and `${` in it does not become a variable of the environment.
+pub fn string(text: &str) -> String {
+    basic(&text.replace("${", "$${"))
+}
+
+/// A key of TOML: bare where it may be. Keys know no variables.
+pub fn key(name: &str) -> String {
+    let is_bare = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
+    if !name.is_empty() && name.chars().all(is_bare) { name.to_owned() } else { basic(name) }
+}
+
+fn basic(text: &str) -> String {
+    let mut out = String::from("\"");
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => out.extend(['\\', letter]),
+            letter if letter.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(letter));
+            }
+            letter => out.push(letter),
+        }
+    }
+    out + "\""
+}
