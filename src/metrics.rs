@@ -13,7 +13,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-pub use self::endpoint::{EndpointMetrics, MAX_ENDPOINTS};
+pub use self::endpoint::EndpointMetrics;
+use self::endpoint::MAX_ENDPOINTS;
 pub use self::origin::{OriginMetrics, RESUMPTION_RATIO, SessionMetrics, Share};
 use crate::config::values::Name;
 
@@ -135,8 +136,8 @@ impl Registry {
         recorder.register_gauge(&key(family, labels), &METADATA)
     }
 
-    /// Whether an endpoint with these labels may have series: it has some, or is one of the first [`MAX_ENDPOINTS`].
-    fn admits(&self, labels: &[(&'static str, Arc<str>); 2]) -> bool {
+    /// Whether an endpoint with these labels may have series: it has some, or is one of the first `MAX_ENDPOINTS`.
+    pub(crate) fn admits(&self, labels: &[(&'static str, Arc<str>); 2]) -> bool {
         let Some(Kept { endpoints, .. }) = &self.0 else { return false };
         let key = labels.each_ref().map(|(_, value)| Arc::clone(value));
         let mut endpoints = endpoints.lock().unwrap_or_else(PoisonError::into_inner);

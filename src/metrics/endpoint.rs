@@ -12,7 +12,7 @@ use crate::config::values::Name;
 /// Endpoints with series of their own over the life of the process; further ones are counted with their upstream and
 /// stand in `/status`. A name whose addresses are never the same twice must not fill the memory of whoever stores
 /// metrics: an endpoint has some forty series, most of them buckets.
-pub const MAX_ENDPOINTS: usize = 512;
+pub(super) const MAX_ENDPOINTS: usize = 512;
 
 /// What happens at one address of an upstream. The series exist from the first event on.
 pub struct EndpointMetrics {
@@ -32,8 +32,12 @@ struct Shown {
 impl EndpointMetrics {
     /// The handles of this address of `upstream`.
     pub fn new(registry: &Registry, upstream: &Name, endpoint: SocketAddr) -> Self {
-        let labels = [("upstream", upstream.shared()), ("endpoint", endpoint.to_string().into())];
-        Self { registry: registry.clone(), labels, shown: OnceLock::new() }
+        Self { registry: registry.clone(), labels: Self::labels(upstream, endpoint), shown: OnceLock::new() }
+    }
+
+    /// Those of every series of this address of `upstream`.
+    pub fn labels(upstream: &Name, endpoint: SocketAddr) -> [(&'static str, Arc<str>); 2] {
+        [("upstream", upstream.shared()), ("endpoint", endpoint.to_string().into())]
     }
 
     /// A client of an upstream with a pool got a stream, a warm one or not.

@@ -1,13 +1,14 @@
 //! The gauges of endpoints, which come and go with DNS.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use metrics::Gauge;
 
 use crate::config::values::Name;
-use crate::metrics::{MAX_ENDPOINTS, Registry};
+use crate::metrics::{EndpointMetrics, Registry};
 use crate::originate::health::Gate;
 use crate::snapshot::Snapshot;
 
@@ -38,11 +39,16 @@ impl Endpoints {
         }
         for (name, originator) in snapshot.upstreams() {
             for member in originator.endpoints().known().list() {
-                let key = (name.clone(), member.endpoint.address());
-                if !shown.contains_key(&key) && shown.len() >= MAX_ENDPOINTS {
-                    continue;
-                }
-                let gauges = shown.entry(key).or_insert_with(|| Gauges::new(registry, name, member.endpoint.address()));
+                let gauges = match shown.entry((name.clone(), member.endpoint.address())) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(free) => {
+                        let labels = EndpointMetrics::labels(name, member.endpoint.address());
+                        if !registry.admits(&labels) {
+                            continue;
+                        }
+                        free.insert(Gauges::new(registry, &labels))
+                    }
+                };
                 let healthy = member.endpoint.gate(now) == Gate::Closed;
                 gauges.healthy.set(f64::from(u8::from(healthy)));
                 gauges.streams.set(member.endpoint.in_flight() as f64);
@@ -56,13 +62,12 @@ impl Endpoints {
 }
 
 impl Gauges {
-    fn new(registry: &Registry, upstream: &Name, endpoint: SocketAddr) -> Self {
-        let labels = [("upstream", upstream.shared()), ("endpoint", endpoint.to_string().into())];
+    fn new(registry: &Registry, labels: &[(&'static str, Arc<str>); 2]) -> Self {
         Self {
-            healthy: registry.gauge("egret_endpoint_healthy", &labels),
-            streams: registry.gauge("egret_endpoint_streams", &labels),
-            warm: registry.gauge("egret_endpoint_warm", &labels),
-            sessions: registry.gauge("egret_endpoint_sessions", &labels),
+            healthy: registry.gauge("egret_endpoint_healthy", labels),
+            streams: registry.gauge("egret_endpoint_streams", labels),
+            warm: registry.gauge("egret_endpoint_warm", labels),
+            sessions: registry.gauge("egret_endpoint_sessions", labels),
         }
     }
 }
