@@ -146,6 +146,21 @@ pub struct Entry {
     pub parent: Option<usize>,
     /// What became of it; `None` only while the import is at work.
     pub fate: Option<Fate>,
+    /// If it was carried: the parameters that were not.
+    pub lost: Vec<String>,
+}
+
+impl Entry {
+    /// Where it stands in the configuration, and without what; what was found; or why it is not carried.
+    pub fn detail(&self) -> String {
+        match &self.fate {
+            Some(Fate::Carried(key)) if self.lost.is_empty() => key.clone(),
+            Some(Fate::Carried(key)) => format!("{key}; without {}", self.lost.join(", ")),
+            Some(Fate::Found(code)) => (*code).to_owned(),
+            Some(Fate::Listed(why)) => why.clone(),
+            None => String::new(),
+        }
+    }
 }
 
 /// Findings and the account of one import.
@@ -160,9 +175,6 @@ pub struct Told {
     /// Nothing but places and masks is shown of the files.
     pub masked: bool,
 }
-
-/// In what is told of a directive that was carried: what follows was not.
-pub(super) const WITHOUT: &str = "; without ";
 
 impl Told {
     /// Says what became of a directive. What was carried stays carried; a finding counts more than a reason.
@@ -181,6 +193,14 @@ impl Told {
     /// Says that a directive stands in the configuration.
     pub fn carry(&mut self, id: usize, key: &str) {
         self.settle(id, Fate::Carried(key.to_owned()));
+    }
+
+    /// The same, but for these of its parameters.
+    pub fn carry_without(&mut self, id: usize, key: &str, lost: &[&str]) {
+        self.carry(id, key);
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.lost = lost.iter().map(|&parameter| parameter.to_owned()).collect();
+        }
     }
 
     /// Adds a finding, unless the same was found at the same place: a directive may hold for many servers.
@@ -261,14 +281,11 @@ impl Told {
 
     /// One line for each directive that was carried without some of its parameters.
     fn in_part(&self) -> Vec<String> {
-        let lost = |entry: &Entry| match &entry.fate {
-            Some(Fate::Carried(what)) => what.split_once(WITHOUT).map(|(_, lost)| lost.to_owned()),
-            _ => None,
-        };
+        let parts = self.entries.iter().filter(|entry| !entry.lost.is_empty());
         let line = |entry: &Entry| {
-            lost(entry).map(|lost| format!("{}: `{}`: without {lost}", self.column(&entry.place), entry.text))
+            format!("{}: `{}`: without {}", self.column(&entry.place), entry.text, entry.lost.join(", "))
         };
-        self.entries.iter().filter_map(line).collect()
+        parts.map(line).collect()
     }
 
     /// One line for each directive that was not carried; a block whose whole content has its reason is one line.
@@ -323,15 +340,15 @@ impl Told {
 
     fn entry_to_json(&self, entry: &Entry) -> Value {
         let mut value = self.place_to_json(&entry.place);
-        let (fate, detail) = match &entry.fate {
-            Some(Fate::Carried(key)) => ("carried", key.as_str()),
-            Some(Fate::Found(code)) => ("found", *code),
-            Some(Fate::Listed(why)) => ("listed", why.as_str()),
-            None => ("unknown", ""),
+        let fate = match &entry.fate {
+            Some(Fate::Carried(_)) => "carried",
+            Some(Fate::Found(_)) => "found",
+            Some(Fate::Listed(_)) => "listed",
+            None => "unknown",
         };
         value["directive"] = entry.text.as_str().into();
         value["fate"] = fate.into();
-        value["detail"] = detail.into();
+        value["detail"] = entry.detail().into();
         value
     }
 

@@ -70,10 +70,11 @@ fn told(imported: &Imported) -> String {
     let mut text = imported.render(Style::Plain);
     text += "\ncarried:\n";
     for entry in &imported.told.entries {
-        if let Some(Fate::Carried(key)) = &entry.fate {
+        if let Some(Fate::Carried(_)) = &entry.fate {
+            let detail = entry.detail();
             let source = &imported.told.sources[entry.place.file];
             let at = source.position(entry.place.start);
-            text += &format!("  {}:{}:{}: `{}` -> {key}\n", source.origin(), at.line, at.column, entry.text);
+            text += &format!("  {}:{}:{}: `{}` -> {detail}\n", source.origin(), at.line, at.column, entry.text);
         }
     }
     text

@@ -84,7 +84,8 @@ impl Job<'_> {
     /// Enters every directive into the account.
     pub(super) fn enter(&mut self, tree: &[Directive], parent: Option<usize>) {
         for directive in tree {
-            let entry = Entry { place: self.place(directive), text: directive.line(), parent, fate: None };
+            let entry =
+                Entry { place: self.place(directive), text: directive.line(), parent, fate: None, lost: Vec::new() };
             self.told.entries[directive.id] = entry;
             self.enter(directive.children(), Some(directive.id));
         }

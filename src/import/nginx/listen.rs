@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::import::draft::{Listener, Route, Tcp};
 use crate::import::findings::{
-    Code, DATAGRAMS, HTTP_VHOST, INBOUND_TLS, OPEN_TO_ALL, PER_CLIENT_LIMIT, PROXY_HEADER, SOCKET_MODE, WITHOUT,
+    Code, DATAGRAMS, HTTP_VHOST, INBOUND_TLS, OPEN_TO_ALL, PER_CLIENT_LIMIT, PROXY_HEADER, SOCKET_MODE,
 };
 use crate::import::nginx::access::{Rule, Who, who};
 use crate::import::nginx::job::Job;
@@ -115,7 +115,7 @@ impl<'a> Job<'_> {
         let handed_on = !to.routes.is_empty() || to.upstream.is_some_and(|at| upstreams[at].passthrough);
         let Some(mut listener) = self.listener(door, server, scope, handed_on) else { return };
         (listener.upstream, listener.routes) = (to.upstream, to.routes.clone());
-        self.carried(told, format!("listeners: listen{}", without(door)));
+        self.told.carry_without(told.id, "listeners: listen", &lost(door));
         self.carried(server, "listeners");
         match self.draft.listeners.iter().find(|known| collide(&known.listen, &listener.listen)) {
             Some(known) if known.upstream == to.upstream && known.routes == to.routes => {}
@@ -328,8 +328,8 @@ fn tcp(listen: &Directive) -> Tcp {
 /// Silence before probes, as egret takes it.
 const PROBED: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(9 * 3600);
 
-/// The options of a door that are not carried over, in words.
-fn without(door: &Door<'_>) -> String {
+/// The options of a door that are not carried over.
+fn lost<'a>(door: &Door<'a>) -> Vec<&'a str> {
     let tcp = matches!(door.at, At::Tcp(_));
     let carried = |word: &str| {
         let tcp_only =
@@ -337,8 +337,7 @@ fn without(door: &Door<'_>) -> String {
         ["default_server", "default", "ssl", "proxy_protocol", "bind", "http2"].contains(&word) || (tcp && tcp_only)
     };
     let words = door.directive.iter().flat_map(|listen| listen.arguments.iter().skip(1)).map(|word| word.text.as_str());
-    let lost: Vec<_> = words.filter(|word| !carried(word)).collect();
-    if lost.is_empty() { String::new() } else { format!("{WITHOUT}{}", lost.join(", ")) }
+    words.filter(|word| !carried(word)).collect()
 }
 
 /// Keys of `limit_conn_zone` that are the same for all clients of a server.

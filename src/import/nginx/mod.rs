@@ -44,7 +44,8 @@ pub fn import(files: &dyn Files, path: &Path, options: &Options) -> Result<Impor
         redact::tree(&mut whole.tree);
         redact::sources(&mut told.sources);
     }
-    let blank = Entry { place: Place { file: 0, start: 0, end: 0 }, text: String::new(), parent: None, fate: None };
+    let place = Place { file: 0, start: 0, end: 0 };
+    let blank = Entry { place, text: String::new(), parent: None, fate: None, lost: Vec::new() };
     told.entries = vec![blank; whole.count];
     let folder = path.parent().unwrap_or_else(|| Path::new("")).to_path_buf();
     let mut job = Job { told, draft: Draft::default(), options, files, folder, users: Vec::new() };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustls::pki_types::DnsName;
 
 use crate::import::draft::{Server, Upstream};
-use crate::import::findings::{PROXY_HEADER, RESOLVED_ONCE, SOCKET_UPSTREAM, SOURCE_ADDRESS, WITHOUT};
+use crate::import::findings::{PROXY_HEADER, RESOLVED_ONCE, SOCKET_UPSTREAM, SOURCE_ADDRESS};
 use crate::import::nginx::balance;
 use crate::import::nginx::job::Job;
 use crate::import::nginx::parse::Directive;
@@ -209,9 +209,7 @@ impl Job<'_> {
                 (_, true) => "upstreams: servers, in reserve",
                 _ => "upstreams: servers",
             };
-            let lost = balance::lost(line, lines);
-            let lost = if lost.is_empty() { String::new() } else { format!("{WITHOUT}{}", lost.join(", ")) };
-            self.carried(line.directive, format!("{what}{lost}"));
+            self.told.carry_without(line.directive.id, what, &balance::lost(line, lines));
             if line.host.parse::<IpAddr>().is_err() && !line.has("resolve") {
                 self.resolved_once(line.directive, &line.host);
             }

@@ -78,7 +78,7 @@ impl Job<'_> {
                 Kind::Other(text) => (text.clone(), parent),
             };
             let fate = matches!(line.kind, Kind::Other(_)).then(|| Fate::Listed("this is no option".to_owned()));
-            self.told.entries.push(Entry { place: place.clone(), text, parent, fate });
+            self.told.entries.push(Entry { place: place.clone(), text, parent, fate, lost: Vec::new() });
             match &line.kind {
                 Kind::Service(name) => {
                     services.push(Service { name: name.clone(), id, place, own: Vec::new() });

@@ -1,4 +1,5 @@
-//! What a pool, or its part at one endpoint, did so far, for people who look at the status: metrics can be counted, but not read back.
+//! What a pool, or its part at one endpoint, did so far, for people who look at the status: metrics can be counted,
+//! but not read back.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
