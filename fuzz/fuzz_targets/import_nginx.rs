@@ -4,18 +4,18 @@
 use std::io;
 use std::path::Path;
 
-use egret::import::nginx::include::Files;
+use egret::import::files::{Files, ReadError};
 use egret::import::{Options, nginx, stunnel};
 use libfuzzer_sys::fuzz_target;
 
 struct Text<'a>(&'a str);
 
 impl Files for Text<'_> {
-    fn read(&self, path: &Path) -> io::Result<String> {
-        if path == Path::new("main") { Ok(self.0.to_owned()) } else { Err(io::ErrorKind::NotFound.into()) }
+    fn read(&self, path: &Path) -> Result<String, ReadError> {
+        if path == Path::new("main") { Ok(self.0.to_owned()) } else { Err(ReadError::System(io::ErrorKind::NotFound.into())) }
     }
 
-    fn list(&self, _: &Path) -> io::Result<Vec<String>> {
+    fn list(&self, _: &Path) -> Result<Vec<String>, ReadError> {
         Ok(Vec::new())
     }
 }

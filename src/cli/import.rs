@@ -9,8 +9,9 @@ use ipnet::IpNet;
 
 use super::{Verdict, style_for, tell_problems};
 use crate::config::{Severity, Style};
+use crate::import::files::Disk;
 use crate::import::findings::Weight;
-use crate::import::nginx::include::{Disk, Error};
+use crate::import::nginx::include::Error;
 use crate::import::{Imported, Options, nginx, stunnel};
 
 /// `egret import nginx FILE`, `egret import stunnel FILE`.
@@ -39,6 +40,9 @@ pub enum From {
 pub struct Reading {
     /// The main configuration file; includes are looked for from its folder.
     pub file: PathBuf,
+    /// Read included files below this folder only; default: the folder of FILE.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// Write the configuration there in place of standard output.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -76,8 +80,8 @@ impl Import {
     /// Those of writing.
     pub fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
         let (reading, imported) = match &self.from {
-            From::Nginx(reading) => (reading, nginx::import(&Disk, &reading.file, &reading.options()?)),
-            From::Stunnel(reading) => (reading, stunnel::import(&Disk, &reading.file, &reading.options()?)),
+            From::Nginx(reading) => (reading, nginx::import(&reading.disk(), &reading.file, &reading.options()?)),
+            From::Stunnel(reading) => (reading, stunnel::import(&reading.disk(), &reading.file, &reading.options()?)),
         };
         match imported {
             Ok(imported) => reading.tell(&imported, out, err),
@@ -93,18 +97,22 @@ impl Import {
 }
 
 impl Reading {
+    fn disk(&self) -> Disk {
+        Disk::below(self.root.as_deref().or_else(|| self.file.parent()).unwrap_or(Path::new("")))
+    }
+
     fn options(&self) -> io::Result<Options> {
         Ok(Options {
             faithful: self.faithful,
             allow: self.allow.clone(),
-            root: if self.redact { PathBuf::new() } else { self.root()? },
+            base: if self.redact { PathBuf::new() } else { self.base()? },
             redact: self.redact,
         })
     }
 
     /// What relative paths have to begin with so that they mean the same in the new file: nothing, if it lies in the
     /// folder of the old one.
-    fn root(&self) -> io::Result<PathBuf> {
+    fn base(&self) -> io::Result<PathBuf> {
         let folder = |file: &Path| {
             let path = std::path::absolute(file)?;
             Ok::<_, io::Error>(path.parent().map(Path::to_path_buf).unwrap_or_default())

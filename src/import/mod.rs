@@ -4,10 +4,11 @@
 //! [`findings`] holds what there is to say: what the other program did that is unsafe, what egret does in its
 //! place, and what became of every single directive. The text is read by egret's own loader before it is given away.
 //!
-//! Imports inside go downwards: nginx, stunnel > redact > write > facts > draft > findings.
+//! Imports inside go downwards: nginx, stunnel > redact > write > facts > files > draft > findings.
 
 pub mod draft;
 mod facts;
+pub mod files;
 pub mod findings;
 pub mod nginx;
 mod redact;
@@ -30,7 +31,7 @@ pub struct Options {
     /// Who may come to listeners that were open to everybody.
     pub allow: Vec<IpNet>,
     /// What relative paths are put behind; empty: they stay as they are.
-    pub root: PathBuf,
+    pub base: PathBuf,
     /// Mask hosts, addresses, paths and secrets in everything that is shown.
     pub redact: bool,
 }

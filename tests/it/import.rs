@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 use egret::config::{self, Style};
+use egret::import::files::{Disk, Files, ReadError};
 use egret::import::findings::{CODES, Fate};
-use egret::import::nginx::include::{Disk, Files};
 use egret::import::nginx::parse::{self, Directive};
 use egret::import::nginx::token::{Kind, Lexer, write_word};
 use egret::import::{Imported, Options, nginx, stunnel};
@@ -19,12 +19,20 @@ use proptest::prelude::*;
 struct Folder(PathBuf);
 
 impl Files for Folder {
-    fn read(&self, path: &Path) -> io::Result<String> {
-        Disk.read(&self.0.join(path))
+    fn read(&self, path: &Path) -> Result<String, ReadError> {
+        Disk::below(&self.0).read(&self.0.join(path))
     }
 
-    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        Disk.list(&self.0.join(folder))
+    fn list(&self, folder: &Path) -> Result<Vec<String>, ReadError> {
+        Disk::below(&self.0).list(&self.0.join(folder))
+    }
+
+    fn certificates(&self, path: &Path) -> Option<String> {
+        Disk::below(&self.0).certificates(&self.0.join(path))
+    }
+
+    fn mode(&self, path: &Path) -> Option<u32> {
+        Disk::below(&self.0).mode(&self.0.join(path))
     }
 }
 
@@ -32,11 +40,15 @@ impl Files for Folder {
 struct Text<'a>(&'a str);
 
 impl Files for Text<'_> {
-    fn read(&self, path: &Path) -> io::Result<String> {
-        if path == Path::new("nginx.conf") { Ok(self.0.to_owned()) } else { Err(io::ErrorKind::NotFound.into()) }
+    fn read(&self, path: &Path) -> Result<String, ReadError> {
+        if path == Path::new("nginx.conf") {
+            Ok(self.0.to_owned())
+        } else {
+            Err(ReadError::System(io::ErrorKind::NotFound.into()))
+        }
     }
 
-    fn list(&self, _: &Path) -> io::Result<Vec<String>> {
+    fn list(&self, _: &Path) -> Result<Vec<String>, ReadError> {
         Ok(Vec::new())
     }
 }

@@ -1,11 +1,10 @@
 //! The configurations of the two stories, to the letter: what is found in them, and that what they become runs.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use egret::import::files::{Disk, Files, ReadError};
 use egret::import::findings::Weight;
-use egret::import::nginx::include::{Disk, Files};
 use egret::import::{Imported, Options, nginx};
 
 use crate::support::egret::{Egret, Settings};
@@ -26,14 +25,17 @@ struct Machine<'a> {
 }
 
 impl Files for Machine<'_> {
-    fn read(&self, path: &Path) -> io::Result<String> {
-        match &self.trusted {
-            Some(trusted) if path == Path::new(TRUSTED) => Disk.read(trusted),
-            _ => Disk.read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import").join(self.case).join(path)),
-        }
+    fn read(&self, path: &Path) -> Result<String, ReadError> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/import").join(self.case);
+        Disk::below(&folder).read(&folder.join(path))
     }
 
-    fn list(&self, _: &Path) -> io::Result<Vec<String>> {
+    fn certificates(&self, path: &Path) -> Option<String> {
+        let trusted = self.trusted.as_ref().filter(|_| path == Path::new(TRUSTED))?;
+        std::fs::read_to_string(trusted).ok()
+    }
+
+    fn list(&self, _: &Path) -> Result<Vec<String>, ReadError> {
         Ok(Vec::new())
     }
 }

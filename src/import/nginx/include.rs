@@ -1,53 +1,10 @@
 //! A configuration of nginx with everything it includes, as one tree.
 
-use std::fs;
-use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use crate::config::{Problem, Source};
+use crate::import::files::{Files, ReadError};
 use crate::import::nginx::parse::{self, Directive};
-
-/// Where the files are. Tests have them in memory.
-pub trait Files {
-    /// The text of a file.
-    ///
-    /// # Errors
-    /// It cannot be read, or is no UTF-8.
-    fn read(&self, path: &Path) -> io::Result<String>;
-
-    /// The names in a folder, in any order.
-    ///
-    /// # Errors
-    /// It cannot be listed.
-    fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
-}
-
-/// The files of this machine.
-#[derive(Clone, Copy, Debug)]
-pub struct Disk;
-
-/// The largest file that is read; generated maps of a hundred thousand names have a few megabytes.
-const LARGEST: u64 = 16 << 20;
-
-impl Files for Disk {
-    fn read(&self, path: &Path) -> io::Result<String> {
-        let mut bytes = Vec::new();
-        fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > LARGEST {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("it is larger than {} MiB", LARGEST >> 20),
-            ));
-        }
-        String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
-    }
-
-    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let names = fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        Ok(names.collect())
-    }
-}
 
 /// Everything that was read.
 #[derive(Clone, Debug, Default)]
@@ -72,40 +29,63 @@ pub enum Error {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// As the system says.
-        error: io::Error,
+        /// Why.
+        error: ReadError,
     },
-    /// A file is no configuration of nginx.
+    /// An include that cannot be part of a configuration; the whole is not what it seems.
+    #[error("{at}: this includes {}: {why}", .path.display())]
+    Include {
+        /// File and line of the include.
+        at: String,
+        /// What is included.
+        path: PathBuf,
+        /// Why it is not read.
+        why: String,
+    },
+    /// The file that was asked for is no configuration of nginx.
     #[error("{} is no configuration that nginx would read", .0.origin())]
     Syntax(Box<Source>, Box<Problem>),
+    /// An included file is none; its text is not shown, as it may be anything.
+    #[error("{at}: {problem}; nginx would not read this included file")]
+    IncludedSyntax {
+        /// File, line and column.
+        at: String,
+        /// What is wrong there.
+        problem: parse::Error,
+    },
 }
 
 /// Files of one configuration: more are a loop, or not meant to be read by people.
 const MOST_FILES: usize = 1000;
+/// Bytes of all files together: those of one file, since a configuration may as well be in one.
+const MOST_BYTES: usize = 16 << 20;
 /// Includes inside includes; nginx itself stops when descriptors are out.
 const DEEPEST: usize = 16;
 
 /// Reads a file and what it includes. Patterns are relative to the folder of the file, as in nginx.
 ///
 /// # Errors
-/// The file cannot be read, or one of the files is no configuration; an include that is missing is told in
-/// [`Whole::includes`].
+/// The file cannot be read, or one of the files is no configuration; an include that is missing or elsewhere is
+/// noted in [`Whole::includes`].
 pub fn read(files: &dyn Files, path: &Path) -> Result<Whole, Error> {
-    let text = files.read(path).map_err(|error| Error::Unreadable { path: path.to_path_buf(), error })?;
+    let text = files.main(path).map_err(|error| Error::Unreadable { path: path.to_path_buf(), error })?;
     let folder = path.parent().unwrap_or_else(|| Path::new("")).to_path_buf();
-    let mut reading = Reading { files, folder, whole: Whole::default() };
-    reading.whole.tree = reading.file(path, &text, 0)?;
+    let mut reading = Reading { files, folder, open: Vec::new(), bytes: 0, whole: Whole::default() };
+    reading.whole.tree = reading.file(path, &text)?;
     Ok(reading.whole)
 }
 
 struct Reading<'a> {
     files: &'a dyn Files,
     folder: PathBuf,
+    /// The files around the one that is read, itself included.
+    open: Vec<PathBuf>,
+    bytes: usize,
     whole: Whole,
 }
 
 impl Reading<'_> {
-    fn file(&mut self, path: &Path, text: &str, depth: usize) -> Result<Vec<Directive>, Error> {
+    fn file(&mut self, path: &Path, text: &str) -> Result<Vec<Directive>, Error> {
         let source = Source::new(&path.display().to_string(), text);
         let number = self.whole.sources.len();
         let changed = parse::apply_difference(text);
@@ -113,47 +93,71 @@ impl Reading<'_> {
             self.whole.differences.push(number);
         }
         let parsed = parse::parse(changed.as_deref().unwrap_or(text), number, &mut self.whole.count);
-        let tree = parsed.map_err(|error| syntax(&source, &error))?;
+        let tree = parsed.map_err(|error| syntax(&source, number, error))?;
         self.whole.sources.push(source);
-        self.expand(tree, depth)
+        self.bytes += text.len();
+        self.open.push(self.files.identity(path));
+        let tree = self.expand(tree);
+        self.open.pop();
+        tree
     }
 
-    fn expand(&mut self, tree: Vec<Directive>, depth: usize) -> Result<Vec<Directive>, Error> {
+    fn expand(&mut self, tree: Vec<Directive>) -> Result<Vec<Directive>, Error> {
         let mut expanded = Vec::with_capacity(tree.len());
         for mut directive in tree {
-            directive.block = directive.block.take().map(|block| self.expand(block, depth)).transpose()?;
-            let include = directive.name.text == "include" && directive.block.is_none();
-            let (id, pattern) = (directive.id, directive.argument(0).to_owned());
+            directive.block = directive.block.take().map(|block| self.expand(block)).transpose()?;
+            let brought = match directive.name.text == "include" && directive.block.is_none() {
+                true => self.include(&directive)?,
+                false => Vec::new(),
+            };
             expanded.push(directive);
-            if include {
-                self.include(id, &pattern, depth, &mut expanded)?;
-            }
+            expanded.extend(brought);
         }
         Ok(expanded)
     }
 
-    fn include(&mut self, id: usize, pattern: &str, depth: usize, into: &mut Vec<Directive>) -> Result<(), Error> {
-        let paths = match depth < DEEPEST {
-            true => self.matching(pattern),
-            false => Err(format!("includes nest deeper than {DEEPEST}: do they include each other?")),
-        };
-        let mut brought = 0;
+    /// The directives of the files that an `include` means.
+    fn include(&mut self, include: &Directive) -> Result<Vec<Directive>, Error> {
+        let paths = self.matching(include.argument(0));
+        let mut brought = (0, Vec::new());
         let mut wrong = paths.as_ref().err().cloned();
         for path in paths.unwrap_or_default() {
-            if self.whole.sources.len() >= MOST_FILES {
-                wrong = Some(format!("there are more than {MOST_FILES} files"));
-                break;
-            }
+            self.bound(include, &path)?;
             match self.files.read(&path) {
                 Ok(text) => {
-                    into.extend(self.file(&path, &text, depth + 1)?);
-                    brought += 1;
+                    brought.0 += 1;
+                    brought.1.extend(self.file(&path, &text)?);
                 }
-                Err(error) => wrong = Some(format!("{} cannot be read: {error}", path.display())),
+                Err(error) if error.is_no_configuration() => {
+                    return Err(self.refused(include, &path, error.to_string()));
+                }
+                Err(error) => wrong = Some(format!("{} is not read: {error}", path.display())),
             }
         }
-        self.whole.includes.push((id, wrong.map_or(Ok(brought), Err)));
-        Ok(())
+        self.whole.includes.push((include.id, wrong.map_or(Ok(brought.0), Err)));
+        Ok(brought.1)
+    }
+
+    /// Refuses a file that includes itself, and more files, bytes or levels than a configuration has.
+    fn bound(&self, include: &Directive, path: &Path) -> Result<(), Error> {
+        let why = if self.open.contains(&self.files.identity(path)) {
+            "it includes itself, so that it has no end".to_owned()
+        } else if self.open.len() > DEEPEST {
+            format!("includes nest deeper than {DEEPEST}")
+        } else if self.whole.sources.len() >= MOST_FILES {
+            format!("there are more than {MOST_FILES} files")
+        } else if self.bytes > MOST_BYTES {
+            format!("the files have more than {} MiB together", MOST_BYTES >> 20)
+        } else {
+            return Ok(());
+        };
+        Err(self.refused(include, path, why))
+    }
+
+    fn refused(&self, include: &Directive, path: &Path, why: String) -> Error {
+        let source = &self.whole.sources[include.file];
+        let at = format!("{}:{}", source.origin(), source.position(include.name.span.start).line);
+        Error::Include { at, path: path.to_path_buf(), why }
     }
 
     /// The files that a pattern means, in order. A pattern with wildcards may mean none.
@@ -188,7 +192,11 @@ impl Reading<'_> {
     }
 }
 
-fn syntax(source: &Source, error: &parse::Error) -> Error {
+fn syntax(source: &Source, number: usize, error: parse::Error) -> Error {
+    if number > 0 {
+        let at = source.position(error.span().start);
+        return Error::IncludedSyntax { at: format!("{}:{}:{}", source.origin(), at.line, at.column), problem: error };
+    }
     let repair = "`nginx -t` names the same place; mend it there first";
     let problem = Problem::new(error.span().clone(), error.to_string(), "here", repair);
     Error::Syntax(Box::new(source.clone()), Box::new(problem))

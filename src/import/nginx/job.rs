@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::import::Options;
 use crate::import::draft::Draft;
+use crate::import::files::Files;
 use crate::import::findings::{Code, Entry, Fate, Place, Told};
-use crate::import::nginx::include::Files;
 use crate::import::nginx::parse::Directive;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::variables::{Value, Variables};
@@ -94,9 +94,9 @@ impl Job<'_> {
     /// A path of the configuration, as it has to be written for egret.
     pub(super) fn path(&self, text: &str) -> String {
         let path = Path::new(text);
-        if path.is_absolute() || self.options.root.as_os_str().is_empty() {
+        if path.is_absolute() || self.options.base.as_os_str().is_empty() {
             return text.to_owned();
         }
-        self.options.root.join(path).display().to_string()
+        self.options.base.join(path).display().to_string()
     }
 }

@@ -25,9 +25,10 @@ pub(super) mod words;
 use std::path::Path;
 
 use crate::import::draft::Draft;
+use crate::import::files::Files;
 use crate::import::findings::{DIFFERENCE, Entry, Fate, INCLUDE_MISSING, Place, Told};
 use crate::import::nginx::http::MADE_UP;
-use crate::import::nginx::include::{Files, Whole};
+use crate::import::nginx::include::Whole;
 use crate::import::nginx::job::Job;
 use crate::import::nginx::parse::{Directive, Word};
 use crate::import::nginx::scope::Scope;

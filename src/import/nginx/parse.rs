@@ -71,6 +71,9 @@ pub enum Error {
     /// More than [`DEEPEST`] blocks inside each other.
     #[error("no real configuration nests so many blocks")]
     TooDeep(Span),
+    /// More than [`MOST`] directives.
+    #[error("there are more than {MOST} directives")]
+    TooMany(Span),
 }
 
 impl Error {
@@ -82,13 +85,18 @@ impl Error {
             | Self::Unfinished(span)
             | Self::Closes(span)
             | Self::OpenBlock(span)
-            | Self::TooDeep(span) => span,
+            | Self::TooDeep(span)
+            | Self::TooMany(span) => span,
         }
     }
 }
 
 /// The deepest that blocks may nest: http > server > location > if is four, and locations nest in locations.
 pub const DEEPEST: usize = 32;
+
+/// The most directives of one configuration, with all that it includes. A directive with its place, its account and its
+/// JSON takes up to 1.5 KB, so that an import stays under 200 MiB.
+pub const MOST: usize = 100_000;
 
 /// The directives of a text; all get `file`, and numbers from `ids` on.
 ///
@@ -140,6 +148,9 @@ impl Parser<'_> {
         };
         let mut directive = Directive { name, arguments: Vec::new(), block: None, file: self.file, id: *self.ids };
         *self.ids += 1;
+        if *self.ids > MOST {
+            return Err(Error::TooMany(directive.span()));
+        }
         loop {
             let Some(token) = self.lexer.token()? else { return Err(Error::Unfinished(directive.span())) };
             match token.kind {

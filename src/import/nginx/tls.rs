@@ -178,7 +178,7 @@ impl Job<'_> {
     fn is_the_server(&self, path: &str, way: &Way<'_>, naming: &Naming) -> bool {
         let hosts = way.hosts();
         let names = std::iter::once(naming.name.as_str()).chain(hosts.iter().map(String::as_str));
-        let Ok(text) = self.files.read(&self.folder.join(path)) else { return false };
+        let Some(text) = self.files.certificates(&self.folder.join(path)) else { return false };
         facts::is_of_server(&text, names)
     }
 

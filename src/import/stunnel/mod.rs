@@ -8,8 +8,9 @@ use std::path::Path;
 
 use crate::config::Source;
 use crate::import::draft::Draft;
+use crate::import::files::Files;
 use crate::import::findings::{Code, Entry, Fate, Place, Told};
-use crate::import::nginx::include::{Error, Files};
+use crate::import::nginx::include::Error;
 use crate::import::stunnel::read::{Kind, Line};
 use crate::import::{Imported, Options, redact};
 

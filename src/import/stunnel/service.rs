@@ -241,9 +241,9 @@ impl Job<'_> {
     }
 
     fn path(&self, text: &str) -> String {
-        let root = &self.options.root;
-        let as_it_is = Path::new(text).is_absolute() || root.as_os_str().is_empty();
-        if as_it_is { text.to_owned() } else { root.join(text).display().to_string() }
+        let base = &self.options.base;
+        let as_it_is = Path::new(text).is_absolute() || base.as_os_str().is_empty();
+        if as_it_is { text.to_owned() } else { base.join(text).display().to_string() }
     }
 
     fn sni(&mut self, service: &Service, hosts: &[&str], tls: &mut Tls) {
