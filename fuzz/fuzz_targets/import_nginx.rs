@@ -29,7 +29,7 @@ fuzz_target!(|data: (u8, &str)| {
     };
     let Ok(imported) = imported else { return };
     assert!(imported.broken.is_none(), "what was made does not load");
-    let [all, carried, found, listed] = imported.told.counts();
+    let [all, carried, found, listed] = imported.report.counts();
     assert_eq!(carried + found + listed, all);
     assert!(!imported.render(egret::config::Style::Plain).is_empty());
 });

@@ -134,7 +134,7 @@ impl Reading {
             fs::write(path, config)?;
         }
         match self.format {
-            Format::Json => writeln!(out, "{:#}", imported.told.to_json(imported.config.as_deref()))?,
+            Format::Json => writeln!(out, "{:#}", imported.report.to_json(imported.config.as_deref()))?,
             Format::Text => {
                 err.write_all(imported.render(style_for(&io::stderr())).as_bytes())?;
                 if let (None, Some(config)) = (&self.output, &imported.config) {
@@ -146,7 +146,7 @@ impl Reading {
             writeln!(err, "egret: nothing in it can be carried over, so nothing was written")?;
             return Ok(Verdict::Bad.code());
         }
-        let lost = imported.told.findings.iter().any(|finding| finding.code.weight == Weight::Lost);
+        let lost = imported.report.findings.iter().any(|finding| finding.code.weight == Weight::Lost);
         Ok(if self.strict && lost { LOST } else { Verdict::Good.code() })
     }
 }

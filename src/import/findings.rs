@@ -126,7 +126,7 @@ pub struct Finding {
 
 /// What became of a directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Outcome {
     /// It stands in the configuration; at which key.
     Carried(String),
     /// A finding is about it; the word of its code.
@@ -145,7 +145,7 @@ pub struct Entry {
     /// The entry of the block that it stands in.
     pub parent: Option<usize>,
     /// What became of it; `None` only while the import is at work.
-    pub fate: Option<Fate>,
+    pub outcome: Option<Outcome>,
     /// If it was carried: the parameters that were not.
     pub lost: Vec<String>,
 }
@@ -153,11 +153,11 @@ pub struct Entry {
 impl Entry {
     /// Where it stands in the configuration, and without what; what was found; or why it is not carried.
     pub fn detail(&self) -> String {
-        match &self.fate {
-            Some(Fate::Carried(key)) if self.lost.is_empty() => key.clone(),
-            Some(Fate::Carried(key)) => format!("{key}; without {}", self.lost.join(", ")),
-            Some(Fate::Found(code)) => (*code).to_owned(),
-            Some(Fate::Listed(why)) => why.clone(),
+        match &self.outcome {
+            Some(Outcome::Carried(key)) if self.lost.is_empty() => key.clone(),
+            Some(Outcome::Carried(key)) => format!("{key}; without {}", self.lost.join(", ")),
+            Some(Outcome::Found(code)) => (*code).to_owned(),
+            Some(Outcome::Listed(why)) => why.clone(),
             None => String::new(),
         }
     }
@@ -165,7 +165,7 @@ impl Entry {
 
 /// Findings and the account of one import.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct ImportReport {
     /// The files that were read.
     pub sources: Vec<Source>,
     /// Every directive, by its number.
@@ -176,23 +176,23 @@ pub struct Told {
     pub masked: bool,
 }
 
-impl Told {
+impl ImportReport {
     /// Says what became of a directive. What was carried stays carried; a finding counts more than a reason.
-    pub fn settle(&mut self, id: usize, fate: Fate) {
+    pub fn settle(&mut self, id: usize, outcome: Outcome) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let keeps = match &entry.fate {
-            Some(Fate::Carried(_)) => true,
-            Some(Fate::Found(_)) => !matches!(fate, Fate::Carried(_)),
+        let keeps = match &entry.outcome {
+            Some(Outcome::Carried(_)) => true,
+            Some(Outcome::Found(_)) => !matches!(outcome, Outcome::Carried(_)),
             _ => false,
         };
         if !keeps {
-            entry.fate = Some(fate);
+            entry.outcome = Some(outcome);
         }
     }
 
     /// Says that a directive stands in the configuration.
     pub fn carry(&mut self, id: usize, key: &str) {
-        self.settle(id, Fate::Carried(key.to_owned()));
+        self.settle(id, Outcome::Carried(key.to_owned()));
     }
 
     /// The same, but for these of its parameters.
@@ -225,14 +225,14 @@ impl Told {
 
     /// How many entries there are, how many were carried, are subject of a finding, are listed.
     pub fn counts(&self) -> [usize; 4] {
-        let count = |passes: fn(&Fate) -> bool| {
-            self.entries.iter().filter(|entry| entry.fate.as_ref().is_some_and(passes)).count()
+        let count = |passes: fn(&Outcome) -> bool| {
+            self.entries.iter().filter(|entry| entry.outcome.as_ref().is_some_and(passes)).count()
         };
         [
             self.entries.len(),
-            count(|fate| matches!(fate, Fate::Carried(_))),
-            count(|fate| matches!(fate, Fate::Found(_))),
-            count(|fate| matches!(fate, Fate::Listed(_))),
+            count(|outcome| matches!(outcome, Outcome::Carried(_))),
+            count(|outcome| matches!(outcome, Outcome::Found(_))),
+            count(|outcome| matches!(outcome, Outcome::Listed(_))),
         ]
     }
 
@@ -290,8 +290,8 @@ impl Told {
 
     /// One line for each directive that was not carried; a block whose whole content has its reason is one line.
     fn listed(&self) -> Vec<String> {
-        let reason = |at: usize| match &self.entries[at].fate {
-            Some(Fate::Listed(why)) => Some(why),
+        let reason = |at: usize| match &self.entries[at].outcome {
+            Some(Outcome::Listed(why)) => Some(why),
             _ => None,
         };
         let mut inside = vec![0usize; self.entries.len()];
@@ -340,14 +340,14 @@ impl Told {
 
     fn entry_to_json(&self, entry: &Entry) -> Value {
         let mut value = self.place_to_json(&entry.place);
-        let fate = match &entry.fate {
-            Some(Fate::Carried(_)) => "carried",
-            Some(Fate::Found(_)) => "found",
-            Some(Fate::Listed(_)) => "listed",
+        let outcome = match &entry.outcome {
+            Some(Outcome::Carried(_)) => "carried",
+            Some(Outcome::Found(_)) => "found",
+            Some(Outcome::Listed(_)) => "listed",
             None => "unknown",
         };
         value["directive"] = entry.text.as_str().into();
-        value["fate"] = fate.into();
+        value["outcome"] = outcome.into();
         value["detail"] = entry.detail().into();
         value
     }

@@ -21,7 +21,7 @@ use ipnet::IpNet;
 
 use crate::config::{self, Problems, Style};
 use crate::import::draft::Draft;
-use crate::import::findings::{Told, Weight};
+use crate::import::findings::{ImportReport, Weight};
 
 /// How to read.
 #[derive(Clone, Debug, Default)]
@@ -42,32 +42,32 @@ pub struct Imported {
     /// The configuration, if there is anything to carry.
     pub config: Option<String>,
     /// Findings, and the account of all directives.
-    pub told: Told,
-    /// The configuration does not load. That is a mistake of the importer's, and better told than written.
+    pub report: ImportReport,
+    /// The configuration does not load. That is a mistake of the importer's, and better report than written.
     pub broken: Option<Problems>,
 }
 
 impl Imported {
-    fn new(told: Told, mut draft: Draft, program: &str) -> Self {
+    fn new(report: ImportReport, mut draft: Draft, program: &str) -> Self {
         draft.prune();
         if draft.listeners.is_empty() {
-            return Self { config: None, told, broken: None };
+            return Self { config: None, report, broken: None };
         }
-        let text = write::write(&draft, &head(&told, program));
+        let text = write::write(&draft, &head(&report, program));
         let broken = config::parse("the imported configuration", &text, &|_| None).err();
-        Self { config: Some(text), told, broken }
+        Self { config: Some(text), report, broken }
     }
 
     /// Everything that was found out, for people.
     pub fn render(&self, style: Style) -> String {
-        self.told.render(style)
+        self.report.render(style)
     }
 }
 
-fn head(told: &Told, program: &str) -> Vec<String> {
-    let [_, _, _, listed] = told.counts();
-    let count = |weight| told.findings.iter().filter(|finding| finding.code.weight == weight).count();
-    let origin = told.sources.first().map_or("", |source| source.origin());
+fn head(report: &ImportReport, program: &str) -> Vec<String> {
+    let [_, _, _, listed] = report.counts();
+    let count = |weight| report.findings.iter().filter(|finding| finding.code.weight == weight).count();
+    let origin = report.sources.first().map_or("", |source| source.origin());
     vec![
         format!("Imported from {origin}, a configuration of {program}."),
         format!(

@@ -8,7 +8,7 @@ use std::{env, fs, io};
 
 use egret::config::{self, Style};
 use egret::import::files::{Disk, Files, ReadError};
-use egret::import::findings::{CODES, Fate};
+use egret::import::findings::{CODES, Outcome};
 use egret::import::nginx::parse::{self, Directive};
 use egret::import::nginx::token::{Kind, Lexer, write_word};
 use egret::import::{Imported, Options, nginx, stunnel};
@@ -81,10 +81,10 @@ fn import_text(text: &str, options: &Options) -> Imported {
 fn told(imported: &Imported) -> String {
     let mut text = imported.render(Style::Plain);
     text += "\ncarried:\n";
-    for entry in &imported.told.entries {
-        if let Some(Fate::Carried(_)) = &entry.fate {
+    for entry in &imported.report.entries {
+        if let Some(Outcome::Carried(_)) = &entry.outcome {
             let detail = entry.detail();
-            let source = &imported.told.sources[entry.place.file];
+            let source = &imported.report.sources[entry.place.file];
             let at = source.position(entry.place.start);
             text += &format!("  {}:{}:{}: `{}` -> {detail}\n", source.origin(), at.line, at.column, entry.text);
         }
@@ -144,31 +144,31 @@ fn no_directive_is_dropped_in_silence() {
     for case in cases() {
         for options in [Options::default(), Options { faithful: true, ..Options::default() }] {
             let imported = import_case(&case, &options);
-            let [all, carried, found, listed] = imported.told.counts();
+            let [all, carried, found, listed] = imported.report.counts();
             assert_eq!(carried + found + listed, all, "{}", case.display());
             // What is inside a block of Lua is not nginx's.
             let foreign = case.ends_with("lua");
             if case.join("nginx.conf").exists()
                 && !foreign
-                && imported.told.findings.iter().all(|one| one.code.word != "difference")
+                && imported.report.findings.iter().all(|one| one.code.word != "difference")
             {
-                let sources = imported.told.sources.iter();
+                let sources = imported.report.sources.iter();
                 let expected: usize = sources.map(|source| statements(source.text())).sum();
                 assert_eq!(all, expected, "{}: directives that are in the text", case.display());
             }
-            for entry in &imported.told.entries {
-                match entry.fate.as_ref().unwrap() {
-                    Fate::Listed(why) => {
+            for entry in &imported.report.entries {
+                match entry.outcome.as_ref().unwrap() {
+                    Outcome::Listed(why) => {
                         let made_up = entry.text.starts_with("zzdirective");
                         assert!(made_up || !why.contains("does not know"), "{}: {entry:?}", case.display());
                     }
-                    Fate::Found(code) => {
+                    Outcome::Found(code) => {
                         let place = |start: usize| start <= entry.place.end;
                         let told =
-                            imported.told.findings.iter().any(|one| one.code.word == *code && place(one.place.start));
+                            imported.report.findings.iter().any(|one| one.code.word == *code && place(one.place.start));
                         assert!(told, "{}: {entry:?} has no finding", case.display());
                     }
-                    Fate::Carried(_) => {}
+                    Outcome::Carried(_) => {}
                 }
             }
         }
@@ -195,7 +195,7 @@ fn every_kind_of_finding_has_its_row_and_occurs() {
     let rows: Vec<&str> = rows.collect();
     let mut seen = BTreeMap::new();
     for case in cases() {
-        for finding in import_case(&case, &Options::default()).told.findings {
+        for finding in import_case(&case, &Options::default()).report.findings {
             seen.insert(finding.code.word, finding.code.weight);
         }
     }
@@ -215,7 +215,7 @@ fn masked_output_shows_nothing_of_the_input() {
     let imported = import_text(&text, &Options { redact: true, ..Options::default() });
     assert!(imported.broken.is_none(), "{:?}", imported.broken);
     let config = imported.config.clone().unwrap();
-    let shown = format!("{config}{}{:#}", told(&imported), imported.told.to_json(Some(&config)));
+    let shown = format!("{config}{}{:#}", told(&imported), imported.report.to_json(Some(&config)));
     let secret =
         text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| word.len() > 2 && word.starts_with("zz"));
     let secret: Vec<_> = secret.collect();
@@ -225,8 +225,8 @@ fn masked_output_shows_nothing_of_the_input() {
     }
     assert!(!shown.contains("198.51.100."), "an address is shown:\n{shown}");
     let plain = import_text(&text, &Options::default());
-    assert_eq!(imported.told.counts(), plain.told.counts(), "masks change nothing");
-    let words = |imported: &Imported| imported.told.findings.iter().map(|one| one.code.word).collect::<Vec<_>>();
+    assert_eq!(imported.report.counts(), plain.report.counts(), "masks change nothing");
+    let words = |imported: &Imported| imported.report.findings.iter().map(|one| one.code.word).collect::<Vec<_>>();
     assert_eq!(words(&imported), words(&plain));
 }
 
@@ -309,7 +309,7 @@ proptest! {
         for options in [Options::default(), Options { faithful: true, ..Options::default() }, Options { redact: true, ..Options::default() }] {
             if let Ok(imported) = nginx::import(&Text(&text), Path::new("nginx.conf"), &options) {
                 prop_assert!(imported.broken.is_none(), "{}\n{text}", imported.broken.unwrap());
-                let [all, carried, found, listed] = imported.told.counts();
+                let [all, carried, found, listed] = imported.report.counts();
                 prop_assert_eq!(carried + found + listed, all);
                 prop_assert!(!imported.render(Style::Plain).is_empty());
             }

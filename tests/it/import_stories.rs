@@ -53,7 +53,7 @@ fn import(case: &str, faithful: bool) -> Imported {
 
 /// Codes and lines of what nginx does that is unsafe.
 fn faults(imported: &Imported) -> Vec<(&str, usize)> {
-    let told = &imported.told;
+    let told = &imported.report;
     let faults = told.findings.iter().filter(|finding| finding.code.weight == Weight::Fault);
     faults
         .map(|one| (one.code.word, told.sources[one.place.file].position(one.place.start).line))
@@ -116,7 +116,7 @@ impl CertAuth {
         let environment = vec![("SSL_CERT_FILE", pki.root())];
         let settings = Settings { environment, ..Settings::default() };
         let egret = Egret::start_with(settings, &format!("[dns]\nservers = [\"{}\"]\n{config}", names.address));
-        let header = imported.told.findings.iter().find(|finding| finding.code.word == "http-host");
+        let header = imported.report.findings.iter().find(|finding| finding.code.word == "http-host");
         let header = header.and_then(|finding| finding.repair.split('"').nth(1)).expect("the Host to be said");
         Self { _pki: pki, _nginx: nginx, _names: names, egret, listeners, header: header.to_owned() }
     }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::import::draft::{Ejection, Server};
 use crate::import::findings::BALANCING;
-use crate::import::nginx::job::Job;
+use crate::import::nginx::importer::Importer;
 use crate::import::nginx::parse::Directive;
+use crate::import::nginx::proxy_pass::ServerLine;
 use crate::import::nginx::scope::time;
-use crate::import::nginx::way::ServerLine;
 
 /// A server with what is said of it.
 pub(super) fn server(line: &ServerLine<'_>, address: String) -> Server {
@@ -48,7 +48,7 @@ pub(super) fn ejection(lines: &[ServerLine<'_>]) -> Option<Ejection> {
     Some(if failures == 0 { Ejection::Never } else { Ejection::After(failures, pause) })
 }
 
-impl Job<'_> {
+impl Importer<'_> {
     /// How one of several servers is chosen; `None`: as egret does by itself.
     pub(super) fn balance(&mut self, block: &Directive, lines: &[ServerLine<'_>]) -> Option<&'static str> {
         let method = block.children().iter().find(|directive| METHODS.contains(&directive.name.text.as_str()));

@@ -2,17 +2,17 @@
 
 use crate::import::draft::Listener;
 use crate::import::findings::{Code, FRAGMENT, HTTP_HOST, HTTP_PATH, HTTP_VHOST};
-use crate::import::nginx::job::Job;
-use crate::import::nginx::listen::{At, Door, Extra, To};
+use crate::import::nginx::importer::Importer;
+use crate::import::nginx::listen::{At, Extra, ListenAddr, To};
 use crate::import::nginx::parse::Directive;
+use crate::import::nginx::proxy_pass::{ProxyPass, Target};
 use crate::import::nginx::scope::Scope;
-use crate::import::nginx::way::{Target, Way};
 
 /// A server with what was found out about it.
 struct Server<'a> {
     directive: &'a Directive,
     scope: Scope<'a>,
-    doors: Vec<Door<'a>>,
+    listen_addrs: Vec<ListenAddr<'a>>,
     exits: Vec<Exit<'a>>,
 }
 
@@ -25,7 +25,7 @@ struct Exit<'a> {
 /// The number of a server that only the importer put around a piece of configuration.
 pub(super) const MADE_UP: usize = usize::MAX;
 
-impl<'a> Job<'_> {
+impl<'a> Importer<'_> {
     /// A whole `http` block.
     pub(super) fn http(&mut self, outer: &Scope<'a>, block: &'a Directive, extras: &mut Vec<Extra<'a>>) {
         let scope = outer.inner(block.children());
@@ -41,7 +41,7 @@ impl<'a> Job<'_> {
 
     fn http_server(&mut self, outer: &Scope<'a>, directive: &'a Directive, blocks: &[&'a Directive]) -> Server<'a> {
         let scope = outer.inner(directive.children());
-        let doors = if directive.id == MADE_UP { Vec::new() } else { self.doors(directive, true) };
+        let listen_addrs = if directive.id == MADE_UP { Vec::new() } else { self.listen_addrs(directive, true) };
         let mut locations = Vec::new();
         collect(&scope, directive, &mut locations);
         let mut exits = Vec::new();
@@ -57,7 +57,7 @@ impl<'a> Job<'_> {
         for (location, _) in &locations {
             self.location(location, exits.iter().find(|exit| exit.location.id == location.id), exits.first());
         }
-        Server { directive, scope, doors, exits }
+        Server { directive, scope, listen_addrs, exits }
     }
 
     /// The upstream of a location, if it goes out by TLS.
@@ -81,21 +81,21 @@ impl<'a> Job<'_> {
         {
             self.listed(pass, "an upstream block has no port of its own");
         }
-        let way = Way { scope: scope.clone(), prefix, http: true, pass, target };
-        if !tls && !self.plaintext(&way, location) {
+        let proxy_pass = ProxyPass { scope: scope.clone(), prefix, http: true, pass, target };
+        if !tls && !self.plaintext(&proxy_pass, location) {
             return None;
         }
-        let upstream = self.upstream(&way)?;
-        self.host(&way, &url.authority);
+        let upstream = self.upstream(&proxy_pass)?;
+        self.host(&proxy_pass, &url.authority);
         self.path_changes(location, pass, &url.path);
         self.carried(server, "listeners");
         Some(upstream)
     }
 
     /// nginx makes up a `Host` for the server; a client of egret says its own.
-    fn host(&mut self, way: &Way<'_>, authority: &str) {
-        let header = format!("{}_set_header", way.prefix);
-        let headers = way.scope.all(&header);
+    fn host(&mut self, proxy_pass: &ProxyPass<'_>, authority: &str) {
+        let header = format!("{}_set_header", proxy_pass.prefix);
+        let headers = proxy_pass.scope.all(&header);
         let host = headers.iter().find(|one| one.argument(0).eq_ignore_ascii_case("host")).copied();
         let wanted = host.map_or(authority, |host| host.argument(1));
         if let Some(host) = host.filter(|_| ["$host", "$http_host"].contains(&wanted)) {
@@ -105,7 +105,7 @@ impl<'a> Job<'_> {
         let wanted = if wanted == "$proxy_host" { authority } else { wanted };
         let title = format!("nginx writes `Host: {wanted}` into requests; egret carries bytes, and changes none");
         let repair = format!("let clients say it: `curl --header \"Host: {wanted}\"`, or the name in their URL");
-        self.find(HTTP_HOST, host.unwrap_or(way.pass), title, "a Host", repair);
+        self.find(HTTP_HOST, host.unwrap_or(proxy_pass.pass), title, "a Host", repair);
     }
 
     fn path_changes(&mut self, location: &Directive, pass: &Directive, path: &str) {
@@ -138,7 +138,7 @@ impl<'a> Job<'_> {
     }
 
     fn is_settled(&self, directive: &Directive) -> bool {
-        self.told.entries.get(directive.id).is_none_or(|entry| entry.fate.is_some())
+        self.report.entries.get(directive.id).is_none_or(|entry| entry.outcome.is_some())
     }
 
     fn open_server(&mut self, servers: &[Server<'a>], at: usize, extras: &mut Vec<Extra<'a>>) {
@@ -151,37 +151,49 @@ impl<'a> Job<'_> {
         if server.directive.id == MADE_UP {
             self.made_up(FRAGMENT, main.location, main.upstream);
         }
-        for door in &server.doors {
-            if owner(servers, door) == Some(at) {
-                self.open(door, server.directive, &scope, &To::one(main.upstream), extras);
+        for listen_addr in &server.listen_addrs {
+            if owner(servers, listen_addr) == Some(at) {
+                self.open(listen_addr, server.directive, &scope, &To::one(main.upstream), extras);
             } else {
-                self.virtual_host(server, door, main.upstream, extras);
+                self.virtual_host(server, listen_addr, main.upstream, extras);
             }
         }
-        let Some(door) = server.doors.first() else { return };
+        let Some(listen_addr) = server.listen_addrs.first() else { return };
         let mut told = vec![main.upstream];
         for exit in server.exits.iter().filter(|exit| exit.location.id != main.location.id) {
             if told.contains(&exit.upstream) {
                 continue;
             }
             told.push(exit.upstream);
-            self.other_location(server, door, exit, extras);
+            self.other_location(server, listen_addr, exit, extras);
         }
     }
 
-    fn virtual_host(&mut self, server: &Server<'a>, door: &Door<'a>, upstream: usize, extras: &mut Vec<Extra<'a>>) {
+    fn virtual_host(
+        &mut self,
+        server: &Server<'a>,
+        listen_addr: &ListenAddr<'a>,
+        upstream: usize,
+        extras: &mut Vec<Extra<'a>>,
+    ) {
         let name = server.directive.children().iter().find(|one| one.name.text == "server_name");
-        let directive = name.or(door.directive).unwrap_or(server.directive);
+        let directive = name.or(listen_addr.directive).unwrap_or(server.directive);
         let title = "servers on one address are told apart by the Host of a request, which egret does not read";
         let from = self.line(directive);
-        if let Some(listen) = door.directive {
+        if let Some(listen) = listen_addr.directive {
             self.carried(listen, "listeners: listen, on an address of its own");
         }
         let listener = Listener { from, upstream: Some(upstream), ..Listener::default() };
-        extra(HTTP_VHOST, (directive, title.to_owned()), door, listener, extras);
+        extra(HTTP_VHOST, (directive, title.to_owned()), listen_addr, listener, extras);
     }
 
-    fn other_location(&mut self, server: &Server<'a>, door: &Door<'a>, exit: &Exit<'a>, extras: &mut Vec<Extra<'a>>) {
+    fn other_location(
+        &mut self,
+        server: &Server<'a>,
+        listen_addr: &ListenAddr<'a>,
+        exit: &Exit<'a>,
+        extras: &mut Vec<Extra<'a>>,
+    ) {
         let title = format!(
             "requests for `{}` go to another server, and a stream of bytes has no paths",
             path_of(exit.location)
@@ -189,19 +201,19 @@ impl<'a> Job<'_> {
         let from = self.line(exit.location);
         self.carried(server.directive, "listeners");
         let listener = Listener { from, upstream: Some(exit.upstream), ..Listener::default() };
-        extra(HTTP_PATH, (exit.location, title), door, listener, extras);
+        extra(HTTP_PATH, (exit.location, title), listen_addr, listener, extras);
     }
 }
 
-/// Notes a listener that gets an address of its own, on a port near that of the door.
+/// Notes a listener that gets an address of its own, on a port near that of `listen_addr`.
 fn extra<'a>(
     code: Code,
     (directive, title): (&'a Directive, String),
-    door: &Door<'a>,
+    listen_addr: &ListenAddr<'a>,
     listener: Listener,
     extras: &mut Vec<Extra<'a>>,
 ) {
-    let port = match &door.at {
+    let port = match &listen_addr.at {
         At::Tcp(address) => address.port(),
         At::Unix(_) => 8080,
     };
@@ -232,11 +244,12 @@ fn path_of(location: &Directive) -> &str {
     location.arguments.last().map_or("", |word| &word.text)
 }
 
-/// Of the servers on the address of a door, the one that gets what no other wants, if it goes out by TLS; else the
+/// Of the servers on the address `listen_addr`, the one that gets what no other wants, if it goes out by TLS; else the
 /// first that does.
-fn owner(servers: &[Server<'_>], door: &Door<'_>) -> Option<usize> {
+fn owner(servers: &[Server<'_>], listen_addr: &ListenAddr<'_>) -> Option<usize> {
     let on = |server: &Server<'_>, default: bool| {
-        !server.exits.is_empty() && server.doors.iter().any(|other| other.at == door.at && (other.default || !default))
+        !server.exits.is_empty()
+            && server.listen_addrs.iter().any(|other| other.at == listen_addr.at && (other.default || !default))
     };
     servers.iter().position(|server| on(server, true)).or_else(|| servers.iter().position(|server| on(server, false)))
 }

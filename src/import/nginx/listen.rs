@@ -10,20 +10,20 @@ use crate::import::findings::{
     Code, DATAGRAMS, HTTP_VHOST, INBOUND_TLS, OPEN_TO_ALL, PER_CLIENT_LIMIT, PROXY_HEADER, SOCKET_MODE,
 };
 use crate::import::nginx::access::{Rule, Who, who};
-use crate::import::nginx::job::Job;
+use crate::import::nginx::importer::Importer;
 use crate::import::nginx::parse::Directive;
 use crate::import::nginx::scope::{Scope, time};
 
 /// A `listen` that was understood.
 #[derive(Clone)]
-pub(super) struct Door<'a> {
+pub(super) struct ListenAddr<'a> {
     pub(super) directive: Option<&'a Directive>,
     pub(super) at: At,
     /// Of several servers on the address, this is the one.
     pub(super) default: bool,
 }
 
-/// Where a door is.
+/// What is listened on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum At {
     /// On the network.
@@ -58,24 +58,24 @@ pub(super) struct Extra<'a> {
 /// The most ports of one range; each becomes a listener of its own.
 const MOST_PORTS: u16 = 256;
 
-impl<'a> Job<'_> {
-    /// The doors of a server.
-    pub(super) fn doors(&mut self, server: &'a Directive, http: bool) -> Vec<Door<'a>> {
+impl<'a> Importer<'_> {
+    /// The addresses that a server listens on.
+    pub(super) fn listen_addrs(&mut self, server: &'a Directive, http: bool) -> Vec<ListenAddr<'a>> {
         let listens = server.children().iter().filter(|directive| directive.name.text == "listen");
-        let mut doors = Vec::new();
+        let mut listen_addrs = Vec::new();
         let mut any = false;
         for directive in listens {
             any = true;
-            doors.extend(self.door(directive, http));
+            listen_addrs.extend(self.listen_addr(directive, http));
         }
         if !any && http {
             let at = At::Tcp((Ipv4Addr::UNSPECIFIED, 80).into());
-            doors.push(Door { directive: None, at, default: false });
+            listen_addrs.push(ListenAddr { directive: None, at, default: false });
         }
-        doors
+        listen_addrs
     }
 
-    fn door(&mut self, directive: &'a Directive, http: bool) -> Vec<Door<'a>> {
+    fn listen_addr(&mut self, directive: &'a Directive, http: bool) -> Vec<ListenAddr<'a>> {
         let has = |flag: &str| directive.arguments.iter().skip(1).any(|word| word.text == flag);
         if has("udp") || has("quic") {
             let title = "datagrams are nothing that egret carries";
@@ -98,78 +98,78 @@ impl<'a> Job<'_> {
             self.find(PROXY_HEADER, directive, title, "PROXY header", repair);
         }
         let default = has("default_server") || has("default");
-        places.into_iter().map(|at| Door { directive: Some(directive), at, default }).collect()
+        places.into_iter().map(|at| ListenAddr { directive: Some(directive), at, default }).collect()
     }
 
-    /// A listener at a door. One that is taken by another upstream becomes an extra.
+    /// A listener at an address. One that is taken by another upstream becomes an extra.
     pub(super) fn open(
         &mut self,
-        door: &Door<'a>,
+        listen_addr: &ListenAddr<'a>,
         server: &'a Directive,
         scope: &Scope<'_>,
         to: &To,
         extras: &mut Vec<Extra<'a>>,
     ) {
-        let told = door.directive.unwrap_or(server);
+        let at = listen_addr.directive.unwrap_or(server);
         let upstreams = &self.draft.upstreams;
         let handed_on = !to.routes.is_empty() || to.upstream.is_some_and(|at| upstreams[at].passthrough);
-        let Some(mut listener) = self.listener(door, server, scope, handed_on) else { return };
+        let Some(mut listener) = self.listener(listen_addr, server, scope, handed_on) else { return };
         (listener.upstream, listener.routes) = (to.upstream, to.routes.clone());
-        self.told.carry_without(told.id, "listeners: listen", &lost(door));
+        self.report.carry_without(at.id, "listeners: listen", &lost(listen_addr));
         self.carried(server, "listeners");
         match self.draft.listeners.iter().find(|known| collide(&known.listen, &listener.listen)) {
             Some(known) if known.upstream == to.upstream && known.routes == to.routes => {}
             Some(_) => {
                 let title = format!("another server listens on {} already", listener.listen);
                 let port = port_of(&listener.listen);
-                extras.push(Extra { code: HTTP_VHOST, directive: told, title, listener, port });
+                extras.push(Extra { code: HTTP_VHOST, directive: at, title, listener, port });
             }
             None => self.draft.listeners.push(listener),
         }
     }
 
-    /// Nobody may come by any of these doors.
-    pub(super) fn all_denied(&mut self, doors: &[Door<'_>], scope: &Scope<'_>) -> bool {
-        let mut denied = |door: &Door<'_>| match &door.at {
+    /// Nobody may come by any of these addresses.
+    pub(super) fn all_denied(&mut self, listen_addrs: &[ListenAddr<'_>], scope: &Scope<'_>) -> bool {
+        let mut denied = |listen_addr: &ListenAddr<'_>| match &listen_addr.at {
             At::Unix(_) => false,
             At::Tcp(address) => self.who(scope, address.is_ipv6()) == Who::Networks(Vec::new()),
         };
-        !doors.is_empty() && doors.iter().all(&mut denied)
+        !listen_addrs.is_empty() && listen_addrs.iter().all(&mut denied)
     }
 
-    /// The listener of a door, without its upstream; `None` if nobody may come. `handed_on`: it is the clients' own
+    /// The listener of an address, without its upstream; `None` if nobody may come. `handed_on`: it is the clients' own
     /// TLS that goes through, so that they borrow no identity.
     fn listener(
         &mut self,
-        door: &Door<'_>,
+        listen_addr: &ListenAddr<'_>,
         server: &Directive,
         scope: &Scope<'_>,
         handed_on: bool,
     ) -> Option<Listener> {
-        let told = door.directive.unwrap_or(server);
-        let mut listener = Listener { from: self.line(told), ..Listener::default() };
-        match &door.at {
-            At::Unix(path) => self.unix(path, told, &mut listener),
+        let at = listen_addr.directive.unwrap_or(server);
+        let mut listener = Listener { from: self.line(at), ..Listener::default() };
+        match &listen_addr.at {
+            At::Unix(path) => self.unix(path, at, &mut listener),
             At::Tcp(address) => {
-                if !self.tcp(*address, door, told, scope, &mut listener) {
+                if !self.tcp(*address, listen_addr, at, scope, &mut listener) {
                     return None;
                 }
                 if handed_on && listener.listen.is_empty() {
                     listener.allow = everyone(address);
                     listener.listen = address.to_string();
                 } else if listener.listen.is_empty() {
-                    self.open_to_all(*address, told, &mut listener);
+                    self.open_to_all(*address, at, &mut listener);
                 }
             }
         }
         listener.max_connections = self.limit(scope);
-        if let (Some(directive), At::Tcp(_)) = (door.directive, &door.at) {
+        if let (Some(directive), At::Tcp(_)) = (listen_addr.directive, &listen_addr.at) {
             listener.tcp = tcp(directive);
         }
         Some(listener)
     }
 
-    fn unix(&mut self, path: &str, told: &Directive, listener: &mut Listener) {
+    fn unix(&mut self, path: &str, at: &Directive, listener: &mut Listener) {
         listener.listen = format!("unix:{}", self.path(path));
         if self.options.faithful {
             listener.mode = Some("0666");
@@ -177,24 +177,24 @@ impl<'a> Job<'_> {
         }
         let title = "every user of this machine may use this socket: nginx makes it with mode 0666";
         let repair = "egret makes it for its own user alone; `mode = \"0660\"` and `allow_users` for others";
-        self.find(SOCKET_MODE, told, title, "open to all users", repair);
+        self.find(SOCKET_MODE, at, title, "open to all users", repair);
     }
 
     /// Address and access; false if nobody may come. No address if everybody may, which is not decided here.
     fn tcp(
         &mut self,
         address: SocketAddr,
-        door: &Door<'_>,
-        told: &Directive,
+        listen_addr: &ListenAddr<'_>,
+        at: &Directive,
         scope: &Scope<'_>,
         listener: &mut Listener,
     ) -> bool {
-        let inbound_tls = door.directive.is_some_and(|at| at.arguments.iter().any(|word| word.text == "ssl"));
+        let inbound_tls = listen_addr.directive.is_some_and(|at| at.arguments.iter().any(|word| word.text == "ssl"));
         let loopback = address.ip().is_loopback();
         let mut address = address;
         match self.who(scope, address.is_ipv6()) {
             Who::Networks(networks) if networks.is_empty() => {
-                self.listed(told, "nobody may come here: all are denied");
+                self.listed(at, "nobody may come here: all are denied");
                 return false;
             }
             Who::Networks(networks) => listener.allow = networks,
@@ -210,13 +210,13 @@ impl<'a> Job<'_> {
         true
     }
 
-    fn open_to_all(&mut self, open: SocketAddr, told: &Directive, listener: &mut Listener) {
+    fn open_to_all(&mut self, open: SocketAddr, at: &Directive, listener: &mut Listener) {
         let title = "everybody who reaches this address may come, and speaks to the server in its name";
         listener.listen = open.to_string();
         if self.options.faithful {
             listener.allow = everyone(&open);
             let repair = "written as `allow` for all addresses; name the networks of the clients";
-            self.find(OPEN_TO_ALL, told, title, "open", repair);
+            self.find(OPEN_TO_ALL, at, title, "open", repair);
             return;
         }
         let fitting = self.options.allow.iter().filter(|network| network.addr().is_ipv6() == open.is_ipv6());
@@ -230,7 +230,7 @@ impl<'a> Job<'_> {
              `egret import --allow NETWORK`",
             listener.listen
         );
-        self.find(OPEN_TO_ALL, told, title, "open", repair);
+        self.find(OPEN_TO_ALL, at, title, "open", repair);
     }
 
     fn who(&mut self, scope: &Scope<'_>, v6: bool) -> Who {
@@ -328,15 +328,16 @@ fn tcp(listen: &Directive) -> Tcp {
 /// Silence before probes, as egret takes it.
 const PROBED: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(9 * 3600);
 
-/// The options of a door that are not carried over.
-fn lost<'a>(door: &Door<'a>) -> Vec<&'a str> {
-    let tcp = matches!(door.at, At::Tcp(_));
+/// The options of a `listen` that are not carried over.
+fn lost<'a>(listen_addr: &ListenAddr<'a>) -> Vec<&'a str> {
+    let tcp = matches!(listen_addr.at, At::Tcp(_));
     let carried = |word: &str| {
         let tcp_only =
             ["so_keepalive=", "fastopen="].iter().any(|option| word.starts_with(option)) || word == "multipath";
         ["default_server", "default", "ssl", "proxy_protocol", "bind", "http2"].contains(&word) || (tcp && tcp_only)
     };
-    let words = door.directive.iter().flat_map(|listen| listen.arguments.iter().skip(1)).map(|word| word.text.as_str());
+    let words =
+        listen_addr.directive.iter().flat_map(|listen| listen.arguments.iter().skip(1)).map(|word| word.text.as_str());
     words.filter(|word| !carried(word)).collect()
 }
 

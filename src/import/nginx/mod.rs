@@ -1,35 +1,35 @@
 //! A configuration of nginx becomes one of egret.
 //!
-//! The way of the text: [`token`] > [`parse`] > [`include`] > (`stream`, `http`: each `proxy_pass` is a [`way`],
+//! The way of the text: [`token`] > [`parse`] > [`include`] > (`stream`, `http`: each `proxy_pass` is a [`ProxyPass`](proxy_pass::ProxyPass),
 //! whose settings are read in their [`scope`] with [`variables`] put in) > a draft. Every directive is entered into
 //! the account before anything is looked at, and what is left at the end gets the reason of its name.
 
 pub mod access;
 mod balance;
 mod http;
+mod importer;
 pub mod include;
-mod job;
 mod listen;
 mod names;
 pub mod parse;
 mod process;
+mod proxy_pass;
 pub mod scope;
 mod stream;
 mod target;
 mod tls;
 pub mod token;
 pub mod variables;
-mod way;
 pub(super) mod words;
 
 use std::path::Path;
 
 use crate::import::draft::Draft;
 use crate::import::files::Files;
-use crate::import::findings::{DIFFERENCE, Entry, Fate, INCLUDE_MISSING, Place, Told};
+use crate::import::findings::{DIFFERENCE, Entry, INCLUDE_MISSING, ImportReport, Outcome, Place};
 use crate::import::nginx::http::MADE_UP;
+use crate::import::nginx::importer::Importer;
 use crate::import::nginx::include::Whole;
-use crate::import::nginx::job::Job;
 use crate::import::nginx::parse::{Directive, Word};
 use crate::import::nginx::scope::Scope;
 use crate::import::{Imported, Options, redact};
@@ -40,45 +40,46 @@ use crate::import::{Imported, Options, redact};
 /// It cannot be read, or nginx would not read it either.
 pub fn import(files: &dyn Files, path: &Path, options: &Options) -> Result<Imported, include::Error> {
     let mut whole = include::read(files, path)?;
-    let mut told = Told { sources: std::mem::take(&mut whole.sources), masked: options.redact, ..Told::default() };
+    let mut report =
+        ImportReport { sources: std::mem::take(&mut whole.sources), masked: options.redact, ..ImportReport::default() };
     if options.redact {
         redact::tree(&mut whole.tree);
-        redact::sources(&mut told.sources);
+        redact::sources(&mut report.sources);
     }
     let place = Place { file: 0, start: 0, end: 0 };
-    let blank = Entry { place, text: String::new(), parent: None, fate: None, lost: Vec::new() };
-    told.entries = vec![blank; whole.count];
+    let blank = Entry { place, text: String::new(), parent: None, outcome: None, lost: Vec::new() };
+    report.entries = vec![blank; whole.count];
     let folder = path.parent().unwrap_or_else(|| Path::new("")).to_path_buf();
-    let mut job = Job { told, draft: Draft::default(), options, files, folder, users: Vec::new() };
-    job.enter(&whole.tree, None);
-    job.includes(&whole);
+    let mut importer = Importer { report, draft: Draft::default(), options, files, folder, users: Vec::new() };
+    importer.enter(&whole.tree, None);
+    importer.includes(&whole);
     let tree = put_around(std::mem::take(&mut whole.tree));
-    job.everything(&tree);
-    job.close();
-    Ok(Imported::new(job.told, job.draft, "nginx"))
+    importer.everything(&tree);
+    importer.close();
+    Ok(Imported::new(importer.report, importer.draft, "nginx"))
 }
 
-impl Job<'_> {
+impl Importer<'_> {
     fn includes(&mut self, whole: &Whole) {
         for (id, brought) in &whole.includes {
             match brought {
                 Ok(count) => {
                     let noun = if *count == 1 { "file" } else { "files" };
-                    self.told.settle(*id, Fate::Carried(format!("{count} {noun}, in its place")));
+                    self.report.settle(*id, Outcome::Carried(format!("{count} {noun}, in its place")));
                 }
                 Err(why) => {
-                    let place = self.told.entries[*id].place.clone();
+                    let place = self.report.entries[*id].place.clone();
                     let why = if self.options.redact { "it cannot be read" } else { why };
                     let title = format!("what this brings is not looked at: {why}");
-                    self.told.find(INCLUDE_MISSING, place, title, "missing", "bring the file, and import again");
-                    self.told.settle(*id, Fate::Found(INCLUDE_MISSING.word));
+                    self.report.find(INCLUDE_MISSING, place, title, "missing", "bring the file, and import again");
+                    self.report.settle(*id, Outcome::Found(INCLUDE_MISSING.word));
                 }
             }
         }
         for file in &whole.differences {
             let place = Place { file: *file, start: 0, end: 1 };
             let title = "this is a difference: lines with `-` are left out, those with `+` are taken";
-            self.told.find(DIFFERENCE, place, title, "a difference", "see that it is what you meant");
+            self.report.find(DIFFERENCE, place, title, "a difference", "see that it is what you meant");
         }
     }
 
@@ -104,26 +105,26 @@ impl Job<'_> {
     }
 
     fn is_carried(&self, directive: &Directive) -> bool {
-        let entry = self.told.entries.get(directive.id);
-        entry.is_some_and(|entry| matches!(entry.fate, Some(Fate::Carried(_))))
+        let entry = self.report.entries.get(directive.id);
+        entry.is_some_and(|entry| matches!(entry.outcome, Some(Outcome::Carried(_))))
     }
 
     /// What is left has a reason too, and findings stand in the order of the text.
     fn close(&mut self) {
-        for at in 0..self.told.entries.len() {
-            let entry = &self.told.entries[at];
-            if entry.fate.is_some() {
+        for at in 0..self.report.entries.len() {
+            let entry = &self.report.entries[at];
+            if entry.outcome.is_some() {
                 continue;
             }
             let name = entry.text.split(' ').next().unwrap_or_default();
-            let outer = match entry.parent.map(|parent| (&self.told.entries[parent], parent)) {
-                Some((Entry { fate: Some(Fate::Listed(why)), .. }, _)) => Some(why.clone()),
+            let outer = match entry.parent.map(|parent| (&self.report.entries[parent], parent)) {
+                Some((Entry { outcome: Some(Outcome::Listed(why)), .. }, _)) => Some(why.clone()),
                 _ => None,
             };
             let why = words::why_not(name).map(str::to_owned).or(outer).unwrap_or_else(|| words::UNKNOWN.to_owned());
-            self.told.entries[at].fate = Some(Fate::Listed(why));
+            self.report.entries[at].outcome = Some(Outcome::Listed(why));
         }
-        self.told.findings.sort_by(|one, other| one.place.cmp(&other.place));
+        self.report.findings.sort_by(|one, other| one.place.cmp(&other.place));
     }
 }
 

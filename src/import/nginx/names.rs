@@ -2,14 +2,14 @@
 
 use crate::import::draft::Route;
 use crate::import::findings::{Place, VARIABLE};
-use crate::import::nginx::job::Job;
+use crate::import::nginx::importer::Importer;
 use crate::import::nginx::listen::To;
 use crate::import::nginx::parse::Directive;
+use crate::import::nginx::proxy_pass::ProxyPass;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::variables::{Case, Choice};
-use crate::import::nginx::way::Way;
 
-impl<'a> Job<'_> {
+impl<'a> Importer<'_> {
     /// Routes to all the servers of a map.
     pub(super) fn by_name(
         &mut self,
@@ -30,12 +30,12 @@ impl<'a> Job<'_> {
                 Some(route) => route.server_names.extend(server_names),
                 None => to.routes.push(Route { server_names, upstream }),
             }
-            self.told.carry(case.id, "listeners: routes");
+            self.report.carry(case.id, "listeners: routes");
         }
         if let Some(case) = choice.default.filter(|case| !case.text.is_empty()) {
             to.upstream = self.case(scope, pass, &case, blocks);
             if to.upstream.is_some() {
-                self.told.carry(case.id, "listeners: upstream");
+                self.report.carry(case.id, "listeners: upstream");
             }
         }
         if let Some(directive) = scope.get("ssl_preread") {
@@ -58,14 +58,14 @@ impl<'a> Job<'_> {
 
     fn case(&mut self, scope: &Scope<'a>, pass: &'a Directive, case: &Case, blocks: &[&'a Directive]) -> Option<usize> {
         let target = self.target(pass, &case.text, blocks, None, true)?;
-        self.passthrough(&Way { scope: scope.clone(), prefix: "proxy", http: false, pass, target })
+        self.passthrough(&ProxyPass { scope: scope.clone(), prefix: "proxy", http: false, pass, target })
     }
 
     fn find_case(&mut self, case: &Case, title: String, repair: &str) {
-        let Some(entry) = self.told.entries.get(case.id) else { return };
+        let Some(entry) = self.report.entries.get(case.id) else { return };
         let place: Place = entry.place.clone();
-        self.told.find(VARIABLE, place, title, "a pattern", repair);
-        self.told.settle(case.id, crate::import::findings::Fate::Found(VARIABLE.word));
+        self.report.find(VARIABLE, place, title, "a pattern", repair);
+        self.report.settle(case.id, crate::import::findings::Outcome::Found(VARIABLE.word));
     }
 }
 

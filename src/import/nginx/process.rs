@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::import::draft::Dns;
 use crate::import::findings::SESSIONS_SHARED;
-use crate::import::nginx::job::{Job, User};
+use crate::import::nginx::importer::{Importer, User};
 use crate::import::nginx::parse::Directive;
 use crate::import::nginx::scope::time;
 
-impl Job<'_> {
+impl Importer<'_> {
     /// The directives outside `http` and `stream`, and the name servers wherever they stand.
     pub(super) fn process(&mut self, tree: &[Directive]) {
         for directive in tree {
@@ -84,12 +84,12 @@ impl Job<'_> {
             let differ: Vec<_> = differ.map(|((what, _), _)| *what).collect();
             let title = format!(
                 "nginx continues TLS sessions of {} here, and the other way round: the {} of one holds for the other",
-                self.told.line(&first.place),
+                self.report.line(&first.place),
                 differ.join(" and the ")
             );
             let repair = "nothing: egret keeps a store for each identity and trust; in nginx, an upstream block for \
                           each, or `proxy_ssl_session_reuse off;`";
-            self.told.find(SESSIONS_SHARED, user.place.clone(), title, "shared sessions", repair);
+            self.report.find(SESSIONS_SHARED, user.place.clone(), title, "shared sessions", repair);
         }
     }
 }

@@ -1,14 +1,14 @@
 //! `stream`: each server with TLS on its way out is an upstream, each of its `listen` a listener.
 
 use crate::import::findings::{PASSED_THROUGH, PLAINTEXT, PLAINTEXT_TO_TLS, TLS_SETTINGS_WITHOUT_TLS};
-use crate::import::nginx::job::Job;
-use crate::import::nginx::listen::{At, Door, Extra, To};
+use crate::import::nginx::importer::Importer;
+use crate::import::nginx::listen::{At, Extra, ListenAddr, To};
 use crate::import::nginx::parse::Directive;
+use crate::import::nginx::proxy_pass::ProxyPass;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::target::Destination;
-use crate::import::nginx::way::Way;
 
-impl<'a> Job<'_> {
+impl<'a> Importer<'_> {
     /// A whole `stream` block.
     pub(super) fn stream(&mut self, outer: &Scope<'a>, block: &'a Directive, extras: &mut Vec<Extra<'a>>) {
         let scope = outer.inner(block.children());
@@ -30,8 +30,8 @@ impl<'a> Job<'_> {
             self.list_all(server, "nothing goes out of this server");
             return;
         };
-        let doors = self.doors(server, false);
-        if self.all_denied(&doors, &scope) {
+        let listen_addrs = self.listen_addrs(server, false);
+        if self.all_denied(&listen_addrs, &scope) {
             return self.list_all(server, "nobody may come here: all are denied");
         }
         let target = match self.destination(&scope, pass, blocks) {
@@ -42,26 +42,26 @@ impl<'a> Job<'_> {
                     return self.list_all(server, "none of its servers can be carried over");
                 }
                 let to = To { upstream, routes };
-                doors.iter().for_each(|door| self.open(door, server, &scope, &to, extras));
+                listen_addrs.iter().for_each(|listen_addr| self.open(listen_addr, server, &scope, &to, extras));
                 return;
             }
             None => return self.list_all(server, "where it leads cannot be told, see its `proxy_pass`"),
         };
-        let way = Way { scope, prefix: "proxy", http: false, pass, target };
-        let upstream = match self.kind(&way, server, &doors) {
-            Kind::Tls => self.upstream(&way),
-            Kind::PassedThrough => self.passthrough(&way),
+        let proxy_pass = ProxyPass { scope, prefix: "proxy", http: false, pass, target };
+        let upstream = match self.kind(&proxy_pass, server, &listen_addrs) {
+            Kind::Tls => self.upstream(&proxy_pass),
+            Kind::PassedThrough => self.passthrough(&proxy_pass),
             Kind::Plaintext => None,
         };
         let Some(upstream) = upstream else { return };
-        for door in &doors {
-            self.open(door, server, &way.scope, &To::one(upstream), extras);
+        for listen_addr in &listen_addrs {
+            self.open(listen_addr, server, &proxy_pass.scope, &To::one(upstream), extras);
         }
     }
 
     /// Is it TLS that nginx speaks to the server, or that was meant, or that of the clients? What is not is told.
-    fn kind(&mut self, way: &Way<'a>, server: &'a Directive, doors: &[Door<'_>]) -> Kind {
-        let on = |name: &str| way.scope.get(name).filter(|one| one.argument(0) == "on");
+    fn kind(&mut self, proxy_pass: &ProxyPass<'a>, server: &'a Directive, listen_addrs: &[ListenAddr<'_>]) -> Kind {
+        let on = |name: &str| proxy_pass.scope.get(name).filter(|one| one.argument(0) == "on");
         if let Some(directive) = on("proxy_ssl") {
             self.carried(directive, "TLS is what egret speaks to every server");
             return Kind::Tls;
@@ -70,37 +70,39 @@ impl<'a> Job<'_> {
             self.carried(directive, "upstreams: passthrough");
             return Kind::PassedThrough;
         }
-        let from_tls = doors.iter().any(|door| matches!(&door.at, At::Tcp(at) if is_tls_port(at.port())));
-        let to_tls = way.target.ports().iter().any(|port| is_tls_port(*port));
-        let inbound = doors.iter().filter_map(|door| door.directive).any(|at| at.line().contains(" ssl"));
-        if from_tls && to_tls && !inbound && !has_tls_settings(way) {
+        let from_tls =
+            listen_addrs.iter().any(|listen_addr| matches!(&listen_addr.at, At::Tcp(at) if is_tls_port(at.port())));
+        let to_tls = proxy_pass.target.ports().iter().any(|port| is_tls_port(*port));
+        let inbound =
+            listen_addrs.iter().filter_map(|listen_addr| listen_addr.directive).any(|at| at.line().contains(" ssl"));
+        if from_tls && to_tls && !inbound && !has_tls_settings(proxy_pass) {
             let title = "this is taken for TLS of the clients, since both ports are of TLS";
             let repair = "`passthrough = true`: what does not begin with a ClientHello is refused";
-            self.find(PASSED_THROUGH, way.pass, title, "passed through", repair);
+            self.find(PASSED_THROUGH, proxy_pass.pass, title, "passed through", repair);
             return Kind::PassedThrough;
         }
-        if self.plaintext(way, server) { Kind::Tls } else { Kind::Plaintext }
+        if self.plaintext(proxy_pass, server) { Kind::Tls } else { Kind::Plaintext }
     }
 
     /// Plaintext to the server: meant to be TLS, or not to be carried over.
-    pub(super) fn plaintext(&mut self, way: &Way<'a>, server: &'a Directive) -> bool {
+    pub(super) fn plaintext(&mut self, proxy_pass: &ProxyPass<'a>, server: &'a Directive) -> bool {
         let faithful = self.options.faithful;
         let done = if faithful { "not carried over" } else { "egret speaks TLS to it" };
-        if has_tls_settings(way) {
+        if has_tls_settings(proxy_pass) {
             let title = "there are settings of TLS, but nothing switches it on: nginx speaks plaintext";
             let repair = format!("{done}; in nginx: `proxy_ssl on;` (stream) or `https://` (http)");
-            self.find(TLS_SETTINGS_WITHOUT_TLS, way.pass, title, "plaintext", repair);
-        } else if let Some(port) = way.target.ports().into_iter().find(|port| is_tls_port(*port)) {
+            self.find(TLS_SETTINGS_WITHOUT_TLS, proxy_pass.pass, title, "plaintext", repair);
+        } else if let Some(port) = proxy_pass.target.ports().into_iter().find(|port| is_tls_port(*port)) {
             let title = format!("nginx speaks plaintext to port {port}, where TLS is expected");
             let repair = format!("{done}; in nginx: `proxy_ssl on;` (stream) or `https://` (http)");
-            self.find(PLAINTEXT_TO_TLS, way.pass, title, "plaintext", repair);
+            self.find(PLAINTEXT_TO_TLS, proxy_pass.pass, title, "plaintext", repair);
         } else {
             let title = "nginx speaks plaintext to this server, and egret speaks TLS to every server";
-            let repair = match way.target.ports().contains(&5432) {
+            let repair = match proxy_pass.target.ports().contains(&5432) {
                 true => "not carried over; if it is PostgreSQL with TLS: an upstream with `upgrade = \"postgres\"`",
                 false => "not carried over; leave it to nginx, or switch TLS on at the server",
             };
-            self.find(PLAINTEXT, way.pass, title, "plaintext", repair);
+            self.find(PLAINTEXT, proxy_pass.pass, title, "plaintext", repair);
             self.list_all(server, "it is not TLS that goes out of here");
             return false;
         }
@@ -129,7 +131,9 @@ pub(super) fn is_tls_port(port: u16) -> bool {
 }
 
 /// Certificates, names or verification were thought of.
-fn has_tls_settings(way: &Way<'_>) -> bool {
+fn has_tls_settings(proxy_pass: &ProxyPass<'_>) -> bool {
     let names = ["certificate", "trusted_certificate", "name", "verify", "server_name"];
-    names.iter().any(|name| way.scope.own().iter().any(|one| one.name.text == format!("{}_ssl_{name}", way.prefix)))
+    names.iter().any(|name| {
+        proxy_pass.scope.own().iter().any(|one| one.name.text == format!("{}_ssl_{name}", proxy_pass.prefix))
+    })
 }

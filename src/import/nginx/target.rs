@@ -1,11 +1,11 @@
 //! What a `proxy_pass` points at.
 
 use crate::import::findings::{FORWARDS_ANYWHERE, VARIABLE};
-use crate::import::nginx::job::Job;
+use crate::import::nginx::importer::Importer;
 use crate::import::nginx::parse::Directive;
+use crate::import::nginx::proxy_pass::{Target, is_name, split};
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::variables::{Choice, HELLO_NAME, Value};
-use crate::import::nginx::way::{Target, is_name, split};
 
 /// A destination, or one for each server name of the clients' hellos.
 pub(super) enum Destination<'a> {
@@ -22,7 +22,7 @@ pub(super) struct Url {
     pub(super) path: String,
 }
 
-impl<'a> Job<'_> {
+impl<'a> Importer<'_> {
     /// Where a `proxy_pass` of `stream` leads; `None` if that depends on the connection, which is told.
     pub(super) fn destination(
         &mut self,

@@ -8,10 +8,10 @@ use crate::import::findings::{
     DEPTH_ONE, KEY_LOG, KEY_MISSING, NAME_OF_BLOCK, NO_NAME, SESSIONS_OFF, SNI_OFF, TRUST_IS_THE_SERVER, VARIABLE,
     VERIFY_ABSENT, VERIFY_OFF, VERIFY_WITHOUT_TRUST, WEAK_CIPHERS, WEAK_PROTOCOL,
 };
-use crate::import::nginx::job::{Job, User};
+use crate::import::nginx::importer::{Importer, User};
 use crate::import::nginx::parse::Directive;
+use crate::import::nginx::proxy_pass::{ProxyPass, is_name};
 use crate::import::nginx::variables::Value;
-use crate::import::nginx::way::{Way, is_name};
 
 /// What nginx says of the server's name.
 struct Naming {
@@ -23,7 +23,7 @@ struct Naming {
     sent: bool,
 }
 
-impl Way<'_> {
+impl ProxyPass<'_> {
     /// The directive `proxy_ssl_...` (or `grpc_ssl_...`) that holds here.
     fn ssl(&self, what: &str) -> Option<&Directive> {
         self.scope.get(&format!("{}_ssl_{what}", self.prefix))
@@ -34,28 +34,28 @@ impl Way<'_> {
     }
 }
 
-impl Job<'_> {
-    /// The TLS settings of a way.
-    pub(super) fn tls(&mut self, way: &Way<'_>) -> Tls {
-        let naming = self.naming(way);
-        let verified = way.on("verify", false);
-        let mut tls = Tls { identity: self.tls_identity(way), ..Tls::default() };
-        self.verification(way, &naming, &mut tls);
-        self.name(way, &naming, verified, &mut tls);
-        self.sni(way, &naming, &mut tls);
-        self.versions(way, &mut tls);
-        self.sessions(way, &mut tls);
-        self.remember(way, &naming, verified);
-        self.tls_details(way, &mut tls);
-        if way.prefix == "grpc" {
+impl Importer<'_> {
+    /// The TLS settings of a `proxy_pass`.
+    pub(super) fn tls(&mut self, proxy_pass: &ProxyPass<'_>) -> Tls {
+        let naming = self.naming(proxy_pass);
+        let verified = proxy_pass.on("verify", false);
+        let mut tls = Tls { identity: self.tls_identity(proxy_pass), ..Tls::default() };
+        self.verification(proxy_pass, &naming, &mut tls);
+        self.name(proxy_pass, &naming, verified, &mut tls);
+        self.sni(proxy_pass, &naming, &mut tls);
+        self.versions(proxy_pass, &mut tls);
+        self.sessions(proxy_pass, &mut tls);
+        self.remember(proxy_pass, &naming, verified);
+        self.tls_details(proxy_pass, &mut tls);
+        if proxy_pass.prefix == "grpc" {
             tls.alpn = vec!["h2".to_owned()];
         }
         tls
     }
 
     /// The text of a setting, if it does not depend on the connection.
-    fn constant(&mut self, way: &Way<'_>, directive: &Directive) -> Option<String> {
-        match self.resolve(&way.scope, directive.argument(0)) {
+    fn constant(&mut self, proxy_pass: &ProxyPass<'_>, directive: &Directive) -> Option<String> {
+        match self.resolve(&proxy_pass.scope, directive.argument(0)) {
             Value::Text(text) => Some(text).filter(|text| !text.is_empty()),
             Value::ByName(_) | Value::Unknown(_) => {
                 let title = format!("`{}` changes from connection to connection", directive.argument(0));
@@ -67,8 +67,8 @@ impl Job<'_> {
     }
 
     /// The path in a setting; keys in engines and in variables are no files.
-    fn file(&mut self, way: &Way<'_>, directive: &Directive, key: &str) -> Option<String> {
-        let text = self.constant(way, directive)?;
+    fn file(&mut self, proxy_pass: &ProxyPass<'_>, directive: &Directive, key: &str) -> Option<String> {
+        let text = self.constant(proxy_pass, directive)?;
         if ["engine:", "store:", "data:"].iter().any(|scheme| text.starts_with(scheme)) {
             self.listed(directive, "egret takes certificates and keys from files only");
             return None;
@@ -77,55 +77,55 @@ impl Job<'_> {
         Some(self.path(&text))
     }
 
-    fn tls_identity(&mut self, way: &Way<'_>) -> Option<usize> {
-        let (certificate, key) = (way.ssl("certificate"), way.ssl("certificate_key"));
+    fn tls_identity(&mut self, proxy_pass: &ProxyPass<'_>) -> Option<usize> {
+        let (certificate, key) = (proxy_pass.ssl("certificate"), proxy_pass.ssl("certificate_key"));
         let Some(directive) = certificate.filter(|directive| !directive.argument(0).is_empty()) else {
             if let Some(key) = key {
                 self.listed(key, "there is no certificate to this key");
             }
             return None;
         };
-        let path = self.file(way, directive, "identities: certificate")?;
+        let path = self.file(proxy_pass, directive, "identities: certificate")?;
         if key.is_none() {
             let title = "there is no key to this certificate: nginx does not start";
             self.find(KEY_MISSING, directive, title, "no key", "egret looks for the key in the same file");
         }
         let private_key = match key {
-            Some(key) => Some(self.file(way, key, "identities: private_key")?),
+            Some(key) => Some(self.file(proxy_pass, key, "identities: private_key")?),
             None => None,
         };
-        let password = way.ssl("password_file");
+        let password = proxy_pass.ssl("password_file");
         let password_file =
-            password.and_then(|file| self.file(way, file, "identities: password_file (its first line)"));
+            password.and_then(|file| self.file(proxy_pass, file, "identities: password_file (its first line)"));
         let private_key = private_key.filter(|key| *key != path);
         Some(self.draft.identity(Identity { certificate: path, private_key, password_file }))
     }
 
-    fn verification(&mut self, way: &Way<'_>, naming: &Naming, tls: &mut Tls) {
-        let setting = way.ssl("verify").filter(|directive| directive.argument(0) != "on").cloned();
-        let on = way.on("verify", false);
+    fn verification(&mut self, proxy_pass: &ProxyPass<'_>, naming: &Naming, tls: &mut Tls) {
+        let setting = proxy_pass.ssl("verify").filter(|directive| directive.argument(0) != "on").cloned();
+        let on = proxy_pass.on("verify", false);
         if !on {
-            self.unverified(way, setting.as_ref());
+            self.unverified(proxy_pass, setting.as_ref());
         }
         if !on && self.options.faithful {
             let said = setting.map_or_else(|| "is not set".to_owned(), |at| format!("is off in {}", self.line(&at)));
-            tls.unverified = Some(format!("as in nginx, where {}_ssl_verify {said}", way.prefix));
+            tls.unverified = Some(format!("as in nginx, where {}_ssl_verify {said}", proxy_pass.prefix));
             for what in ["trusted_certificate", "crl"] {
-                if let Some(directive) = way.ssl(what) {
+                if let Some(directive) = proxy_pass.ssl(what) {
                     self.listed(directive, "nothing is verified: nginx does not look at it, nor does egret");
                 }
             }
             return;
         }
-        if let Some(directive) = way.ssl("verify").filter(|_| on) {
+        if let Some(directive) = proxy_pass.ssl("verify").filter(|_| on) {
             self.carried(directive, "verification is always on");
-            self.depth(way, directive);
+            self.depth(proxy_pass, directive);
         }
-        tls.trust = self.trust(way, naming, on);
+        tls.trust = self.trust(proxy_pass, naming, on);
     }
 
-    fn unverified(&mut self, way: &Way<'_>, setting: Option<&Directive>) {
-        let repair = match (self.options.faithful, way.ssl("trusted_certificate")) {
+    fn unverified(&mut self, proxy_pass: &ProxyPass<'_>, setting: Option<&Directive>) {
+        let repair = match (self.options.faithful, proxy_pass.ssl("trusted_certificate")) {
             (true, _) => "written as `verify = \"none\"`; remove that, and name the roots in a trust".to_owned(),
             (_, Some(file)) => format!("egret verifies, by the roots in {}", file.argument(0)),
             (_, None) => "egret verifies, by the roots of the system; for a private authority: `roots = [\"ca.pem\"]` \
@@ -136,14 +136,14 @@ impl Job<'_> {
         match setting {
             Some(directive) => self.find(VERIFY_OFF, directive, title, "off", repair),
             None => {
-                let title = format!("{title} ({}_ssl_verify is off unless it is switched on)", way.prefix);
-                self.find(VERIFY_ABSENT, way.pass, title, "nobody asked for verification", repair);
+                let title = format!("{title} ({}_ssl_verify is off unless it is switched on)", proxy_pass.prefix);
+                self.find(VERIFY_ABSENT, proxy_pass.pass, title, "nobody asked for verification", repair);
             }
         }
     }
 
-    fn depth(&mut self, way: &Way<'_>, verify: &Directive) {
-        let depth = way.ssl("verify_depth");
+    fn depth(&mut self, proxy_pass: &ProxyPass<'_>, verify: &Directive) {
+        let depth = proxy_pass.ssl("verify_depth");
         let bound = depth.map_or(Some(1), |directive| directive.argument(0).parse::<u32>().ok());
         let title = "a chain with two intermediates is refused by nginx (depth 1), and public authorities have such";
         if bound.is_some_and(|bound| bound <= 1) {
@@ -154,17 +154,17 @@ impl Job<'_> {
         }
     }
 
-    fn trust(&mut self, way: &Way<'_>, naming: &Naming, on: bool) -> Option<usize> {
-        let roots = way.ssl("trusted_certificate").and_then(|file| self.file(way, file, "trust: roots"));
-        let crl = way.ssl("crl").and_then(|file| self.file(way, file, "trust: crls"));
-        if roots.is_none() && on && way.ssl("trusted_certificate").is_none() {
-            let directive = way.ssl("verify").unwrap_or(way.pass);
+    fn trust(&mut self, proxy_pass: &ProxyPass<'_>, naming: &Naming, on: bool) -> Option<usize> {
+        let roots = proxy_pass.ssl("trusted_certificate").and_then(|file| self.file(proxy_pass, file, "trust: roots"));
+        let crl = proxy_pass.ssl("crl").and_then(|file| self.file(proxy_pass, file, "trust: crls"));
+        if roots.is_none() && on && proxy_pass.ssl("trusted_certificate").is_none() {
+            let directive = proxy_pass.ssl("verify").unwrap_or(proxy_pass.pass);
             let title = "verification is on, but nothing says whom to believe: nginx does not start";
             let repair = "egret believes the roots of the system; name others in a trust";
             self.find(VERIFY_WITHOUT_TRUST, directive, title, "no roots", repair);
         }
-        let exact = roots.as_ref().filter(|path| self.is_the_server(path, way, naming)).cloned();
-        if let (Some(_), Some(directive)) = (&exact, way.ssl("trusted_certificate")) {
+        let exact = roots.as_ref().filter(|path| self.is_the_server(path, proxy_pass, naming)).cloned();
+        if let (Some(_), Some(directive)) = (&exact, proxy_pass.ssl("trusted_certificate")) {
             let title = "this is the server's own certificate, not that of an authority: its next renewal is an outage";
             let repair = "egret believes exactly this certificate; ask its owner for that of the authority";
             self.find(TRUST_IS_THE_SERVER, directive, title, "not an authority", repair);
@@ -175,24 +175,24 @@ impl Job<'_> {
     }
 
     /// The file has one certificate, and that is for the very name that is verified.
-    fn is_the_server(&self, path: &str, way: &Way<'_>, naming: &Naming) -> bool {
-        let hosts = way.hosts();
+    fn is_the_server(&self, path: &str, proxy_pass: &ProxyPass<'_>, naming: &Naming) -> bool {
+        let hosts = proxy_pass.hosts();
         let names = std::iter::once(naming.name.as_str()).chain(hosts.iter().map(String::as_str));
         let Some(text) = self.files.certificates(&self.folder.join(path)) else { return false };
         facts::is_of_server(&text, names)
     }
 
-    fn naming(&mut self, way: &Way<'_>) -> Naming {
-        let sent = way.on("server_name", false);
-        let said = way.ssl("name").filter(|name| !DEFAULT_NAMES.contains(&name.argument(0)));
+    fn naming(&mut self, proxy_pass: &ProxyPass<'_>) -> Naming {
+        let sent = proxy_pass.on("server_name", false);
+        let said = proxy_pass.ssl("name").filter(|name| !DEFAULT_NAMES.contains(&name.argument(0)));
         let name = match said {
             None => {
-                if let Some(name) = way.ssl("name") {
+                if let Some(name) = proxy_pass.ssl("name") {
                     self.carried(name, "the host of the server is the default");
                 }
                 None
             }
-            Some(directive) => self.constant(way, directive).map(|name| (directive, name)),
+            Some(directive) => self.constant(proxy_pass, directive).map(|name| (directive, name)),
         };
         match name {
             Some((directive, name)) if is_name(&name) => {
@@ -201,14 +201,14 @@ impl Job<'_> {
             }
             Some((directive, name)) => {
                 self.listed(directive, format!("`{name}` is no name that a certificate could carry"));
-                Naming { name: way.name(), said: false, sent }
+                Naming { name: proxy_pass.name(), said: false, sent }
             }
-            None => Naming { name: way.name(), said: false, sent },
+            None => Naming { name: proxy_pass.name(), said: false, sent },
         }
     }
 
-    fn name(&mut self, way: &Way<'_>, naming: &Naming, verified: bool, tls: &mut Tls) {
-        let hosts = way.hosts();
+    fn name(&mut self, proxy_pass: &ProxyPass<'_>, naming: &Naming, verified: bool, tls: &mut Tls) {
+        let hosts = proxy_pass.hosts();
         let same = hosts.iter().all(|host| *host == naming.name);
         if naming.said && !same {
             tls.server_name = Some(naming.name.clone());
@@ -226,42 +226,45 @@ impl Job<'_> {
         let hosts = hosts.first().cloned().unwrap_or_default();
         let repair = match self.options.faithful {
             true => format!("written as `server_name`; what was meant may be `{hosts}`"),
-            false => format!("egret takes the host of each server; in nginx: `{}_ssl_name {hosts};`", way.prefix),
+            false => {
+                format!("egret takes the host of each server; in nginx: `{}_ssl_name {hosts};`", proxy_pass.prefix)
+            }
         };
-        self.find(NAME_OF_BLOCK, way.pass, title, "a block's name", repair);
+        self.find(NAME_OF_BLOCK, proxy_pass.pass, title, "a block's name", repair);
     }
 
-    fn sni(&mut self, way: &Way<'_>, naming: &Naming, tls: &mut Tls) {
-        let setting = way.ssl("server_name").cloned();
+    fn sni(&mut self, proxy_pass: &ProxyPass<'_>, naming: &Naming, tls: &mut Tls) {
+        let setting = proxy_pass.ssl("server_name").cloned();
         if let Some(directive) = setting.as_ref().filter(|_| naming.sent) {
             self.carried(directive, "a name is sent unless it is an address");
         }
         let nameless = if naming.said {
             naming.name.parse::<IpAddr>().is_ok()
         } else {
-            way.hosts().iter().all(|host| host.parse::<IpAddr>().is_ok())
+            proxy_pass.hosts().iter().all(|host| host.parse::<IpAddr>().is_ok())
         };
         if nameless {
             let title = "the server has no name, only an address: no SNI can be sent, and its certificate has to carry \
                          the address";
             let repair = "add its name: `server_name = \"...\"` in egret, `proxy_ssl_name` and `proxy_ssl_server_name \
                           on;` in nginx";
-            self.find(NO_NAME, way.pass, title, "no name", repair);
+            self.find(NO_NAME, proxy_pass.pass, title, "no name", repair);
             return;
         }
         if naming.sent {
             return;
         }
         tls.no_sni = self.options.faithful;
-        let host = if naming.said { naming.name.clone() } else { way.hosts().first().cloned().unwrap_or_default() };
+        let host =
+            if naming.said { naming.name.clone() } else { proxy_pass.hosts().first().cloned().unwrap_or_default() };
         let done = if self.options.faithful { "written as `sni = false`" } else { "egret sends it" };
-        let repair = format!("{done}; in nginx: `{0}_ssl_server_name on; {0}_ssl_name {host};`", way.prefix);
+        let repair = format!("{done}; in nginx: `{0}_ssl_server_name on; {0}_ssl_name {host};`", proxy_pass.prefix);
         let title = "no SNI is sent: a server of several names answers with another certificate, or hangs up";
-        self.find(SNI_OFF, setting.as_ref().unwrap_or(way.pass), title, "no SNI", repair);
+        self.find(SNI_OFF, setting.as_ref().unwrap_or(proxy_pass.pass), title, "no SNI", repair);
     }
 
-    fn versions(&mut self, way: &Way<'_>, tls: &mut Tls) {
-        let Some(directive) = way.ssl("protocols").cloned() else { return };
+    fn versions(&mut self, proxy_pass: &ProxyPass<'_>, tls: &mut Tls) {
+        let Some(directive) = proxy_pass.ssl("protocols").cloned() else { return };
         let words: Vec<_> = directive.arguments.iter().map(|word| word.text.as_str()).collect();
         (tls.min_version, tls.max_version) = match (words.contains(&"TLSv1.2"), words.contains(&"TLSv1.3")) {
             (true, false) => (None, Some("1.2")),
@@ -277,8 +280,8 @@ impl Job<'_> {
         self.find(WEAK_PROTOCOL, &directive, title, "old", "egret speaks TLS 1.2 and 1.3 only");
     }
 
-    fn sessions(&mut self, way: &Way<'_>, tls: &mut Tls) {
-        let Some(directive) = way.ssl("session_reuse").cloned() else { return };
+    fn sessions(&mut self, proxy_pass: &ProxyPass<'_>, tls: &mut Tls) {
+        let Some(directive) = proxy_pass.ssl("session_reuse").cloned() else { return };
         if directive.argument(0) != "off" {
             self.carried(&directive, "sessions are continued");
             return;
@@ -293,34 +296,35 @@ impl Job<'_> {
     }
 
     /// Keeps what shared sessions are found by. Servers found at run time have no entry to keep a session in.
-    fn remember(&mut self, way: &Way<'_>, naming: &Naming, verified: bool) {
-        if !way.on("session_reuse", true) {
+    fn remember(&mut self, proxy_pass: &ProxyPass<'_>, naming: &Naming, verified: bool) {
+        if !proxy_pass.on("session_reuse", true) {
             return;
         }
-        let text = |what: &str| way.ssl(what).map_or_else(String::new, |directive| directive.argument(0).to_owned());
+        let text =
+            |what: &str| proxy_pass.ssl(what).map_or_else(String::new, |directive| directive.argument(0).to_owned());
         let settings = [
             ("client certificate", text("certificate")),
             ("trust", format!("{verified} {}", text("trusted_certificate"))),
             ("server name", if naming.sent { naming.name.clone() } else { String::new() }),
-            ("versions", way.ssl("protocols").map_or_else(String::new, Directive::line)),
+            ("versions", proxy_pass.ssl("protocols").map_or_else(String::new, Directive::line)),
         ];
-        let place = self.place(way.pass);
-        self.users.push(User { http: way.http, entry: way.entry(), settings, place });
+        let place = self.place(proxy_pass.pass);
+        self.users.push(User { http: proxy_pass.http, entry: proxy_pass.entry(), settings, place });
     }
 
-    fn tls_details(&mut self, way: &Way<'_>, tls: &mut Tls) {
-        if let Some(directive) = way.ssl("ciphers") {
+    fn tls_details(&mut self, proxy_pass: &ProxyPass<'_>, tls: &mut Tls) {
+        if let Some(directive) = proxy_pass.ssl("ciphers") {
             self.ciphers(directive);
         }
-        if let Some(directive) = way.ssl("alpn") {
+        if let Some(directive) = proxy_pass.ssl("alpn") {
             tls.alpn = directive.arguments.iter().map(|word| word.text.clone()).collect();
             tls.alpn.dedup();
             self.carried(directive, "upstreams: tls.alpn");
         }
-        for directive in way.scope.all(&format!("{}_ssl_conf_command", way.prefix)) {
+        for directive in proxy_pass.scope.all(&format!("{}_ssl_conf_command", proxy_pass.prefix)) {
             self.command(directive, tls);
         }
-        if let Some(directive) = way.ssl("key_log") {
+        if let Some(directive) = proxy_pass.ssl("key_log") {
             let title = "the secrets of every TLS session are written to a file";
             self.find(KEY_LOG, directive, title, "key log", "left out; `egret run --key-log FILE` if it is needed");
         }

@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::config::Source;
 use crate::import::draft::Draft;
 use crate::import::files::Files;
-use crate::import::findings::{Code, Entry, Fate, Place, Told};
+use crate::import::findings::{Code, Entry, ImportReport, Outcome, Place};
 use crate::import::nginx::include::Error;
 use crate::import::stunnel::read::{Kind, Line};
 use crate::import::{Imported, Options, redact};
@@ -33,8 +33,8 @@ struct Service {
 }
 
 /// An import at work.
-struct Job<'a> {
-    told: Told,
+struct Importer<'a> {
+    report: ImportReport,
     draft: Draft,
     options: &'a Options,
     /// Options before the first service: they hold for all.
@@ -47,26 +47,26 @@ struct Job<'a> {
 /// It cannot be read.
 pub fn import(files: &dyn Files, path: &Path, options: &Options) -> Result<Imported, Error> {
     let text = files.read(path).map_err(|error| Error::Unreadable { path: path.to_path_buf(), error })?;
-    let told = Told {
+    let report = ImportReport {
         sources: vec![Source::new(&path.display().to_string(), &text)],
         masked: options.redact,
-        ..Told::default()
+        ..ImportReport::default()
     };
-    let mut job = Job { told, draft: Draft::default(), options, common: Vec::new() };
+    let mut importer = Importer { report, draft: Draft::default(), options, common: Vec::new() };
     let mut lines = read::lines(&text);
     if options.redact {
         redact::lines(&mut lines);
-        redact::sources(&mut job.told.sources);
+        redact::sources(&mut importer.report.sources);
     }
-    let services = job.enter(&lines);
+    let services = importer.enter(&lines);
     for service in &services {
-        job.service(service);
+        importer.service(service);
     }
-    job.close();
-    Ok(Imported::new(job.told, job.draft, "stunnel"))
+    importer.close();
+    Ok(Imported::new(importer.report, importer.draft, "stunnel"))
 }
 
-impl Job<'_> {
+impl Importer<'_> {
     /// Enters every line into the account, and puts options into their services.
     fn enter(&mut self, lines: &[Line]) -> Vec<Service> {
         let mut services: Vec<Service> = Vec::new();
@@ -78,8 +78,8 @@ impl Job<'_> {
                 Kind::Option(name, value) => (format!("{name} = {value}"), parent),
                 Kind::Other(text) => (text.clone(), parent),
             };
-            let fate = matches!(line.kind, Kind::Other(_)).then(|| Fate::Listed("this is no option".to_owned()));
-            self.told.entries.push(Entry { place: place.clone(), text, parent, fate, lost: Vec::new() });
+            let outcome = matches!(line.kind, Kind::Other(_)).then(|| Outcome::Listed("this is no option".to_owned()));
+            self.report.entries.push(Entry { place: place.clone(), text, parent, outcome, lost: Vec::new() });
             match &line.kind {
                 Kind::Service(name) => {
                     services.push(Service { name: name.clone(), id, place, own: Vec::new() });
@@ -95,11 +95,11 @@ impl Job<'_> {
     }
 
     fn carried(&mut self, setting: &Setting, key: &str) {
-        self.told.settle(setting.id, Fate::Carried(key.to_owned()));
+        self.report.settle(setting.id, Outcome::Carried(key.to_owned()));
     }
 
     fn listed(&mut self, setting: &Setting, why: &str) {
-        self.told.settle(setting.id, Fate::Listed(why.to_owned()));
+        self.report.settle(setting.id, Outcome::Listed(why.to_owned()));
     }
 
     fn find(
@@ -110,26 +110,28 @@ impl Job<'_> {
         label: &str,
         repair: impl Into<String>,
     ) {
-        self.told.find(code, setting.place.clone(), title, label, repair);
-        self.told.settle(setting.id, Fate::Found(code.word));
+        self.report.find(code, setting.place.clone(), title, label, repair);
+        self.report.settle(setting.id, Outcome::Found(code.word));
     }
 
     /// What is left has a reason too.
     fn close(&mut self) {
-        for at in 0..self.told.entries.len() {
-            let entry = &self.told.entries[at];
-            if entry.fate.is_some() {
+        for at in 0..self.report.entries.len() {
+            let entry = &self.report.entries[at];
+            if entry.outcome.is_some() {
                 continue;
             }
-            let outer = match entry.parent.map(|parent| &self.told.entries[parent]) {
-                Some(Entry { fate: Some(Fate::Listed(why)), .. }) => Some(why.clone()),
-                Some(Entry { fate: Some(Fate::Found(_)), .. }) => Some("its service is not carried over".to_owned()),
+            let outer = match entry.parent.map(|parent| &self.report.entries[parent]) {
+                Some(Entry { outcome: Some(Outcome::Listed(why)), .. }) => Some(why.clone()),
+                Some(Entry { outcome: Some(Outcome::Found(_)), .. }) => {
+                    Some("its service is not carried over".to_owned())
+                }
                 _ => None,
             };
             let name = entry.text.split(" =").next().unwrap_or_default();
             let why = outer.or_else(|| words::why_not(name).map(str::to_owned));
-            self.told.entries[at].fate = Some(Fate::Listed(why.unwrap_or_else(|| words::UNKNOWN.to_owned())));
+            self.report.entries[at].outcome = Some(Outcome::Listed(why.unwrap_or_else(|| words::UNKNOWN.to_owned())));
         }
-        self.told.findings.sort_by(|one, other| one.place.cmp(&other.place));
+        self.report.findings.sort_by(|one, other| one.place.cmp(&other.place));
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crate::import::draft::{Identity, Listener, Server, Tls, Trust, Upstream};
 use crate::import::findings::{
-    Fate, NO_NAME, OPEN_TO_ALL, PROTOCOL, PROXY_HEADER, RESOLVED_ONCE, SERVER_SIDE, SESSIONS_OFF, SNI_OFF, SOCKET_MODE,
-    SOCKET_UPSTREAM, SOURCE_ADDRESS, VERIFY_ABSENT, VERIFY_ANY_NAME, VERIFY_OFF, VERIFY_WITHOUT_TRUST, WEAK_PROTOCOL,
+    NO_NAME, OPEN_TO_ALL, Outcome, PROTOCOL, PROXY_HEADER, RESOLVED_ONCE, SERVER_SIDE, SESSIONS_OFF, SNI_OFF,
+    SOCKET_MODE, SOCKET_UPSTREAM, SOURCE_ADDRESS, VERIFY_ABSENT, VERIFY_ANY_NAME, VERIFY_OFF, VERIFY_WITHOUT_TRUST,
+    WEAK_PROTOCOL,
 };
-use crate::import::stunnel::{Job, Service, Setting};
+use crate::import::stunnel::{Importer, Service, Setting};
 
 /// How stunnel verifies.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,14 +32,14 @@ fn split(text: &str) -> Option<(&str, u16)> {
     Some((host.trim_matches(['[', ']']), port.parse().ok().filter(|port| *port > 0)?))
 }
 
-impl Job<'_> {
+impl Importer<'_> {
     pub(super) fn service(&mut self, service: &Service) {
         let client = self.get(service, "client");
         if client.as_ref().is_none_or(|client| !is_yes(client)) {
             let title = format!("`{}` takes TLS of clients and speaks plainly to a server", service.name);
             let repair = "not carried over: egret is for the other direction; leave it to stunnel";
-            self.told.find(SERVER_SIDE, service.place.clone(), title, "a server", repair);
-            self.told.settle(service.id, Fate::Found(SERVER_SIDE.word));
+            self.report.find(SERVER_SIDE, service.place.clone(), title, "a server", repair);
+            self.report.settle(service.id, Outcome::Found(SERVER_SIDE.word));
             return;
         }
         let Some(upgrade) = self.protocol(service) else { return };
@@ -46,7 +47,7 @@ impl Job<'_> {
         let accept = self.get(service, "accept");
         let (Some(accept), false) = (accept, servers.is_empty()) else {
             let why = "without `accept` and a `connect` over TCP there is nothing to carry";
-            self.told.settle(service.id, Fate::Listed(why.to_owned()));
+            self.report.settle(service.id, Outcome::Listed(why.to_owned()));
             return;
         };
         let Some(mut listener) = self.listener(&accept) else { return };
@@ -58,7 +59,7 @@ impl Job<'_> {
         let base = service.name.clone();
         let mut upstream = Upstream { base, servers, balance, upgrade, tls, ..Upstream::default() };
         self.times(service, &mut upstream);
-        self.way(service);
+        self.source_address(service);
         listener.upstream = Some(self.draft.upstream(upstream));
         if self.draft.listeners.iter().any(|known| known.listen == listener.listen) {
             self.listed(&accept, "another service listens there already");
@@ -66,7 +67,7 @@ impl Job<'_> {
         }
         self.draft.listeners.push(listener);
         self.carried(&accept, "listeners: listen");
-        self.told.settle(service.id, Fate::Carried("upstreams, listeners".to_owned()));
+        self.report.settle(service.id, Outcome::Carried("upstreams, listeners".to_owned()));
     }
 
     /// The option that holds: the last of the service, else that of all.
@@ -100,7 +101,7 @@ impl Job<'_> {
                 let title = format!("egret does not know how `{other}` goes over to TLS");
                 let repair = "not carried over; if the server has a port with TLS from the first byte, take that one";
                 self.find(PROTOCOL, &protocol, title, "an upgrade", repair);
-                self.told.settle(service.id, Fate::Listed(format!("`protocol = {other}` is not known to egret")));
+                self.report.settle(service.id, Outcome::Listed(format!("`protocol = {other}` is not known to egret")));
                 None
             }
         }
@@ -143,7 +144,7 @@ impl Job<'_> {
     }
 
     fn listener(&mut self, accept: &Setting) -> Option<Listener> {
-        let from = self.told.line(&accept.place);
+        let from = self.report.line(&accept.place);
         if accept.value.starts_with('/') {
             let listen = format!("unix:{}", accept.value);
             let mode = self.options.faithful.then_some("0666");
@@ -267,7 +268,7 @@ impl Job<'_> {
                 let title = "the server has no name, only an address: no SNI can be sent, and its certificate has to \
                              carry the address";
                 let repair = "add its name: `server_name = \"...\"` in egret, `sni` and `checkHost` in stunnel";
-                self.told.find(NO_NAME, service.place.clone(), title, "no name", repair);
+                self.report.find(NO_NAME, service.place.clone(), title, "no name", repair);
             }
             None => {}
         }
@@ -284,7 +285,7 @@ impl Job<'_> {
         } else if files.is_empty() {
             let title = "verification is on, but nothing says whom to believe";
             let repair = "egret believes the roots of the system; name others in a trust";
-            self.told.find(VERIFY_WITHOUT_TRUST, service.place.clone(), title, "no roots", repair);
+            self.report.find(VERIFY_WITHOUT_TRUST, service.place.clone(), title, "no roots", repair);
         }
         let mut trust = Trust::default();
         let file = self.get(service, "cafile");
@@ -339,7 +340,7 @@ impl Job<'_> {
             Some(setting) => self.find(VERIFY_OFF, &setting, title, "off", repair),
             None => {
                 let place = service.place.clone();
-                self.told.find(VERIFY_ABSENT, place, title, "nobody asked for verification", repair);
+                self.report.find(VERIFY_ABSENT, place, title, "nobody asked for verification", repair);
             }
         }
     }
@@ -360,7 +361,7 @@ impl Job<'_> {
             let title = "the chain is verified, but any name will do: every server of this authority can pose as it";
             let sent = tls.server_name.clone().or_else(|| hosts.first().map(|host| (*host).to_owned()));
             let repair = format!("egret expects `{0}`; in stunnel: `checkHost = {0}`", sent.unwrap_or_default());
-            self.told.find(VERIFY_ANY_NAME, service.place.clone(), title, "any name", repair);
+            self.report.find(VERIFY_ANY_NAME, service.place.clone(), title, "any name", repair);
         }
         let sent: Vec<String> = match &tls.server_name {
             Some(name) => vec![name.clone()],
@@ -421,7 +422,7 @@ impl Job<'_> {
         Some(Duration::from_secs(seconds))
     }
 
-    fn way(&mut self, service: &Service) {
+    fn source_address(&mut self, service: &Service) {
         for name in ["local", "transparent"] {
             let Some(setting) = self.get(service, name).filter(|setting| setting.value != "none") else { continue };
             let title = "connections to the server are to come from another address; egret lets the system choose";

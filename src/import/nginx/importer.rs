@@ -1,18 +1,18 @@
-//! One import at work: what it reads, what it has told, what it has drafted.
+//! One import at work: what it reads, what it has report, what it has drafted.
 
 use std::path::{Path, PathBuf};
 
 use crate::import::Options;
 use crate::import::draft::Draft;
 use crate::import::files::Files;
-use crate::import::findings::{Code, Entry, Fate, Place, Told};
+use crate::import::findings::{Code, Entry, ImportReport, Outcome, Place};
 use crate::import::nginx::parse::Directive;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::variables::{Value, Variables};
 
 /// An import at work. Its methods stand in the rooms that their names say.
-pub(super) struct Job<'a> {
-    pub(super) told: Told,
+pub(super) struct Importer<'a> {
+    pub(super) report: ImportReport,
     pub(super) draft: Draft,
     pub(super) options: &'a Options,
     pub(super) files: &'a dyn Files,
@@ -30,27 +30,27 @@ pub(super) struct User {
     pub(super) place: Place,
 }
 
-impl Job<'_> {
+impl Importer<'_> {
     pub(super) fn place(&self, directive: &Directive) -> Place {
         Place::new(directive.file, &directive.span())
     }
 
     /// `file:line` of a directive.
     pub(super) fn line(&self, directive: &Directive) -> String {
-        self.told.line(&self.place(directive))
+        self.report.line(&self.place(directive))
     }
 
     pub(super) fn carried(&mut self, directive: &Directive, key: impl Into<String>) {
-        self.told.settle(directive.id, Fate::Carried(key.into()));
+        self.report.settle(directive.id, Outcome::Carried(key.into()));
     }
 
     pub(super) fn listed(&mut self, directive: &Directive, why: impl Into<String>) {
-        self.told.settle(directive.id, Fate::Listed(why.into()));
+        self.report.settle(directive.id, Outcome::Listed(why.into()));
     }
 
     /// The same reason for a directive and everything in it that has none yet.
     pub(super) fn list_all(&mut self, directive: &Directive, why: &str) {
-        if self.told.entries.get(directive.id).is_some_and(|entry| entry.fate.is_none()) {
+        if self.report.entries.get(directive.id).is_some_and(|entry| entry.outcome.is_none()) {
             self.listed(directive, why);
         }
         directive.children().iter().for_each(|child| self.list_all(child, why));
@@ -65,8 +65,8 @@ impl Job<'_> {
         label: &str,
         repair: impl Into<String>,
     ) {
-        self.told.find(code, self.place(directive), title, label, repair);
-        self.told.settle(directive.id, Fate::Found(code.word));
+        self.report.find(code, self.place(directive), title, label, repair);
+        self.report.settle(directive.id, Outcome::Found(code.word));
     }
 
     /// What a text comes to; what took part in it is carried by that.
@@ -75,7 +75,7 @@ impl Job<'_> {
         let value = variables.resolve(text);
         if !matches!(value, Value::Unknown(_)) {
             for id in variables.used {
-                self.told.settle(id, Fate::Carried("its value stands where it is used".to_owned()));
+                self.report.settle(id, Outcome::Carried("its value stands where it is used".to_owned()));
             }
         }
         value
@@ -85,8 +85,8 @@ impl Job<'_> {
     pub(super) fn enter(&mut self, tree: &[Directive], parent: Option<usize>) {
         for directive in tree {
             let entry =
-                Entry { place: self.place(directive), text: directive.line(), parent, fate: None, lost: Vec::new() };
-            self.told.entries[directive.id] = entry;
+                Entry { place: self.place(directive), text: directive.line(), parent, outcome: None, lost: Vec::new() };
+            self.report.entries[directive.id] = entry;
             self.enter(directive.children(), Some(directive.id));
         }
     }

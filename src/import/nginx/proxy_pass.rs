@@ -1,4 +1,4 @@
-//! One way out of nginx: a `proxy_pass` with everything that holds for it, and the upstream that it becomes.
+//! A `proxy_pass` with everything that holds for it, and the upstream that it becomes.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use rustls::pki_types::DnsName;
 use crate::import::draft::{Server, Upstream};
 use crate::import::findings::{PROXY_HEADER, RESOLVED_ONCE, SOCKET_UPSTREAM, SOURCE_ADDRESS};
 use crate::import::nginx::balance;
-use crate::import::nginx::job::Job;
+use crate::import::nginx::importer::Importer;
 use crate::import::nginx::parse::Directive;
 use crate::import::nginx::scope::{Scope, time};
 
 /// A `proxy_pass` and its surroundings.
-pub(super) struct Way<'a> {
+pub(super) struct ProxyPass<'a> {
     pub(super) scope: Scope<'a>,
     /// What the names of its settings begin with: `proxy`, `grpc`, `uwsgi`.
     pub(super) prefix: &'static str,
@@ -23,7 +23,7 @@ pub(super) struct Way<'a> {
     pub(super) target: Target<'a>,
 }
 
-/// Where a way leads.
+/// Where a `proxy_pass` leads.
 #[derive(Clone)]
 pub(super) enum Target<'a> {
     /// To the servers of an upstream block.
@@ -71,7 +71,7 @@ impl<'a> Target<'a> {
     }
 }
 
-impl Way<'_> {
+impl ProxyPass<'_> {
     /// The hosts of its servers, each once.
     pub(super) fn hosts(&self) -> Vec<String> {
         match &self.target {
@@ -103,7 +103,7 @@ impl Way<'_> {
         match &self.target {
             Target::Block(directive, _) => directive.argument(0).to_owned(),
             // Found at run time: nginx keeps no session for it, so it shares none.
-            Target::One { late: true, .. } => format!("the way of directive {}", self.pass.id),
+            Target::One { late: true, .. } => format!("directive {}", self.pass.id),
             Target::One { host, port, .. } => format!("{host}:{port}"),
         }
     }
@@ -138,49 +138,50 @@ fn join(host: &str, port: u16) -> String {
 /// Longer times than egret takes; nobody means them.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
-impl Job<'_> {
-    /// The upstream that a way with TLS becomes; `None` if no server is left.
-    pub(super) fn upstream(&mut self, way: &Way<'_>) -> Option<usize> {
-        let servers = self.servers(way);
+impl Importer<'_> {
+    /// The upstream that a `proxy_pass` with TLS becomes; `None` if no server is left.
+    pub(super) fn upstream(&mut self, proxy_pass: &ProxyPass<'_>) -> Option<usize> {
+        let servers = self.servers(proxy_pass);
         if servers.is_empty() {
             let why = "no server of it can be carried over";
-            self.listed(way.pass, why);
+            self.listed(proxy_pass.pass, why);
             return None;
         }
-        let mut upstream = Upstream { base: way.name(), servers, tls: self.tls(way), ..Upstream::default() };
-        self.finish(way, &mut upstream);
+        let mut upstream =
+            Upstream { base: proxy_pass.name(), servers, tls: self.tls(proxy_pass), ..Upstream::default() };
+        self.finish(proxy_pass, &mut upstream);
         Some(self.draft.upstream(upstream))
     }
 
-    /// The upstream that a way becomes on which the clients' own TLS is handed on.
-    pub(super) fn passthrough(&mut self, way: &Way<'_>) -> Option<usize> {
-        let servers = self.servers(way);
+    /// The upstream that a `proxy_pass` becomes by which the clients' own TLS is handed on.
+    pub(super) fn passthrough(&mut self, proxy_pass: &ProxyPass<'_>) -> Option<usize> {
+        let servers = self.servers(proxy_pass);
         if servers.is_empty() {
-            self.listed(way.pass, "no server of it can be carried over");
+            self.listed(proxy_pass.pass, "no server of it can be carried over");
             return None;
         }
-        let mut upstream = Upstream { base: way.name(), servers, passthrough: true, ..Upstream::default() };
-        self.finish(way, &mut upstream);
+        let mut upstream = Upstream { base: proxy_pass.name(), servers, passthrough: true, ..Upstream::default() };
+        self.finish(proxy_pass, &mut upstream);
         Some(self.draft.upstream(upstream))
     }
 
     /// What is the same whoever speaks TLS.
-    fn finish(&mut self, way: &Way<'_>, upstream: &mut Upstream) {
-        if let Target::Block(block, lines) = &way.target {
+    fn finish(&mut self, proxy_pass: &ProxyPass<'_>, upstream: &mut Upstream) {
+        if let Target::Block(block, lines) = &proxy_pass.target {
             upstream.balance = self.balance(block, lines);
             upstream.ejection = balance::ejection(lines);
         }
-        self.times(way, upstream);
-        self.probes(way, upstream);
-        self.on_the_way(way);
-        self.carried(way.pass, "upstreams: servers");
+        self.times(proxy_pass, upstream);
+        self.probes(proxy_pass, upstream);
+        self.on_the_way(proxy_pass);
+        self.carried(proxy_pass.pass, "upstreams: servers");
     }
 
-    fn servers(&mut self, way: &Way<'_>) -> Vec<Server> {
-        match &way.target {
+    fn servers(&mut self, proxy_pass: &ProxyPass<'_>) -> Vec<Server> {
+        match &proxy_pass.target {
             Target::One { host, port, late } => {
                 if !late && host.parse::<IpAddr>().is_err() {
-                    self.resolved_once(way.pass, host);
+                    self.resolved_once(proxy_pass.pass, host);
                 }
                 vec![Server { address: join(host, *port), ..Server::default() }]
             }
@@ -209,7 +210,7 @@ impl Job<'_> {
                 (_, true) => "upstreams: servers, in reserve",
                 _ => "upstreams: servers",
             };
-            self.told.carry_without(line.directive.id, what, &balance::lost(line, lines));
+            self.report.carry_without(line.directive.id, what, &balance::lost(line, lines));
             if line.host.parse::<IpAddr>().is_err() && !line.has("resolve") {
                 self.resolved_once(line.directive, &line.host);
             }
@@ -231,9 +232,9 @@ impl Job<'_> {
         self.find(RESOLVED_ONCE, directive, title, "resolved once", repair);
     }
 
-    fn times(&mut self, way: &Way<'_>, upstream: &mut Upstream) {
-        let connect = self.time_of(way, "connect_timeout");
-        let next = self.time_of(way, "next_upstream_timeout");
+    fn times(&mut self, proxy_pass: &ProxyPass<'_>, upstream: &mut Upstream) {
+        let connect = self.time_of(proxy_pass, "connect_timeout");
+        let next = self.time_of(proxy_pass, "next_upstream_timeout");
         upstream.originate = match (next, connect) {
             (Some((directive, time)), _) | (None, Some((directive, time))) => {
                 self.carried(directive, "upstreams: originate_timeout");
@@ -244,27 +245,27 @@ impl Job<'_> {
         if let (Some(_), Some((directive, _))) = (next, connect) {
             self.listed(directive, "one deadline holds for all servers: that of `next_upstream_timeout`");
         }
-        let idle = ["timeout", "read_timeout", "send_timeout"].map(|what| self.time_of(way, what));
+        let idle = ["timeout", "read_timeout", "send_timeout"].map(|what| self.time_of(proxy_pass, what));
         let idle: Vec<_> = idle.into_iter().flatten().collect();
         for (directive, _) in &idle {
             self.carried(directive, "upstreams: idle_timeout");
         }
-        let default = if way.http { 60 } else { 600 };
+        let default = if proxy_pass.http { 60 } else { 600 };
         let default = self.options.faithful.then_some(Duration::from_secs(default));
         upstream.idle = idle.into_iter().map(|(_, time)| time).max().or(default);
     }
 
     /// `proxy_socket_keepalive`: egret probes unless it is told not to.
-    fn probes(&mut self, way: &Way<'_>, upstream: &mut Upstream) {
-        let Some(directive) = way.scope.get(&format!("{}_socket_keepalive", way.prefix)) else { return };
+    fn probes(&mut self, proxy_pass: &ProxyPass<'_>, upstream: &mut Upstream) {
+        let Some(directive) = proxy_pass.scope.get(&format!("{}_socket_keepalive", proxy_pass.prefix)) else { return };
         if directive.argument(0) == "off" {
             upstream.tcp.keepalive = Some(None);
         }
         self.carried(directive, "upstreams: tcp.keepalive");
     }
 
-    fn time_of<'b>(&mut self, way: &Way<'b>, what: &str) -> Option<(&'b Directive, Duration)> {
-        let directive = way.scope.get(&format!("{}_{what}", way.prefix))?;
+    fn time_of<'b>(&mut self, proxy_pass: &ProxyPass<'b>, what: &str) -> Option<(&'b Directive, Duration)> {
+        let directive = proxy_pass.scope.get(&format!("{}_{what}", proxy_pass.prefix))?;
         match time(directive.argument(0)) {
             Some(length) if length > Duration::ZERO && length <= LONGEST => Some((directive, length)),
             Some(_) => {
@@ -279,8 +280,8 @@ impl Job<'_> {
     }
 
     /// What nginx would do to the connection besides TLS.
-    fn on_the_way(&mut self, way: &Way<'_>) {
-        let get = |what: &str| way.scope.get(&format!("{}_{what}", way.prefix));
+    fn on_the_way(&mut self, proxy_pass: &ProxyPass<'_>) {
+        let get = |what: &str| proxy_pass.scope.get(&format!("{}_{what}", proxy_pass.prefix));
         if let Some(directive) = get("protocol").filter(|directive| directive.argument(0) != "off") {
             let title = "the server is told the client's address in a PROXY header, which egret does not send";
             let repair = "switch it off at the server as well: it waits for a header that does not come";
@@ -295,7 +296,7 @@ impl Job<'_> {
             Some(directive) if directive.argument(0) == "off" => {
                 self.listed(directive, "egret always goes on to the next server while no byte of the client is lost");
             }
-            Some(directive) if way.http => {
+            Some(directive) if proxy_pass.http => {
                 self.listed(directive, "egret goes on when a server cannot be reached; it sees no status of HTTP");
             }
             Some(directive) => self.carried(directive, "egret goes on to the next server"),
