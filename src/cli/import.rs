@@ -98,7 +98,7 @@ impl Import {
 
 impl Reading {
     fn disk(&self) -> Disk {
-        Disk::below(self.root.as_deref().or_else(|| self.file.parent()).unwrap_or(Path::new("")))
+        Disk::below(self.root.as_deref().or_else(|| self.file.parent()).unwrap_or_else(|| Path::new("")))
     }
 
     fn options(&self) -> io::Result<Options> {
