@@ -81,6 +81,8 @@ pub struct SessionMetrics {
     pub displaced: Counter,
     /// Dropped or not taken because the origin's key is another by now, or the upstream is gone.
     pub foreign: Counter,
+    /// Not kept: a ticket too long to come back in a ClientHello, or no memory left for sessions.
+    pub oversized: Counter,
     /// Handshakes for which no session was at hand.
     pub starved: Counter,
     /// Of the last handshakes, how many were resumed.
@@ -106,6 +108,7 @@ impl OriginMetrics {
                 expired: sessions("expired"),
                 displaced: sessions("displaced"),
                 foreign: sessions("foreign"),
+                oversized: sessions("oversized"),
                 starved: sessions("starved"),
                 ratio: Share::new(Some(Late::new(registry, RESUMPTION_RATIO, &[label()]))),
             },
@@ -128,6 +131,7 @@ impl OriginMetrics {
                 expired: counter(),
                 displaced: counter(),
                 foreign: counter(),
+                oversized: counter(),
                 starved: counter(),
                 ratio: Share::new(None),
             },

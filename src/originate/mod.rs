@@ -24,6 +24,7 @@ pub mod negotiated;
 pub mod observe;
 pub mod origin;
 pub mod pem;
+pub(crate) mod period;
 pub mod pool;
 pub mod presented;
 pub mod refusal;

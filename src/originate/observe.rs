@@ -7,7 +7,8 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::originate::certificate::{CertificateFacts, Date};
+use crate::originate::certificate::CertificateFacts;
+use crate::originate::period::Period;
 use crate::originate::presented::Presented;
 use crate::originate::refusal::Refusal;
 
@@ -30,8 +31,10 @@ pub struct Facts {
     pub refusal: Option<Refusal>,
     /// The verifier has passed the server (or was told to let it pass).
     pub passed: bool,
-    /// What the verifier vouches for ends then: notAfter of the chain, nextUpdate of the lists.
-    pub valid_until: Option<Date>,
+    /// What the verifier vouches for: from the verification to notAfter of the chain or nextUpdate of the lists.
+    pub valid: Option<Period>,
+    /// Bytes of the chain that the server presented.
+    pub chain_bytes: usize,
     /// The server asked for a client certificate. rustls answers only when the server has passed, see
     /// [`Facts::answered`].
     pub request: Option<CertificateRequest>,

@@ -1,4 +1,4 @@
-//! What an origin remembers of its servers: TLS sessions, bounded in number and age.
+//! What an origin remembers of its servers: TLS sessions, bounded in number, bytes and age.
 //!
 //! A store belongs to exactly one origin, so no session can reach another identity, trust or server name.
 //! Each handshake gets a view of its own: it prefers sessions of its endpoint, keeps the account of what
@@ -8,6 +8,7 @@
 //! A TLS 1.3 session is used once, so under parallel connections a store runs dry unless every connection puts back
 //! what it took: sessions are kept wherever a stream reads them, on a warm connection that waits as well.
 
+mod room;
 mod shelf;
 
 use std::fmt;
@@ -18,16 +19,28 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 
-pub use self::shelf::{MAX_PER_ENDPOINT, MAX_SESSIONS};
-use self::shelf::{Session, Shelf, Taken};
+pub use self::shelf::{MAX_BYTES, MAX_PER_ENDPOINT, MAX_SESSIONS};
+use self::shelf::{Session, Taken};
 use crate::metrics::{OriginMetrics, SessionMetrics};
 use crate::originate::certificate::{CertificateFacts, Date};
 use crate::originate::observe::{Facts, Observed};
+use crate::originate::period::Period;
 use crate::originate::refusal::Refusal;
+use crate::tls::handed;
 
 /// Seconds after which a server is verified in full again. OpenSSL's servers keep TLS 1.3 tickets so long
 /// by default (7200 s), so that hardly a session is lost by it; RFC 8446 section 4.6.1 allows seven days.
 pub const MAX_AGE: i64 = 7_200;
+
+/// Bytes of a TLS 1.3 ticket that is kept. It comes back in a ClientHello, which then stays far below the 16 KiB of one
+/// record: many servers read no longer one. OpenSSL's tickets have 200 bytes, with a client's certificate in them 2 KiB;
+/// those that hold a whole chain have 6 KiB.
+pub const MAX_TICKET: usize = 8_192;
+
+/// What a session takes besides ticket and chain: secrets, names, the memory of a dozen small allocations.
+const FIXED: usize = 512;
+
+type Shelf = shelf::Shelf<Box<Tls12ClientSessionValue>, Box<Tls13ClientSessionValue>>;
 
 /// What became of resumption in one handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,11 +77,23 @@ pub struct Store {
 /// The verification that a session descends from.
 #[derive(Debug)]
 struct Verdict {
-    until: Date,
+    /// From the verification until it has to be made again.
+    good: Period,
+    /// Bytes of the chain that was verified. rustls keeps a copy of it with each session.
+    chain_bytes: usize,
     /// What it would have objected to, under `verify = "report"`.
     refusal: Option<Refusal>,
     /// What the server's certificate said of itself.
     server: Option<Arc<CertificateFacts>>,
+}
+
+impl Verdict {
+    /// What was found in a handshake whose server has passed.
+    fn of(facts: &Facts, limit: Date) -> Self {
+        let valid = facts.valid.unwrap_or_else(|| Period::of(Date::now(), MAX_AGE));
+        let good = Period::of(valid.from, MAX_AGE).cut_at(valid.until).cut_at(limit);
+        Self { good, chain_bytes: facts.chain_bytes, refusal: facts.refusal.clone(), server: facts.server() }
+    }
 }
 
 impl Store {
@@ -187,14 +212,11 @@ impl View {
     /// The verification that a new session of this connection descends from: its own if it made one,
     /// else that of the session it resumed.
     fn verdict(&self) -> Option<Arc<Verdict>> {
-        let seen = |facts: &Facts| (facts.valid_until, facts.refusal.clone(), facts.server());
-        let verified = self.observed.read(|facts| facts.passed.then(|| seen(facts)));
-        let Some((valid_until, refusal, server)) = verified else {
-            return self.offered().as_ref().map(|offered| Arc::clone(&offered.verdict));
-        };
-        let aged = Date(Date::now().0.saturating_add(MAX_AGE));
-        let until = valid_until.unwrap_or(aged).min(aged).min(self.store.limit);
-        Some(Arc::new(Verdict { until, refusal, server }))
+        let verified = self.observed.read(|facts| facts.passed.then(|| Verdict::of(facts, self.store.limit)));
+        match verified {
+            Some(verdict) => Some(Arc::new(verdict)),
+            None => self.offered().as_ref().map(|offered| Arc::clone(&offered.verdict)),
+        }
     }
 
     /// The session that `take` finds is the one that this handshake offers.
@@ -216,15 +238,22 @@ impl View {
         &self,
         server_name: ServerName<'static>,
         value: T,
+        bytes: usize,
         put: impl FnOnce(&mut Shelf, Session<T>, Date) -> shelf::Put,
     ) {
         let (Some(verdict), now) = (self.verdict(), Date::now()) else { return };
         let account = self.store.account();
-        if verdict.until <= now {
+        if !verdict.good.holds(now) {
             return;
         }
-        let session = Session { number: 0, server_name, endpoint: self.endpoint, verdict, value };
-        let put = put(&mut self.store.shelf(), session, now);
+        let mut shelf = self.store.shelf();
+        let (room, displaced) = shelf.room_for(bytes + verdict.chain_bytes + FIXED);
+        account.displaced.increment(displaced as u64);
+        account.held.decrement(displaced as f64);
+        let Some(room) = room else { return account.oversized.increment(1) };
+        let session = Session { number: 0, server_name, endpoint: self.endpoint, verdict, room, value };
+        let put = put(&mut shelf, session, now);
+        drop(shelf);
         account.expired.increment(put.expired as u64);
         account.displaced.increment(put.displaced as u64);
         account.held.decrement((put.expired + put.displaced) as f64);
@@ -240,16 +269,17 @@ impl View {
 
 impl ClientSessionStore for View {
     fn set_kx_hint(&self, _server_name: ServerName<'static>, group: NamedGroup) {
-        self.store.shelf().group = Some((group, Date(Date::now().0.saturating_add(MAX_AGE))));
+        self.store.shelf().group = Some((group, Period::of(Date::now(), MAX_AGE)));
     }
 
     fn kx_hint(&self, _server_name: &ServerName<'_>) -> Option<NamedGroup> {
         let now = Date::now();
-        self.store.shelf().group.filter(|(_, until)| *until > now).map(|(group, _)| group)
+        self.store.shelf().group.filter(|(_, known)| known.holds(now)).map(|(group, _)| group)
     }
 
     fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.keep(server_name, Box::new(value), Shelf::put_tls12);
+        // Of a ticket that came amid a handshake only that is known. One is kept for each endpoint.
+        self.keep(server_name, Box::new(value), handed::bytes(), Shelf::put_tls12);
     }
 
     fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
@@ -264,10 +294,34 @@ impl ClientSessionStore for View {
     }
 
     fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
-        self.keep(server_name, Box::new(value), Shelf::put_tls13);
+        let ticket = handed::bytes();
+        if ticket > MAX_TICKET {
+            return self.store.account().oversized.increment(1);
+        }
+        self.keep(server_name, Box::new(value), ticket, Shelf::put_tls13);
     }
 
     fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         self.offer(|shelf, now| shelf.take_tls13(self.endpoint, server_name, now)).map(|value| *value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A chain is believed for some minutes without being built again: that adds nothing to the age of its sessions.
+    #[test]
+    fn a_verdict_counts_from_the_verification_and_ends_with_the_first_thing_that_it_rests_on() {
+        let valid = Period { from: Date(1_000), until: Date(100_000) };
+        for (valid, limit, until) in [
+            (valid, Date(i64::MAX), 1_000 + MAX_AGE),
+            (Period { until: Date(1_500), ..valid }, Date(i64::MAX), 1_500),
+            (valid, Date(1_400), 1_400),
+            (Period { until: Date(1_600), ..valid }, Date(1_400), 1_400),
+        ] {
+            let facts = Facts { passed: true, valid: Some(valid), ..Facts::default() };
+            assert_eq!(Verdict::of(&facts, limit).good, Period { from: Date(1_000), until: Date(until) });
+        }
     }
 }

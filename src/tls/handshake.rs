@@ -9,6 +9,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::handed;
 use super::kernel::Offers;
 use super::pool::{Buffer, Size};
 use super::record::{HEADER, MAX_WIRE};
@@ -92,7 +93,7 @@ pub async fn handshake(tcp: &mut TcpStream, connection: &mut UnbufferedClientCon
         Ok(()) => Ok(Rest { received: incoming.rest(), unsent: outgoing }),
         Err(error) => {
             send_alert(tcp, connection, &mut incoming, outgoing).await;
-            Err(Failed { error, answered: incoming.answered })
+            Err(Failed { error, answered: incoming.received > 0 })
         }
     }
 }
@@ -104,7 +105,7 @@ async fn drive(
     outgoing: &mut Vec<u8>,
 ) -> Result<(), Error> {
     loop {
-        let (discard, step) = step(connection, incoming.shown(), outgoing);
+        let (discard, step) = handed::with(incoming.received, || step(connection, incoming.shown(), outgoing));
         incoming.discard(discard);
         match step? {
             Step::Again => {}
@@ -245,8 +246,8 @@ struct Incoming {
     /// What rustls sees ends here.
     shown: usize,
     end: usize,
-    /// Something was received.
-    answered: bool,
+    /// Bytes received so far.
+    received: usize,
 }
 
 /// Enough to recognise the greeting of any protocol.
@@ -287,7 +288,7 @@ impl Incoming {
         match crate::net::try_read(tcp, &mut buffer[self.end..]) {
             Ok(0) => Err(Error::Closed),
             Ok(n) => {
-                self.answered = true;
+                self.received += n;
                 self.end += n;
                 self.check_first()
             }

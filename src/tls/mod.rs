@@ -11,8 +11,10 @@
 //! | `kernel` | what the kernel has to be told to make the records itself |
 //! | `session` | both directions of one connection: keys, key updates, tickets, close_notify |
 //! | `handshake` | drives rustls over a socket until the secrets can be taken |
+//! | `handed` | how much rustls is given in one call |
 //! | `pool` | buffers that a connection holds only while it has something to move |
 
+pub mod handed;
 pub mod handshake;
 pub mod kernel;
 mod message;

@@ -6,6 +6,7 @@ use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
 use rustls::{AlertDescription, ContentType, ExtractedSecrets, InvalidMessage, ProtocolVersion, SupportedCipherSuite};
 
+use super::handed;
 use super::kernel::{Handing, KeyInfo, Offers, Offload};
 use super::message::{Joiner, Message, alert};
 use super::record::{Exhausted, Fault, Frame, Layout, Opener, Sealer};
@@ -359,7 +360,9 @@ impl Session {
     fn handshake(&mut self, fragment: &[u8]) -> Result<(), Error> {
         let Self { joiner, kernel, opener, bother, reply, offload, .. } = self;
         joiner.feed(fragment, |message, last| match (message, kernel.as_mut()) {
-            (Message::Ticket(body), Some(kernel)) => kernel.handle_new_session_ticket(body).map_err(reject),
+            (Message::Ticket(body), Some(kernel)) => {
+                handed::with(body.len(), || kernel.handle_new_session_ticket(body)).map_err(reject)
+            }
             // The record that follows is under the new key, so nothing may share this one.
             (Message::KeyUpdate { requested }, Some(kernel)) if last => {
                 bear(bother)?;

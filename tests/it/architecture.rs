@@ -43,6 +43,7 @@ const ORIGINATE: &[&[&str]] = &[
     &["originate::identity", "originate::key_log", "originate::resumption", "originate::trust"],
     &["originate::observe"],
     &["originate::presented", "originate::refusal"],
+    &["originate::period"],
     &["originate::certificate"],
     &["originate::files", "originate::fingerprint", "originate::pem"],
 ];

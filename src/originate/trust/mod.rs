@@ -181,11 +181,17 @@ impl Trust {
                     let verdict = chain::check(self, &candidates.anchors, leaf, intermediates, expected, now);
                     verdict.map(drop).map_err(|refusal| refusal.reason())
                 });
-                Ok(Believed { until, root: Some(root), candidate })
+                Ok(Believed { until: self.end_of_root(root, now).min(until), root: Some(root), candidate })
             }
             Anchors::Exactly(sha256) => exact::check(Some(sha256), &self.pins, leaf, expected, now).map(alone),
             Anchors::Pins => exact::check(None, &self.pins, leaf, expected, now).map(alone),
         }
+    }
+
+    /// A verdict does not outlive the root that it rests on: what a root means that has expired is for the next one.
+    fn end_of_root(&self, index: usize, now: UnixTime) -> Date {
+        let end = self.roots.get(index).map_or(Date(i64::MAX), |root| root.not_after);
+        if Date::from(now) < end { end } else { Date(i64::MAX) }
     }
 }
 

@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::Believed;
 use crate::originate::certificate::Date;
+use crate::originate::period::Period;
 use crate::originate::presented::Presented;
 
 /// The chains that one verifier has believed.
@@ -24,10 +25,8 @@ pub(super) struct Verified(Mutex<Vec<Entry>>);
 struct Entry {
     presented: Presented,
     server_name: ServerName<'static>,
-    /// When it was verified.
-    at: Date,
-    /// When it has to be verified again.
-    until: Date,
+    /// From its verification until it has to be verified again.
+    good: Period,
     /// What was found.
     believed: Believed,
 }
@@ -47,23 +46,24 @@ const MAX_SIZE: usize = 16 * 1024;
 const MAX_AGE: i64 = 300;
 
 impl Verified {
-    /// The chain, if it was believed for this name and still is: what is kept of it, and until when it is valid.
+    /// The chain, if it was believed for this name and still is: what is kept of it, and from its verification to its
+    /// end.
     pub(super) fn find(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
         now: UnixTime,
-    ) -> Option<(Presented, Believed)> {
+    ) -> Option<(Presented, Believed, Period)> {
         let now = Date::from(now);
         let mut entries = self.lock();
         let at = entries
             .iter()
             .position(|entry| entry.presented.is(leaf, intermediates) && entry.server_name == *server_name)?;
         let entry = &entries[at];
-        // Before it was verified it was not valid, for all we know: the clock was set back.
-        if entry.at <= now && now < entry.until {
-            return Some((entry.presented.clone(), entry.believed.clone()));
+        if entry.good.holds(now) {
+            let valid = Period { until: entry.believed.until, ..entry.good };
+            return Some((entry.presented.clone(), entry.believed.clone(), valid));
         }
         entries.swap_remove(at);
         None
@@ -71,19 +71,19 @@ impl Verified {
 
     /// Remembers a chain that was believed at `now` and is valid until then.
     pub(super) fn keep(&self, presented: &Presented, server_name: &ServerName<'_>, now: UnixTime, believed: Believed) {
-        let at = Date::from(now);
-        let until = Date(at.0.saturating_add(MAX_AGE)).min(believed.until);
-        if presented.size() > MAX_SIZE || until <= at {
+        let now = Date::from(now);
+        let good = Period::of(now, MAX_AGE).cut_at(believed.until);
+        if presented.size() > MAX_SIZE || !good.holds(now) {
             return;
         }
         let (presented, server_name) = (presented.clone(), server_name.to_owned());
         let mut entries = self.lock();
         if entries.len() >= MAX_CHAINS
-            && let Some(oldest) = (0..entries.len()).min_by_key(|index| entries[*index].at)
+            && let Some(oldest) = (0..entries.len()).min_by_key(|index| entries[*index].good.from)
         {
             entries.swap_remove(oldest);
         }
-        entries.push(Entry { presented, server_name, at, until, believed });
+        entries.push(Entry { presented, server_name, good, believed });
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {

@@ -15,6 +15,7 @@ use crate::config::values;
 use crate::metrics::OriginMetrics;
 use crate::originate::certificate::{CertificateFacts, Date, public_key};
 use crate::originate::observe::note;
+use crate::originate::period::Period;
 use crate::originate::presented::Presented;
 use crate::originate::refusal::Refusal;
 
@@ -53,15 +54,15 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
         now: UnixTime,
-    ) -> Result<Option<Date>, Refusal> {
+    ) -> Result<Option<Period>, Refusal> {
         let leaf = presented.certificates().first().filter(|_| self.mode != Mode::None);
         let Some(leaf) = leaf else { return Ok(None) };
         let believed = self.trust.check(leaf, intermediates, server_name, now)?;
         self.metrics.chains_built.increment(1);
         self.count(&believed);
-        let until = believed.until;
+        let valid = Period { from: Date::from(now), until: believed.until };
         self.verified.keep(presented, server_name, now, believed);
-        Ok(Some(until))
+        Ok(Some(valid))
     }
 
     /// Who vouched for a server, and whether the candidates would have.
@@ -101,19 +102,20 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         // What a server says of its own revocation is not asked either way, so it can neither help nor harm.
-        if let Some((presented, believed)) = self.verified.find(end_entity, intermediates, server_name, now) {
+        if let Some((presented, believed, valid)) = self.verified.find(end_entity, intermediates, server_name, now) {
             self.metrics.chains_remembered.increment(1);
             self.count(&believed);
             note(|facts| {
-                (facts.passed, facts.valid_until, facts.presented) = (true, Some(believed.until), Some(presented));
+                (facts.passed, facts.valid, facts.chain_bytes) = (true, Some(valid), presented.size());
+                facts.presented = Some(presented);
             });
             return Ok(ServerCertVerified::assertion());
         }
         let presented = Presented::new(end_entity, intermediates);
-        note(|facts| facts.presented = Some(presented.clone()));
+        note(|facts| (facts.chain_bytes, facts.presented) = (presented.size(), Some(presented.clone())));
         let refusal = match self.build(&presented, intermediates, server_name, now) {
-            Ok(valid_until) => {
-                note(|facts| (facts.passed, facts.valid_until) = (true, valid_until));
+            Ok(valid) => {
+                note(|facts| (facts.passed, facts.valid) = (true, valid));
                 return Ok(ServerCertVerified::assertion());
             }
             Err(refusal) => refusal,
