@@ -19,7 +19,7 @@
 //!
 //! Around it: [`config`] turns text into values, [`snapshot`] values into live things, [`reload`] replaces one
 //! generation by the next, [`supervise`] starts and stops everything. [`admin`], [`metrics`] and [`logging`] let
-//! people watch. [`explain`] says why an upstream cannot be reached and what mends it, [`import`] reads
+//! people watch; what they write leaves by a [`writer`], which nothing waits for. [`explain`] says why an upstream cannot be reached and what mends it, [`import`] reads
 //! configurations of other proxies, [`demo`] shows it all without set-up. [`tls`] is the record layer, [`net`] and
 //! [`secret`] are the floor.
 //!
@@ -61,6 +61,8 @@ pub mod logging;
 pub mod metrics;
 
 // -- the floor --
+mod escape;
 pub mod net;
 pub mod secret;
 pub mod tls;
+pub mod writer;

@@ -1,8 +1,8 @@
 //! The status as a page for people: one file, no script, nothing loaded from elsewhere.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
+
+use crate::escape;
 
 /// The page. Whatever the status holds is shown as text.
 pub(super) fn render(status: &Value) -> String {
@@ -99,9 +99,7 @@ fn escape(page: &mut String, text: &str) {
             '>' => page.push_str("&gt;"),
             '"' => page.push_str("&quot;"),
             '\'' => page.push_str("&#39;"),
-            // A control character would be invisible at best.
-            c if c.is_control() => drop(write!(page, "{}", c.escape_default())),
-            c => page.push(c),
+            c => escape::push(page, c),
         }
     }
 }

@@ -7,6 +7,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::json;
 
 use crate::config::source::{Source, Span};
+use crate::escape::{self, escaped_lines};
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,13 +35,13 @@ impl Problem {
 
     /// Lines for people, in the manner of rustc.
     pub fn render(&self, source: &Source, severity: Severity, style: Style) -> String {
-        let title = severity.level().primary_title(clean(&self.title));
+        let title = severity.level().primary_title(escaped_lines(&self.title));
         let title = if let Some(code) = severity.code() { title.id(code) } else { title };
         let group = match &self.span {
             Some(span) => title.element(self.snippet(source, span)),
-            None => Group::with_title(title).element(annotate_snippets::Origin::path(clean(source.origin()))),
+            None => Group::with_title(title).element(annotate_snippets::Origin::path(escaped_lines(source.origin()))),
         };
-        let help = Level::HELP.message(clean(&self.repair));
+        let help = Level::HELP.message(escaped_lines(&self.repair));
         style.renderer().render(&[group.element(help)])
     }
 
@@ -67,8 +68,10 @@ impl Problem {
         let within = |byte: usize| byte.clamp(lines.start, lines.end) - lines.start;
         Snippet::source(source.slice(&lines))
             .line_start(source.position(lines.start).line)
-            .path(clean(source.origin()))
-            .annotation(AnnotationKind::Primary.span(within(span.start)..within(span.end)).label(clean(&self.label)))
+            .path(escaped_lines(source.origin()))
+            .annotation(
+                AnnotationKind::Primary.span(within(span.start)..within(span.end)).label(escaped_lines(&self.label)),
+            )
     }
 }
 
@@ -149,6 +152,11 @@ impl Problems {
         self.list.iter()
     }
 
+    /// Those that people are shown: the first hundred.
+    pub fn shown(&self) -> impl Iterator<Item = &Problem> {
+        self.list.iter().take(SHOWN)
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.list.len()
@@ -162,7 +170,7 @@ impl Problems {
     /// All of them for people, an empty line between two. At most a hundred are drawn, the rest is counted.
     pub fn render(&self, style: Style) -> String {
         let mut drawn: Vec<String> =
-            self.list.iter().take(SHOWN).map(|problem| problem.render(&self.source, Severity::Error, style)).collect();
+            self.shown().map(|problem| problem.render(&self.source, Severity::Error, style)).collect();
         if self.list.len() > SHOWN {
             drawn.push(format!("and {} more", self.list.len() - SHOWN));
         }
@@ -193,12 +201,8 @@ const QUOTED: usize = 60;
 
 /// A piece of somebody's text inside a sentence: escaped, and cut if it is long.
 pub fn quote(text: &str) -> String {
-    let shown: String = text.chars().take(QUOTED).flat_map(char::escape_debug).collect();
+    let mut shown = String::new();
+    text.chars().take(QUOTED).for_each(|letter| escape::push(&mut shown, letter));
     let dots = if text.chars().nth(QUOTED).is_some() { "..." } else { "" };
-    format!("`{}{dots}`", shown.replace("\\\"", "\"").replace("\\'", "'"))
-}
-
-/// Text without control characters, which a terminal might obey; lines stay lines.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    format!("`{shown}{dots}`")
 }

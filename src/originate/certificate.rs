@@ -1,7 +1,7 @@
 //! What a certificate says of itself, for people and for the checks that webpki does not make.
 //!
 //! Text in a certificate was written by whoever made it: everything shown is cut to a bounded length and
-//! stripped of control characters, so that it can neither flood a log nor forge a line of it.
+//! its invisible characters are escaped, so that it can neither flood a log nor forge a line of it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,6 +11,7 @@ use rustls::pki_types::{SubjectPublicKeyInfoDer, UnixTime};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
+use crate::escape;
 use crate::originate::fingerprint::{Sha256, labelled_hex, sha256};
 
 /// Shorter RSA keys are not checked by the provider (and are factored by now; NIST SP 800-131A).
@@ -272,8 +273,8 @@ fn element(der: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 
 /// Text of a stranger, fit for a log line.
 pub fn clean(text: &str) -> String {
-    let mut clean: String =
-        text.chars().take(MAX_TEXT).map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect();
+    let mut clean = String::with_capacity(text.len().min(MAX_TEXT));
+    text.chars().take(MAX_TEXT).for_each(|letter| escape::push(&mut clean, letter));
     if text.chars().nth(MAX_TEXT).is_some() {
         clean.push('…');
     }
@@ -327,7 +328,7 @@ mod tests {
 
     #[test]
     fn text_of_a_stranger_cannot_forge_a_log_line() {
-        assert_eq!(clean("CN=a\nlevel=info"), "CN=a\u{fffd}level=info");
+        assert_eq!(clean("CN=a\nlevel=info"), "CN=a\\nlevel=info");
         assert_eq!(clean(&"x".repeat(1_000)).chars().count(), MAX_TEXT + 1);
     }
 

@@ -20,10 +20,10 @@ const ORDER: &[&[&str]] = &[
     &["route"],
     &["classify", "originate", "relay"],
     &["admit", "drain", "logging", "systemd"],
-    &["tls"],
+    &["tls", "writer"],
     &["metrics", "net"],
     &["config::values"],
-    &["secret"],
+    &["escape", "secret"],
 ];
 
 /// The same inside `originate`; its own `mod.rs` stands above all of them.

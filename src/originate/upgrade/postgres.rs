@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::{Cause, Refusal, Step, Steps};
 use crate::config::values::Name;
+use crate::escape;
 
 /// The client's side of an SSLRequest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,7 +87,8 @@ fn error_text(rest: &[u8]) -> String {
         text => text.split(|b| *b == 0).next().unwrap_or_default().to_vec(),
     };
     let text = String::from_utf8_lossy(text.trim_ascii()).into_owned();
-    let shown: String = text.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect();
+    let mut shown = String::new();
+    text.chars().take(MAX_SHOWN).for_each(|letter| escape::push(&mut shown, letter));
     if shown.is_empty() { "no text".to_owned() } else { shown }
 }
 

@@ -1,0 +1,130 @@
+//! Text of strangers, made visible: control characters, line breaks of every kind, bidirectional controls and
+//! characters without a glyph become escapes, so that no text can forge a line, reorder one, or hide in one.
+//!
+//! What is escaped already stays as it is: text may be escaped where it is read and again where it is written.
+
+use std::fmt::Write;
+
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
+
+/// The text with every invisible character escaped but line breaks: for what is shown as a paragraph.
+pub(crate) fn escaped_lines(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter == '\n' { escaped.push(letter) } else { push(&mut escaped, letter) }
+    }
+    escaped
+}
+
+/// Appends one character, as `\n`, `\r`, `\t` or `\u{...}` if it is invisible; spaces and backslashes stay.
+pub(crate) fn push(to: &mut String, letter: char) {
+    match letter {
+        '\n' => to.push_str("\\n"),
+        '\r' => to.push_str("\\r"),
+        '\t' => to.push_str("\\t"),
+        letter if is_invisible(letter) => {
+            write!(to, "\\u{{{:x}}}", u32::from(letter)).expect("a string takes any text");
+        }
+        letter => to.push(letter),
+    }
+}
+
+/// Whether a reader of a terminal or page would not see this character as itself.
+pub(crate) fn is_invisible(letter: char) -> bool {
+    match letter {
+        ' '..='~' => false,
+        '\0'..='\u{9f}' => true,
+        // Letters, marks and symbols without a glyph (Unicode: Default_Ignorable_Code_Point, and the empty Braille
+        // pattern), which count as printable below.
+        '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{2800}' => true,
+        '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0100}'..='\u{e01ef}' => true,
+        letter => !is_printable(letter),
+    }
+}
+
+/// By the standard library: of the general categories only C (control, format, private, unassigned) and Z
+/// (separators) are not. Behind another letter, so that a combining mark is not escaped as a string's first one is.
+fn is_printable(letter: char) -> bool {
+    let mut bytes = [b'a'; 5];
+    let length = letter.encode_utf8(&mut bytes[1..]).len();
+    let text = std::str::from_utf8(&bytes[..=length]).expect("two characters, whole");
+    text.escape_debug().nth(1) == Some(letter)
+}
+
+/// JSON whose invisible characters are JSON's own escapes: a program reads the same text, a terminal shows it.
+pub(crate) struct VisibleJson;
+
+impl Formatter for VisibleJson {
+    fn write_string_fragment<W: std::io::Write + ?Sized>(&mut self, to: &mut W, text: &str) -> std::io::Result<()> {
+        let mut rest = text;
+        while let Some((at, letter)) = rest.char_indices().find(|(_, letter)| is_invisible(*letter)) {
+            to.write_all(&rest.as_bytes()[..at])?;
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                write!(to, "\\u{unit:04x}")?;
+            }
+            rest = &rest[at + letter.len_utf8()..];
+        }
+        to.write_all(rest.as_bytes())
+    }
+
+    fn write_char_escape<W: std::io::Write + ?Sized>(&mut self, to: &mut W, escape: CharEscape) -> std::io::Result<()> {
+        CompactFormatter.write_char_escape(to, escape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Serialize;
+
+    use super::*;
+
+    /// Each of a kind that forges, reorders or hides text.
+    const INVISIBLE: [(&str, &str); 12] = [
+        ("a line\nforged", "a line\\nforged"),
+        ("\r\t", "\\r\\t"),
+        ("\u{1b}[31m", "\\u{1b}[31m"),
+        ("\u{9b}31m", "\\u{9b}31m"),
+        ("\u{7f}", "\\u{7f}"),
+        ("\u{202e}gnp.exe", "\\u{202e}gnp.exe"),
+        ("\u{2066}x\u{2069}", "\\u{2066}x\\u{2069}"),
+        ("\u{2028}\u{2029}", "\\u{2028}\\u{2029}"),
+        ("p\u{200b}a\u{200d}y\u{feff}", "p\\u{200b}a\\u{200d}y\\u{feff}"),
+        ("\u{a0}\u{3000}", "\\u{a0}\\u{3000}"),
+        ("\u{e0041}\u{fe0f}", "\\u{e0041}\\u{fe0f}"),
+        ("\u{3164}\u{34f}", "\\u{3164}\\u{34f}"),
+    ];
+
+    fn escaped(text: &str) -> String {
+        let mut escaped = String::new();
+        text.chars().for_each(|letter| push(&mut escaped, letter));
+        escaped
+    }
+
+    #[test]
+    fn invisible_characters_are_shown_as_escapes() {
+        for (text, shown) in INVISIBLE {
+            assert_eq!(escaped(text), shown);
+            assert_eq!(escaped(shown), shown, "what is escaped stays");
+        }
+    }
+
+    #[test]
+    fn readable_text_of_any_script_stays() {
+        for text in ["CN=localhost, O=\"A & B\\C\"", "Müller e\u{301}", "日本語", "עברית", "हिन्दी", "…"]
+        {
+            assert_eq!(escaped(text), text);
+        }
+        assert_eq!(escaped_lines("a\nb\u{202e}"), "a\nb\\u{202e}");
+    }
+
+    #[test]
+    fn json_holds_the_same_text_and_shows_it() {
+        for (text, _) in INVISIBLE {
+            let mut json = Vec::new();
+            text.serialize(&mut serde_json::Serializer::with_formatter(&mut json, VisibleJson)).unwrap();
+            let json = String::from_utf8(json).unwrap();
+            assert!(!json.chars().any(is_invisible), "{json:?}");
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+    }
+}
