@@ -5,6 +5,7 @@ mod explain;
 mod import;
 mod trust;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -251,6 +252,49 @@ pub fn tell_problems(problems: &Problems, err: &mut dyn Write, style: Style) -> 
     let noun = if problems.count() == 1 { "problem" } else { "problems" };
     writeln!(err, "{}\n", problems.render(style))?;
     writeln!(err, "egret: {} {noun} in {}", problems.count(), problems.source().origin())
+}
+
+/// Logs advice, for programs.
+pub fn log_advice(loaded: &Loaded, advice: &[Advice]) {
+    for one in advice {
+        let place = one.problem.span.as_ref().map(|span| loaded.source().position(span.start));
+        tracing::warn!(
+            code = one.code,
+            file = loaded.source().origin(),
+            line = place.map(|place| place.line),
+            column = place.map(|place| place.column),
+            detail = one.problem.label,
+            repair = one.problem.repair,
+            "{}",
+            one.problem.title,
+        );
+    }
+}
+
+/// Logs problems, for programs.
+pub fn log_problems(problems: &Problems) {
+    for problem in problems.shown() {
+        let place = problem.span.as_ref().map(|span| problems.source().position(span.start));
+        tracing::error!(
+            reason = problems.reason(),
+            file = problems.source().origin(),
+            line = place.map(|place| place.line),
+            column = place.map(|place| place.column),
+            detail = problem.label,
+            repair = problem.repair,
+            "{}",
+            problem.title,
+        );
+    }
+    tracing::error!(reason = problems.reason(), problems = problems.count(), "the configuration cannot be used");
+}
+
+/// Whether these arguments, which have no meaning as a whole, ask `egret run` for a log in JSON.
+pub fn asks_for_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let arguments: Vec<_> = arguments.skip(1).collect();
+    let is_run = arguments.first().is_some_and(|command| command == "run");
+    let has_pair = arguments.windows(2).any(|pair| pair[0] == "--log" && pair[1] == "json");
+    is_run && (has_pair || arguments.iter().any(|argument| argument == "--log=json"))
 }
 
 /// Colours for terminals, unless the person asked for none (no-color.org).

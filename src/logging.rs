@@ -1,9 +1,14 @@
-//! The log: lines to stderr, for people or for machines.
+//! The log: lines to stderr, for people or for machines. A thread of its own writes them: nothing waits for a reader.
 
+pub(crate) mod flood;
 mod json;
+mod panics;
+mod stderr;
+mod text;
 
 use std::env;
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use tracing::Subscriber;
 use tracing_subscriber::fmt::{self, MakeWriter};
@@ -13,13 +18,62 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::values::{Log, LogFormat};
+use crate::metrics;
+use crate::writer::Writer;
 
-/// Starts the log of this process, to stderr. A second call is an error and changes nothing.
+/// Starts the log of this process, to stderr; panics are logged from then on. A second call is an error and changes
+/// nothing.
 pub fn init(log: &Log) -> Result<Handle, Error> {
     let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let (subscriber, handle) = subscriber(log, colours, io::stderr)?;
+    let (subscriber, handle) = subscriber(log, colours, stderr()?)?;
     subscriber.try_init().map_err(|_| Error::AlreadyStarted)?;
+    panics::log();
     Ok(handle)
+}
+
+/// The stderr of this process: what is written is handed to the thread of the log, and never waited for.
+pub fn stderr() -> Result<Stderr, Error> {
+    stderr::writer().map(Stderr)
+}
+
+/// Counts the lines that are dropped from now on, and those that were.
+pub(crate) fn count_dropped(registry: &metrics::Registry) {
+    // Without a thread there is no log, and `init` has said so.
+    if let Ok(stderr) = stderr::writer() {
+        stderr.count_with(registry.counter("egret_log_dropped_total", &[]));
+    }
+}
+
+/// A duration as a field: whole microseconds, which is what the clocks in question are worth.
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e6
+}
+
+/// As [`seconds`].
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
+}
+
+/// See [`stderr`]. Each write is one message, and so is each event.
+pub struct Stderr(Writer);
+
+impl io::Write for &Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Stderr {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
 }
 
 /// A log that is not (yet) that of the process; for tests, with `tracing::subscriber::with_default`.
@@ -29,10 +83,18 @@ where
 {
     let (filter, handle) = reload::Layer::new(parse(&log.level)?);
     let lines: Box<dyn Layer<Filtered> + Send + Sync> = match log.format {
-        LogFormat::Text => Box::new(fmt::layer().with_target(false).with_ansi(colours).with_writer(to)),
-        LogFormat::Json => Box::new(fmt::layer().event_format(json::Json).with_ansi(false).with_writer(to)),
+        LogFormat::Text => Box::new(layer(to).event_format(text::Text).with_ansi(colours)),
+        LogFormat::Json => Box::new(layer(to).event_format(json::Json).with_ansi(false)),
     };
     Ok((Registry::default().with(filter).with(lines), Handle(handle)))
+}
+
+/// Nothing but events: an error of the layer itself would be printed to stderr by the library.
+fn layer<W>(to: W) -> fmt::Layer<Filtered, fmt::format::DefaultFields, fmt::format::Format, W>
+where
+    W: for<'a> MakeWriter<'a> + 'static,
+{
+    fmt::layer().with_writer(to).log_internal_errors(false)
 }
 
 type Filtered = tracing_subscriber::layer::Layered<reload::Layer<EnvFilter, Registry>, Registry>;
@@ -64,6 +126,9 @@ pub enum Error {
     /// There is a log already.
     #[error("the log of this process has been started before")]
     AlreadyStarted,
+    /// There is no thread to write the log.
+    #[error("no thread for the log: {0}")]
+    Thread(String),
     /// The log to change is gone.
     #[error("the log has ended")]
     Ended,
@@ -75,6 +140,7 @@ impl Error {
         match self {
             Self::Level { .. } => "log_level_invalid",
             Self::AlreadyStarted => "log_already_started",
+            Self::Thread(_) => "log_without_thread",
             Self::Ended => "log_ended",
         }
     }
@@ -149,9 +215,35 @@ mod tests {
 
     #[test]
     fn text_keeps_one_line_an_event_whatever_a_field_holds() {
-        let text = logged(LogFormat::Text, "info", |_| tracing::info!(name = "a\nb\u{1b}[31m", "ended"));
-        assert_eq!(text.lines().count(), 1, "{text:?}");
-        assert!(!text.contains('\u{1b}'), "{text:?}");
+        let hostile = "a\r\nb\u{1b}[31m\u{202e}\u{2028}c";
+        for text in [
+            logged(LogFormat::Text, "info", |_| tracing::info!(name = hostile, "ended")),
+            logged(LogFormat::Text, "info", |_| tracing::info!(name = %hostile, "ended")),
+            logged(LogFormat::Text, "info", |_| tracing::info!(name = ?[hostile], "ended")),
+            logged(LogFormat::Text, "info", |_| tracing::info!("ended {hostile}")),
+        ] {
+            assert!(text.contains("a\\r\\nb\\u{1b}[31m\\u{202e}\\u{2028}c"), "{text:?}");
+            assert!(!text.trim_end().chars().any(crate::escape::is_invisible), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_repair_can_be_read_back_from_its_line() {
+        let repair = "[trust.x]\nroots = [\"C:\\\\new\\\\roots.pem\"]";
+        for text in [
+            logged(LogFormat::Text, "info", |_| tracing::info!(%repair, "origination failed")),
+            logged(LogFormat::Text, "info", |_| tracing::info!(repair, "origination failed")),
+        ] {
+            let (_, encoded) = text.trim_end().split_once("repair=").unwrap();
+            let output = std::process::Command::new("printf").args(["%b", encoded]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), repair, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_have_whole_microseconds() {
+        let taken = Duration::from_nanos(49_069_765);
+        assert_eq!((milliseconds(taken).to_string(), seconds(taken).to_string()), ("49.069".into(), "0.049069".into()));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -13,12 +14,19 @@ use egret::demo;
 use egret::logging;
 use egret::originate::key_log::KeyLogFile;
 use egret::supervise::{self, Ended, Start};
+use egret::writer;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::runtime::{Builder, Runtime};
 
 /// Exit codes: 0 done, 1 a failure while running, 2 a configuration that cannot run, 3 (`explain`) a cause was found.
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    // Dropped however this ends, by a panic too.
+    let _output = Output;
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return refuse(&error),
+    };
+    let result = match command {
         Command::Run(run) => carry(run),
         Command::Check(check) => tell(&check),
         Command::Diff(diff) => compare(&diff),
@@ -33,6 +41,36 @@ fn main() -> ExitCode {
         let _ = writeln!(io::stderr(), "egret: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// What was handed to the log, the key log and the supervisor.
+struct Output;
+
+/// How long the process waits at its end for a reader that is slow: a second is what systemd and container runtimes
+/// have to spare (they wait ten and more), and a reader that takes nothing for that long has stopped.
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        writer::finish_all(LAST_WRITES);
+    }
+}
+
+/// Arguments that have no meaning, or a request for help.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let usage = error.render();
+    if error.use_stderr() && cli::asks_for_json(std::env::args_os()) && log_json(None).is_ok() {
+        tracing::error!(detail = %usage, "the arguments cannot be used");
+    } else {
+        // Nothing is left to do if even that cannot be written.
+        let _ = error.print();
+    }
+    ExitCode::from(if error.use_stderr() { Verdict::Bad } else { Verdict::Good }.code())
+}
+
+/// The log of a process that has no configuration.
+fn log_json(level: Option<&str>) -> Result<logging::Handle, logging::Error> {
+    logging::init(&values::Log { format: values::LogFormat::Json, level: level.unwrap_or("info").to_owned() })
 }
 
 fn tell(check: &Check) -> anyhow::Result<u8> {
@@ -50,18 +88,34 @@ fn certificates(trust: &Trust) -> anyhow::Result<u8> {
 }
 
 fn carry(run: Box<Run>) -> anyhow::Result<u8> {
-    let (mut err, style) = (io::stderr(), cli::style_for(&io::stderr()));
+    // Nothing is written to stderr directly: a reader that has stopped keeps nothing from starting.
+    let mut err = &logging::stderr()?;
+    let style = cli::style_for(&io::stderr());
     let loaded = match run.load(&cli::environment) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            cli::tell_problems(&problems, &mut err, style)?;
+            if run.log.or_else(|| config::log_format(problems.source())) == Some(values::LogFormat::Json) {
+                log_json(run.log_level.as_deref())?;
+                cli::log_problems(&problems);
+            } else {
+                cli::tell_problems(&problems, &mut err, style)?;
+            }
             return Ok(Verdict::Bad.code());
         }
     };
-    cli::tell_advice(&loaded, &config::lint(&loaded), &mut err, style)?;
+    let advice = config::lint(&loaded);
+    let is_text = loaded.config.log.format == values::LogFormat::Text;
+    if is_text {
+        cli::tell_advice(&loaded, &advice, &mut err, style)?;
+    }
     let log = logging::init(&loaded.config.log)?;
-    let key_log = run.key_log.as_deref().map(open_key_log).transpose()?;
-    serve(run, log, key_log, loaded)
+    if !is_text {
+        cli::log_advice(&loaded, &advice);
+    }
+    Ok(serve(run, log, loaded).unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        1
+    }))
 }
 
 fn open_key_log(path: &Path) -> anyhow::Result<Arc<KeyLogFile>> {
@@ -70,7 +124,8 @@ fn open_key_log(path: &Path) -> anyhow::Result<Arc<KeyLogFile>> {
     Ok(Arc::new(file))
 }
 
-fn serve(run: Box<Run>, log: logging::Handle, key_log: Option<Arc<KeyLogFile>>, loaded: Loaded) -> anyhow::Result<u8> {
+fn serve(run: Box<Run>, log: logging::Handle, loaded: Loaded) -> anyhow::Result<u8> {
+    let key_log = run.key_log.as_deref().map(open_key_log).transpose()?;
     let runtime = threads(&loaded.config.runtime)?;
     let (file, config) = (run.file.clone(), loaded.config);
     let source = Arc::new(move || run.load(&cli::environment));
@@ -80,9 +135,19 @@ fn serve(run: Box<Run>, log: logging::Handle, key_log: Option<Arc<KeyLogFile>>, 
         Ok(Ended::Drained) => Ok(0),
         Ok(Ended::Quit) => Ok(1),
         Err(error) => {
-            tracing::error!(reason = error.reason(), "{error}");
+            log_failure(&error);
             Ok(if error.is_of_configuration() { Verdict::Bad.code() } else { 1 })
         }
+    }
+}
+
+/// A line for each file that cannot be used.
+fn log_failure(error: &supervise::Error) {
+    match error {
+        supervise::Error::Build(errors) => {
+            errors.iter().for_each(|error| tracing::error!(reason = error.reason(), "{error}"));
+        }
+        error => tracing::error!(reason = error.reason(), "{error}"),
     }
 }
 

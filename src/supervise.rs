@@ -114,7 +114,10 @@ pub async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Erro
     forbid_core_dumps();
     let descriptors = raise_descriptor_limit();
     let registry = Registry::new();
+    logging::count_dropped(&registry);
+    systemd::count_dropped(&registry);
     let Start { source, file, config, log, key_log } = start;
+    key_log.iter().for_each(|key_log| key_log.count_dropped(&registry));
     let (files, snapshot) = tokio::select! {
         loaded = first_generation(file, config, &registry, key_log) => loaded?,
         () = stop_asked(&mut signals) => return Ok(Ended::Drained),

@@ -9,10 +9,10 @@ use toml::de::DeTable;
 
 use crate::config::file::File;
 use crate::config::problems::{Problem, Problems};
-use crate::config::read::{Environment, Given, Named, Reader};
+use crate::config::read::{Environment, Given, Named, Reader, Text};
 use crate::config::resolve::resolve;
 use crate::config::source::{Source, Span};
-use crate::config::values::{Config, Name};
+use crate::config::values::{Config, LogFormat, Name};
 
 /// A configuration that passed, with the text it came from.
 #[derive(Clone, Debug)]
@@ -109,6 +109,13 @@ fn not_utf8(origin: &str, error: &std::string::FromUtf8Error) -> Problems {
         "save the file as UTF-8",
     );
     Problems::new(Arc::new(Source::new(origin, &text)), vec![problem])
+}
+
+/// The format of the log in a file that cannot be used for something else in it; `None` if it names none.
+pub fn log_format(source: &Source) -> Option<LogFormat> {
+    let (table, _) = DeTable::parse_recoverable(source.text());
+    let log = table.get_ref().get("log")?.get_ref().as_table()?;
+    LogFormat::parse(log.get("format")?.get_ref().as_str()?).ok()
 }
 
 /// Understands a text. Relative paths in it start at the folder of `origin`; no file is touched.

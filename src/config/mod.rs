@@ -23,7 +23,7 @@ pub mod values;
 
 pub use self::document::document;
 pub use self::lint::{Advice, lint};
-pub use self::load::{Loaded, Place, load, parse};
+pub use self::load::{Loaded, Place, load, log_format, parse};
 pub use self::problems::{Problem, Problems, Severity, Style};
 pub use self::read::Environment;
 pub use self::schema::schema;

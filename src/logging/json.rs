@@ -2,14 +2,16 @@
 
 use std::fmt::{self, Debug};
 
-use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::Value;
+use serde::ser::{self, Serialize, SerializeMap};
+use serde_json::{Serializer, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::escape::VisibleJson;
 
 /// Fields whose text is JSON: they become part of the line. `tracing` itself knows flat values only.
 const NESTED: [&str; 1] = ["facts"];
@@ -27,10 +29,15 @@ where
         let level = event.metadata().level().to_string();
         let mut line = Line(vec![("timestamp", timestamp.into()), ("level", level.into())]);
         event.record(&mut line);
-        let text = serde_json::to_string(&line).map_err(|_| fmt::Error)?;
+        let mut text = Vec::with_capacity(USUAL);
+        line.serialize(&mut Serializer::with_formatter(&mut text, VisibleJson)).map_err(|_| fmt::Error)?;
+        let text = std::str::from_utf8(&text).map_err(|_| fmt::Error)?;
         writeln!(writer, "{text}")
     }
 }
+
+/// Bytes of the line `connection`, and some.
+const USUAL: usize = 1024;
 
 struct Line(Vec<(&'static str, Value)>);
 
@@ -69,7 +76,7 @@ impl Visit for Line {
 }
 
 impl Serialize for Line {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: ser::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut line = serializer.serialize_map(Some(self.0.len()))?;
         self.0.iter().try_for_each(|(name, value)| line.serialize_entry(name, value))?;
         line.end()

@@ -81,9 +81,9 @@ impl Times {
         self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
     }
 
-    /// Seconds in all.
+    /// Seconds in all, in whole microseconds.
     pub fn seconds(&self) -> f64 {
-        self.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9
+        (self.nanoseconds.load(Ordering::Relaxed) / 1_000) as f64 / 1e6
     }
 
     /// How often it took longer than the bound before and at most so many seconds, where it happened at all. `None`:

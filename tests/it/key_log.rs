@@ -7,10 +7,10 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::support::egret::{Egret, Settings, listener, roots};
-use crate::support::free_port;
 use crate::support::peer::{Peer, anonymous};
 use crate::support::pki::Pki;
 use crate::support::plain;
+use crate::support::{eventually, free_port};
 
 const HOST: &str = "server.example.com";
 
@@ -29,7 +29,9 @@ fn key_log_holds_the_secrets_of_each_session_and_warns() {
     );
     let (bytes, _) = plain::ask_and_finish(egret.address("echo"), b"ping");
     assert_eq!(bytes, b"ping");
-    let keys = fs::read_to_string(&file).unwrap();
+    let keys = eventually("the secrets to be written", || {
+        fs::read_to_string(&file).ok().filter(|keys| keys.contains("SERVER_TRAFFIC_SECRET_0"))
+    });
     for label in ["CLIENT_HANDSHAKE_TRAFFIC_SECRET", "CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"] {
         let line = keys.lines().find(|line| line.starts_with(label)).unwrap_or_else(|| panic!("no {label}:\n{keys}"));
         let fields: Vec<&str> = line.split(' ').collect();
