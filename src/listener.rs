@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use crate::config::values::{self, ListenerKey, Name};
 use crate::connection::{self, Accepted};
 use crate::drain::Watch;
+use crate::logging::flood::{self, Event, Key};
 use crate::net::{BindError, Options, Peer, Role, Socket, Stream};
 use crate::snapshot::{Entry, Snapshot};
 
@@ -117,7 +118,10 @@ impl Listener {
         entry.routes.metrics.accepted.increment(1);
         if let Err(refused) = entry.admission.check(&peer) {
             entry.routes.metrics.refused.increment(refused.reason());
-            tracing::warn!(listener = %entry.routes.listener, client = %peer, reason = refused.reason(), "connection refused");
+            let key = Key::new(Event::ConnectionRefused, refused.reason()).listener(&entry.routes.listener);
+            if flood::is_first(key) {
+                tracing::warn!(listener = %entry.routes.listener, client = %peer, reason = refused.reason(), "connection refused");
+            }
             return stream.reset();
         }
         let accepted = Accepted { stream, peer, routes: Arc::clone(&entry.routes) };
@@ -130,8 +134,11 @@ impl Listener {
 
     fn count(&self, error: &io::Error, pause: Duration, shared: &Shared) {
         let Some(entry) = self.entry(shared) else { return };
-        entry.routes.metrics.accept_errors.increment(accept_error(error));
-        tracing::warn!(listener = %entry.routes.listener, %error, ?pause, "accepting pauses");
+        let (listener, reason) = (&entry.routes.listener, accept_error(error));
+        entry.routes.metrics.accept_errors.increment(reason);
+        if flood::is_first(Key::new(Event::AcceptingPauses, reason).listener(listener)) {
+            tracing::warn!(%listener, reason, %error, ?pause, "accepting pauses");
+        }
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! Every word for a reason comes from the `reason()` of the stage that failed, so log and metrics agree.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::classify::{self, Protocol};
+use crate::logging::flood::{self, Event, Key};
+use crate::logging::{milliseconds, seconds};
 use crate::net::{Peer, Stream};
 use crate::originate::endpoint::{Endpoint, InFlight};
 use crate::originate::handshake::{self, Cause, Negotiated};
@@ -60,14 +63,7 @@ impl<'a> Report<'a> {
     pub fn unclassified(&self, error: &classify::Error, downstream: Stream) {
         downstream.reset();
         self.routes.metrics.refused.increment(error.reason());
-        tracing::warn!(
-            listener = %self.routes.listener,
-            client = %self.client,
-            reason = error.reason(),
-            detail = %error,
-            repair = error.repair(),
-            "connection refused",
-        );
+        self.refused(error.reason(), error, error.repair().as_deref());
     }
 
     /// There is no way for what the client asks for.
@@ -76,19 +72,16 @@ impl<'a> Report<'a> {
         classify::hello::disown(&downstream);
         drop(downstream);
         self.routes.metrics.refused.increment(error.reason());
-        tracing::warn!(
-            listener = %self.routes.listener,
-            client = %self.client,
-            reason = error.reason(),
-            detail = %error,
-            repair = error.repair(),
-            "connection refused",
-        );
+        self.refused(error.reason(), error, Some(&error.repair()));
     }
 
     /// One server could not be originated to; another may follow.
     pub fn origination_failed(&self, route: &Route, failure: &Failure) {
         let upstream = route.originator.name();
+        let key = Key::new(Event::OriginationFailed, failure.reason()).upstream(upstream).endpoint(failure.endpoint);
+        if !flood::is_first(key) {
+            return;
+        }
         let facts: serde_json::Map<String, serde_json::Value> =
             failure.facts().into_iter().map(|(fact, value)| (fact.to_owned(), value.into())).collect();
         tracing::warn!(
@@ -110,17 +103,7 @@ impl<'a> Report<'a> {
     pub fn unoriginated(&self, route: &Route, failure: &Failure, downstream: Stream) {
         downstream.reset();
         route.metrics.ended.increment(failure.reason());
-        tracing::info!(
-            listener = %self.routes.listener,
-            client = %self.client,
-            upstream = %route.originator.name(),
-            identity = route.originator.identity().map(display),
-            sent = 0,
-            received = 0,
-            ended = failure.reason(),
-            seconds = self.began.elapsed().as_secs_f64(),
-            "connection",
-        );
+        self.unserved(Some(route), failure.reason());
     }
 
     /// The client left, or the drain's deadline came, before the upstream was ready; `route` is known once one was
@@ -129,16 +112,7 @@ impl<'a> Report<'a> {
         downstream.reset();
         let counted = route.map_or(&self.routes.metrics.refused, |route| &route.metrics.ended);
         counted.increment(ended.reason());
-        tracing::info!(
-            listener = %self.routes.listener,
-            client = %self.client,
-            upstream = route.map(|route| display(route.originator.name())),
-            sent = 0,
-            received = 0,
-            ended = ended.reason(),
-            seconds = self.began.elapsed().as_secs_f64(),
-            "connection",
-        );
+        self.unserved(route, ended.reason());
     }
 
     /// A stream ended.
@@ -174,23 +148,64 @@ impl<'a> Report<'a> {
             resumption = negotiated.map(|negotiated| negotiated.resumed.as_str()),
             would_fail = would_fail.map(Refusal::reason),
             pooled,
-            ready_ms = ready.as_secs_f64() * 1e3,
-            first_byte_ms = outcome.first_byte.map(|first| (*relayed + first).as_secs_f64() * 1e3),
+            ready_ms = milliseconds(*ready),
+            first_byte_ms = outcome.first_byte.map(|first| milliseconds(*relayed + first)),
             sent = outcome.sent,
             received = outcome.received,
             mechanism = outcome.carrier.as_str(),
             ended,
             detail = detail(&outcome.ended),
-            seconds = self.began.elapsed().as_secs_f64(),
+            seconds = seconds(self.began.elapsed()),
             "connection",
         );
     }
 }
 
 impl Report<'_> {
+    /// The line of a client that no upstream was asked for.
+    fn refused(&self, reason: &'static str, error: &dyn fmt::Display, repair: Option<&str>) {
+        if !flood::is_first(Key::new(Event::ConnectionRefused, reason).listener(&self.routes.listener)) {
+            return;
+        }
+        tracing::warn!(
+            listener = %self.routes.listener,
+            client = %self.client,
+            reason,
+            detail = %error,
+            repair,
+            "connection refused",
+        );
+    }
+
+    /// The line of a connection whose upstream was never ready.
+    fn unserved(&self, route: Option<&Route>, ended: &'static str) {
+        let upstream = route.map(|route| route.originator.name());
+        let key = Key::new(Event::Unserved, ended).listener(&self.routes.listener);
+        let key = upstream.into_iter().fold(key, Key::upstream);
+        if !flood::is_first(key) {
+            return;
+        }
+        tracing::info!(
+            listener = %self.routes.listener,
+            client = %self.client,
+            upstream = upstream.map(display),
+            identity = route.and_then(|route| route.originator.identity()).map(display),
+            sent = 0,
+            received = 0,
+            ended,
+            seconds = seconds(self.began.elapsed()),
+            "connection",
+        );
+    }
+
     /// The server judged our certificate after the handshake was over for us.
     fn refused_late(&self, route: &Route, facts: &Facts, cause: &Cause) {
         route.originator.failed_late(&facts.endpoint, cause.reason());
+        let address = facts.endpoint.address();
+        let key = Key::new(Event::OriginationFailed, cause.reason()).upstream(route.originator.name());
+        if !flood::is_first(key.endpoint(Some(address))) {
+            return;
+        }
         let request = facts.negotiated.as_ref().and_then(|negotiated| negotiated.client_certificate.as_ref());
         let repair = handshake::late_repair(cause, request, route.originator.name());
         tracing::warn!(
@@ -198,7 +213,7 @@ impl Report<'_> {
             client = %self.client,
             upstream = %route.originator.name(),
             server = %facts.endpoint.server(),
-            endpoint = %facts.endpoint.address(),
+            endpoint = %address,
             identity = route.originator.identity().map(display),
             reason = cause.reason(),
             detail = "the server refused the client certificate after the handshake, as TLS 1.3 has it",

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::admit::Admission;
+use crate::logging::flood::{self, Event, Key};
 use crate::net::{Socket, Stream};
 
 /// What the routes show and do. Made by whoever supervises the process.
@@ -90,13 +91,17 @@ pub async fn serve(
             Ok((stream, peer)) => {
                 pause = FIRST_PAUSE;
                 if let Err(refused) = admission.check(&peer) {
-                    tracing::info!(%peer, reason = refused.reason(), %refused, "admin connection refused");
+                    if flood::is_first(Key::new(Event::AdminConnectionRefused, refused.reason())) {
+                        tracing::info!(%peer, reason = refused.reason(), %refused, "admin connection refused");
+                    }
                     continue;
                 }
                 exchanges.spawn(exchange(stream, Arc::clone(&desk)));
             }
             Err(error) => {
-                tracing::warn!(%error, ?pause, "admin cannot accept, pausing");
+                if flood::is_first(Key::new(Event::AdminAcceptingPauses, "accept_failed")) {
+                    tracing::warn!(%error, ?pause, "admin cannot accept, pausing");
+                }
                 tokio::select! { () = &mut stop => return, () = sleep(pause) => {} }
                 pause = (pause * 2).min(LAST_PAUSE);
             }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::guard::Guard;
 use super::{Control, Kept, page};
+use crate::logging::flood::{self, Event, Key};
 
 /// Where requests are answered.
 pub(super) struct Desk {
@@ -108,7 +109,9 @@ fn choose(desk: &Desk, request: &Parts) -> Result<Route, Refusal> {
     if !matches!(route, Some(Route::Health | Route::Ready))
         && let Err(why) = desk.guard.check(request)
     {
-        tracing::warn!(path = request.uri.path(), why, "admin request refused");
+        if flood::is_first(Key::new(Event::AdminRequestRefused, why)) {
+            tracing::warn!(path = request.uri.path(), why, "admin request refused");
+        }
         return Err(Refusal::Guarded(why));
     }
     let route = route.ok_or(Refusal::NoRoute)?;

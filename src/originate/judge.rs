@@ -1,10 +1,13 @@
 //! What originations tell about the health of their endpoints.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Originator;
+use crate::logging::flood::{self, Event, Key};
+use crate::logging::seconds;
 use crate::originate::dial;
 use crate::originate::endpoint::Endpoint;
 use crate::originate::failure::Failure;
@@ -41,7 +44,8 @@ impl Originator {
     }
 
     pub(super) fn praise(&self, endpoint: &Endpoint) {
-        if endpoint.succeeded() {
+        let key = || Key::new(Event::EndpointBack, "recovered").upstream(&self.name).endpoint(Some(endpoint.address()));
+        if endpoint.succeeded() && flood::is_first(key()) {
             tracing::info!(
                 upstream = %self.name,
                 server = %endpoint.server(),
@@ -58,17 +62,21 @@ impl Originator {
     }
 
     fn tell_ejected(&self, endpoint: &Endpoint, reason: &'static str) {
+        let key = Key::new(Event::EndpointEjected, reason).upstream(&self.name).endpoint(Some(endpoint.address()));
+        if !flood::is_first(key) {
+            return;
+        }
         let now = Instant::now();
-        let seconds = match endpoint.gate(now) {
-            Gate::Open { until, .. } => until.saturating_duration_since(now).as_secs_f64(),
-            Gate::Closed | Gate::Due | Gate::Trial { .. } => 0.0,
+        let left = match endpoint.gate(now) {
+            Gate::Open { until, .. } => until.saturating_duration_since(now),
+            Gate::Closed | Gate::Due | Gate::Trial { .. } => Duration::ZERO,
         };
         tracing::warn!(
             upstream = %self.name,
             server = %endpoint.server(),
             endpoint = %endpoint.address(),
             reason,
-            seconds,
+            seconds = seconds(left),
             "endpoint ejected",
         );
     }

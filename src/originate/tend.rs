@@ -20,6 +20,7 @@ use super::pool::shelf::Place;
 use super::pool::warm::{Discard, Warm};
 use super::round::Turn;
 use super::{Failure, Originated, Originator, Stage, Wire};
+use crate::logging::flood::{self, Event, Key};
 use crate::originate::endpoint::Endpoint;
 
 /// Originations for one upstream's pool at once: what a hundred arrivals a second need where each takes 0.3 s, two
@@ -237,6 +238,10 @@ fn is_refusal(failure: &Failure) -> bool {
 }
 
 fn tell(originator: &Originator, failure: &Failure) {
+    let key = Key::new(Event::FillFailed, failure.reason()).upstream(originator.name()).endpoint(failure.endpoint);
+    if !flood::is_first(key) {
+        return;
+    }
     let facts: serde_json::Map<String, serde_json::Value> =
         failure.facts().into_iter().map(|(fact, value)| (fact.to_owned(), value.into())).collect();
     tracing::warn!(
