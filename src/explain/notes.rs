@@ -18,6 +18,7 @@ pub(super) fn notes(evidence: &Evidence<'_>) -> Vec<Note> {
         address(evidence),
         server_name(evidence, main),
         optional_certificate(evidence, main),
+        issuer(main),
         session(evidence),
         superfluous(evidence),
         order(evidence),
@@ -74,6 +75,22 @@ fn optional_certificate(evidence: &Evidence<'_>, main: &Observation) -> Option<N
     note(
         "client_certificate_optional",
         format!("the server asks for a client certificate{from} and goes on without; what it serves may depend on it"),
+    )
+}
+
+/// The server went on although it names other authorities: some servers refuse such a certificate only later.
+fn issuer(main: &Observation) -> Option<Note> {
+    let request = main.seen.request.as_ref().filter(|request| request.answered && request.foreign_issuer)?;
+    if main.failure.is_some() {
+        return None;
+    }
+    let accepted: Vec<String> = request.acceptable.iter().map(|name| format!("\"{name}\"")).collect();
+    note(
+        "client_certificate_issuer_not_listed",
+        format!(
+            "the issuer of the client certificate is none of the authorities that the server names ({})",
+            accepted.join(", ")
+        ),
     )
 }
 

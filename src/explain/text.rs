@@ -126,7 +126,7 @@ fn of_certificate(number: usize, certificate: &Certificate, f: &mut fmt::Formatt
 
 fn conclusion(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match report.causes.is_empty() {
-        true => writeln!(f, "\nNothing is wrong\n\n  The server is believed, and believes us.")?,
+        true => no_cause(report, f)?,
         false => writeln!(f, "\nWhat is wrong\n")?,
     }
     for cause in &report.causes {
@@ -156,6 +156,20 @@ fn conclusion(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if !repair.advice.is_empty() {
         writeln!(f, "\nTo do\n")?;
         repair.advice.iter().try_for_each(|advice| writeln!(f, "  - {advice}"))?;
+    }
+    Ok(())
+}
+
+/// Says what is known, and no more: a server may accept a handshake and refuse the certificate afterwards.
+fn no_cause(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "\nNo cause found\n")?;
+    writeln!(f, "  The server's certificate was verified, and the server accepted the handshake.")?;
+    if report.client_certificate.is_some() {
+        writeln!(
+            f,
+            "  Whether it accepts the client certificate, TLS does not show: some servers refuse it later, in the"
+        )?;
+        writeln!(f, "  protocol above TLS (nginx answers HTTP 400).")?;
     }
     Ok(())
 }

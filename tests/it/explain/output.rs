@@ -20,7 +20,7 @@ fn exit_codes_tell_healthy_broken_and_unusable_apart() {
     let run = |more: &[&str]| egret(&[&["explain", &address][..], more].concat());
     let (code, text) = run(&["--server-name", HOST, "--ca", &root]);
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("Nothing is wrong") && text.contains("proxy_ssl_server_name on;"), "{text}");
+    assert!(text.contains("No cause found") && text.contains("proxy_ssl_server_name on;"), "{text}");
     let (code, text) = run(&["--server-name", HOST]);
     assert_eq!(code, 3, "{text}");
     assert!(text.contains("private_authority") && text.contains("[trust.backend]"), "{text}");
