@@ -1,8 +1,8 @@
 //! Addresses to listen on, networks that may come, name servers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::Spanned;
 use toml::de::DeValue;
@@ -107,7 +107,7 @@ impl Text for IpNet {
 
     fn parse(text: &str) -> Result<Self, Fault> {
         if let Ok(ip) = text.parse::<IpAddr>() {
-            return Ok(Self::from(ip));
+            return Ok(Self::from(ip.to_canonical()));
         }
         let Ok(network) = text.parse::<Self>() else {
             let title = format!("{} is not a network", quote(text));
@@ -121,9 +121,28 @@ impl Text for IpNet {
                 format!("write \"{}\" for the network, or \"{}\" for the one address", network.trunc(), network.addr());
             return Err(Fault::new(title, "bits are set after the prefix", repair));
         }
-        Ok(network)
+        unmapped(network).ok_or_else(|| {
+            let title = format!("{} mixes IPv4 with IPv6 addresses", quote(text));
+            let repair = "write IPv4 networks as such, \"192.0.2.0/24\", and IPv6 networks beside them";
+            Fault::new(title, "holds all of ::ffff:0:0/96 and more", repair)
+        })
     }
 }
+
+/// A network as peers are compared with it: peers of `::ffff:0:0/96` are IPv4 clients and compared as such, so a network
+/// inside of it is its IPv4 network (RFC 4291 section 2.5.5.2). None for one that holds it and is not all of IPv6: it
+/// would admit every IPv4 client to whoever reads it so, and none in fact.
+fn unmapped(network: IpNet) -> Option<IpNet> {
+    let IpNet::V6(v6) = network else { return Some(network) };
+    match (v6.addr().to_ipv4_mapped(), v6.prefix_len()) {
+        (Some(ipv4), length @ 96..) => Ipv4Net::new(ipv4, length - 96).ok().map(IpNet::V4),
+        (_, 1..96) if v6.contains(&MAPPED) => None,
+        _ => Some(network),
+    }
+}
+
+/// `::ffff:0.0.0.0`.
+const MAPPED: Ipv6Addr = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
 
 impl Value for User {
     const WANTED: &'static str = "a user";
@@ -188,6 +207,22 @@ mod tests {
     fn a_network_has_no_bits_after_its_prefix() {
         assert!(repair::<IpNet>("192.0.2.7/24").is_some_and(|repair| repair.contains("\"192.0.2.0/24\"")));
         assert_eq!(IpNet::parse("192.0.2.7").map(|network| network.prefix_len()), Ok(32));
+    }
+
+    #[test]
+    fn a_mapped_network_is_its_ipv4_network() {
+        for (text, network) in [
+            ("::ffff:127.0.0.0/104", Some("127.0.0.0/8")),
+            ("::ffff:192.0.2.7", Some("192.0.2.7/32")),
+            ("::ffff:0:0/96", Some("0.0.0.0/0")),
+            ("2001:db8::/32", Some("2001:db8::/32")),
+            ("::/0", Some("::/0")),
+            ("::/64", None),
+            ("::fffe:0:0/95", None),
+        ] {
+            let parsed = IpNet::parse(text).ok().map(|network| network.to_string());
+            assert_eq!(parsed.as_deref(), network, "{text}");
+        }
     }
 
     #[test]

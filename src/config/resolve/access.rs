@@ -59,12 +59,27 @@ impl Entrance<'_> {
             );
             resolver.tell(span, title, self.gives, repair);
         }
+        self.check_families(address, resolver);
         if let Some(span) = self.mode.span() {
             resolver.tell(span, "`mode` is for Unix sockets", "this listens on TCP", "remove `mode`");
         }
         if let Some(span) = self.allow_users.span() {
             let title = "`allow_users` is for Unix sockets: the kernel does not attest who is behind TCP";
             resolver.tell(span, title, "this listens on TCP", "listen on \"unix:/path\", or use `allow`");
+        }
+    }
+
+    /// Networks of the other family admit nobody: clients of an IPv4 address have IPv4 addresses. `[::]` takes both.
+    fn check_families(&self, address: SocketAddr, resolver: &mut Resolver<'_>) {
+        let networks = list(self.allow);
+        let listens_on_ipv4 = address.ip().to_canonical().is_ipv4();
+        let fits = |network: &IpNet| {
+            address.ip().is_unspecified() && address.is_ipv6() || network.addr().is_ipv4() == listens_on_ipv4
+        };
+        if let Some(span) = self.allow.span().filter(|_| !networks.is_empty() && !networks.iter().any(fits)) {
+            let (own, other) = if listens_on_ipv4 { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+            let title = format!("`allow` has {other} networks only, but clients of {address} have {own} addresses");
+            resolver.tell(span, title, "admits nobody", format!("name the {own} networks of the clients"));
         }
     }
 
