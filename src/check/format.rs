@@ -76,10 +76,19 @@ fn result(found: &Found, finding: &Finding) -> Value {
     }
     json!({
         "ruleId": rule(finding.severity),
-        "level": if finding.severity.is_error() { "error" } else { "warning" },
+        "level": level(finding.severity).0,
         "message": { "text": format!("{}. Repair: {}", problem.title, problem.repair) },
         "locations": [{ "physicalLocation": place }],
     })
+}
+
+/// The words of SARIF and of GitHub's workflow commands.
+fn level(severity: Severity) -> (&'static str, &'static str) {
+    match severity {
+        Severity::Error | Severity::Forbidden => ("error", "error"),
+        Severity::Advice(_) => ("warning", "warning"),
+        Severity::Note(_) => ("note", "notice"),
+    }
 }
 
 fn rule(severity: Severity) -> &'static str {
@@ -104,7 +113,7 @@ fn uri(path: &str) -> String {
 pub fn github(found: &Found) -> String {
     let mut text = String::new();
     for finding in found.findings() {
-        let word = if finding.severity.is_error() { "error" } else { "warning" };
+        let (_, word) = level(finding.severity);
         let mut properties = format!("file={}", property(found.source().origin()));
         if let Some((start, end)) = span(found, finding) {
             let _ = write!(properties, ",line={},col={},endLine={}", start.line, start.column, end.line);

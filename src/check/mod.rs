@@ -67,6 +67,8 @@ pub fn check(
     findings.extend(config::lint(&loaded).into_iter().map(Finding::from));
     findings.extend(files::advise(&loaded, scope.now, scope.expires_within).into_iter().map(Finding::from));
     findings.extend(policy::evaluate(&loaded, &scope.policies, &scope.parameters)?);
+    let source = loaded.source();
+    let mut findings: Vec<Finding> = findings.into_iter().map(|finding| finding.without_values(source)).collect();
     findings.sort_by_key(|finding| {
         (finding.problem.span.as_ref().map(|span| (span.start, span.end)), finding.severity.is_error())
     });
@@ -77,7 +79,8 @@ pub fn check(
 impl Found {
     /// Nothing is wrong; with `strict`, nothing is advised against either.
     pub fn is_good(&self, strict: bool) -> bool {
-        !self.findings.iter().any(|finding| strict || finding.severity.is_error())
+        let is_bad = |severity: Severity| severity.is_error() || strict && severity.is_warning();
+        !self.findings.iter().any(|finding| is_bad(finding.severity))
     }
 
     /// The text that was checked.
@@ -95,10 +98,14 @@ impl Finding {
     fn error(problem: Problem) -> Self {
         Self { severity: Severity::Error, problem }
     }
+
+    fn without_values(self, source: &Source) -> Self {
+        Self { problem: self.problem.without_values(source), ..self }
+    }
 }
 
 impl From<config::Advice> for Finding {
     fn from(advice: config::Advice) -> Self {
-        Self { severity: Severity::Advice(advice.code), problem: advice.problem }
+        Self { severity: advice.severity(), problem: advice.problem }
     }
 }

@@ -48,7 +48,7 @@ pub fn from_flags(flags: &Flags) -> Result<Loaded, Problems> {
     // A shell has put the variables in; a `${` that is left is meant.
     let mut reader = Reader::new(&source, &|_| None);
     let file = arguments.file(&mut reader);
-    let problems = reader.into_problems();
+    let (problems, _) = reader.finish();
     finish(source, file, problems)
 }
 

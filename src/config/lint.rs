@@ -13,7 +13,7 @@ use crate::config::problems::{Problem, Severity, Style, quote};
 use crate::config::read::{Given, Key, Named};
 use crate::config::source::Span;
 use crate::config::values::{
-    Access, Anchors, ExpectedName, Host, ListenAddress, Name, TlsVersion, Trust, Upstream, Verify,
+    Access, Anchors, ExpectedName, Host, ListenAddress, Listener, Name, TlsVersion, Trust, Upstream, Verify,
 };
 
 /// Something legal but unwise.
@@ -25,15 +25,26 @@ pub struct Advice {
     pub problem: Problem,
 }
 
+/// Codes of what is worth knowing and nothing to change.
+const NOTES: [&str; 1] = ["loopback-browser"];
+
+/// Ports on which servers speak HTTP over TLS: 443 and its usual alternatives, and the API of Kubernetes.
+const HTTPS_PORTS: [u16; 4] = [443, 6443, 8443, 9443];
+
 impl Advice {
+    /// How grave it is.
+    pub fn severity(&self) -> Severity {
+        if NOTES.contains(&self.code) { Severity::Note(self.code) } else { Severity::Advice(self.code) }
+    }
+
     /// Lines for people.
     pub fn render(&self, loaded: &Loaded, style: Style) -> String {
-        self.problem.render(loaded.source(), Severity::Advice(self.code), style)
+        self.problem.render(loaded.source(), self.severity(), style)
     }
 
     /// One JSON object, for editors and scripts.
     pub fn to_json(&self, loaded: &Loaded) -> serde_json::Value {
-        self.problem.to_json(loaded.source(), Severity::Advice(self.code))
+        self.problem.to_json(loaded.source(), self.severity())
     }
 }
 
@@ -168,6 +179,7 @@ impl Lint<'_> {
         let sections = self.loaded.file.listeners.value().into_iter().flatten().filter_map(Given::value);
         for (section, listener) in sections.zip(&config.listeners) {
             self.entrance(Place::Listener(&listener.name), section.allow.span(), &listener.listen, &listener.access);
+            self.browsers(listener);
         }
     }
 
@@ -183,6 +195,25 @@ impl Lint<'_> {
             let title = "every user of this machine may come";
             let repair = "name users: `allow_users = [\"app\"]`; or use a narrower `mode`, such as \"0660\"";
             self.tell("socket-open-to-all", &span, title, "open by its mode", repair);
+        }
+    }
+
+    /// A web page can send requests to every loopback port of the machine that shows it.
+    fn browsers(&mut self, listener: &Listener) {
+        let ListenAddress::Tcp(address) = listener.listen else { return };
+        let upstreams = &self.loaded.config.upstreams;
+        let lends_identity = |upstream: &Upstream| {
+            let speaks_http = upstream.servers.iter().any(|server| HTTPS_PORTS.contains(&server.port));
+            upstream.tls.identity.is_some() && !upstream.passthrough && upstream.upgrade.is_none() && speaks_http
+        };
+        let reached = listener.destination.upstreams();
+        if address.ip().to_canonical().is_loopback()
+            && reached.filter_map(|name| upstreams.get(name)).any(lends_identity)
+        {
+            let span = self.loaded.locate(Place::Listener(&listener.name)).unwrap_or_default();
+            let title = "a web page in a browser on this machine can send requests here, with the client certificate";
+            let repair = "where people browse on this machine, listen on a Unix socket: \"unix:/run/egret/app.sock\"";
+            self.tell("loopback-browser", &span, title, "plaintext on loopback", repair);
         }
     }
 

@@ -123,11 +123,12 @@ pub fn log_format(source: &Source) -> Option<LogFormat> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(origin: &str, text: &str, environment: Environment<'_>) -> Result<Loaded, Problems> {
-    let source = Arc::new(Source::new(origin, text));
+    let source = Source::new(origin, text);
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut reader = Reader::new(&source, environment);
     let file = File::read_table(table.get_ref(), table.span(), &mut reader);
-    let problems = reader.into_problems();
+    let (problems, variables) = reader.finish();
+    let source = Arc::new(source.with_variables(variables));
     if errors.is_empty() {
         return finish(source, file, problems);
     }

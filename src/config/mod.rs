@@ -20,6 +20,7 @@ mod resolve;
 mod schema;
 pub mod source;
 pub mod values;
+mod variables;
 
 pub use self::document::document;
 pub use self::lint::{Advice, lint};

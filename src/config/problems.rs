@@ -33,6 +33,12 @@ impl Problem {
         Self { span: None, title: title.into(), label: String::new(), repair: repair.into() }
     }
 
+    /// The same without what variables were replaced by.
+    pub(crate) fn without_values(self, source: &Source) -> Self {
+        let hide = |text: &str| source.hide_values(text);
+        Self { span: self.span, title: hide(&self.title), label: hide(&self.label), repair: hide(&self.repair) }
+    }
+
     /// Lines for people, in the manner of rustc.
     pub fn render(&self, source: &Source, severity: Severity, style: Style) -> String {
         let title = severity.level().primary_title(escaped_lines(&self.title));
@@ -84,12 +90,19 @@ pub enum Severity {
     Forbidden,
     /// Legal but unwise; the code names the kind.
     Advice(&'static str),
+    /// Worth knowing, and nothing to change: `--strict` passes it. The code names the kind.
+    Note(&'static str),
 }
 
 impl Severity {
     /// Whether it may not run so.
     pub fn is_error(self) -> bool {
-        !matches!(self, Self::Advice(_))
+        matches!(self, Self::Error | Self::Forbidden)
+    }
+
+    /// Whether a pipeline that treats warnings as errors refuses it.
+    pub fn is_warning(self) -> bool {
+        matches!(self, Self::Advice(_))
     }
 
     /// The kind, where there are kinds; stays the same from version to version.
@@ -97,16 +110,24 @@ impl Severity {
         match self {
             Self::Error => None,
             Self::Forbidden => Some("policy"),
-            Self::Advice(code) => Some(code),
+            Self::Advice(code) | Self::Note(code) => Some(code),
         }
     }
 
     fn level(self) -> Level<'static> {
-        if self.is_error() { Level::ERROR } else { Level::WARNING }
+        match self {
+            Self::Error | Self::Forbidden => Level::ERROR,
+            Self::Advice(_) => Level::WARNING,
+            Self::Note(_) => Level::NOTE,
+        }
     }
 
     fn word(self) -> &'static str {
-        if self.is_error() { "error" } else { "advice" }
+        match self {
+            Self::Error | Self::Forbidden => "error",
+            Self::Advice(_) => "advice",
+            Self::Note(_) => "note",
+        }
     }
 }
 
@@ -140,8 +161,9 @@ pub struct Problems {
 const SHOWN: usize = 100;
 
 impl Problems {
-    /// Sorts the problems by place; those of the whole file come first.
-    pub fn new(source: Arc<Source>, mut list: Vec<Problem>) -> Self {
+    /// Sorts the problems by place; those of the whole file come first. Values of variables are not shown.
+    pub fn new(source: Arc<Source>, list: Vec<Problem>) -> Self {
+        let mut list: Vec<Problem> = list.into_iter().map(|problem| problem.without_values(&source)).collect();
         list.sort_by_key(|problem| problem.span.as_ref().map(|span| (span.start, span.end)));
         list.dedup();
         Self { source, list }

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::config::variables::Variables;
+
 /// Bytes of a [`Source`], from the first to before the last.
 pub type Span = Range<usize>;
 
@@ -14,6 +16,7 @@ pub struct Source {
     text: String,
     /// Where each line begins: ten thousand findings ask for their lines.
     starts: Vec<usize>,
+    variables: Variables,
 }
 
 /// Where a byte stands, counted from one; columns are characters.
@@ -30,7 +33,17 @@ impl Source {
     pub fn new(origin: &str, text: &str) -> Self {
         let folder = Path::new(origin).parent().map(Path::to_path_buf).unwrap_or_default();
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect();
-        Self { origin: origin.to_owned(), folder, text: text.to_owned(), starts }
+        Self { origin: origin.to_owned(), folder, text: text.to_owned(), starts, variables: Variables::default() }
+    }
+
+    /// The same text, with what its variables were replaced by.
+    pub(super) fn with_variables(self, variables: Variables) -> Self {
+        Self { variables, ..self }
+    }
+
+    /// A message about this text without the values of its variables.
+    pub(crate) fn hide_values(&self, message: &str) -> String {
+        self.variables.hide(message)
     }
 
     /// Path of the file, or what stands for it.

@@ -397,3 +397,62 @@ fn every_code_has_a_row_in_the_page_of_checks() {
     let untested: Vec<_> = known.iter().filter(|code| !cases.contains(code.as_str())).collect();
     assert!(untested.is_empty(), "no case provokes {untested:?}");
 }
+
+/// A variable of the environment at a key where its value is wrong, and the key.
+const VALUE_PLACES: [(&str, &str, &str); 8] = [
+    ("idle_timeout", "idle_timeout = '1h'", "idle_timeout = '${HIDDEN}'"),
+    ("servers", "['db.example.com:5432']", "['${HIDDEN}']"),
+    ("port", "'db.example.com:5432'", "'db.example.com:${HIDDEN}'"),
+    ("trust", "trust = 'house'", "trust = '${HIDDEN}'"),
+    ("server_name", "trust = 'house'", "trust = 'house', server_name = '-${HIDDEN}-'"),
+    ("listen", "'127.0.0.1:5432'", "'${HIDDEN}'"),
+    ("private_key", "'app.key'", "'${HIDDEN}'"),
+    ("roots", "['root.pem']", "['folder/${HIDDEN}.pem']"),
+];
+
+#[test]
+fn values_of_variables_are_in_no_message() {
+    let usual = format!("{IDENTITY}{USE}roots = ['root.pem']\n").replace("[[", "idle_timeout = '1h'\n[[");
+    let long = "very-long-secret-".repeat(6);
+    for secret in ["sekret-4711", "Zx9", long.as_str(), "with \"quotes\" and\ttabs"] {
+        for (key, right, wrong) in VALUE_PLACES {
+            let text = usual.replacen(right, wrong, 1);
+            assert_ne!(text, usual, "{key}");
+            let case = Case::new(&text);
+            root(case.path()).leaf(&WISH).write(case.path(), "app");
+            for format in ["text", "json", "sarif", "github"] {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_egret"));
+                command.current_dir(case.path()).args(["check", "egret.toml", "--format", format]);
+                let output = command.env("HIDDEN", secret).env("NO_COLOR", "1").output().unwrap();
+                let told = [output.stdout, output.stderr].concat();
+                let told = String::from_utf8_lossy(&told).to_lowercase();
+                let cut: String = secret.to_lowercase().chars().take(12).collect();
+                assert_eq!(output.status.code(), Some(2), "{key}: {told}");
+                assert!(!told.contains(&cut), "{key}, {format}: {told}");
+                assert!(told.contains("${hidden}"), "{key}, {format}: {told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_note_is_shown_and_passes_strict() {
+    for (server, listen, noted) in [
+        ("api.example.com:443", "127.0.0.1:8080", true),
+        ("api.example.com:8443", "[::1]:8080", true),
+        ("api.example.com:443", "unix:app.sock", false),
+        ("db.example.com:5432", "127.0.0.1:8080", false),
+    ] {
+        let text = format!("{IDENTITY}{USE}roots = ['root.pem']\n");
+        let text = text.replace("db.example.com:5432", server).replace("127.0.0.1:5432", listen);
+        let case = Case::new(&text);
+        root(case.path()).leaf(&WISH).write(case.path(), "app");
+        let output = case.check(&["--strict", "--format", "sarif"]);
+        let log: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let results = log["runs"][0]["results"].as_array().unwrap();
+        let told: Vec<_> = results.iter().map(|one| (one["ruleId"].as_str(), one["level"].as_str())).collect();
+        let expected = noted.then_some((Some("loopback-browser"), Some("note")));
+        assert_eq!(told, expected.into_iter().collect::<Vec<_>>(), "{server} {listen}");
+        assert!(output.status.success(), "{server} {listen}");
+    }
+}

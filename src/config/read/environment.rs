@@ -2,6 +2,7 @@
 
 use crate::config::problems::{Problem, quote};
 use crate::config::source::Span;
+use crate::config::variables::Variables;
 
 /// Looks a variable up; `None`: it is not set (or no UTF-8).
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -16,8 +17,12 @@ pub(super) struct Typed<'a> {
     pub(super) span: Span,
 }
 
-/// Puts the variables in. `$${` stands for a literal `${`. All bad references of a string are told.
-pub(super) fn interpolate(typed: &Typed<'_>, environment: Environment<'_>) -> Result<String, Vec<Problem>> {
+/// Puts the variables in and remembers them. `$${` is a literal `${`. All bad references of a string are reported.
+pub(super) fn interpolate(
+    typed: &Typed<'_>,
+    environment: Environment<'_>,
+    variables: &mut Variables,
+) -> Result<String, Vec<Problem>> {
     let mut out = String::with_capacity(typed.text.len());
     let mut problems = Vec::new();
     let mut rest = typed.text;
@@ -33,7 +38,10 @@ pub(super) fn interpolate(typed: &Typed<'_>, environment: Environment<'_>) -> Re
         match read_reference(reference) {
             Ok((name, after)) => {
                 match environment(name) {
-                    Some(value) => out.push_str(&value),
+                    Some(value) => {
+                        variables.add(name, &value);
+                        out.push_str(&value);
+                    }
                     None => problems.push(undefined(typed, name)),
                 }
                 rest = after;
@@ -94,7 +102,7 @@ mod tests {
     fn put_in(text: &str) -> Result<String, usize> {
         let typed = Typed { text, raw: text, span: 0..text.len() };
         let environment = |name: &str| (name == "A_1").then(|| "${A_1}".to_owned());
-        interpolate(&typed, &environment).map_err(|problems| problems.len())
+        interpolate(&typed, &environment, &mut Variables::default()).map_err(|problems| problems.len())
     }
 
     #[test]

@@ -17,6 +17,7 @@ use self::environment::{Typed, interpolate};
 use crate::config::nearest::{nearest, suggest};
 use crate::config::problems::{Problem, quote};
 use crate::config::source::{Source, Span};
+use crate::config::variables::Variables;
 
 /// What stands at a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,17 +110,18 @@ pub struct Reader<'a> {
     source: &'a Source,
     environment: Environment<'a>,
     problems: Vec<Problem>,
+    variables: Variables,
 }
 
 impl<'a> Reader<'a> {
     /// A reader of one source; variables come from `environment`.
     pub fn new(source: &'a Source, environment: Environment<'a>) -> Self {
-        Self { source, environment, problems: Vec::new() }
+        Self { source, environment, problems: Vec::new(), variables: Variables::default() }
     }
 
-    /// What was wrong.
-    pub fn into_problems(self) -> Vec<Problem> {
-        self.problems
+    /// What was wrong, and the variables that were put in.
+    pub(super) fn finish(self) -> (Vec<Problem>, Variables) {
+        (self.problems, self.variables)
     }
 
     /// Remembers a problem.
@@ -190,7 +192,7 @@ impl<'a> Reader<'a> {
     fn string(&mut self, found: &Spanned<DeValue<'_>>, text: &str) -> Option<String> {
         let span = found.span();
         let typed = Typed { text, raw: self.source.slice(&span), span: span.clone() };
-        match interpolate(&typed, self.environment) {
+        match interpolate(&typed, self.environment, &mut self.variables) {
             Ok(text) => Some(text),
             Err(problems) => {
                 self.problems.extend(problems);
