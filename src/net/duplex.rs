@@ -10,7 +10,8 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::Stream;
+use super::{Stream, syscall};
+
 /// What the relay asks of a socket: readiness apart from the transfer, so that memory is taken only when
 /// there is something to move, and transfers over many slices.
 pub trait Duplex: AsFd {
@@ -114,6 +115,22 @@ pub fn read_now(socket: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
 pub fn try_read_vectored(socket: &impl Duplex, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     let wanted = bufs.iter().map(|buf| buf.len()).sum();
     transfer(socket, Interest::READABLE, wanted, |fd| rustix::io::readv(fd, bufs))
+}
+
+/// Bytes that the socket has received and nobody has read.
+///
+/// # Errors
+/// The kernel's.
+pub fn unread(socket: &impl AsFd) -> io::Result<u64> {
+    Ok(rustix::io::ioctl_fionread(socket)?)
+}
+
+/// Bytes that were written and that the peer has not acknowledged, its FIN included.
+///
+/// # Errors
+/// The kernel's.
+pub fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
+    syscall::output_queue(socket.as_fd())
 }
 
 /// Writes once, what there is room for.

@@ -18,7 +18,9 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
-pub use duplex::{Duplex, finish, read_now, try_read, try_read_vectored, try_write, try_write_last};
+pub use duplex::{
+    Duplex, finish, read_now, try_read, try_read_vectored, try_write, try_write_last, unacknowledged, unread,
+};
 pub use listen::{BindError, Socket, set_mode};
 pub use options::{Missing, Options, Role};
 pub use pipe::{Pipe, pipes_within};
@@ -71,13 +73,14 @@ impl Stream {
     /// Waits until the peer has reset the connection, and leaves what it has sent where it is. A peer that has only
     /// ended its side is not gone: it may wait for an answer. A Unix socket knows no reset. Cancel safe.
     pub async fn was_reset(&self) {
-        let error = match self {
-            Self::Tcp(tcp) => tcp.ready(Interest::ERROR).await,
-            Self::Unix(unix) => unix.ready(Interest::ERROR).await,
-        };
-        // The runtime is ending, and this with it.
-        if error.is_err() {
-            std::future::pending::<()>().await;
+        self.error().await;
+    }
+
+    /// Waits until the connection breaks, and says how. As `was_reset` otherwise.
+    pub(crate) async fn error(&self) -> io::Error {
+        match self {
+            Self::Tcp(tcp) => error_of(tcp).await,
+            Self::Unix(unix) => broken(unix.ready(Interest::ERROR).await, || unix.take_error()).await,
         }
     }
 
@@ -88,6 +91,21 @@ impl Stream {
             abort_on_close(tcp);
         }
     }
+}
+
+/// Waits until the connection breaks, and says how. What was received before stays readable, and no read says the error
+/// again. Cancel safe.
+pub(crate) async fn error_of(tcp: &TcpStream) -> io::Error {
+    broken(tcp.ready(Interest::ERROR).await, || tcp.take_error()).await
+}
+
+async fn broken(ready: io::Result<Ready>, take: impl FnOnce() -> io::Result<Option<io::Error>>) -> io::Error {
+    if ready.is_err() {
+        // The runtime is ending, and this with it.
+        std::future::pending::<()>().await;
+    }
+    // A read or a write may have met the error before.
+    take().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
 }
 
 /// The next close of this socket sends RST and drops what is unsent.

@@ -26,6 +26,18 @@ pub(crate) fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, valu
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Bytes in the socket's queue to its peer: with TCP those that are not acknowledged (SIOCOUTQ, tcp(7)).
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn output_queue(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut queued: c_int = 0;
+    // SAFETY: the descriptor is open while it is borrowed. The kernel writes one integer to `queued`, which outlives
+    // the call, and keeps no pointer.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
+    if done == 0 { Ok(usize::try_from(queued).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
 /// What goes beside the bytes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Control {
