@@ -203,8 +203,8 @@ section! {
         /// With one direction ended, no byte in the other for so long ends the stream. Default: "60s", or the
         /// idle timeout if that is shorter.
         half_closed_timeout: Duration,
-        /// What an end of the server without close_notify means: "strict", a truncation, the client gets a reset;
-        /// "lenient", a clean end. Default: "strict".
+        /// What a FIN of the server without close_notify means while the client has not ended: "strict", a truncation,
+        /// the client gets a reset; "lenient", a clean end. Default: "strict".
         eof: Eof,
         /// Options of connections to its servers.
         tcp: Tcp,

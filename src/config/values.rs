@@ -285,7 +285,7 @@ pub struct StreamLimits {
     pub eof: Eof,
 }
 
-/// What an upstream's FIN without close_notify means.
+/// What an upstream's FIN without close_notify means while the client has not ended its side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Eof {
     /// A truncation: the client gets a reset.

@@ -48,6 +48,11 @@ impl Clock {
         self.born
     }
 
+    /// What a half-closed stream may take without a byte.
+    pub(super) fn silence(&self) -> Duration {
+        self.idle.map_or(self.half_closed, |idle| idle.min(self.half_closed))
+    }
+
     /// A byte has moved.
     pub(super) fn touch(&mut self, now: Instant) {
         self.moved = now;

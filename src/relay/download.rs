@@ -78,7 +78,8 @@ impl<'a> Download<'a> {
         Self { state, size, inbox, long: 1, needed: 0, eof, failed: None, owed: None, account }
     }
 
-    /// Moves what can be moved. Ready when the server's end was passed on, and on every later call.
+    /// Moves what can be moved. Ready when the server's end was passed on, and on every later call. `alone`: the client's
+    /// end was passed on before.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -95,7 +96,7 @@ impl<'a> Download<'a> {
             match self.state {
                 State::Moving => {
                     if !self.open(session) {
-                        ready!(self.poll_next(cx, from, session))?;
+                        ready!(self.poll_next(cx, from, session, alone))?;
                     }
                 }
                 State::Finishing => {
@@ -113,8 +114,44 @@ impl<'a> Download<'a> {
         Poll::Pending
     }
 
+    /// What was read, and nothing more. Ready when the socket has taken it.
+    pub(super) fn poll_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &impl Duplex,
+        session: &mut Session,
+    ) -> Poll<Result<(), Ended>> {
+        loop {
+            ready!(self.poll_deliver(cx, to))?;
+            if let Some(ended) = self.failed.take() {
+                return Poll::Ready(Err(ended));
+            }
+            if self.state != State::Moving || !self.open(session) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// As `poll`, of a server whose connection is gone: an end without close_notify is then none, whatever the
+    /// configuration says.
+    pub(super) fn poll_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &impl Duplex,
+        to: &impl Duplex,
+        session: &mut Session,
+    ) -> Poll<Result<(), Ended>> {
+        self.eof = Eof::Strict;
+        self.poll(cx, from, to, session, false)
+    }
+
     pub(super) fn is_ended(&self) -> bool {
         self.state == State::Ended
+    }
+
+    /// Whether plaintext waits for the client.
+    pub(super) fn holds(&self) -> bool {
+        self.inbox.as_ref().is_some_and(|inbox| inbox.plain.count > 0)
     }
 
     pub(super) fn account(&mut self) -> &mut Account<'a> {
@@ -183,17 +220,21 @@ impl<'a> Download<'a> {
         cx: &mut Context<'_>,
         from: &impl Duplex,
         session: &mut Session,
+        alone: bool,
     ) -> Poll<Result<(), Ended>> {
         self.inbox = self.inbox.take().filter(|inbox| inbox.sealed < inbox.end);
         if self.inbox.is_none() {
             kernel::hand_over(session, Direction::Receive, from);
         }
         if session.in_kernel(Direction::Receive) {
-            ready!(self.poll_take(cx, from, session))?;
+            ready!(self.poll_take(cx, from, session, alone))?;
         } else {
             // What is handed over begins with a whole record.
             let most = if session.is_asked(Direction::Receive) { self.needed } else { usize::MAX };
-            ready!(self.poll_receive(cx, from, most))?;
+            if ready!(self.poll_receive(cx, from, most))? == 0 {
+                let is_amid = session.is_amid() || self.inbox.as_ref().is_some_and(|inbox| inbox.sealed < inbox.end);
+                self.end_of_input(is_amid, alone);
+            }
             self.open(session);
         }
         Poll::Ready(Ok(()))
@@ -205,6 +246,7 @@ impl<'a> Download<'a> {
         cx: &mut Context<'_>,
         from: &impl Duplex,
         session: &mut Session,
+        alone: bool,
     ) -> Poll<Result<(), Ended>> {
         loop {
             if from.poll_read_ready(cx).map_err(|error| Ended::from_upstream(&error))?.is_pending() {
@@ -214,6 +256,11 @@ impl<'a> Download<'a> {
             let size = self.size;
             let inbox = self.inbox.get_or_insert_with(|| Inbox::new(size));
             match kernel_tls::try_receive(from, &mut inbox.buffer) {
+                Ok(Taken { kind: None, len: 0 }) => {
+                    // The kernel keeps a part of a record, and says no word of it.
+                    let is_amid = session.is_amid() || net::unread(from).is_ok_and(|bytes| bytes > 0);
+                    self.end_of_input(is_amid, alone);
+                }
                 Ok(taken) => {
                     self.size = size.after(taken.len, inbox.buffer.len());
                     self.heed(taken, session);
@@ -235,11 +282,8 @@ impl<'a> Download<'a> {
     fn heed(&mut self, taken: Taken, session: &mut Session) {
         let Taken { kind, len } = taken;
         let Some(inbox) = &mut self.inbox else { return };
-        let kind = match kind {
-            None if len == 0 => return self.end_of_input(),
-            // A kernel that says no type has seen none but this.
-            kind => kind.map_or(ContentType::ApplicationData, ContentType::from),
-        };
+        // A kernel that says no type has seen none but this.
+        let kind = kind.map_or(ContentType::ApplicationData, ContentType::from);
         self.account.gave();
         match session.heed(kind, &inbox.buffer[..len]) {
             Ok(Heeded::Data) => {
@@ -255,17 +299,19 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// The server's FIN came before its close_notify.
-    fn end_of_input(&mut self) {
+    /// The server's FIN came before its close_notify. `is_amid`: amid a record or a message, so that something is
+    /// missing. `alone`: it answers the client's end, as nginx does; nobody who waits for more is left.
+    fn end_of_input(&mut self, is_amid: bool, alone: bool) {
         match self.eof {
-            Eof::Lenient => self.state = State::Finishing,
-            Eof::Strict => self.failed = Some(Ended::Truncated),
+            _ if is_amid => self.failed = Some(Ended::Truncated),
+            Eof::Strict if !alone => self.failed = Some(Ended::Truncated),
+            Eof::Strict | Eof::Lenient => self.state = State::Finishing,
         }
     }
 
-    /// One read of at most so many bytes of the record at the front. Pending leaves no memory behind but what
-    /// part of a record needs.
-    fn poll_receive(&mut self, cx: &mut Context<'_>, from: &impl Duplex, most: usize) -> Poll<Result<(), Ended>> {
+    /// One read of at most so many bytes of the record at the front; zero is the server's FIN. Pending leaves no memory
+    /// behind but what part of a record needs.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, from: &impl Duplex, most: usize) -> Poll<Result<usize, Ended>> {
         loop {
             self.inbox = self.inbox.take().filter(|inbox| inbox.sealed < inbox.end);
             if from.poll_read_ready(cx).map_err(|error| Ended::from_upstream(&error))?.is_pending() {
@@ -283,16 +329,17 @@ impl<'a> Download<'a> {
             };
             let room = inbox.room(self.long).min(most);
             match net::try_read(from, &mut inbox.buffer[inbox.end..room]) {
-                Ok(0) => self.end_of_input(),
                 Ok(n) => {
-                    self.size = self.size.after(n, room - inbox.end);
-                    inbox.end += n;
-                    self.account.gave();
+                    if n > 0 {
+                        self.size = self.size.after(n, room - inbox.end);
+                        inbox.end += n;
+                        self.account.gave();
+                    }
+                    return Poll::Ready(Ok(n));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => self.failed = Some(Ended::from_upstream(&error)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(Ended::from_upstream(&error))),
             }
-            return Poll::Ready(Ok(()));
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Two directions run in the one task of the connection: the end of one is passed on as a half-close
 //! (FIN to close_notify and FIN, close_notify to FIN) and the other goes on. Whatever is not a clean end
-//! of both becomes a reset of both sides, so that neither takes a cut stream for a whole one.
+//! of both becomes a reset of both sides, so that neither takes a cut stream for a whole one. Before the reset
+//! each side gets what was read for it, within a bound; `docs/ends-of-streams.md` has the table.
 //!
 //! | file | idea |
 //! |---|---|
@@ -11,6 +12,8 @@
 //! | `passing` | untouched: copied while there is little, spliced through a pipe when there is much |
 //! | `kernel` | either of them with a kernel that makes the records |
 //! | `clock` | idle, lifetime and half-closed time limits with one timer |
+//! | `sides` | the two sockets: resets that no read would notice, and how they are closed |
+//! | `linger` | what is still delivered after the end and before the reset |
 //! | `account` | what a direction has moved |
 //! | `outcome` | how a stream ended |
 //!
@@ -26,8 +29,10 @@ mod account;
 mod clock;
 mod download;
 mod kernel;
+mod linger;
 mod outcome;
 mod passing;
+mod sides;
 mod upload;
 
 use std::future::poll_fn;
@@ -49,6 +54,7 @@ use clock::Clock;
 use download::Download;
 pub use outcome::{Carrier, Ended, Outcome};
 use passing::Passing;
+use sides::Sides;
 use upload::Upload;
 
 /// The metric handles of one upstream's streams, resolved before.
@@ -73,12 +79,12 @@ pub struct Counters {
 ///
 /// The limits and `forced` end a stream that is not over, so both sides are reset and no close_notify is
 /// sent: a peer must not take the cut for the end of the data. A Unix socket knows no reset; its peer
-/// sees a close. Bytes already received from an upstream that then truncates, resets or sends an alert
-/// are written to the client's socket before the reset.
+/// sees a close. Before the reset each side gets what was read for it and has acknowledged it, or the bound of
+/// `linger` has passed.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future resets both sides; it has no task or thread behind it.
+/// Dropping the future resets both sides at once; it has no task or thread behind it.
 pub fn relay(
     downstream: net::Stream,
     early: Bytes,
@@ -90,15 +96,11 @@ pub fn relay(
     let mut sent = Account::new(&counters.sent);
     sent.took(upstream.said);
     let stream = Stream {
-        downstream,
-        upstream: upstream.tcp,
         session: upstream.session,
         up: Upload::new(early, upstream.unsent, sent),
         down: Download::new(upstream.received, limits.eof, Account::new(&counters.received)),
-        upstream_refuses: None,
-        close: Close::Reset,
     };
-    run(stream, limits, forced)
+    run(Sides::new(downstream, upstream.tcp), stream, limits, forced)
 }
 
 /// The same between two sides that understand each other: bytes go through untouched, and a FIN of either side is a
@@ -118,27 +120,31 @@ pub fn pass_through(
     forced: impl Future<Output = Ended>,
 ) -> impl Future<Output = Outcome> {
     let accounts = [Account::new(&counters.sent), Account::new(&counters.received)];
-    run(Passing::new(downstream, early, upstream, accounts), limits, forced)
+    run(Sides::new(downstream, upstream), Passing::new(early, accounts), limits, forced)
 }
 
 /// A way of moving bytes between two sockets: what the mechanisms differ in.
 trait Mechanism<'a> {
     /// Moves what can be moved, both ways. Ready when the stream is over.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended>;
-    /// Whether one direction has ended, or cannot go on, and the other is left.
+    fn poll(&mut self, cx: &mut Context<'_>, sides: &Sides) -> Poll<Ended>;
+    /// Gives the sockets what was read before `ended`; of a side that is gone the rest is read as well. Ready when
+    /// nothing is left, with the end of a direction that failed meanwhile.
+    fn poll_flush(&mut self, cx: &mut Context<'_>, sides: &Sides, ended: &Ended) -> Poll<Option<Ended>>;
+    /// Whether one direction has ended, and the other is left.
     fn is_half_closed(&self) -> bool;
+    /// Whether bytes that were read wait for their receiver to take them: the upstream, the client.
+    fn holds(&self) -> [bool; 2];
     /// What carries the bytes, as it stands now.
     fn carrier(&self) -> Carrier;
     /// What was sent and what was received.
     fn accounts(&mut self) -> [&mut Account<'a>; 2];
-    /// How the sockets are to be closed. Without this call, as when the future is dropped, both are reset.
-    fn finish(&mut self, ended: &Ended);
 }
 
-/// Lets a mechanism work until its stream is over, a limit ends it, or `forced` resolves.
+/// Lets a mechanism work until its stream is over, a limit ends it, or `forced` resolves; then delivers what is owed.
 ///
-/// `stream` is used in place: a value that is moved inside of the block is laid out twice in the future.
+/// `sides` and `stream` are used in place: a value that is moved inside of the block is laid out twice in the future.
 fn run<'a>(
+    mut sides: Sides,
     mut stream: impl Mechanism<'a>,
     limits: &StreamLimits,
     forced: impl Future<Output = Ended>,
@@ -146,28 +152,42 @@ fn run<'a>(
     let mut clock = Clock::new(limits, Instant::now());
     async move {
         let mut forced = pin!(forced);
-        let mut alarm = pin!(clock.alarm());
-        let ended = poll_fn(|cx| {
-            if let Poll::Ready(cut) = forced.as_mut().poll(cx) {
-                return Poll::Ready(cut);
-            }
-            if let Poll::Ready(ended) = stream.poll(cx) {
-                return Poll::Ready(ended);
-            }
-            clock.half_closed(stream.is_half_closed());
-            let [sent, received] = stream.accounts();
-            // Not `||`: both marks have to be taken.
-            if sent.take_active() | received.take_active() {
-                let now = Instant::now();
-                clock.touch(now);
-                if clock.is_armed(now, cx.waker(), &alarm) {
-                    return Poll::Pending;
+        let ended = {
+            let mut alarm = pin!(clock.alarm());
+            // In a box, and only once a side is not read: an idle stream has none.
+            let mut reset = None;
+            poll_fn(|cx| {
+                if let Poll::Ready(cut) = forced.as_mut().poll(cx) {
+                    return Poll::Ready(cut);
                 }
-            }
-            clock.poll_expired(cx, alarm.as_mut())
-        })
-        .await;
-        stream.finish(&ended);
+                if let Poll::Ready(ended) = stream.poll(cx, &sides) {
+                    return Poll::Ready(ended);
+                }
+                if (stream.is_half_closed() || stream.holds() != [false; 2])
+                    && let Poll::Ready(ended) = reset.get_or_insert_with(|| Box::pin(sides.reset())).as_mut().poll(cx)
+                {
+                    return Poll::Ready(ended);
+                }
+                clock.half_closed(stream.is_half_closed());
+                let [sent, received] = stream.accounts();
+                // Not `||`: both marks have to be taken.
+                if sent.take_active() | received.take_active() {
+                    let now = Instant::now();
+                    clock.touch(now);
+                    if clock.is_armed(now, cx.waker(), &alarm) {
+                        return Poll::Pending;
+                    }
+                }
+                clock.poll_expired(cx, alarm.as_mut())
+            })
+            .await
+        };
+        // In a box: the ends of most streams need none, and an idle stream keeps no place for it.
+        let ended = match ended {
+            Ended::Finished => ended,
+            ended => Box::pin(linger::linger(&mut stream, &sides, ended, clock.silence(), forced)).await,
+        };
+        sides.closes_as(&ended);
         let carrier = stream.carrier();
         let [sent, received] = stream.accounts();
         let first_byte = received.first_byte().map(|at| at.duration_since(clock.born()));
@@ -175,88 +195,62 @@ fn run<'a>(
     }
 }
 
-/// What two directions come to. `refuses`: the upstream takes no more bytes; what it has sent before is read to its
-/// end all the same. `up` is driven after `down`: an alert or a last answer says more about an upstream that is gone
-/// than the failed write does.
-fn both(
-    down: Poll<Result<(), Ended>>,
-    refuses: &mut Option<Ended>,
-    up: impl FnOnce() -> Poll<Result<(), Ended>>,
-) -> Poll<Ended> {
+/// What two directions come to. `up` is driven after `down`: an alert or a last answer says more about an upstream that
+/// is gone than the failed write does.
+fn both(down: Poll<Result<(), Ended>>, up: impl FnOnce() -> Poll<Result<(), Ended>>) -> Poll<Ended> {
     if let Poll::Ready(Err(ended)) = down {
-        return Poll::Ready(ended.explained_by(refuses.take()));
+        return Poll::Ready(ended);
     }
-    if refuses.is_none() {
-        match up() {
-            Poll::Ready(Err(ended)) if ended.is_downstream() || ended == Ended::KernelKeyUpdate => {
-                return Poll::Ready(ended);
-            }
-            Poll::Ready(Err(ended)) => *refuses = Some(ended),
-            Poll::Ready(Ok(())) if down.is_ready() => return Poll::Ready(Ended::Finished),
-            Poll::Ready(Ok(())) | Poll::Pending => {}
-        }
+    match up() {
+        Poll::Ready(Err(ended)) => Poll::Ready(ended),
+        Poll::Ready(Ok(())) if down.is_ready() => Poll::Ready(Ended::Finished),
+        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
     }
-    if down.is_pending() {
-        return Poll::Pending;
-    }
-    refuses.take().map_or(Poll::Pending, Poll::Ready)
 }
 
 /// Rounds that one direction may move before the other has its turn: at most 1 MiB, some 0.3 ms.
 const ROUNDS: usize = 4;
 
-/// Two sides and the two directions between them.
+/// Plaintext on one side, TLS on the other, and the two directions between them.
 struct Stream<'a> {
-    downstream: net::Stream,
-    upstream: TcpStream,
     session: Session,
     up: Upload<'a>,
     down: Download<'a>,
-    /// The upstream takes no more bytes.
-    upstream_refuses: Option<Ended>,
-    /// What the drop does: a stream that is dropped half-way must not look finished.
-    close: Close,
-}
-
-/// How the sockets are closed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Close {
-    /// Both ends were passed on.
-    Clean,
-    /// The client gets a reset; the upstream a plain close, because it is owed an alert or has sent one.
-    ResetDownstream,
-    Reset,
-}
-
-impl Close {
-    /// To be called right before the sockets are dropped.
-    fn prepare(self, downstream: &net::Stream, upstream: &TcpStream) {
-        if self != Self::Clean
-            && let net::Stream::Tcp(tcp) = downstream
-        {
-            net::abort_on_close(tcp);
-        }
-        if self == Self::Reset {
-            net::abort_on_close(upstream);
-        }
-    }
 }
 
 impl<'a> Mechanism<'a> for Stream<'a> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        kernel::attach(&mut self.session, &self.upstream);
-        let down = self.down.poll(cx, &self.upstream, &self.downstream, &mut self.session, self.up.is_ended());
+    fn poll(&mut self, cx: &mut Context<'_>, sides: &Sides) -> Poll<Ended> {
+        kernel::attach(&mut self.session, &sides.upstream);
+        let down = self.down.poll(cx, &sides.upstream, &sides.downstream, &mut self.session, self.up.is_ended());
         if let (Poll::Ready(Err(_)), Some(alert)) = (&down, self.down.owed_alert()) {
-            self.up.say(cx, &self.upstream, &mut self.session, alert);
+            self.up.say(cx, &sides.upstream, &mut self.session, alert);
         }
         let alone = down.is_ready();
-        both(down, &mut self.upstream_refuses, || {
-            self.up.poll(cx, &self.downstream, &self.upstream, &mut self.session, alone)
-        })
+        both(down, || self.up.poll(cx, &sides.downstream, &sides.upstream, &mut self.session, alone))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>, sides: &Sides, ended: &Ended) -> Poll<Option<Ended>> {
+        let Sides { downstream, upstream, .. } = sides;
+        let [owes_upstream, owes_client] = ended.owes();
+        let down = match owes_client {
+            false => Poll::Ready(Ok(())),
+            true if ended.upstream_is_gone() => self.down.poll_last(cx, upstream, downstream, &mut self.session),
+            true => self.down.poll_rest(cx, downstream, &mut self.session),
+        };
+        let up = match owes_upstream {
+            false => Poll::Ready(Ok(())),
+            true if ended.is_downstream() => self.up.poll_last(cx, downstream, upstream, &mut self.session),
+            true => self.up.poll_rest(cx, downstream, upstream, &mut self.session),
+        };
+        flushed(down, up)
     }
 
     fn is_half_closed(&self) -> bool {
-        self.up.is_ended() || self.down.is_ended() || self.upstream_refuses.is_some()
+        self.up.is_ended() || self.down.is_ended()
+    }
+
+    fn holds(&self) -> [bool; 2] {
+        [self.up.holds(), self.down.holds()]
     }
 
     fn carrier(&self) -> Carrier {
@@ -266,18 +260,12 @@ impl<'a> Mechanism<'a> for Stream<'a> {
     fn accounts(&mut self) -> [&mut Account<'a>; 2] {
         [self.up.account(), self.down.account()]
     }
-
-    fn finish(&mut self, ended: &Ended) {
-        self.close = match ended {
-            Ended::Finished => Close::Clean,
-            Ended::UpstreamAlert(_) | Ended::UpstreamTls(_) => Close::ResetDownstream,
-            _ => Close::Reset,
-        };
-    }
 }
 
-impl Drop for Stream<'_> {
-    fn drop(&mut self) {
-        self.close.prepare(&self.downstream, &self.upstream);
+/// What two directions come to whose stream is over: an error ends that direction.
+fn flushed(down: Poll<Result<(), Ended>>, up: Poll<Result<(), Ended>>) -> Poll<Option<Ended>> {
+    match (down, up) {
+        (Poll::Ready(down), Poll::Ready(up)) => Poll::Ready(down.and(up).err()),
+        _ => Poll::Pending,
     }
 }

@@ -65,8 +65,8 @@ pub enum Ended {
     Drained,
     /// The server's address was removed from DNS, and its streams are to end then.
     Removed,
-    /// The upstream's FIN came without close_notify, so the end of its data may be missing
-    /// (RFC 8446 section 6.1).
+    /// The upstream's FIN came without close_notify while the client still waited, or amid a record: the end of its
+    /// data may be missing (RFC 8446 section 6.1).
     Truncated,
     /// The upstream's connection was reset.
     UpstreamReset,
@@ -143,13 +143,22 @@ impl Ended {
         matches!(self, Self::DownstreamReset | Self::DownstreamIo(_))
     }
 
-    /// This end, or the earlier refusal of the upstream to take bytes: the refusal is the cause unless
-    /// what was read afterwards says why it refused.
-    pub(super) fn explained_by(self, refusal: Option<Self>) -> Self {
-        match (self, refusal) {
-            (ended @ (Self::UpstreamAlert(_) | Self::UpstreamTls(_) | Self::KernelKeyUpdate), _) => ended,
-            (_, Some(refusal)) => refusal,
-            (ended, None) => ended,
+    /// The upstream's connection is gone: it takes nothing, and what it has sent before is all in the socket.
+    pub(super) fn upstream_is_gone(&self) -> bool {
+        matches!(self, Self::UpstreamReset | Self::UpstreamIo(_))
+    }
+
+    /// Whether bytes that were read are still delivered after this end: to the upstream, to the client.
+    pub(super) fn owes(&self) -> [bool; 2] {
+        let no_more = self.upstream_is_gone() || matches!(self, Self::UpstreamAlert(_) | Self::UpstreamTls(_));
+        [!no_more, !self.is_downstream()]
+    }
+
+    /// This end, or what was read after it if that says why the upstream is gone.
+    pub(super) fn explained_by(self, later: Self) -> Self {
+        match later {
+            Self::UpstreamAlert(_) | Self::UpstreamTls(_) if self.upstream_is_gone() => later,
+            _ => self,
         }
     }
 }

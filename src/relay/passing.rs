@@ -1,49 +1,57 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
-use tokio::net::TcpStream;
-
 use super::account::Account;
 use super::outcome::{Carrier, Ended};
-use super::{Close, Mechanism, ROUNDS, both};
+use super::sides::Sides;
+use super::{Mechanism, ROUNDS, both, flushed};
 use crate::net::{self, Duplex, Pipe};
 use crate::tls::pool::{Buffer, Size};
+use bytes::{Buf, Bytes};
 
 /// Two sides that understand each other, and the two directions between them.
 pub(super) struct Passing<'a> {
-    downstream: net::Stream,
-    upstream: TcpStream,
     up: Pump<'a>,
     down: Pump<'a>,
-    /// The upstream takes no more bytes.
-    upstream_refuses: Option<Ended>,
-    close: Close,
 }
 
 impl<'a> Passing<'a> {
     /// `early` are bytes of the client that were read already.
-    pub(super) fn new(
-        downstream: net::Stream,
-        early: Bytes,
-        upstream: TcpStream,
-        [sent, received]: [Account<'a>; 2],
-    ) -> Self {
-        let (up, down) =
-            (Pump::new(Sender::Downstream, early, sent), Pump::new(Sender::Upstream, Bytes::new(), received));
-        Self { downstream, upstream, up, down, upstream_refuses: None, close: Close::Reset }
+    pub(super) fn new(early: Bytes, [sent, received]: [Account<'a>; 2]) -> Self {
+        let up = Pump::new(Sender::Downstream, early, sent);
+        let down = Pump::new(Sender::Upstream, Bytes::new(), received);
+        Self { up, down }
     }
 }
 
 impl<'a> Mechanism<'a> for Passing<'a> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        let down = self.down.poll(cx, &self.upstream, &self.downstream, self.up.is_ended());
+    fn poll(&mut self, cx: &mut Context<'_>, sides: &Sides) -> Poll<Ended> {
+        let down = self.down.poll(cx, &sides.upstream, &sides.downstream, self.up.is_ended());
         let alone = down.is_ready();
-        both(down, &mut self.upstream_refuses, || self.up.poll(cx, &self.downstream, &self.upstream, alone))
+        both(down, || self.up.poll(cx, &sides.downstream, &sides.upstream, alone))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>, sides: &Sides, ended: &Ended) -> Poll<Option<Ended>> {
+        let [owes_upstream, owes_client] = ended.owes();
+        let down = match owes_client {
+            false => Poll::Ready(Ok(())),
+            true if ended.upstream_is_gone() => self.down.poll_last(cx, &sides.upstream, &sides.downstream),
+            true => self.down.poll_deliver(cx, &sides.downstream),
+        };
+        let up = match owes_upstream {
+            false => Poll::Ready(Ok(())),
+            true if ended.is_downstream() => self.up.poll_last(cx, &sides.downstream, &sides.upstream),
+            true => self.up.poll_deliver(cx, &sides.upstream),
+        };
+        flushed(down, up)
     }
 
     fn is_half_closed(&self) -> bool {
-        self.up.is_ended() || self.down.is_ended() || self.upstream_refuses.is_some()
+        self.up.is_ended() || self.down.is_ended()
+    }
+
+    fn holds(&self) -> [bool; 2] {
+        [self.up.holds(), self.down.holds()]
     }
 
     fn carrier(&self) -> Carrier {
@@ -52,16 +60,6 @@ impl<'a> Mechanism<'a> for Passing<'a> {
 
     fn accounts(&mut self) -> [&mut Account<'a>; 2] {
         [&mut self.up.account, &mut self.down.account]
-    }
-
-    fn finish(&mut self, ended: &Ended) {
-        self.close = if *ended == Ended::Finished { Close::Clean } else { Close::Reset };
-    }
-}
-
-impl Drop for Passing<'_> {
-    fn drop(&mut self) {
-        self.close.prepare(&self.downstream, &self.upstream);
     }
 }
 
@@ -72,6 +70,8 @@ struct Pump<'a> {
     size: Size,
     early: Bytes,
     load: Load,
+    /// The sender's connection was reset: after what came before there is no end.
+    gone: bool,
     /// The kernel splices from this socket, as far as is known.
     splices: bool,
     /// It did at least once.
@@ -109,7 +109,7 @@ enum Load {
 impl<'a> Pump<'a> {
     fn new(sender: Sender, early: Bytes, account: Account<'a>) -> Self {
         let (state, size) = (State::Moving, Size::Small);
-        Self { sender, state, size, early, load: Load::Nothing, splices: true, spliced: false, account }
+        Self { sender, state, size, early, load: Load::Nothing, gone: false, splices: true, spliced: false, account }
     }
 
     /// Moves what can be moved. Ready when the sender's end was passed on, and on every later call.
@@ -139,8 +139,24 @@ impl<'a> Pump<'a> {
         Poll::Pending
     }
 
+    /// As `poll`, of a sender whose connection is gone: an end of its bytes is then none.
+    fn poll_last(&mut self, cx: &mut Context<'_>, from: &impl Duplex, to: &impl Duplex) -> Poll<Result<(), Ended>> {
+        self.gone = true;
+        self.poll(cx, from, to, false)
+    }
+
     fn is_ended(&self) -> bool {
         self.state == State::Ended
+    }
+
+    /// Whether bytes that were read wait for the receiver.
+    fn holds(&self) -> bool {
+        let loaded = match &self.load {
+            Load::Nothing => false,
+            Load::Piped(pipe) => pipe.held() > 0,
+            Load::Copied { start, end, .. } => start < end,
+        };
+        loaded || !self.early.is_empty()
     }
 
     /// Ready when the receiver's socket has taken all that is on its way.
@@ -185,6 +201,9 @@ impl<'a> Pump<'a> {
                 return Poll::Pending;
             }
             match self.fill(from) {
+                Ok(0) if self.gone => {
+                    return Poll::Ready(Err(self.sender.failed(&io::ErrorKind::ConnectionReset.into())));
+                }
                 Ok(0) => self.state = State::Finishing,
                 Ok(_) => {
                     self.account.gave();

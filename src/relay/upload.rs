@@ -28,6 +28,8 @@ pub(super) struct Upload<'a> {
     control: Option<Control>,
     /// Writes of which the kernel took a part only, and may have ended a record there.
     cut: u32,
+    /// The client's connection was reset: after what came before there is no end.
+    gone: bool,
     account: Account<'a>,
 }
 
@@ -57,7 +59,7 @@ struct Batch {
 impl<'a> Upload<'a> {
     pub(super) fn new(early: Bytes, flight: Vec<u8>, account: Account<'a>) -> Self {
         let (state, size) = (State::Moving, Size::Small);
-        Self { state, size, early, flight, batch: None, control: None, cut: 0, account }
+        Self { state, size, early, flight, batch: None, control: None, cut: 0, gone: false, account }
     }
 
     /// Moves what can be moved. Ready when the client's end was passed on, and on every later call.
@@ -102,8 +104,47 @@ impl<'a> Upload<'a> {
         Poll::Pending
     }
 
+    /// What was read, and nothing more. Ready when the socket has taken it.
+    pub(super) fn poll_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &impl Duplex,
+        to: &impl Duplex,
+        session: &mut Session,
+    ) -> Poll<Result<(), Ended>> {
+        loop {
+            ready!(self.poll_send(cx, to, false))?;
+            if self.state != State::Moving || self.early.is_empty() {
+                break;
+            }
+            kernel::renew(session, Direction::Send, to)?;
+            ready!(self.poll_fill(cx, from, session))?;
+        }
+        if session.in_kernel(Direction::Send) {
+            ready!(kernel_tls::poll_drained(cx, to)).map_err(|error| Ended::from_upstream(&error))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// As `poll`, of a client whose connection is gone: an end of its bytes is then none.
+    pub(super) fn poll_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &impl Duplex,
+        to: &impl Duplex,
+        session: &mut Session,
+    ) -> Poll<Result<(), Ended>> {
+        self.gone = true;
+        self.poll(cx, from, to, session, false)
+    }
+
     pub(super) fn is_ended(&self) -> bool {
         self.state == State::Ended
+    }
+
+    /// Whether bytes of the client wait for the server.
+    pub(super) fn holds(&self) -> bool {
+        self.batch.is_some() || self.control.is_some() || !self.early.is_empty()
     }
 
     pub(super) fn account(&mut self) -> &mut Account<'a> {
@@ -221,6 +262,7 @@ impl<'a> Upload<'a> {
             };
             // The control records of a batch count as sealed: it is sent whatever became of the read.
             match read {
+                Ok(0) if self.gone => return Poll::Ready(Err(Ended::DownstreamReset)),
                 Ok(0) if in_kernel => {
                     let close = session.kernel_alert(AlertDescription::CloseNotify).map_err(exhausted)?;
                     self.control = Some(close);

@@ -319,6 +319,11 @@ impl Session {
         })
     }
 
+    /// Whether the peer has begun a handshake message and not ended it.
+    pub fn is_amid(&self) -> bool {
+        self.joiner.is_amid()
+    }
+
     /// Deals with what a record of the peer holds; `open` does so itself, a kernel that opens them does not.
     ///
     /// # Errors
