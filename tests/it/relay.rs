@@ -3,5 +3,8 @@
 mod bytes_arrive;
 mod ends;
 mod limits;
+mod lingering;
+mod orders;
 mod passing;
+mod resets;
 mod stage;

@@ -8,9 +8,7 @@ use egret::relay::{Ended, relay};
 use rustls::AlertDescription;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::stage::{Setup, Stage, counters, read_all, read_error, read_exactly, send_all, within};
-
-const VERSIONS: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
+use super::stage::{Setup, Stage, VERSIONS, counters, read_all, read_error, read_exactly, send_all, within};
 
 #[tokio::test]
 async fn half_close_from_client_keeps_the_answer_flowing() {

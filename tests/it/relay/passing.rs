@@ -17,15 +17,15 @@ use super::stage::{self, Setup, counters, read_all, read_error, read_exactly, wi
 use crate::support::pattern::{Digest, Pattern};
 
 /// A running relay with its two ends in the test's hands.
-struct Stage<C = TcpStream> {
-    client: C,
-    server: TcpStream,
-    force: oneshot::Sender<()>,
-    relay: JoinHandle<Outcome>,
-    counted: [Arc<AtomicU64>; 2],
+pub(crate) struct Stage<C = TcpStream> {
+    pub(crate) client: C,
+    pub(crate) server: TcpStream,
+    pub(crate) force: oneshot::Sender<()>,
+    pub(crate) relay: JoinHandle<Outcome>,
+    pub(crate) counted: [Arc<AtomicU64>; 2],
 }
 
-async fn start(setup: Setup) -> Stage {
+pub(crate) async fn start(setup: Setup) -> Stage {
     let (client, downstream) = setup.sockets().await;
     over(setup, client, Stream::Tcp(downstream)).await
 }

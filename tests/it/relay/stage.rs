@@ -14,7 +14,7 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -158,6 +158,32 @@ fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ClientConfig>, Ar
     (Arc::new(client), Arc::new(server.with_single_cert(vec![cert.der().clone()], key).unwrap()))
 }
 
+pub(crate) const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
+
+/// Waits until the metrics have counted so many bytes.
+pub(crate) async fn counted_to(counted: &AtomicU64, bytes: usize) {
+    let reached = async {
+        while counted.load(Ordering::Relaxed) < bytes as u64 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within(reached).await;
+}
+
+pub(crate) static CHUNK: [u8; 16384] = [7; 16384];
+
+/// Writes until nothing was accepted for a while; yields how much was.
+pub(crate) async fn fill(to: &mut (impl AsyncWrite + Unpin), most: usize) -> usize {
+    let mut accepted = 0;
+    while accepted < most {
+        match tokio::time::timeout(Duration::from_millis(500), to.write(&CHUNK)).await {
+            Ok(n) => accepted += n.unwrap(),
+            Err(_) => return accepted,
+        }
+    }
+    accepted
+}
+
 /// The test's patience; far above what anything here takes.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), future).await.expect("within a minute")
@@ -184,7 +210,6 @@ pub(crate) async fn read_error(from: &mut (impl AsyncRead + Unpin)) -> std::io::
 
 /// Lets rustls speak to the socket until it has nothing more to write.
 pub(crate) async fn send_all(tcp: &mut TcpStream, session: &mut ServerConnection) {
-    use tokio::io::AsyncWriteExt;
     let mut records = Vec::new();
     while session.wants_write() {
         session.write_tls(&mut records).unwrap();
