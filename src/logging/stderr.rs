@@ -8,8 +8,8 @@ use super::Error;
 use super::flood;
 use crate::writer::{Messages, Sink, Stream, Writer};
 
-/// Bytes that wait for a reader of stderr that is slow: some 4,000 lines, the log of a second at 4,000 streams a second.
-const CAPACITY: usize = 2 << 20;
+/// Bytes that wait for a reader of stderr that is slow: some 2,000 lines of streams, at 500 bytes each.
+const CAPACITY: usize = 1 << 20;
 
 /// The writer of this process's stderr, started at the first call.
 pub(super) fn writer() -> Result<Writer, Error> {

@@ -42,6 +42,7 @@ mod key_log;
 mod leaving;
 mod lifecycle;
 mod listeners;
+mod log;
 mod memory;
 mod passthrough;
 mod pool;
