@@ -69,22 +69,30 @@ impl AsFd for Stream {
     }
 }
 
-/// Runs a transfer of up to `wanted` bytes. One that moves fewer has emptied or filled the socket, so
-/// its readiness is taken back at once: with edge-triggered epoll the next one is announced, and a system
-/// call that would only say `WouldBlock` is saved.
+/// Runs a transfer of up to `wanted` bytes. One that moves fewer has filled or emptied the socket, unless `is_cut` says
+/// otherwise, so its readiness is taken back at once: with edge-triggered epoll the next one is announced, and a call
+/// that would only say `WouldBlock` is saved.
 fn transfer(
     socket: &impl Duplex,
     interest: Interest,
     wanted: usize,
     call: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<usize>,
+    is_cut: impl FnOnce(BorrowedFd<'_>) -> bool,
 ) -> io::Result<usize> {
     let mut moved = None;
     let done = socket.try_io(interest, || {
         let n = call(socket.as_fd())?;
         moved = Some(n);
-        if 0 < n && n < wanted { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        let is_spent = 0 < n && n < wanted && !is_cut(socket.as_fd());
+        if is_spent { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
     moved.map_or_else(|| done.map(|()| 0), Ok)
+}
+
+/// Whether a short read has left bytes: it ends before an urgent byte (RFC 6093 section 3.4), and on a Unix socket after
+/// a message with descriptors (unix(7)). No event announces what is behind. The question costs less than another read.
+fn is_read_cut(socket: BorrowedFd<'_>) -> bool {
+    unread(&socket).is_ok_and(|bytes| bytes > 0)
 }
 
 /// Reads once; zero is the end of the stream.
@@ -93,9 +101,9 @@ fn transfer(
 /// `WouldBlock` if there is nothing to read.
 pub fn try_read(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<usize> {
     // Not read(2), which asks the file system's permission on its way to the same place.
-    transfer(socket, Interest::READABLE, buf.len(), |fd| {
-        rustix::net::recv(fd, &mut *buf, RecvFlags::empty()).map(|(_, length)| length)
-    })
+    let wanted = buf.len();
+    let receive = |fd: BorrowedFd<'_>| rustix::net::recv(fd, &mut *buf, RecvFlags::empty()).map(|(_, length)| length);
+    transfer(socket, Interest::READABLE, wanted, receive, is_read_cut)
 }
 
 /// Reads once what is there by the kernel's own word: what the runtime has not been told yet counts too. Its
@@ -114,7 +122,7 @@ pub fn read_now(socket: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
 /// As `try_read`.
 pub fn try_read_vectored(socket: &impl Duplex, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     let wanted = bufs.iter().map(|buf| buf.len()).sum();
-    transfer(socket, Interest::READABLE, wanted, |fd| rustix::io::readv(fd, bufs))
+    transfer(socket, Interest::READABLE, wanted, |fd| rustix::io::readv(fd, bufs), is_read_cut)
 }
 
 /// Bytes that the socket has received and nobody has read.
@@ -153,10 +161,11 @@ pub fn try_write_last(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Result<
 
 fn send(socket: &impl Duplex, bufs: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
     let wanted = bufs.iter().map(|buf| buf.len()).sum();
-    transfer(socket, Interest::WRITABLE, wanted, |fd| match bufs {
+    let send = |fd: BorrowedFd<'_>| match bufs {
         [buf] => rustix::net::send(fd, buf, flags),
         _ => rustix::net::sendmsg(fd, bufs, &mut SendAncillaryBuffer::default(), flags),
-    })
+    };
+    transfer(socket, Interest::WRITABLE, wanted, send, |_| false)
 }
 
 /// Ends the direction away from us.

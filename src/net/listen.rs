@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Type};
+use socket2::{Domain, SockRef, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use super::options::keep_urgent_in_line;
 use super::{Options, Peer, Role, Stream};
 use crate::config::values::ListenAddress;
 /// A bound address on which connections are accepted.
@@ -97,6 +98,7 @@ impl Socket {
             Bound::Unix(_, listener) => {
                 let (unix, _) = listener.accept().await?;
                 let credentials = unix.peer_cred()?;
+                keep_urgent_in_line(&SockRef::from(&unix));
                 Ok((Stream::Unix(unix), Peer::Unix { uid: credentials.uid(), pid: credentials.pid() }))
             }
         }

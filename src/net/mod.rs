@@ -11,7 +11,7 @@ mod syscall;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -116,9 +116,13 @@ pub fn abort_on_close(tcp: &TcpStream) {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+        // Not the runtime's own read, which takes a short one for the last.
+        loop {
+            ready!(Duplex::poll_read_ready(&*self, cx))?;
+            match try_read(&*self, buf.initialize_unfilled()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read.map(|length| buf.advance(length))),
+            }
         }
     }
 }

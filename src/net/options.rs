@@ -102,6 +102,7 @@ impl Options {
     pub fn set(&self, socket: impl AsFd) -> io::Result<()> {
         let socket = SockRef::from(&socket);
         socket.set_tcp_nodelay(true)?;
+        keep_urgent_in_line(&socket);
         set_keepalive(&self.asked, &socket)?;
         set_user_timeout(&self.asked, &socket)?;
         set_congestion(&self.asked, &socket)
@@ -159,6 +160,12 @@ const PARTS: [Part; 5] = [
 
 /// A peer that does not answer is given up after some three times the silence, with the kernel's nine probes.
 const PROBES_IN_SILENCE: u32 = 4;
+
+/// Keeps an urgent byte where it stands among the others, as RFC 6093 section 6 asks: to TLS there is nothing beside
+/// the stream, and the byte would be lost. A kernel that refuses has no urgent data for this kind of socket.
+pub(super) fn keep_urgent_in_line(socket: &SockRef<'_>) {
+    let _ = socket.set_out_of_band_inline(true);
+}
 
 fn set_keepalive(tcp: &Tcp, socket: &SockRef<'_>) -> io::Result<()> {
     let Some(silence) = tcp.keepalive else { return Ok(()) };

@@ -8,11 +8,12 @@ use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags};
 use rustix::process::Resource;
 use tokio::io::Interest;
 
-use super::Duplex;
+use super::{Duplex, unread};
 
 /// A pipe of the process's, and what it holds.
 pub struct Pipe {
@@ -72,12 +73,19 @@ impl Pipe {
     /// only then does `WouldBlock` mean the socket.
     ///
     /// # Errors
-    /// `WouldBlock` if there is nothing to read; `InvalidInput` or `Unsupported` if this socket cannot be spliced.
+    /// `WouldBlock` if there is nothing to read; `InvalidInput` or `Unsupported` if this socket cannot be spliced. Nor
+    /// can one before an urgent byte: splice(2) then finds nothing, or an end.
     pub fn fill(&mut self, from: &impl Duplex) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0, "a full pipe would be taken for an empty socket");
         let ends = self.ends.as_ref().expect(LIVES);
-        let moved = splice(from, Interest::READABLE, || {
-            rustix::pipe::splice(from.as_fd(), None, &ends.write, None, ends.capacity, FLAGS)
+        let fill = || rustix::pipe::splice(from.as_fd(), None, &ends.write, None, ends.capacity, FLAGS);
+        let moved = splice(from, Interest::READABLE, || match fill() {
+            // Bytes may have come in between: only when the second try finds none either they are not to be spliced.
+            Ok(0) | Err(Errno::AGAIN) if has_unread(from) => match fill() {
+                Ok(0) | Err(Errno::AGAIN) => Err(Errno::INVAL),
+                filled => filled,
+            },
+            filled => filled,
         })?;
         self.held += moved;
         Ok(moved)
@@ -117,6 +125,10 @@ fn splice(
         Ok(())
     })?;
     Ok(moved)
+}
+
+fn has_unread(socket: &impl Duplex) -> bool {
+    unread(socket).is_ok_and(|bytes| bytes > 0)
 }
 
 impl Drop for Pipe {

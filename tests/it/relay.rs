@@ -8,3 +8,4 @@ mod orders;
 mod passing;
 mod resets;
 mod stage;
+mod urgent;
