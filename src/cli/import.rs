@@ -18,7 +18,7 @@ use crate::import::{Imported, Options, nginx, stunnel};
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit codes: 0 a configuration was written, 2 none was (the file cannot be read, or nothing in \
-    it can be carried), 3 with --strict: written, but there is something that egret cannot do, 1 it could not be written."
+    it can be carried), 3 with --strict: written, but a function or a protection is lost (an error is reported), 1 it could not be written."
 )]
 pub struct Import {
     /// From what.
@@ -35,7 +35,7 @@ pub enum From {
     Stunnel(Reading),
 }
 
-/// What is read, and how it is told.
+/// What is read, and how it is reported.
 #[derive(Debug, Args)]
 pub struct Reading {
     /// The main configuration file; includes are looked for from its folder.
@@ -46,24 +46,25 @@ pub struct Reading {
     /// Write the configuration there in place of standard output.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Keep what the other program does, where it is unsafe too: no SNI, no verification, open to all.
+    /// Keep what the other program does, even if unsafe: no SNI, no verification, open to all, ends without
+    /// close_notify, loose key permissions.
     #[arg(long)]
     pub faithful: bool,
-    /// Network that may come to listeners that were open to all, may be repeated; default: those become loopback.
+    /// Allow clients from this network on listeners that were open to all (repeatable); default: listen on loopback.
     #[arg(long, value_name = "NETWORK")]
     pub allow: Vec<IpNet>,
     /// Mask hosts, addresses, paths and secrets in everything that is printed, and in the configuration.
     #[arg(long)]
     pub redact: bool,
-    /// Exit 3 if there is something that egret cannot do.
+    /// Exit 3 if a function or a protection is lost.
     #[arg(long)]
     pub strict: bool,
-    /// How findings are told: text on standard error, or one JSON object with everything on standard output.
+    /// Report as text on standard error, or as one JSON object with everything on standard output.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub format: Format,
 }
 
-/// How findings are told.
+/// The form of the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people.
@@ -74,7 +75,7 @@ pub enum Format {
 }
 
 impl Import {
-    /// Imports, and tells. Gives the exit code.
+    /// Imports and reports. Returns the exit code.
     ///
     /// # Errors
     /// Those of writing.
@@ -146,7 +147,7 @@ impl Reading {
             writeln!(err, "egret: nothing in it can be carried over, so nothing was written")?;
             return Ok(Verdict::Bad.code());
         }
-        let lost = imported.report.findings.iter().any(|finding| finding.code.weight == Weight::Lost);
+        let lost = imported.report.count(Weight::Error) > 0;
         Ok(if self.strict && lost { LOST } else { Verdict::Good.code() })
     }
 }

@@ -142,7 +142,7 @@ pub enum Style {
 }
 
 impl Style {
-    fn renderer(self) -> Renderer {
+    pub(crate) fn renderer(self) -> Renderer {
         match self {
             Self::Plain => Renderer::plain(),
             Self::Coloured => Renderer::styled(),

@@ -43,6 +43,8 @@ pub struct Identity {
     pub private_key: Option<String>,
     /// The file with the password of the key.
     pub password_file: Option<String>,
+    /// `allow_loose_key_permissions`.
+    pub loose_permissions: bool,
 }
 
 /// Whom to believe.
@@ -83,6 +85,8 @@ pub struct Upstream {
     pub idle: Option<Duration>,
     /// `half_closed_timeout`.
     pub half_closed: Option<Duration>,
+    /// `eof = "lenient"`.
+    pub eof_lenient: bool,
 }
 
 /// A server.

@@ -1,10 +1,10 @@
 //! Configurations of other proxies become one of egret: text in, text out.
 //!
 //! [`nginx`] and [`stunnel`] read, each in its own way, and fill a [`draft`]; [`write`] makes TOML of it.
-//! [`findings`] holds what there is to say: what the other program did that is unsafe, what egret does in its
-//! place, and what became of every single directive. The text is read by egret's own loader before it is given away.
+//! [`findings`] holds what there is to say: what the other program did that is unsafe, and what egret does in its
+//! place; [`report`] what became of every single directive. The text is read by egret's own loader before it is given away.
 //!
-//! Imports inside go downwards: nginx, stunnel > redact > write > facts > files > draft > findings.
+//! Imports inside go downwards: nginx, stunnel > redact > write > facts > files > draft > text > report > findings.
 
 pub mod draft;
 mod facts;
@@ -12,7 +12,9 @@ pub mod files;
 pub mod findings;
 pub mod nginx;
 mod redact;
+pub mod report;
 pub mod stunnel;
+mod text;
 mod write;
 
 use std::path::PathBuf;
@@ -21,7 +23,8 @@ use ipnet::IpNet;
 
 use crate::config::{self, Problems, Style};
 use crate::import::draft::Draft;
-use crate::import::findings::{ImportReport, Weight};
+use crate::import::findings::Weight;
+use crate::import::report::ImportReport;
 
 /// How to read.
 #[derive(Clone, Debug, Default)]
@@ -66,16 +69,11 @@ impl Imported {
 
 fn head(report: &ImportReport, program: &str) -> Vec<String> {
     let [_, _, _, listed] = report.counts();
-    let count = |weight| report.findings.iter().filter(|finding| finding.code.weight == weight).count();
+    let [errors, decisions, notes] = Weight::ALL.map(|weight| report.count(weight));
     let origin = report.sources.first().map_or("", |source| source.origin());
     vec![
         format!("Imported from {origin}, a configuration of {program}."),
-        format!(
-            "Faults of it: {}; changes: {}; things that egret cannot do: {}; directives not carried over: {listed}.",
-            count(Weight::Fault),
-            count(Weight::Change),
-            count(Weight::Lost)
-        ),
-        format!("`egret import {program}` tells which, and why."),
+        format!("Errors: {errors}; to decide: {decisions}; notes: {notes}; directives not carried over: {listed}."),
+        format!("`egret import {program}` says which, and why."),
     ]
 }

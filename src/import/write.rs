@@ -1,6 +1,6 @@
 //! A draft as TOML, for people to read on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -20,6 +20,7 @@ pub(super) fn write(draft: &Draft, head: &[String]) -> String {
         let _ = write!(text, "\n[identities.{}]\ncertificate = {}\n", key(name), string(&identity.certificate));
         line(&mut text, "private_key", identity.private_key.as_deref().map(string));
         line(&mut text, "password_file", identity.password_file.as_deref().map(string));
+        line(&mut text, "allow_loose_key_permissions", identity.loose_permissions.then(|| "true".to_owned()));
     }
     for (trust, name) in draft.trusts.iter().zip(&names.trusts) {
         let _ = writeln!(text, "\n[trust.{}]", key(name));
@@ -31,8 +32,8 @@ pub(super) fn write(draft: &Draft, head: &[String]) -> String {
     for (upstream, name) in draft.upstreams.iter().zip(&names.upstreams) {
         write_upstream(upstream, name, &names, &mut text);
     }
-    for listener in &draft.listeners {
-        write_listener(listener, &names, &mut text);
+    for (listener, name) in draft.listeners.iter().zip(&names.listeners) {
+        write_listener(listener, name.as_deref(), &names, &mut text);
     }
     text
 }
@@ -66,6 +67,7 @@ fn write_upstream(upstream: &Upstream, name: &str, names: &Names, text: &mut Str
     line(text, "originate_timeout", upstream.originate.map(duration));
     line(text, "idle_timeout", upstream.idle.map(duration));
     line(text, "half_closed_timeout", upstream.half_closed.map(duration));
+    line(text, "eof", upstream.eof_lenient.then(|| string("lenient")));
     line(text, "tcp", tcp(&upstream.tcp));
     write_tls(&upstream.tls, name, names, text);
 }
@@ -126,8 +128,10 @@ fn write_tls(tls: &Tls, upstream: &str, names: &Names, text: &mut String) {
     }
 }
 
-fn write_listener(listener: &Listener, names: &Names, text: &mut String) {
-    let _ = write!(text, "\n# {}\n[[listeners]]\nlisten = {}\n", comment(&listener.from), string(&listener.listen));
+fn write_listener(listener: &Listener, name: Option<&str>, names: &Names, text: &mut String) {
+    let _ = writeln!(text, "\n# {}\n[[listeners]]", comment(&listener.from));
+    line(text, "name", name.map(string));
+    line(text, "listen", Some(string(&listener.listen)));
     line(text, "mode", listener.mode.map(string));
     line(text, "upstream", listener.upstream.map(|at| string(&names.upstreams[at])));
     line(text, "allow", list(&listener.allow.iter().map(ToString::to_string).collect::<Vec<_>>()));
@@ -149,6 +153,8 @@ struct Names {
     identities: Vec<String>,
     trusts: Vec<String>,
     upstreams: Vec<String>,
+    /// Of listeners on port 0, which their addresses do not tell apart.
+    listeners: Vec<Option<String>>,
 }
 
 impl Names {
@@ -158,25 +164,34 @@ impl Names {
         let trusts = unique(trusts.map(|path| path.map_or_else(|| "names".to_owned(), |path| stem(path))));
         let bases: Vec<_> = draft.upstreams.iter().map(|upstream| name(&upstream.base)).collect();
         // Upstreams of one name differ in the identity more often than in anything else.
-        let told = draft.upstreams.iter().zip(&bases).map(|(upstream, base)| {
-            match (upstream.tls.identity, bases.iter().filter(|other| *other == base).count()) {
-                (_, 1) => base.clone(),
-                (Some(at), _) => format!("{base}-as-{}", identities[at]),
-                (None, _) => base.clone(),
-            }
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        bases.iter().for_each(|base| *counts.entry(base).or_default() += 1);
+        let wanted = draft.upstreams.iter().zip(&bases).map(|(upstream, base)| match upstream.tls.identity {
+            Some(at) if counts[base.as_str()] > 1 => format!("{base}-as-{}", identities[at]),
+            _ => base.clone(),
         });
-        let upstreams = unique(told.collect::<Vec<_>>().into_iter());
-        Self { identities, trusts, upstreams }
+        let upstreams = unique(wanted);
+        let nameless = |listener: &Listener| listener.listen.ends_with(":0");
+        let led = draft.listeners.iter().filter(|listener| nameless(listener)).map(|listener| listener.upstream);
+        let mut made = unique(led.map(|at| at.map_or_else(String::new, |at| upstreams[at].clone()))).into_iter();
+        let named = |listener: &Listener| if nameless(listener) { made.next() } else { None };
+        let listeners = draft.listeners.iter().map(named).collect();
+        Self { identities, trusts, upstreams, listeners }
     }
 }
 
 fn unique(wanted: impl Iterator<Item = String>) -> Vec<String> {
-    let (mut taken, mut names) = (BTreeSet::new(), Vec::new());
+    let mut taken = BTreeSet::new();
+    let mut names = Vec::new();
+    // The number that was given last for a base, so that many of one name are not tried from the first on each time.
+    let mut last: BTreeMap<String, usize> = BTreeMap::new();
     for base in wanted {
-        let others = (2..).map(|number| format!("{base}-{number}"));
-        let name = std::iter::once(base.clone()).chain(others).find(|name| !taken.contains(name));
-        let name = name.expect("there is always another number");
-        taken.insert(name.clone());
+        let number = last.entry(base.clone()).or_insert(1);
+        let mut name = base.clone();
+        while !taken.insert(name.clone()) {
+            *number += 1;
+            name = format!("{base}-{number}");
+        }
         names.push(name);
     }
     names

@@ -8,9 +8,10 @@ use std::{env, fs, io};
 
 use egret::config::{self, Style};
 use egret::import::files::{Disk, Files, ReadError};
-use egret::import::findings::{CODES, Outcome};
+use egret::import::findings::CODES;
 use egret::import::nginx::parse::{self, Directive};
 use egret::import::nginx::token::{Kind, Lexer, write_word};
+use egret::import::report::Outcome;
 use egret::import::{Imported, Options, nginx, stunnel};
 
 use proptest::prelude::*;

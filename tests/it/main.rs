@@ -35,6 +35,7 @@ mod handshake;
 mod hung_disk;
 mod identity;
 mod import;
+mod import_losses;
 mod import_stories;
 mod interop;
 mod kernel_tls;

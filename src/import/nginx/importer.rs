@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use crate::import::Options;
 use crate::import::draft::Draft;
 use crate::import::files::Files;
-use crate::import::findings::{Code, Entry, ImportReport, Outcome, Place};
+use crate::import::findings::{Code, Place};
 use crate::import::nginx::parse::Directive;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::variables::{Value, Variables};
+use crate::import::nginx::words;
+use crate::import::report::{Entry, ImportReport, Outcome};
 
 /// An import at work. Its methods stand in the rooms that their names say.
 pub(super) struct Importer<'a> {
@@ -69,6 +71,18 @@ impl Importer<'_> {
         self.report.settle(directive.id, Outcome::Found(code.word));
     }
 
+    /// A finding at a directive that is carried all the same.
+    pub(super) fn find_beside(
+        &mut self,
+        code: Code,
+        directive: &Directive,
+        title: impl Into<String>,
+        label: &str,
+        repair: impl Into<String>,
+    ) {
+        self.report.find(code, self.place(directive), title, label, repair);
+    }
+
     /// What a text comes to; what took part in it is carried by that.
     pub(super) fn resolve(&mut self, scope: &Scope<'_>, text: &str) -> Value {
         let mut variables = Variables::new(scope);
@@ -85,7 +99,7 @@ impl Importer<'_> {
     pub(super) fn enter(&mut self, tree: &[Directive], parent: Option<usize>) {
         for directive in tree {
             let entry =
-                Entry { place: self.place(directive), text: directive.line(), parent, outcome: None, lost: Vec::new() };
+                Entry { place: self.place(directive), text: shown(directive), parent, outcome: None, lost: Vec::new() };
             self.report.entries[directive.id] = entry;
             self.enter(directive.children(), Some(directive.id));
         }
@@ -100,3 +114,15 @@ impl Importer<'_> {
         self.options.base.join(path).display().to_string()
     }
 }
+
+/// The text of a directive in the report. Of an included file, whose text may be anything, only names that are nginx's.
+fn shown(directive: &Directive) -> String {
+    match (directive.file, words::is_known(&directive.name.text)) {
+        (0, _) => directive.line(),
+        (_, true) => directive.name.text.clone(),
+        (_, false) => HIDDEN.to_owned(),
+    }
+}
+
+/// What stands for a name of an included file that may be a secret.
+const HIDDEN: &str = "(not shown)";

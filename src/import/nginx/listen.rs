@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::import::draft::{Listener, Route, Tcp};
 use crate::import::findings::{
-    Code, DATAGRAMS, HTTP_VHOST, INBOUND_TLS, OPEN_TO_ALL, PER_CLIENT_LIMIT, PROXY_HEADER, SOCKET_MODE,
+    Code, DATAGRAMS, HTTP_VHOST, INBOUND_TLS, OPEN_TO_ALL, PER_CLIENT_LIMIT, PROXY_HEADER, SERVICE_LOST, SOCKET_MODE,
 };
 use crate::import::nginx::access::{Rule, Who, who};
 use crate::import::nginx::importer::Importer;
@@ -83,7 +83,8 @@ impl<'a> Importer<'_> {
             return Vec::new();
         }
         let Some(places) = addresses(directive.argument(0), http) else {
-            self.listed(directive, "this is no address that could be told without resolving a name");
+            let title = "this listener is lost: its address is a name, which only the other machine may know";
+            self.find(SERVICE_LOST, directive, title, "not an address", "write the IP address, and import again");
             return Vec::new();
         };
         if has("ssl") {
@@ -225,11 +226,8 @@ impl<'a> Importer<'_> {
             return;
         }
         listener.listen = SocketAddr::new(loopback_like(&open), open.port()).to_string();
-        let repair = format!(
-            "egret listens on {}; for others: `listen = \"{open}\"` and `allow = [\"...\"]`, or \
-             `egret import --allow NETWORK`",
-            listener.listen
-        );
+        let repair = "egret listens on loopback, on the same port; for others: the address in `listen` and the networks of \
+                      the clients in `allow`, or `egret import --allow NETWORK`";
         self.find(OPEN_TO_ALL, at, title, "open", repair);
     }
 

@@ -7,6 +7,7 @@
 pub mod access;
 mod balance;
 mod http;
+mod identity;
 mod importer;
 pub mod include;
 mod listen;
@@ -26,12 +27,13 @@ use std::path::Path;
 
 use crate::import::draft::Draft;
 use crate::import::files::Files;
-use crate::import::findings::{DIFFERENCE, Entry, INCLUDE_MISSING, ImportReport, Outcome, Place};
+use crate::import::findings::{DIFFERENCE, INCLUDE_MISSING, Place};
 use crate::import::nginx::http::MADE_UP;
 use crate::import::nginx::importer::Importer;
 use crate::import::nginx::include::Whole;
 use crate::import::nginx::parse::{Directive, Word};
 use crate::import::nginx::scope::Scope;
+use crate::import::report::{Entry, ImportReport, Outcome};
 use crate::import::{Imported, Options, redact};
 
 /// Reads a configuration of nginx.
@@ -40,8 +42,7 @@ use crate::import::{Imported, Options, redact};
 /// It cannot be read, or nginx would not read it either.
 pub fn import(files: &dyn Files, path: &Path, options: &Options) -> Result<Imported, include::Error> {
     let mut whole = include::read(files, path)?;
-    let mut report =
-        ImportReport { sources: std::mem::take(&mut whole.sources), masked: options.redact, ..ImportReport::default() };
+    let mut report = ImportReport::new(std::mem::take(&mut whole.sources), options.redact);
     if options.redact {
         redact::tree(&mut whole.tree);
         redact::sources(&mut report.sources);
@@ -109,22 +110,36 @@ impl Importer<'_> {
         entry.is_some_and(|entry| matches!(entry.outcome, Some(Outcome::Carried(_))))
     }
 
-    /// What is left has a reason too, and findings stand in the order of the text.
+    /// What is left has a reason too; what protected something that was carried, and is unknown in it, is lost.
     fn close(&mut self) {
         for at in 0..self.report.entries.len() {
             let entry = &self.report.entries[at];
             if entry.outcome.is_some() {
                 continue;
             }
-            let name = entry.text.split(' ').next().unwrap_or_default();
-            let outer = match entry.parent.map(|parent| (&self.report.entries[parent], parent)) {
-                Some((Entry { outcome: Some(Outcome::Listed(why)), .. }, _)) => Some(why.clone()),
-                _ => None,
-            };
-            let why = words::why_not(name).map(str::to_owned).or(outer).unwrap_or_else(|| words::UNKNOWN.to_owned());
-            self.report.entries[at].outcome = Some(Outcome::Listed(why));
+            let name = entry.name();
+            let parent = entry.parent.map(|parent| &self.report.entries[parent]);
+            let outer = parent.and_then(|parent| parent.outcome.as_ref());
+            let in_use = matches!(outer, Some(Outcome::Carried(_) | Outcome::Found(_)));
+            let map = parent.is_some_and(|parent| ["map", "geo", "split_clients", "types"].contains(&parent.name()));
+            match words::lost(name).filter(|_| in_use && !map) {
+                Some((code, title, repair)) => {
+                    let place = entry.place.clone();
+                    self.report.find(code, place, title, "not carried", repair);
+                    self.report.settle(at, Outcome::Found(code.word));
+                }
+                None => {
+                    let outer = match outer {
+                        Some(Outcome::Listed(why)) => Some(why.clone()),
+                        _ => None,
+                    };
+                    let why = words::why_not(name).map(str::to_owned).or(outer);
+                    let why = why.unwrap_or_else(|| words::UNKNOWN.to_owned());
+                    self.report.entries[at].outcome = Some(Outcome::Listed(why));
+                }
+            }
         }
-        self.report.findings.sort_by(|one, other| one.place.cmp(&other.place));
+        self.report.sort();
     }
 }
 

@@ -65,7 +65,7 @@ impl<'a> Importer<'_> {
         let Some(entry) = self.report.entries.get(case.id) else { return };
         let place: Place = entry.place.clone();
         self.report.find(VARIABLE, place, title, "a pattern", repair);
-        self.report.settle(case.id, crate::import::findings::Outcome::Found(VARIABLE.word));
+        self.report.settle(case.id, crate::import::report::Outcome::Found(VARIABLE.word));
     }
 }
 

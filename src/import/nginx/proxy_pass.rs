@@ -6,11 +6,15 @@ use std::time::Duration;
 use rustls::pki_types::DnsName;
 
 use crate::import::draft::{Server, Upstream};
-use crate::import::findings::{PROXY_HEADER, RESOLVED_ONCE, SOCKET_UPSTREAM, SOURCE_ADDRESS};
+use crate::import::facts::{EOF_REPAIR, eof_strict};
+use crate::import::findings::{
+    EOF_STRICT, HALF_CLOSE, PROXY_HEADER, RESOLVED_ONCE, SERVICE_LOST, SOCKET_UPSTREAM, SOURCE_ADDRESS,
+};
 use crate::import::nginx::balance;
 use crate::import::nginx::importer::Importer;
 use crate::import::nginx::parse::Directive;
 use crate::import::nginx::scope::{Scope, time};
+use crate::import::report::Outcome;
 
 /// A `proxy_pass` and its surroundings.
 pub(super) struct ProxyPass<'a> {
@@ -143,21 +147,35 @@ impl Importer<'_> {
     pub(super) fn upstream(&mut self, proxy_pass: &ProxyPass<'_>) -> Option<usize> {
         let servers = self.servers(proxy_pass);
         if servers.is_empty() {
-            let why = "no server of it can be carried over";
-            self.listed(proxy_pass.pass, why);
+            self.no_server(proxy_pass.pass);
             return None;
         }
         let mut upstream =
             Upstream { base: proxy_pass.name(), servers, tls: self.tls(proxy_pass), ..Upstream::default() };
         self.finish(proxy_pass, &mut upstream);
+        self.end_of_stream(proxy_pass, &mut upstream);
         Some(self.draft.upstream(upstream))
+    }
+
+    fn no_server(&mut self, pass: &Directive) {
+        let title = "no server of this can be carried over";
+        let repair = "egret speaks TLS over TCP to hosts with ports: name one";
+        self.find(SERVICE_LOST, pass, title, "no server", repair);
+    }
+
+    /// The end of a server without `close_notify`: nginx takes it for an end like any other.
+    fn end_of_stream(&mut self, proxy_pass: &ProxyPass<'_>, upstream: &mut Upstream) {
+        upstream.eof_lenient = self.options.faithful;
+        if !self.options.faithful {
+            self.find_beside(EOF_STRICT, proxy_pass.pass, eof_strict("nginx"), "end", EOF_REPAIR);
+        }
     }
 
     /// The upstream that a `proxy_pass` becomes by which the clients' own TLS is handed on.
     pub(super) fn passthrough(&mut self, proxy_pass: &ProxyPass<'_>) -> Option<usize> {
         let servers = self.servers(proxy_pass);
         if servers.is_empty() {
-            self.listed(proxy_pass.pass, "no server of it can be carried over");
+            self.no_server(proxy_pass.pass);
             return None;
         }
         let mut upstream = Upstream { base: proxy_pass.name(), servers, passthrough: true, ..Upstream::default() };
@@ -221,7 +239,14 @@ impl Importer<'_> {
         }
         let servers = block.children().iter().filter(|line| line.name.text == "server");
         for directive in servers.filter(|server| !lines.iter().any(|line| line.directive.id == server.id)) {
-            self.listed(directive, "this is no host with a port that egret could be told");
+            let title = "this server is lost: it is not a host with a port";
+            self.find(
+                SERVICE_LOST,
+                directive,
+                title,
+                "not a host with a port",
+                "write the host and the port of a server",
+            );
         }
     }
 
@@ -302,11 +327,19 @@ impl Importer<'_> {
             Some(directive) => self.carried(directive, "egret goes on to the next server"),
             None => {}
         }
-        if let Some(directive) = get("half_close") {
-            match directive.argument(0) {
-                "on" => self.carried(directive, "egret always passes the end of one side on"),
-                _ => self.listed(directive, "egret always passes the end of one side on; see `half_closed_timeout`"),
+        match get("half_close") {
+            Some(directive) if directive.argument(0) == "on" => {
+                self.carried(directive, "egret always passes the end of one side on");
             }
+            directive if !proxy_pass.http => {
+                let title = "when one side ends, nginx ends the other; egret passes the end on, and the other direction goes on";
+                let repair = "`half_closed_timeout` bounds that; in nginx: `proxy_half_close on;`";
+                self.find_beside(HALF_CLOSE, directive.unwrap_or(proxy_pass.pass), title, "end of one side", repair);
+                if let Some(directive) = directive {
+                    self.report.settle(directive.id, Outcome::Found(HALF_CLOSE.word));
+                }
+            }
+            _ => {}
         }
     }
 }

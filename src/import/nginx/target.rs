@@ -1,6 +1,7 @@
 //! What a `proxy_pass` points at.
 
-use crate::import::findings::{FORWARDS_ANYWHERE, VARIABLE};
+use crate::config::problems::quote;
+use crate::import::findings::{FORWARDS_ANYWHERE, SERVICE_LOST, VARIABLE};
 use crate::import::nginx::importer::Importer;
 use crate::import::nginx::parse::Directive;
 use crate::import::nginx::proxy_pass::{Target, is_name, split};
@@ -56,8 +57,8 @@ impl<'a> Importer<'_> {
             }
         };
         let Some((scheme, rest)) = text.split_once("://") else {
-            let title = format!("`{text}` is no URL");
-            self.listed(pass, title);
+            let title = format!("this server is lost: {} is not a URL", quote(&text));
+            self.find(SERVICE_LOST, pass, title, "not a URL", "write `https://` and the server");
             return None;
         };
         let end = rest.find(['/', '?', '$']).unwrap_or(rest.len());
@@ -94,7 +95,9 @@ impl<'a> Importer<'_> {
         match address.and_then(|(host, said)| Some((host, said.or(port)?))) {
             Some((host, port)) if is_name(&host) => Some(Target::One { host, port, late }),
             _ => {
-                self.listed(pass, "egret speaks TLS over TCP to a host and a port, and this is neither");
+                let title = format!("this server is lost: {} is not a host with a port", quote(text));
+                let repair = "egret speaks TLS over TCP: write the host and the port of a server";
+                self.find(SERVICE_LOST, pass, title, "not a host with a port", repair);
                 None
             }
         }

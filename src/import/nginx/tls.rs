@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use crate::import::draft::{Identity, Tls, Trust};
+use crate::config::problems::quote;
+use crate::import::draft::{Tls, Trust};
 use crate::import::facts;
 use crate::import::findings::{
-    DEPTH_ONE, KEY_LOG, KEY_MISSING, NAME_OF_BLOCK, NO_NAME, SESSIONS_OFF, SNI_OFF, TRUST_IS_THE_SERVER, VARIABLE,
-    VERIFY_ABSENT, VERIFY_OFF, VERIFY_WITHOUT_TRUST, WEAK_CIPHERS, WEAK_PROTOCOL,
+    Code, DEPTH_ONE, IDENTITY_LOST, KEY_LOG, NAME_LOST, NAME_OF_BLOCK, NO_NAME, REVOCATION_LOST, SESSIONS_OFF, SNI_OFF,
+    TRUST_IS_THE_SERVER, TRUST_LOST, VERIFY_ABSENT, VERIFY_OFF, VERIFY_WITHOUT_TRUST, WEAK_CIPHERS, WEAK_PROTOCOL,
 };
 use crate::import::nginx::importer::{Importer, User};
 use crate::import::nginx::parse::Directive;
@@ -25,7 +26,7 @@ struct Naming {
 
 impl ProxyPass<'_> {
     /// The directive `proxy_ssl_...` (or `grpc_ssl_...`) that holds here.
-    fn ssl(&self, what: &str) -> Option<&Directive> {
+    pub(super) fn ssl(&self, what: &str) -> Option<&Directive> {
         self.scope.get(&format!("{}_ssl_{what}", self.prefix))
     }
 
@@ -53,52 +54,49 @@ impl Importer<'_> {
         tls
     }
 
-    /// The text of a setting, if it does not depend on the connection.
-    fn constant(&mut self, proxy_pass: &ProxyPass<'_>, directive: &Directive) -> Option<String> {
+    /// The text of a setting; if it depends on the connection, what it was for is lost.
+    fn constant(&mut self, proxy_pass: &ProxyPass<'_>, directive: &Directive, lost: Lost) -> Option<String> {
         match self.resolve(&proxy_pass.scope, directive.argument(0)) {
-            Value::Text(text) => Some(text).filter(|text| !text.is_empty()),
+            Value::Text(text) if text.is_empty() => {
+                self.carried(directive, "empty: as if it were not set");
+                None
+            }
+            Value::Text(text) => Some(text),
             Value::ByName(_) | Value::Unknown(_) => {
-                let title = format!("`{}` changes from connection to connection", directive.argument(0));
+                let Lost(code, what) = lost;
+                let title =
+                    format!("{what} is lost: {} changes from connection to connection", quote(directive.argument(0)));
                 let repair = "write one upstream of egret for each value, and a listener for each";
-                self.find(VARIABLE, directive, title, "a variable", repair);
+                self.find(code, directive, title, "a variable", repair);
                 None
             }
         }
     }
 
-    /// The path in a setting; keys in engines and in variables are no files.
-    fn file(&mut self, proxy_pass: &ProxyPass<'_>, directive: &Directive, key: &str) -> Option<String> {
-        let text = self.constant(proxy_pass, directive)?;
-        if ["engine:", "store:", "data:"].iter().any(|scheme| text.starts_with(scheme)) {
-            self.listed(directive, "egret takes certificates and keys from files only");
+    /// The path in a setting; keys in engines, in variables and in stores are not files, and lost.
+    pub(super) fn file(
+        &mut self,
+        proxy_pass: &ProxyPass<'_>,
+        directive: &Directive,
+        key: &str,
+        lost: Lost,
+    ) -> Option<String> {
+        let text = self.constant(proxy_pass, directive, lost)?;
+        self.path_of_file(directive, &text, key, lost)
+    }
+
+    /// The path that a setting says, unless it is not that of a file.
+    pub(super) fn path_of_file(&mut self, directive: &Directive, text: &str, key: &str, lost: Lost) -> Option<String> {
+        let Lost(code, what) = lost;
+        if let Some(scheme) = NOT_FILES.iter().find(|scheme| text.starts_with(**scheme)) {
+            let title =
+                format!("{what} is lost: `{scheme}` is not a file, and egret takes certificates and keys from files");
+            let repair = "store it in a file that egret may read, and name it in the configuration";
+            self.find(code, directive, title, "not a file", repair);
             return None;
         }
         self.carried(directive, key);
-        Some(self.path(&text))
-    }
-
-    fn tls_identity(&mut self, proxy_pass: &ProxyPass<'_>) -> Option<usize> {
-        let (certificate, key) = (proxy_pass.ssl("certificate"), proxy_pass.ssl("certificate_key"));
-        let Some(directive) = certificate.filter(|directive| !directive.argument(0).is_empty()) else {
-            if let Some(key) = key {
-                self.listed(key, "there is no certificate to this key");
-            }
-            return None;
-        };
-        let path = self.file(proxy_pass, directive, "identities: certificate")?;
-        if key.is_none() {
-            let title = "there is no key to this certificate: nginx does not start";
-            self.find(KEY_MISSING, directive, title, "no key", "egret looks for the key in the same file");
-        }
-        let private_key = match key {
-            Some(key) => Some(self.file(proxy_pass, key, "identities: private_key")?),
-            None => None,
-        };
-        let password = proxy_pass.ssl("password_file");
-        let password_file =
-            password.and_then(|file| self.file(proxy_pass, file, "identities: password_file (its first line)"));
-        let private_key = private_key.filter(|key| *key != path);
-        Some(self.draft.identity(Identity { certificate: path, private_key, password_file }))
+        Some(self.path(text))
     }
 
     fn verification(&mut self, proxy_pass: &ProxyPass<'_>, naming: &Naming, tls: &mut Tls) {
@@ -112,7 +110,7 @@ impl Importer<'_> {
             tls.unverified = Some(format!("as in nginx, where {}_ssl_verify {said}", proxy_pass.prefix));
             for what in ["trusted_certificate", "crl"] {
                 if let Some(directive) = proxy_pass.ssl(what) {
-                    self.listed(directive, "nothing is verified: nginx does not look at it, nor does egret");
+                    self.listed(directive, "nothing is verified: nginx does not use it, nor does egret");
                 }
             }
             return;
@@ -155,8 +153,9 @@ impl Importer<'_> {
     }
 
     fn trust(&mut self, proxy_pass: &ProxyPass<'_>, naming: &Naming, on: bool) -> Option<usize> {
-        let roots = proxy_pass.ssl("trusted_certificate").and_then(|file| self.file(proxy_pass, file, "trust: roots"));
-        let crl = proxy_pass.ssl("crl").and_then(|file| self.file(proxy_pass, file, "trust: crls"));
+        let roots =
+            proxy_pass.ssl("trusted_certificate").and_then(|file| self.file(proxy_pass, file, "trust: roots", TRUST));
+        let crl = proxy_pass.ssl("crl").and_then(|file| self.file(proxy_pass, file, "trust: crls", REVOCATION));
         if roots.is_none() && on && proxy_pass.ssl("trusted_certificate").is_none() {
             let directive = proxy_pass.ssl("verify").unwrap_or(proxy_pass.pass);
             let title = "verification is on, but nothing says whom to believe: nginx does not start";
@@ -168,6 +167,11 @@ impl Importer<'_> {
             let title = "this is the server's own certificate, not that of an authority: its next renewal is an outage";
             let repair = "egret believes exactly this certificate; ask its owner for that of the authority";
             self.find(TRUST_IS_THE_SERVER, directive, title, "not an authority", repair);
+            if let Some(crl) = proxy_pass.ssl("crl") {
+                let title = "the revocation list is lost: exactly one certificate is trusted, and no list is looked at";
+                let repair = "name the authority's certificate in `proxy_ssl_trusted_certificate`, and import again";
+                self.find(REVOCATION_LOST, crl, title, "not used", repair);
+            }
             return Some(self.draft.trust(Trust { certificate: exact, ..Trust::default() }));
         }
         let trust = Trust { roots: roots.into_iter().collect(), crls: crl.into_iter().collect(), ..Trust::default() };
@@ -192,7 +196,10 @@ impl Importer<'_> {
                 }
                 None
             }
-            Some(directive) => self.constant(proxy_pass, directive).map(|name| (directive, name)),
+            Some(directive) => {
+                let name = self.constant(proxy_pass, directive, NAME);
+                name.map(|name| (directive, without_port(&name).to_owned()))
+            }
         };
         match name {
             Some((directive, name)) if is_name(&name) => {
@@ -200,7 +207,9 @@ impl Importer<'_> {
                 Naming { name, said: true, sent }
             }
             Some((directive, name)) => {
-                self.listed(directive, format!("`{name}` is no name that a certificate could carry"));
+                let title = format!("the name of the server is lost: {} is not a name of a host", quote(&name));
+                let repair = "egret expects and sends the host of each server; `server_name` says another";
+                self.find(NAME_LOST, directive, title, "not a name", repair);
                 Naming { name: proxy_pass.name(), said: false, sent }
             }
             None => Naming { name: proxy_pass.name(), said: false, sent },
@@ -343,20 +352,68 @@ impl Importer<'_> {
         }
     }
 
+    /// A command to OpenSSL: groups and versions are carried; those of the identity are read in `tls_identity`.
     fn command(&mut self, directive: &Directive, tls: &mut Tls) {
-        let groups: Option<Vec<_>> = match directive.argument(0) {
-            "Curves" | "Groups" => directive.argument(1).split(':').map(facts::group).collect(),
-            _ => None,
-        };
-        match groups {
-            Some(groups) => {
-                tls.offer(groups);
-                self.carried(directive, "upstreams: tls.key_exchange");
+        let value = directive.argument(1);
+        match directive.argument(0) {
+            "Curves" | "Groups" => match value.split(':').map(facts::group).collect::<Option<Vec<_>>>() {
+                Some(groups) => {
+                    tls.offer(groups);
+                    self.carried(directive, "upstreams: tls.key_exchange");
+                }
+                None => self.listed(directive, "one of these groups is unknown to egret"),
+            },
+            "MinProtocol" | "MaxProtocol" => self.version(directive, tls),
+            "Certificate" | "PrivateKey" => {}
+            "VerifyCAFile" | "VerifyCAPath" | "VerifyCAStore" | "ChainCAFile" | "ChainCAPath" | "VerifyMode" => {
+                let title = "whom to trust is said by a command to OpenSSL, which is lost";
+                self.find(
+                    TRUST_LOST,
+                    directive,
+                    title,
+                    "not carried",
+                    "name the roots in a trust: `roots = [\"ca.pem\"]`",
+                );
             }
-            None => self.listed(directive, "a command to OpenSSL, which is not what egret speaks TLS with"),
+            _ => self.listed(directive, "a command to OpenSSL, which is not what egret speaks TLS with"),
         }
     }
+
+    fn version(&mut self, directive: &Directive, tls: &mut Tls) {
+        match (directive.argument(0), directive.argument(1)) {
+            ("MinProtocol", "TLSv1.3") => tls.min_version = Some("1.3"),
+            ("MaxProtocol", "TLSv1.2") => tls.max_version = Some("1.2"),
+            ("MinProtocol", _) | ("MaxProtocol", "TLSv1.3" | "None") => {}
+            (_, old) => {
+                let title = format!("{} can be broken (RFC 8996)", quote(old));
+                return self.find(WEAK_PROTOCOL, directive, title, "old", "egret speaks TLS 1.2 and 1.3 only");
+            }
+        }
+        self.carried(directive, "upstreams: tls.min_version, tls.max_version");
+    }
 }
+
+/// A name without its port: nginx verifies and sends `host` of `host:port` (`ngx_stream_proxy_ssl_name`).
+fn without_port(name: &str) -> &str {
+    if name.parse::<IpAddr>().is_ok() {
+        return name;
+    }
+    match name.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => name.split_once(':').map_or(name, |(host, _)| host),
+    }
+}
+
+/// What is lost with a setting that cannot be carried: the code of the finding, and its subject.
+#[derive(Clone, Copy)]
+pub(super) struct Lost(pub(super) Code, pub(super) &'static str);
+
+pub(super) const IDENTITY: Lost = Lost(IDENTITY_LOST, "the client certificate");
+const TRUST: Lost = Lost(TRUST_LOST, "the trusted certificate");
+const REVOCATION: Lost = Lost(REVOCATION_LOST, "the revocation list");
+const NAME: Lost = Lost(NAME_LOST, "the name of the server");
+/// What nginx takes in place of the name of a file.
+const NOT_FILES: [&str; 4] = ["engine:", "store:", "data:", "pkcs11:"];
 
 /// Names that mean what is the default.
 const DEFAULT_NAMES: [&str; 2] = ["$proxy_host", "${proxy_host}"];

@@ -1,5 +1,7 @@
 //! Why directives are not carried over: the reason of each that people write, so that none goes without one.
 
+use crate::import::findings::{ACCESS_LOST, Code, LIMIT_LOST, UNKNOWN_DIRECTIVE};
+
 /// Why nothing was made of a directive of this name, unless something was.
 pub(super) fn why_not(name: &str) -> Option<&'static str> {
     if name.contains("_by_lua") {
@@ -9,6 +11,32 @@ pub(super) fn why_not(name: &str) -> Option<&'static str> {
     let starts = STARTS.iter().find(|(start, _)| name.starts_with(start));
     groups.or(starts).map(|(_, why)| *why)
 }
+
+/// The finding about a directive of this name that was not carried, if it protects or limits what it stands in; of names
+/// that are not known here, nobody can say.
+pub(super) fn lost(name: &str) -> Option<(Code, &'static str, &'static str)> {
+    let is = |names: &str| names.split_whitespace().any(|known| known == name);
+    if is(ACCESS) || name.ends_with("_by_lua_block") || name.ends_with("_by_lua_file") || name.ends_with("_by_lua") {
+        let title =
+            "clients were judged here by more than their address, which is lost: now all that reach the listener pass";
+        let repair = "keep clients away by `allow` and `allow_users`, or leave nginx in front";
+        return Some((ACCESS_LOST, title, repair));
+    }
+    if is(LIMITS) {
+        let title = "a limit of rate is lost: egret slows nobody down";
+        let repair = "`max_connections` of a listener bounds all its clients together";
+        return Some((LIMIT_LOST, title, repair));
+    }
+    let title = "the importer does not know this directive, and cannot say what is lost with it";
+    let repair = "see in the documentation of its module whether it is needed";
+    why_not(name).is_none().then_some((UNKNOWN_DIRECTIVE, title, repair))
+}
+
+/// Directives by which requests or connections are let in or refused.
+const ACCESS: &str = "auth_basic auth_request auth_jwt satisfy secure_link secure_link_md5 valid_referers limit_except if \
+                      js_access js_preread perl access_by_lua";
+/// Directives that bound a rate.
+const LIMITS: &str = "limit_req limit_rate proxy_limit_rate proxy_upload_rate proxy_download_rate";
 
 /// A name of nginx, and not one that somebody made up.
 pub(in crate::import) fn is_known(name: &str) -> bool {

@@ -1,16 +1,19 @@
 //! A configuration of stunnel: its client services become upstreams and listeners.
 
+mod accept;
 pub mod read;
 mod service;
+mod tls;
 mod words;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::Source;
 use crate::import::draft::Draft;
 use crate::import::files::Files;
-use crate::import::findings::{Code, Entry, ImportReport, Outcome, Place};
+use crate::import::findings::{Code, INCLUDE_MISSING, Place, UNKNOWN_DIRECTIVE};
 use crate::import::nginx::include::Error;
+use crate::import::report::{Entry, ImportReport, Outcome};
 use crate::import::stunnel::read::{Kind, Line};
 use crate::import::{Imported, Options, redact};
 
@@ -37,6 +40,9 @@ struct Importer<'a> {
     report: ImportReport,
     draft: Draft,
     options: &'a Options,
+    files: &'a dyn Files,
+    /// The folder of the file: where relative paths start.
+    folder: PathBuf,
     /// Options before the first service: they hold for all.
     common: Vec<Setting>,
 }
@@ -46,13 +52,10 @@ struct Importer<'a> {
 /// # Errors
 /// It cannot be read.
 pub fn import(files: &dyn Files, path: &Path, options: &Options) -> Result<Imported, Error> {
-    let text = files.read(path).map_err(|error| Error::Unreadable { path: path.to_path_buf(), error })?;
-    let report = ImportReport {
-        sources: vec![Source::new(&path.display().to_string(), &text)],
-        masked: options.redact,
-        ..ImportReport::default()
-    };
-    let mut importer = Importer { report, draft: Draft::default(), options, common: Vec::new() };
+    let text = files.main(path).map_err(|error| Error::Unreadable { path: path.to_path_buf(), error })?;
+    let report = ImportReport::new(vec![Source::new(&path.display().to_string(), &text)], options.redact);
+    let folder = path.parent().unwrap_or_else(|| Path::new("")).to_path_buf();
+    let mut importer = Importer { report, draft: Draft::default(), options, files, folder, common: Vec::new() };
     let mut lines = read::lines(&text);
     if options.redact {
         redact::lines(&mut lines);
@@ -114,7 +117,7 @@ impl Importer<'_> {
         self.report.settle(setting.id, Outcome::Found(code.word));
     }
 
-    /// What is left has a reason too.
+    /// What is left has a reason too, and a finding if nobody can say what is lost with it.
     fn close(&mut self) {
         for at in 0..self.report.entries.len() {
             let entry = &self.report.entries[at];
@@ -128,10 +131,27 @@ impl Importer<'_> {
                 }
                 _ => None,
             };
-            let name = entry.text.split(" =").next().unwrap_or_default();
-            let why = outer.or_else(|| words::why_not(name).map(str::to_owned));
-            self.report.entries[at].outcome = Some(Outcome::Listed(why.unwrap_or_else(|| words::UNKNOWN.to_owned())));
+            let name = entry.name();
+            if name == "include" {
+                let title = "what this folder brings is not read";
+                self.lost(INCLUDE_MISSING, at, title, "bring what it has into one file, and import again");
+            } else if let Some(why) = outer.or_else(|| words::why_not(name).map(str::to_owned)) {
+                self.report.entries[at].outcome = Some(Outcome::Listed(why));
+            } else {
+                let title = "the importer does not know this option, and cannot say what is lost with it";
+                self.lost(UNKNOWN_DIRECTIVE, at, title, "see in stunnel's manual whether it is needed");
+            }
         }
-        self.report.findings.sort_by(|one, other| one.place.cmp(&other.place));
+        self.report.sort();
     }
+
+    fn lost(&mut self, code: Code, at: usize, title: &str, repair: &str) {
+        let place = self.report.entries[at].place.clone();
+        self.report.find(code, place, title, "not carried", repair);
+        self.report.settle(at, Outcome::Found(code.word));
+    }
+}
+
+fn is_yes(setting: &Setting) -> bool {
+    setting.value.eq_ignore_ascii_case("yes")
 }

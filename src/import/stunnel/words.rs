@@ -6,9 +6,6 @@ pub(super) fn why_not(name: &str) -> Option<&'static str> {
     group.map(|(_, why)| *why)
 }
 
-/// For names that nobody here knows.
-pub(super) const UNKNOWN: &str = "this is an option that the importer does not know";
-
 const GROUPS: &[(&str, &str)] = &[
     ("setuid setgid chroot", "the user is a matter of who starts egret (systemd: `User=`)"),
     ("pid foreground service", "egret is one process in the foreground; its supervisor knows it"),
