@@ -179,7 +179,7 @@ fn no_directive_is_dropped_in_silence() {
 #[test]
 fn what_egret_check_says_of_the_results_is_known() {
     // Everything that `egret check` may still advise about a safe reading: what only a person can decide.
-    let known = ["ip-without-name", "allow-everyone", "tls12-only", "one-certificate-for-many"];
+    let known = ["ip-without-name", "loopback-browser", "allow-everyone", "tls12-only", "one-certificate-for-many"];
     for case in cases() {
         let text = import_case(&case, &Options::default()).config.unwrap();
         let loaded = config::parse("imported.toml", &text, &|_| None).unwrap();
