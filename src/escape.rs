@@ -5,8 +5,6 @@
 
 use std::fmt::Write;
 
-use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
-
 /// The text with every invisible character escaped but line breaks: for what is shown as a paragraph.
 pub(crate) fn escaped_lines(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -51,31 +49,33 @@ fn is_printable(letter: char) -> bool {
     text.escape_debug().nth(1) == Some(letter)
 }
 
-/// JSON whose invisible characters are JSON's own escapes: a program reads the same text, a terminal shows it.
-pub(crate) struct VisibleJson;
-
-impl Formatter for VisibleJson {
-    fn write_string_fragment<W: std::io::Write + ?Sized>(&mut self, to: &mut W, text: &str) -> std::io::Result<()> {
-        let mut rest = text;
-        while let Some((at, letter)) = rest.char_indices().find(|(_, letter)| is_invisible(*letter)) {
-            to.write_all(&rest.as_bytes()[..at])?;
-            for unit in letter.encode_utf16(&mut [0; 2]) {
-                write!(to, "\\u{unit:04x}")?;
-            }
-            rest = &rest[at + letter.len_utf8()..];
+/// JSON whose invisible characters are JSON's own escapes: a program reads the same text, a terminal shows it. They
+/// are all within strings, but for line breaks, which are within none.
+pub(crate) fn json(text: String) -> String {
+    let is_hidden = |letter| letter != '\n' && is_invisible(letter);
+    if !text.chars().any(is_hidden) {
+        return text;
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if !is_hidden(letter) {
+            shown.push(letter);
+            continue;
         }
-        to.write_all(rest.as_bytes())
+        for unit in letter.encode_utf16(&mut [0; 2]) {
+            write!(shown, "\\u{unit:04x}").expect("a string takes any text");
+        }
     }
+    shown
+}
 
-    fn write_char_escape<W: std::io::Write + ?Sized>(&mut self, to: &mut W, escape: CharEscape) -> std::io::Result<()> {
-        CompactFormatter.write_char_escape(to, escape)
-    }
+/// Whether every character is printable ASCII, as of nearly every text.
+pub(crate) fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde::Serialize;
-
     use super::*;
 
     /// Each of a kind that forges, reorders or hides text.
@@ -120,9 +120,7 @@ mod tests {
     #[test]
     fn json_holds_the_same_text_and_shows_it() {
         for (text, _) in INVISIBLE {
-            let mut json = Vec::new();
-            text.serialize(&mut serde_json::Serializer::with_formatter(&mut json, VisibleJson)).unwrap();
-            let json = String::from_utf8(json).unwrap();
+            let json = json(serde_json::to_string(text).unwrap());
             assert!(!json.chars().any(is_invisible), "{json:?}");
             assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
         }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::guard::Guard;
 use super::{Control, Kept, page};
+use crate::escape;
 use crate::logging::flood::{self, Event, Key};
 
 /// Where requests are answered.
@@ -152,7 +153,9 @@ fn status(status: &serde_json::Value, headers: &HeaderMap) -> Response<Full<Byte
                 with(text(StatusCode::OK, page::render(status)), header::CONTENT_TYPE, "text/html; charset=utf-8");
             with(page, header::CONTENT_SECURITY_POLICY, PAGE_POLICY)
         }
-        false => with(text(StatusCode::OK, format!("{status:#}")), header::CONTENT_TYPE, "application/json"),
+        false => {
+            with(text(StatusCode::OK, escape::json(format!("{status:#}"))), header::CONTENT_TYPE, "application/json")
+        }
     };
     with(response, header::VARY, "Accept")
 }

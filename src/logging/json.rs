@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Debug};
 
-use serde::ser::{self, Serialize, SerializeMap};
-use serde_json::{Serializer, Value};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::escape::VisibleJson;
+use crate::escape;
 
 /// Fields whose text is JSON: they become part of the line. `tracing` itself knows flat values only.
 const NESTED: [&str; 1] = ["facts"];
@@ -29,15 +29,10 @@ where
         let level = event.metadata().level().to_string();
         let mut line = Line(vec![("timestamp", timestamp.into()), ("level", level.into())]);
         event.record(&mut line);
-        let mut text = Vec::with_capacity(USUAL);
-        line.serialize(&mut Serializer::with_formatter(&mut text, VisibleJson)).map_err(|_| fmt::Error)?;
-        let text = std::str::from_utf8(&text).map_err(|_| fmt::Error)?;
-        writeln!(writer, "{text}")
+        let text = serde_json::to_string(&line).map_err(|_| fmt::Error)?;
+        writeln!(writer, "{}", escape::json(text))
     }
 }
-
-/// Bytes of the line `connection`, and some.
-const USUAL: usize = 1024;
 
 struct Line(Vec<(&'static str, Value)>);
 
@@ -76,7 +71,7 @@ impl Visit for Line {
 }
 
 impl Serialize for Line {
-    fn serialize<S: ser::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut line = serializer.serialize_map(Some(self.0.len()))?;
         self.0.iter().try_for_each(|(name, value)| line.serialize_entry(name, value))?;
         line.end()

@@ -76,14 +76,31 @@ impl Line {
         }
     }
 
-    fn value(&mut self, field: &Field, value: &str) {
-        let is_encoded = ENCODED.contains(&field.name());
+    fn value(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        let mut visible = Visible { text: &mut self.text, is_encoded: ENCODED.contains(&field.name()) };
+        visible.write_fmt(value).expect("a string takes any text");
+    }
+}
+
+/// Takes what a field prints, and makes it visible.
+struct Visible<'a> {
+    text: &'a mut String,
+    is_encoded: bool,
+}
+
+impl fmt::Write for Visible<'_> {
+    fn write_str(&mut self, value: &str) -> fmt::Result {
+        if !self.is_encoded && escape::is_plain(value) {
+            self.text.push_str(value);
+            return Ok(());
+        }
         for letter in value.chars() {
-            if is_encoded && letter == '\\' {
+            if self.is_encoded && letter == '\\' {
                 self.text.push('\\');
             }
-            escape::push(&mut self.text, letter);
+            escape::push(self.text, letter);
         }
+        Ok(())
     }
 }
 
@@ -91,13 +108,13 @@ impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.name(field);
         if field.name() == "message" || ENCODED.contains(&field.name()) {
-            return self.value(field, value);
+            return self.value(field, format_args!("{value}"));
         }
-        self.value(field, &format!("{value:?}"));
+        self.value(field, format_args!("{value:?}"));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.name(field);
-        self.value(field, &format!("{value:?}"));
+        self.value(field, format_args!("{value:?}"));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::escape::is_invisible;
+
 /// A value: a basic string of TOML. Whoever `text` comes from (the names of a certificate are a stranger's), it stays
 /// inside of the string, and `${` in it does not become a variable of the environment.
 pub fn string(text: &str) -> String {
@@ -19,8 +21,11 @@ fn basic(text: &str) -> String {
     for letter in text.chars() {
         match letter {
             '"' | '\\' => out.extend(['\\', letter]),
-            letter if letter.is_control() => {
-                let _ = write!(out, "\\u{:04X}", u32::from(letter));
+            letter if is_invisible(letter) => {
+                let _ = match u32::from(letter) {
+                    short @ ..=0xffff => write!(out, "\\u{short:04X}"),
+                    long => write!(out, "\\U{long:08X}"),
+                };
             }
             letter => out.push(letter),
         }
