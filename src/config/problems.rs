@@ -72,7 +72,7 @@ impl Problem {
     fn snippet<'a>(&'a self, source: &'a Source, span: &Span) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
         let lines = source.lines(span);
         let within = |byte: usize| byte.clamp(lines.start, lines.end) - lines.start;
-        Snippet::source(source.slice(&lines))
+        Snippet::source(masked(source.slice(&lines)))
             .line_start(source.position(lines.start).line)
             .path(escaped_lines(source.origin()))
             .annotation(
@@ -210,6 +210,21 @@ impl Problems {
     }
 }
 
+/// Lines of a file, with something to see for each character that is invisible, of as many bytes: what is underlined
+/// is counted in bytes. The renderer does so for ASCII itself.
+fn masked(lines: &str) -> String {
+    let mut masked = String::with_capacity(lines.len());
+    for letter in lines.chars() {
+        match letter.len_utf8() {
+            2 if escape::is_invisible(letter) => masked.push('·'),
+            3 if escape::is_invisible(letter) => masked.push('\u{fffd}'),
+            4 if escape::is_invisible(letter) => masked.push_str("\u{fffd}?"),
+            _ => masked.push(letter),
+        }
+    }
+    masked
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.render(Style::Plain))
@@ -227,4 +242,24 @@ pub fn quote(text: &str) -> String {
     text.chars().take(QUOTED).for_each(|letter| escape::push(&mut shown, letter));
     let dots = if text.chars().nth(QUOTED).is_some() { "..." } else { "" };
     format!("`{shown}{dots}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_file_is_invisible_when_it_is_drawn() {
+        let line = "key = \"a\u{9b}b\u{ad}c\u{2028}d\u{202e}e\u{200b}f\u{e0041}g\u{7f}\u{1b}[31m\" # end";
+        let source = Source::new("egret\u{202e}.toml", line);
+        let span = line.find("# end").map(|start| start..line.len()).expect("it is there");
+        let problem = Problem::new(span, "a\u{202e}b", "c\u{2028}d", "e\u{200b}f");
+        let drawn = problem.render(&source, Severity::Error, Style::Plain);
+        assert!(!drawn.chars().any(|letter| letter != '\n' && escape::is_invisible(letter)), "{drawn:?}");
+        let column = |piece| {
+            let found = drawn.lines().find_map(|line| line.split_once(piece));
+            found.map(|(before, _)| before.chars().count())
+        };
+        assert!(column("# end").is_some() && column("# end") == column("^"), "{drawn}");
+    }
 }

@@ -334,7 +334,24 @@ fn damaged() -> impl Strategy<Value = String> {
         .collect();
     let piece = prop_oneof![
         prop::sample::select(vec![
-            "\"", "'", "[", "]", "[[", "{", "}", "=", "\n", ",", ".", "${", "$${A", "\\u0000", "ä", "\u{feff}", "\u{202e}", "\u{e0041}"
+            "\"",
+            "'",
+            "[",
+            "]",
+            "[[",
+            "{",
+            "}",
+            "=",
+            "\n",
+            ",",
+            ".",
+            "${",
+            "$${A",
+            "\\u0000",
+            "ä",
+            "\u{feff}",
+            "\u{202e}",
+            "\u{e0041}"
         ])
         .prop_map(str::to_owned),
         "\\PC{0,4}",
