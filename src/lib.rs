@@ -51,6 +51,7 @@ pub mod reload;
 pub mod signals;
 pub mod supervise;
 pub mod systemd;
+mod tasks;
 
 // -- tools for people --
 pub mod import;

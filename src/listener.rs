@@ -12,8 +12,10 @@ use crate::config::values::{self, ListenerKey, Name};
 use crate::connection::{self, Accepted};
 use crate::drain::Watch;
 use crate::logging::flood::{self, Event, Key};
+use crate::metrics::Registry;
 use crate::net::{BindError, Options, Peer, Role, Socket, Stream};
 use crate::snapshot::{Entry, Snapshot};
+use crate::tasks;
 
 /// The pauses after an error of accept (descriptors are out, most often): as long as Go's net/http takes.
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_secs(1);
@@ -68,21 +70,25 @@ impl Listener {
     }
 
     /// Accepts until its address is gone from the running generation, or the future is dropped. An error of
-    /// accept never ends it: it pauses and goes on.
-    ///
+    /// accept never ends it: it pauses and goes on. After a panic it accepts again.
+    pub async fn run(self, shared: Shared, registry: Registry) {
+        let is_over = || self.entry(&shared).is_none();
+        tasks::keep_running("listener", &registry, is_over, || self.accept_from(&shared)).await;
+    }
+
     /// While it waits for a client it holds neither a permit, which another listener may need, nor anything
     /// of a generation, which may be replaced meanwhile and has keys in it.
-    pub async fn run(self, shared: Shared) {
+    async fn accept_from(&self, shared: &Shared) {
         let mut pause = *PAUSE.start();
-        while self.permits(&shared).await.is_some() {
+        while self.permits(shared).await.is_some() {
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
                     pause = *PAUSE.start();
-                    self.hand_over(InHand(Some(stream)), peer, &shared).await;
+                    self.hand_over(InHand(Some(stream)), peer, shared).await;
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    self.count(&error, pause, &shared);
+                    self.count(&error, pause, shared);
                     sleep(pause).await;
                     pause = (pause * 2).min(*PAUSE.end());
                 }

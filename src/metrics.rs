@@ -78,6 +78,7 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_endpoint_handshake_seconds", Kind::Histogram, "Time of the TLS handshakes with an address of a server, full and resumed."),
     ("egret_upstream_insecure", Kind::Gauge, "1 for each upstream whose servers are not verified in full."),
     (NOT_AFTER, Kind::Gauge, "When a certificate ends, as Unix time; kind is identity, root or server (as observed)."),
+    ("egret_task_failures_total", Kind::Counter, "Tasks of the process that panicked or ended early and were started again, by task and reason."),
     ("egret_log_dropped_total", Kind::Counter, "Lines of the log that were dropped: its reader was too slow or gone, or the disk full."),
     ("egret_key_log_dropped_total", Kind::Counter, "Lines of the key log that were dropped."),
     ("egret_notify_dropped_total", Kind::Counter, "Messages to systemd that were dropped."),

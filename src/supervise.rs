@@ -7,6 +7,7 @@ mod status;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, Rlimit};
@@ -16,7 +17,7 @@ use crate::admin::{self, Kept};
 use crate::admit::{self, Admission};
 use crate::config::values::{self, Config};
 use crate::config::{Loaded, Place, Problem};
-use crate::drain::{self, Drain, Drained};
+use crate::drain::{self, Drain, Drained, Watch};
 use crate::listener::Shared;
 use crate::logging;
 use crate::metrics::Registry;
@@ -27,6 +28,7 @@ use crate::reload::{Cause, Files, Reloader, Source};
 use crate::signals::{self, Signal, Signals};
 use crate::snapshot::{BuildError, Snapshot};
 use crate::systemd;
+use crate::tasks;
 use causes::{Asked, Causes, Stop};
 use status::Desk;
 
@@ -66,6 +68,9 @@ pub enum Error {
     /// The thread that built the first generation ended early.
     #[error("the start was interrupted")]
     Interrupted,
+    /// The main loop panicked; the log has the place.
+    #[error("the process ends after a panic of its main loop")]
+    Panicked,
 }
 
 impl Error {
@@ -78,6 +83,7 @@ impl Error {
             Self::Signals(error) => error.reason(),
             Self::Watch(error) => error.reason(),
             Self::Interrupted => "interrupted",
+            Self::Panicked => "panicked",
         }
     }
 
@@ -143,14 +149,29 @@ pub async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Erro
     let (no_admin, admin_ends) = drain::channel();
     if let Some((socket, admission)) = admin {
         tracing::info!(address = socket.local_address(), "admin listening");
-        tokio::spawn(admin::serve(Arc::new(socket), admission, Arc::clone(&desk) as _, admin_ends.draining()));
+        tokio::spawn(serve_admin(socket, admission, Arc::clone(&desk), registry.clone(), admin_ends.clone()));
     }
+    drop(admin_ends);
     desk.set_ready(true);
     systemd::ready("running generation 1");
     let running = Running { causes: Causes::new(signals, orders, registry), reloader };
-    let ended = running.until_stopped(&desk, drain).await;
-    no_admin.stop();
-    Ok(ended)
+    let ended = tasks::caught(running.until_stopped(&desk, drain)).await;
+    match ended {
+        Ok(Ended::Quit) => no_admin.stop(),
+        // The client that asked for the drain has yet to get its answer.
+        _ => drop(no_admin.drain(ADMIN_GRACE).await),
+    }
+    ended.map_err(|_| Error::Panicked)
+}
+
+/// The admin endpoint ends by itself within this time: it bounds the answers that are under way.
+const ADMIN_GRACE: Duration = Duration::from_secs(3);
+
+/// Holds the watch until the last answer is sent.
+async fn serve_admin(socket: Socket, admission: Admission, desk: Arc<Desk>, registry: Registry, ends: Watch) {
+    let socket = Arc::new(socket);
+    let serve = || admin::serve(Arc::clone(&socket), admission.clone(), Arc::clone(&desk) as _, ends.draining());
+    tasks::keep_running("admin", &registry, || ends.is_draining(), serve).await;
 }
 
 /// What the loop owns.

@@ -1,8 +1,9 @@
 //! Where the process is watched and steered: HTTP/1.1 on a loopback address or a Unix socket.
 //!
 //! One request a connection, a bounded number of connections, a deadline for each: nothing a client
-//! does here can take more than that from the streams.
+//! does here can take more than that from the streams, nor keep another client from its answer.
 
+mod exchanges;
 mod guard;
 mod page;
 mod routes;
@@ -14,12 +15,12 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::admit::Admission;
 use crate::logging::flood::{self, Event, Key};
-use crate::net::{Socket, Stream};
+use crate::net::{Peer, Socket, Stream};
+use exchanges::{Exchanges, Progress};
 
 /// What the routes show and do. Made by whoever supervises the process.
 pub trait Control: Send + Sync + 'static {
@@ -57,8 +58,6 @@ pub enum Kept {
     Draining,
 }
 
-/// Connections at once. A scraper, a probe and some people need a handful; each may hold some 100 KiB.
-const MAX_CONNECTIONS: usize = 32;
 /// A request line and its headers come in one segment; five seconds allow for retransmissions.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Request line and headers of a browser stay below 4 KiB without cookies, which are not for us. Also
@@ -67,7 +66,11 @@ const MAX_HEADER: usize = 8192;
 /// A whole exchange. The longest is a reload, which reads files and waits for no network.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Answers requests until `stop` completes; exchanges in flight are then cut.
+/// Connections that are open when the process ends get this long to send their request: most are in the socket by
+/// then, and a client that stays silent does not hold up the end for longer than people notice.
+const LAST_REQUESTS: Duration = Duration::from_millis(250);
+
+/// Answers requests until `stop` completes; answers under way are then finished, for a bounded time.
 ///
 /// To be stopped last: while the process drains, probes still want to hear that it is not ready.
 pub async fn serve(
@@ -76,34 +79,73 @@ pub async fn serve(
     control: Arc<dyn Control>,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let desk = Arc::new(routes::Desk { guard: guard::Guard::of(&socket), control });
-    let mut exchanges = JoinSet::new();
-    let mut pause = FIRST_PAUSE;
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut stop => return,
-            Some(_) = exchanges.join_next() => continue,
-            accepted = socket.accept(), if exchanges.len() < MAX_CONNECTIONS => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                pause = FIRST_PAUSE;
-                if let Err(refused) = admission.check(&peer) {
-                    if flood::is_first(Key::new(Event::AdminConnectionRefused, refused.reason())) {
-                        tracing::info!(%peer, reason = refused.reason(), %refused, "admin connection refused");
+    let desk = Arc::new(routes::Desk::new(guard::Guard::of(&socket), control));
+    let mut acceptor = Acceptor { socket, admission, desk, exchanges: Exchanges::default() };
+    tokio::select! {
+        biased;
+        () = stop => {}
+        () = acceptor.serve() => {}
+    }
+    // Whoever asked for the drain waits for its answer.
+    let _ = timeout(LAST_REQUESTS, acceptor.serve_waiting()).await;
+    acceptor.exchanges.finish().await;
+}
+
+/// Where connections come in.
+struct Acceptor {
+    socket: Arc<Socket>,
+    admission: Admission,
+    desk: Arc<routes::Desk>,
+    exchanges: Exchanges,
+}
+
+impl Acceptor {
+    /// Accepts for ever; an error of accept is a pause.
+    async fn serve(&mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                true = self.exchanges.ended() => continue,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    pause = FIRST_PAUSE;
+                    self.admit(stream, &peer);
+                }
+                Err(error) => {
+                    if flood::is_first(Key::new(Event::AdminAcceptingPauses, "accept_failed")) {
+                        tracing::warn!(%error, ?pause, "admin cannot accept, pausing");
                     }
-                    continue;
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LAST_PAUSE);
                 }
-                exchanges.spawn(exchange(stream, Arc::clone(&desk)));
             }
-            Err(error) => {
-                if flood::is_first(Key::new(Event::AdminAcceptingPauses, "accept_failed")) {
-                    tracing::warn!(%error, ?pause, "admin cannot accept, pausing");
+        }
+    }
+
+    /// Accepts what waits, until every exchange has ended.
+    async fn serve_waiting(&mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                Ok((stream, peer)) = self.socket.accept() => self.admit(stream, &peer),
+                more = self.exchanges.ended() => if !more { return },
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: Stream, peer: &Peer) {
+        match self.admission.check(peer) {
+            Ok(()) => {
+                let desk = Arc::clone(&self.desk);
+                self.exchanges.start(|progress| exchange(stream, desk, progress));
+            }
+            Err(refused) => {
+                if flood::is_first(Key::new(Event::AdminConnectionRefused, refused.reason())) {
+                    tracing::info!(%peer, reason = refused.reason(), %refused, "admin connection refused");
                 }
-                tokio::select! { () = &mut stop => return, () = sleep(pause) => {} }
-                pause = (pause * 2).min(LAST_PAUSE);
             }
         }
     }
@@ -115,8 +157,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// One request and its answer. Connections are not kept for another one: whoever comes here comes every
 /// few seconds at most, and an idle connection would be one more thing to bound.
-async fn exchange(stream: Stream, desk: Arc<routes::Desk>) {
-    let service = service_fn(|request| routes::answer(&desk, request));
+async fn exchange(stream: Stream, desk: Arc<routes::Desk>, progress: Progress) {
+    let service = service_fn(|request| routes::answer(&desk, request, &progress));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

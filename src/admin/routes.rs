@@ -9,17 +9,31 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::exchanges::Progress;
 use super::guard::Guard;
 use super::{Control, Kept, page};
 use crate::escape;
 use crate::logging::flood::{self, Event, Key};
+use crate::tasks;
 
 /// Where requests are answered.
 pub(super) struct Desk {
-    pub(super) guard: Guard,
-    pub(super) control: Arc<dyn Control>,
+    guard: Guard,
+    control: Arc<dyn Control>,
+    reloads: Semaphore,
+}
+
+/// Reloads that may wait for each other: a quarter of the connections, so that three quarters are never kept by a disk
+/// that hangs.
+const MAX_RELOADS: usize = 8;
+
+impl Desk {
+    pub(super) fn new(guard: Guard, control: Arc<dyn Control>) -> Self {
+        Self { guard, control, reloads: Semaphore::new(MAX_RELOADS) }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,17 +86,30 @@ const MAX_BODY: usize = 16 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The answer to one request.
-pub(super) async fn answer(desk: &Desk, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+pub(super) async fn answer(
+    desk: &Desk,
+    request: Request<Incoming>,
+    progress: &Progress,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
-    let route = match choose(desk, &parts) {
-        Ok(route) => route,
-        Err(refusal) => return Ok(refusal.answer()),
+    let answer = match choose(desk, &parts) {
+        Err(refusal) => refusal.answer(),
+        Ok(route) => match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+            Ok(Ok(_)) => {
+                progress.working();
+                tasks::caught(act(route, desk, &parts.headers)).await.unwrap_or_else(|_| failed())
+            }
+            Ok(Err(_)) => text(StatusCode::PAYLOAD_TOO_LARGE, "no body is needed"),
+            Err(_) => text(StatusCode::REQUEST_TIMEOUT, "the body did not come"),
+        },
     };
-    Ok(match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
-        Ok(Ok(_)) => act(route, desk, &parts.headers).await,
-        Ok(Err(_)) => text(StatusCode::PAYLOAD_TOO_LARGE, "no body is needed"),
-        Err(_) => text(StatusCode::REQUEST_TIMEOUT, "the body did not come"),
-    })
+    progress.answering();
+    Ok(answer)
+}
+
+/// The answer of a route that panicked; the log has the place.
+fn failed() -> Response<Full<Bytes>> {
+    text(StatusCode::INTERNAL_SERVER_ERROR, "a fault of egret, see its log")
 }
 
 /// Why a request is not looked into any further.
@@ -131,15 +158,22 @@ async fn act(route: Route, desk: &Desk, headers: &HeaderMap) -> Response<Full<By
         Route::Outline => {
             with(text(StatusCode::OK, control.outline().to_string()), header::CONTENT_TYPE, "application/json")
         }
-        Route::Reload => match control.reload().await {
-            Ok(generation) => text(StatusCode::OK, format!("generation {generation}")),
-            Err(Kept::Rejected(problems)) => text(StatusCode::UNPROCESSABLE_ENTITY, problems),
-            Err(Kept::Draining) => text(StatusCode::CONFLICT, "draining"),
-        },
+        Route::Reload => reload(desk).await,
         Route::Drain => {
             control.drain();
             text(StatusCode::ACCEPTED, "draining")
         }
+    }
+}
+
+async fn reload(desk: &Desk) -> Response<Full<Bytes>> {
+    let Ok(_permit) = desk.reloads.try_acquire() else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, format!("{MAX_RELOADS} reloads are waiting already"));
+    };
+    match desk.control.reload().await {
+        Ok(generation) => text(StatusCode::OK, format!("generation {generation}")),
+        Err(Kept::Rejected(problems)) => text(StatusCode::UNPROCESSABLE_ENTITY, problems),
+        Err(Kept::Draining) => text(StatusCode::CONFLICT, "draining"),
     }
 }
 

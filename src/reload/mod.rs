@@ -19,6 +19,7 @@ use crate::logging;
 use crate::metrics::{Registry, ReloadMetrics};
 use crate::net::{self, BindError, Options, Role, Socket};
 use crate::snapshot::{BuildError, Snapshot};
+use crate::tasks::{self, Failures};
 
 use watch::Watcher;
 
@@ -256,9 +257,13 @@ impl Reloader {
         generation
     }
 
-    /// Completes when a file of the running generation has changed. Cancel safe.
+    /// Completes when a file of the running generation has changed. Cancel safe. A watcher that panics goes on with
+    /// the next look.
     pub async fn files_changed(&mut self) {
-        self.files.changed().await;
+        let mut failures = Failures::of("watcher", &self.registry);
+        while tasks::caught(self.files.changed()).await.is_err() {
+            failures.pause("panicked").await;
+        }
     }
 
     /// Nothing is made ready for new streams any more: there will be none.
@@ -304,7 +309,7 @@ impl Reloader {
         for listener in bound {
             let (key, address, socket) = (listener.key().clone(), listener.local_address(), listener.socket());
             tracing::info!(listener = %listener.name(&self.shared), address, "listening");
-            let task = tokio::spawn(listener.run(self.shared.clone()));
+            let task = tokio::spawn(listener.run(self.shared.clone(), self.registry.clone()));
             self.listeners.insert(key, Running { address, socket, task });
         }
     }

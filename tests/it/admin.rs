@@ -22,6 +22,9 @@ const LONG: Duration = Duration::from_secs(30);
 struct Stage {
     draining: AtomicBool,
     broken: AtomicBool,
+    faulty: AtomicBool,
+    hung: AtomicBool,
+    large: AtomicBool,
     generation: AtomicU64,
 }
 
@@ -35,11 +38,14 @@ impl Control for Stage {
     }
 
     fn status(&self) -> Value {
+        assert!(!self.faulty.load(Ordering::SeqCst), "a fault of the status");
         json!({ "listeners": [{ "name": "<b>web</b>", "listen": "127.0.0.1:8080" }] })
     }
 
     fn config(&self) -> String {
-        "drain_timeout = \"30s\"".into()
+        // More than the kernel buffers for a client that reads nothing.
+        let rest = if self.large.load(Ordering::SeqCst) { 16 << 20 } else { 0 };
+        format!("drain_timeout = \"30s\"{}", "#".repeat(rest))
     }
 
     fn outline(&self) -> Value {
@@ -48,6 +54,9 @@ impl Control for Stage {
 
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<u64, Kept>> + Send + '_>> {
         Box::pin(async {
+            if self.hung.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
             if self.draining.load(Ordering::SeqCst) {
                 return Err(Kept::Draining);
             }
@@ -288,14 +297,87 @@ async fn a_huge_header_is_refused() {
     assert!(!until_closed(socket).await.starts_with("HTTP/1.1 200"));
 }
 
+/// Far above the connections that are served at once.
+const CROWD: usize = 200;
+/// Well below the time after which the endpoint gives up a slow client: no probe has waited for that.
+const PROBE: Duration = Duration::from_secs(4);
+
 #[tokio::test]
-async fn idle_connections_cannot_lock_people_out_for_longer_than_the_header_timeout() {
-    let admin = Running::start().await;
-    let mut idle = Vec::new();
-    for _ in 0..50 {
-        idle.push(admin.connect().await);
+async fn slow_clients_never_keep_a_probe_from_its_answer() {
+    for begun in [
+        "",
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\n",
+        "POST /drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf",
+        "POST /reload HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ] {
+        let admin = Running::start().await;
+        admin.stage.hung.store(true, Ordering::SeqCst);
+        let mut crowd = Vec::new();
+        for n in 0..CROWD {
+            let mut slow = admin.connect().await;
+            slow.write_all(begun.as_bytes()).await.unwrap();
+            crowd.push(slow);
+            if n % 50 == 49 {
+                let answer = timeout(PROBE, admin.get("/readyz")).await;
+                assert_eq!(answer.expect("a probe waits").0, 200, "{begun:?}, {n} slow clients");
+            }
+        }
     }
-    assert_eq!(admin.get("/healthz").await.0, 200);
+}
+
+#[tokio::test]
+async fn clients_that_read_nothing_never_keep_a_probe_from_its_answer() {
+    let admin = Running::start().await;
+    admin.stage.large.store(true, Ordering::SeqCst);
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        let mut deaf = admin.connect().await;
+        deaf.write_all(b"GET /config HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        deaf.readable().await.unwrap();
+        crowd.push(deaf);
+    }
+    assert_eq!(timeout(PROBE, admin.get("/readyz")).await.expect("a probe waits").0, 200);
+}
+
+#[tokio::test]
+async fn a_fault_of_one_answer_is_reported_and_the_next_is_answered() {
+    let admin = Running::start().await;
+    admin.stage.faulty.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert_eq!(admin.get("/status").await.0, 500);
+        assert_eq!(admin.get("/healthz").await.0, 200);
+    }
+    admin.stage.faulty.store(false, Ordering::SeqCst);
+    assert_eq!(admin.get("/status").await.0, 200);
+}
+
+/// The end comes with the first of them, as that of an idle process does.
+#[tokio::test]
+async fn requests_under_way_are_answered_before_the_end() {
+    for (requests, wanted) in [("POST /drain", 202), ("GET /readyz", 200), ("POST /reload", 200)] {
+        let mut admin = Running::start().await;
+        let mut clients = Vec::new();
+        for _ in 0..8 {
+            clients.push(admin.connect().await);
+        }
+        drop(admin.stop.take());
+        for client in clients {
+            let (status, answer) = ask(client, &format!("{requests} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+            assert_eq!(status, wanted, "{answer}");
+        }
+        timeout(LONG, &mut admin.task).await.expect("the end waits for ever").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_does_not_hold_up_the_end() {
+    let mut admin = Running::start().await;
+    admin.stage.large.store(true, Ordering::SeqCst);
+    let mut deaf = admin.connect().await;
+    deaf.write_all(b"GET /config HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    deaf.readable().await.unwrap();
+    drop(admin.stop.take());
+    timeout(LONG, &mut admin.task).await.expect("the end waits for ever").unwrap();
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ const ORDER: &[&[&str]] = &[
     &["report"],
     &["route"],
     &["classify", "originate", "relay"],
-    &["admit", "drain", "logging", "systemd"],
+    &["admit", "drain", "logging", "systemd", "tasks"],
     &["tls", "writer"],
     &["metrics", "net"],
     &["config::values"],
