@@ -397,11 +397,13 @@ impl Snapshot {
 /// as long as an origination may take by default. Database drivers speak in the first round trip.
 const FIRST_BYTES: Duration = Duration::from_secs(10);
 
-/// Warm connections at once. By default few beside streams, of whose descriptors they are taken.
+/// Warm connections at once. By default few beside streams, of whose descriptors they are taken; never more than a
+/// quarter of those.
 fn warm_at_once(config: &Config) -> usize {
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let eighth = usize::try_from(descriptors.unwrap_or(u64::MAX) / 8).unwrap_or(usize::MAX);
-    config.limits.max_warm.unwrap_or_else(|| 256.min(eighth.max(1)))
+    let descriptors = usize::try_from(descriptors.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let asked = config.limits.max_warm.unwrap_or_else(|| 256.min(descriptors / 8));
+    asked.min(descriptors / 4).max(1)
 }
 
 /// The name of the trust of upstreams that name none. No configured trust can have it: of the letters of names,

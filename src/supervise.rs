@@ -1,6 +1,7 @@
 //! Starts and stops everything: a list of starts, one loop of causes, and the end.
 
 mod causes;
+mod descriptors;
 mod endpoints;
 mod status;
 
@@ -21,7 +22,7 @@ use crate::drain::{self, Drain, Drained, Watch};
 use crate::listener::Shared;
 use crate::logging;
 use crate::metrics::Registry;
-use crate::net::{self, BindError, Options, Socket};
+use crate::net::{BindError, Options, Socket};
 use crate::originate::key_log::KeyLogFile;
 use crate::reload::watch;
 use crate::reload::{Cause, Files, Reloader, Source};
@@ -118,7 +119,7 @@ pub async fn run(start: Start) -> Result<Ended, Error> {
 /// Those of [`run`].
 pub async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Error> {
     forbid_core_dumps();
-    let descriptors = raise_descriptor_limit();
+    let descriptors = descriptors::raise_limit();
     let registry = Registry::new();
     logging::count_dropped(&registry);
     systemd::count_dropped(&registry);
@@ -136,10 +137,7 @@ pub async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Erro
         streams,
     };
     let config = shared.snapshot.load().config.clone();
-    let bound = config.limits.max_connections.unwrap_or_else(|| {
-        let warm = shared.snapshot.load().warm_descriptors();
-        connections_within(descriptors.saturating_sub(warm as u64))
-    });
+    let bound = descriptors::connections(&config.limits, descriptors, shared.snapshot.load().warm_descriptors());
     shared.permits.add_permits(bound.min(Semaphore::MAX_PERMITS));
 
     let admin = bind_admin(&config)?;
@@ -289,26 +287,6 @@ fn forbid_core_dumps() {
     if let Err(error) = rustix::process::setrlimit(Resource::Core, one) {
         tracing::warn!(%error, "cannot forbid core dumps: a crash may write keys to a disk");
     }
-}
-
-/// Takes all descriptors that the hard limit grants, and says how many those are. The soft limit is low
-/// (1024, often) for the sake of programs that use select(2).
-fn raise_descriptor_limit() -> u64 {
-    let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: maximum, maximum };
-    let limit = if rustix::process::setrlimit(Resource::Nofile, raised).is_ok() { maximum } else { current };
-    limit.unwrap_or(u64::MAX)
-}
-
-/// Descriptors that are not streams': standard streams, epoll, listeners, admin connections, files that a
-/// reload reads, sockets of name look-ups. Where the limit is small, a quarter of it.
-const RESERVED_DESCRIPTORS: u64 = 128;
-
-/// Two descriptors a stream, one for each side; and two a pipe, which streams share.
-fn connections_within(descriptors: u64) -> usize {
-    let reserved = RESERVED_DESCRIPTORS + 2 * net::pipes_within(descriptors) as u64;
-    let streams = descriptors - reserved.min(descriptors / 4);
-    usize::try_from(streams / 2).unwrap_or(usize::MAX).max(1)
 }
 
 /// What is wrong with the files that a configuration names, placed in its text: for `egret check`, which

@@ -81,10 +81,10 @@ section! {
 section! {
     /// Bounds of the whole process.
     pub struct Limits {
-        /// Connections at once, over all listeners. Default: what the limit of open files allows.
+        /// Connections at once, over all listeners. Default, and the most: what the limit of open files allows.
         max_connections: Count,
-        /// Warm connections at once, over all pools. Default: 256, or an eighth of the limit of open files if that
-        /// is less.
+        /// Warm connections at once, over all pools; at most a quarter of the limit of open files. Default: 256, or an
+        /// eighth of that limit if it is less.
         max_warm: Count,
     }
 }

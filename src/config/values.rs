@@ -124,7 +124,7 @@ pub enum KernelTls {
 /// Bounds of the whole process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once, over all listeners. Default: what the descriptor limit allows.
+    /// Connections at once, over all listeners. Default, and the most: what the descriptor limit allows.
     pub max_connections: Option<usize>,
     /// Warm connections at once, over all pools. Default: 256, or an eighth of the descriptor limit.
     pub max_warm: Option<usize>,

@@ -163,6 +163,46 @@ fn clients_beyond_the_bound_of_connections_wait_and_are_served_as_others_leave()
     egret.wait_until_idle(floor);
 }
 
+/// More clients than there are descriptors for: what is kept back answers the admin endpoint and a reload.
+#[test]
+fn a_bound_above_the_open_files_is_lowered_and_leaves_room_for_admin_and_reload() {
+    for (files, pool) in [(160, ""), (256, ""), (256, "pool = { min_idle = 4, max_idle = 500 }\n")] {
+        let pki = Pki::new();
+        let peer = Peer::echo(anonymous(&pki.server(&[HOST])));
+        let settings = Settings { descriptors: Some(files), ..Settings::default() };
+        let egret = Egret::start_with(
+            settings,
+            &format!(
+                "[limits]\nmax_connections = 1000\nmax_warm = 1000\n{}[upstreams.echo]\nservers = [\"{}\"]\n{pool}\
+                 tls = {{ trust = \"internal\", server_name = \"{HOST}\" }}\n{}",
+                roots("internal", &pki.root()),
+                peer.address,
+                listener("echo", free_port(), "echo"),
+            ),
+        );
+        let warning = egret.wait_for_log("the bound", |line| line["asked"] == 1000);
+        let bound = warning["max_connections"].as_u64().expect("the warning has the bound");
+        let status: serde_json::Value = serde_json::from_str(&egret.admin("GET", "/status").body).unwrap();
+        assert_eq!(status["max_connections"], bound, "{warning}");
+        assert!(bound > 0 && 2 * bound < u64::from(files), "{warning}");
+
+        let address = egret.address("echo");
+        let mut crowd: Vec<TcpStream> = (0..files as usize).map(|_| plain::connect(address)).collect();
+        assert!(crowd[..bound as usize].iter_mut().all(echoes), "{}", egret.log_text());
+        for (method, path) in [("GET", "/status"), ("POST", "/reload"), ("GET", "/metrics")] {
+            let answer = egret.admin(method, path);
+            assert_eq!(answer.status, 200, "{method} {path} with {files} open files: {}", egret.log_text());
+        }
+        let errors = egret.metrics().sum("egret_accept_errors_total", &[]);
+        assert_eq!(errors, 0.0, "{}", egret.log_text());
+        while !crowd.is_empty() {
+            let left = crowd.split_off(crowd.len().min(bound as usize));
+            assert!(crowd.iter_mut().all(echoes), "whoever waited is served\n{}", egret.log_text());
+            crowd = left;
+        }
+    }
+}
+
 fn echoes(stream: &mut TcpStream) -> bool {
     let mut back = [0; 4];
     stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut back)).is_ok_and(|()| &back == b"ping")

@@ -175,6 +175,13 @@ impl Egret {
         fs::read_dir(format!("/proc/{}/fd", self.process.pid())).unwrap().count()
     }
 
+    /// Sets the limit of open descriptors of the running process, soft and hard.
+    pub(crate) fn limit_descriptors(&self, limit: usize) {
+        let (pid, limits) = (self.process.pid().to_string(), format!("--nofile={limit}:{limit}"));
+        let status = Command::new("prlimit").args(["--pid", &pid, &limits]).status().unwrap();
+        assert!(status.success(), "{status}");
+    }
+
     /// What the kernel says of the process, such as `status` or `limits`.
     pub(crate) fn proc(&self, file: &str) -> String {
         fs::read_to_string(format!("/proc/{}/{file}", self.process.pid())).unwrap()
