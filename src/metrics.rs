@@ -55,8 +55,9 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_streams_ended_total", Kind::Counter, "Streams that ended, by reason."),
     ("egret_streams_carried_total", Kind::Counter, "Streams that were relayed and ended, by mechanism: who made the records."),
     ("egret_bytes_total", Kind::Counter, "Bytes of clients' data carried, by direction."),
-    ("egret_originations_total", Kind::Counter, "Finished originations, by what became of resumption (reason): resumed, refused (offered, not taken), starved (no session at hand), off."),
+    ("egret_originations_total", Kind::Counter, "Finished originations, by what became of resumption (reason): resumed, refused (offered, not taken), starved (no session at hand), withheld (the server broke a handshake that offered one), off."),
     ("egret_origination_failures_total", Kind::Counter, "Failed originations, by reason."),
+    ("egret_handshake_repeats_total", Kind::Counter, "Handshakes that failed and were repeated at once with less in the ClientHello, by what was left out (reason) and result: succeeded, failed."),
     ("egret_origination_seconds", Kind::Histogram, "Time of the phases of an origination."),
     ("egret_chains_total", Kind::Counter, "Chains that servers showed and that were believed, by result: built (path and signatures checked), remembered."),
     ("egret_sessions", Kind::Gauge, "TLS sessions held for resumption."),
@@ -282,6 +283,10 @@ pub struct UpstreamMetrics {
     pub resumption: ByReason,
     /// Failed attempts.
     pub failures: ByReason,
+    /// Handshakes repeated with less in the ClientHello, which then succeeded, by what was left out.
+    pub repeated: ByReason,
+    /// The same, which failed again.
+    pub repeated_in_vain: ByReason,
     /// What verification would have refused.
     pub would_fail: ByReason,
     /// Time to look the server's name up.
@@ -307,9 +312,15 @@ impl UpstreamMetrics {
         let labels = [label.clone()];
         let phase =
             |phase: &str| registry.histogram("egret_origination_seconds", &[label.clone(), ("phase", phase.into())]);
+        let repeats = |result: &str| {
+            let labels = [label.clone(), ("result", result.into())];
+            ByReason::new(registry, "egret_handshake_repeats_total", &labels)
+        };
         Self {
             resumption: ByReason::new(registry, "egret_originations_total", &labels),
             failures: ByReason::new(registry, "egret_origination_failures_total", &labels),
+            repeated: repeats("succeeded"),
+            repeated_in_vain: repeats("failed"),
             would_fail: ByReason::new(registry, "egret_verification_would_fail_total", &labels),
             resolve: phase("resolve"),
             dial: phase("dial"),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use self::upstreams::{tcp, upstream};
 use crate::config::values::{
-    Access, Anchors, Config, Destination, ExactCertificate, ExpectedName, Identity, KernelTls, KeyExchange,
+    Access, Anchors, Config, Destination, ExactCertificate, ExpectedName, Identity, KernelTls, KeyExchange, KeyShare,
     ListenAddress, Listener, LogFormat, Name, Rule, Tls, TlsVersion, Trust, User, Verify,
 };
 use crate::originate::fingerprint::labelled_hex;
@@ -103,6 +103,11 @@ fn tls(spec: &Tls) -> Value {
         "max_version": version(spec.max_version),
         "alpn": protocols(&spec.alpn),
         "key_exchange": spec.key_exchange.iter().map(|group| group_name(*group)).collect::<Vec<_>>(),
+        "key_exchange_share": match spec.key_share {
+            KeyShare::Auto => "auto",
+            KeyShare::Hybrid => "hybrid",
+            KeyShare::Classic => "classic",
+        },
         "resumption": spec.resumption,
     })
 }

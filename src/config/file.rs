@@ -16,7 +16,8 @@ use crate::config::formats::{
 };
 use crate::config::read::{Amount, Count, Given, Named, Processor, section};
 use crate::config::values::{
-    Eof, ExpectedName, KernelTls, KeyExchange, LogFormat, Name, NamePattern, Strategy, TlsVersion, Upgrade, User,
+    Eof, ExpectedName, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Strategy, TlsVersion, Upgrade,
+    User,
 };
 
 /// Several values of one kind.
@@ -265,6 +266,10 @@ section! {
         alpn: List<Alpn>,
         /// Groups for the key exchange, in order of preference. Default: x25519mlkem768, x25519, secp256r1, secp384r1.
         key_exchange: List<KeyExchange>,
+        /// The group whose key share the ClientHello carries: "hybrid", the post-quantum one of `key_exchange`, with which
+        /// it takes two packets; "classic", the first other one, which fits one; "auto", the first of `key_exchange`, and
+        /// "classic" for an address whose answer that costs. All groups stay on the list. Default: "auto".
+        key_exchange_share: KeyShare,
         /// Continue sessions by tickets. Tickets never cross an identity or trust. Default: true.
         resumption: bool,
     }

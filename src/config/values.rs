@@ -365,6 +365,8 @@ pub struct Tls {
     pub alpn: Vec<Vec<u8>>,
     /// In order of preference; empty: X25519MLKEM768, X25519, P-256, P-384.
     pub key_exchange: Vec<KeyExchange>,
+    /// The group whose key share is sent with the first ClientHello. Default auto.
+    pub key_share: KeyShare,
     /// Continue sessions by tickets. Default true.
     pub resumption: bool,
 }
@@ -406,6 +408,18 @@ pub enum KeyExchange {
     Secp256r1,
     /// NIST P-384.
     Secp384r1,
+}
+
+/// The group whose key share is sent with the first ClientHello.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum KeyShare {
+    /// The first of the list; a classic one to an endpoint that does not tolerate the hybrid's.
+    #[default]
+    Auto,
+    /// The hybrid's.
+    Hybrid,
+    /// That of the first group which is no hybrid.
+    Classic,
 }
 
 /// What is said in plaintext before TLS begins.

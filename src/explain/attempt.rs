@@ -2,7 +2,7 @@
 
 use rustls::pki_types::ServerName;
 
-use crate::config::values::{self, KeyExchange, TlsVersion, Verify};
+use crate::config::values::{self, KeyExchange, KeyShare, TlsVersion, Verify};
 
 /// In which one way an attempt differs from the upstream as it is configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,12 +121,20 @@ impl Attempt {
         applies.then_some(Self { kind, spec })
     }
 
-    /// Whether this attempt offers the post-quantum group, and so sends a ClientHello of two packets.
+    /// Whether this attempt sends the key share of the post-quantum group, and so a ClientHello of two packets.
     pub fn is_hybrid(&self) -> bool {
-        let groups = &self.spec.tls.key_exchange;
-        self.spec.tls.max_version >= TlsVersion::V1_3
-            && (groups.is_empty() || groups.contains(&KeyExchange::X25519Mlkem768))
+        sends_hybrid_share(&self.spec.tls)
     }
+}
+
+fn sends_hybrid_share(tls: &values::Tls) -> bool {
+    let first = tls.key_exchange.first();
+    tls.max_version >= TlsVersion::V1_3
+        && match tls.key_share {
+            KeyShare::Auto => first.is_none_or(|group| *group == KeyExchange::X25519Mlkem768),
+            KeyShare::Hybrid => true,
+            KeyShare::Classic => false,
+        }
 }
 
 fn only(tls: &mut values::Tls, version: TlsVersion) -> bool {
@@ -140,16 +148,16 @@ fn only(tls: &mut values::Tls, version: TlsVersion) -> bool {
 }
 
 fn classic(tls: &mut values::Tls) -> bool {
-    if tls.max_version < TlsVersion::V1_3 {
+    if !sends_hybrid_share(tls) {
         return false;
     }
-    let hybrid = tls.key_exchange.is_empty() || tls.key_exchange.contains(&KeyExchange::X25519Mlkem768);
+    tls.key_share = KeyShare::Auto;
     tls.key_exchange.retain(|group| *group != KeyExchange::X25519Mlkem768);
     if tls.key_exchange.is_empty() {
         tls.key_exchange = CLASSIC.to_vec();
     }
-    hybrid
+    true
 }
 
 /// The groups that are offered when the post-quantum one is left out.
-pub const CLASSIC: [KeyExchange; 3] = [KeyExchange::X25519, KeyExchange::Secp256r1, KeyExchange::Secp384r1];
+const CLASSIC: [KeyExchange; 3] = [KeyExchange::X25519, KeyExchange::Secp256r1, KeyExchange::Secp384r1];

@@ -18,8 +18,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::explain::attempt::{Attempt, Kind};
 use crate::net::Options;
 use crate::originate::handshake::{self, Cause, plaintext};
+use crate::originate::hello::Offer;
 use crate::originate::observe::{Facts, Observed};
-use crate::originate::origin::Origin;
+use crate::originate::origin::{Origin, Prepared};
 use crate::originate::presented::Presented;
 use crate::originate::refusal::Refusal;
 use crate::originate::resumption::{Resumption, View};
@@ -220,10 +221,9 @@ impl Judge<'_> {
     /// The configuration of this handshake. rustls resumes a session only under the verifier and the resolver
     /// that made it: offering it those of another origin is how that is proven.
     fn config(&self, foreign: Option<&Origin>, observed: &Arc<Observed>) -> (Arc<ClientConfig>, Option<Arc<View>>) {
-        let (config, view) = self.origin.for_handshake(self.endpoint, observed);
-        let Some((_, Some(theirs))) = foreign.map(|foreign| foreign.for_handshake(self.endpoint, observed)) else {
-            return (config, view);
-        };
+        let prepare = |origin: &Origin| origin.for_handshake(self.endpoint, observed, Offer::default());
+        let Prepared { config, view, .. } = prepare(self.origin);
+        let Some(theirs) = foreign.and_then(|foreign| prepare(foreign).view) else { return (config, view) };
         let mut config = ClientConfig::clone(&config);
         config.resumption = SessionConfig::store(Arc::clone(&theirs) as _);
         (Arc::new(config), Some(theirs))

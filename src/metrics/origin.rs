@@ -63,7 +63,7 @@ impl RotationMetrics {
 }
 
 /// The account of sessions: what came in is `kept` or not; what was kept is `offered` or gone; what was offered is
-/// `accepted`, `refused`, or its handshake broke.
+/// `accepted`, `refused` or `broken`, unless its handshake failed for another reason.
 pub struct SessionMetrics {
     /// Held now.
     pub held: Gauge,
@@ -75,6 +75,8 @@ pub struct SessionMetrics {
     pub accepted: Counter,
     /// Shown to a server that wanted a full handshake instead.
     pub refused: Counter,
+    /// Shown in a handshake that broke before the server had said what it does with it.
+    pub broken: Counter,
     /// Too old, found when one was looked for.
     pub expired: Counter,
     /// Gone for a newer one.
@@ -105,6 +107,7 @@ impl OriginMetrics {
                 offered: sessions("offered"),
                 accepted: sessions("accepted"),
                 refused: sessions("refused"),
+                broken: sessions("broken"),
                 expired: sessions("expired"),
                 displaced: sessions("displaced"),
                 foreign: sessions("foreign"),
@@ -128,6 +131,7 @@ impl OriginMetrics {
                 offered: counter(),
                 accepted: counter(),
                 refused: counter(),
+                broken: counter(),
                 expired: counter(),
                 displaced: counter(),
                 foreign: counter(),

@@ -6,8 +6,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::config::values::{Ejection, Server};
 use crate::originate::account::Account;
 use crate::originate::health::{Attempt, Breaker, Gate};
+use crate::originate::hello::Tolerances;
 use crate::originate::origin::Origin;
 
 /// An address that streams go to.
@@ -27,6 +28,7 @@ pub struct Endpoint {
     in_flight: AtomicUsize,
     retired: watch::Sender<bool>,
     circuit: watch::Sender<Circuit>,
+    tolerances: Mutex<Tolerances>,
 }
 
 #[derive(Default)]
@@ -71,7 +73,8 @@ impl Endpoint {
     /// An endpoint without streams, of which nothing bad is known.
     pub fn new(server: Server, address: SocketAddr, origin: Option<Arc<Origin>>, account: Account) -> Self {
         let (retired, circuit) = (watch::Sender::new(false), watch::Sender::default());
-        Self { server, address, origin, account: Arc::new(account), in_flight: AtomicUsize::new(0), retired, circuit }
+        let (account, in_flight, tolerances) = (Arc::new(account), AtomicUsize::new(0), Mutex::default());
+        Self { server, address, origin, account, in_flight, retired, circuit, tolerances }
     }
 
     /// The server that it belongs to, as configured.
@@ -92,6 +95,12 @@ impl Endpoint {
     /// What happened here so far.
     pub fn account(&self) -> &Arc<Account> {
         &self.account
+    }
+
+    /// What is known of the parts of a ClientHello that it may not tolerate.
+    pub(super) fn tolerances(&self) -> MutexGuard<'_, Tolerances> {
+        // Each change is one assignment: what is left by a panic is whole.
+        self.tolerances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Streams now, those that are being originated included.

@@ -17,6 +17,7 @@ pub mod files;
 pub mod fingerprint;
 pub mod handshake;
 pub mod health;
+pub(crate) mod hello;
 pub mod identity;
 mod judge;
 pub mod key_log;
@@ -30,6 +31,7 @@ pub mod presented;
 pub mod refusal;
 pub mod resolve;
 pub mod resumption;
+mod retry;
 mod round;
 mod stock;
 mod tend;
@@ -57,7 +59,6 @@ use handshake::Negotiated;
 use pool::Pool;
 pub use pool::hand_over::Client;
 use resolve::Resolver;
-use resumption::Resumption;
 use round::{Exhausted, Round, Rules, Turn};
 use tend::Waiting;
 
@@ -241,13 +242,6 @@ impl Originator {
         Round::new(rules, members, self.timeout, deadline)
     }
 
-    async fn originate_in(&self, turn: &Turn) -> Result<Originated, Failure> {
-        let (tcp, endpoint) = self.connect(turn).await?;
-        let shaken = self.shake(tcp, Arc::clone(&endpoint), turn.deadline).await;
-        self.judge(turn, &endpoint, shaken.as_ref().err());
-        shaken
-    }
-
     /// What a check does: a connection, or all that a stream would do before its first byte.
     async fn check(&self, turn: &Turn, kind: CheckKind) -> Result<(), Failure> {
         match kind {
@@ -289,26 +283,6 @@ impl Originator {
         Ok((dialed.tcp, won))
     }
 
-    /// TLS over the connection, if egret is to speak it.
-    async fn shake(&self, tcp: TcpStream, endpoint: Arc<Endpoint>, deadline: Instant) -> Result<Originated, Failure> {
-        let Some(origin) = endpoint.origin() else {
-            return Ok(Originated { wire: Wire::Plain(tcp), endpoint, negotiated: None });
-        };
-        let (began, address) = (Instant::now(), endpoint.address());
-        let shaken = timeout_at(deadline, handshake::handshake(tcp, address, origin)).await;
-        let shaken = shaken.unwrap_or_else(|_| Err(handshake::Error::timed_out(began.elapsed(), address, origin)));
-        let (stream, negotiated) = shaken.map_err(|error| Failure::at(&endpoint, Stage::Handshake(error)))?;
-        let resumed = negotiated.resumed == Resumption::Resumed;
-        let (all, took) = match resumed {
-            true => (&self.metrics.handshake_resumed, began.elapsed()),
-            false => (&self.metrics.handshake_full, began.elapsed()),
-        };
-        all.record(took);
-        endpoint.account().shaken(resumed, took);
-        self.count(&negotiated);
-        Ok(Originated { wire: Wire::Tls(stream), endpoint, negotiated: Some(negotiated) })
-    }
-
     async fn upgrade(&self, tcp: &mut TcpStream, deadline: Instant) -> Result<(), Stage> {
         let Some(kind) = self.upgrade else { return Ok(()) };
         match timeout_at(deadline, upgrade::upgrade(kind, tcp)).await {
@@ -346,17 +320,6 @@ impl Originator {
     fn tell(&self, failure: &Failure, failed: &mut impl FnMut(&Failure)) {
         self.metrics.failures.increment(failure.reason());
         failed(failure);
-    }
-
-    fn count(&self, negotiated: &Negotiated) {
-        self.metrics.resumption.increment(negotiated.resumed.as_str());
-        if let Some(refusal) = &negotiated.would_fail {
-            self.metrics.would_fail.increment(refusal.reason());
-        }
-        if let Some(server) = &negotiated.server {
-            // A gauge is a float: exact to the second for a hundred million years.
-            self.metrics.server_not_after.set(server.not_after.0 as f64);
-        }
     }
 }
 

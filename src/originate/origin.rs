@@ -4,22 +4,23 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::client::{ResolvesClientCert, Resumption as SessionConfig};
+use rustls::client::{ResolvesClientCert, Resumption as SessionConfig, Tls12Resumption};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, KeyLog, SignatureScheme, SupportedProtocolVersion};
+use rustls::{ClientConfig, KeyLog, NamedGroup, SignatureScheme, SupportedProtocolVersion};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::values::{self, KeyExchange, Server, TlsVersion, Upgrade};
+use crate::config::values::{self, KeyExchange, KeyShare, Server, TlsVersion, Upgrade};
 use crate::metrics::OriginMetrics;
 use crate::originate::certificate::{Date, distinguished_name};
 use crate::originate::fingerprint::{Sha256, hex};
+use crate::originate::hello::Offer;
 use crate::originate::identity::{Fingerprint, Identity};
 use crate::originate::observe::{CertificateRequest, Observed, note};
 use crate::originate::pool::shelf::Shelf;
 use crate::originate::pool::warm::Warm;
-use crate::originate::resumption::{Store, View};
+use crate::originate::resumption::{ShareOnly, Store, View};
 use crate::originate::trust::{Mode, Trust, Verifier};
 use crate::tls::kernel::Offers;
 
@@ -38,6 +39,7 @@ pub struct OriginKey {
     max_version: TlsVersion,
     alpn: Vec<Vec<u8>>,
     key_exchange: Vec<KeyExchange>,
+    key_share: KeyShare,
     resumption: bool,
 }
 
@@ -55,6 +57,15 @@ pub struct Origin {
     metrics: Arc<OriginMetrics>,
     kernel: Option<Arc<Offers>>,
     shelf: Arc<Shelf<Warm>>,
+}
+
+/// What one handshake is made with.
+pub(crate) struct Prepared {
+    pub(crate) config: Arc<ClientConfig>,
+    /// `None`: without resumption.
+    pub(crate) view: Option<Arc<View>>,
+    /// The ClientHello carries the key share of the hybrid.
+    pub(crate) hybrid_share: bool,
 }
 
 /// Why an origin cannot be made.
@@ -79,7 +90,7 @@ impl Error {
 }
 
 /// In the order of preference: the post-quantum hybrid first, then what is fast and everywhere.
-const KEY_EXCHANGE: [KeyExchange; 4] =
+pub(crate) const KEY_EXCHANGE: [KeyExchange; 4] =
     [KeyExchange::X25519Mlkem768, KeyExchange::X25519, KeyExchange::Secp256r1, KeyExchange::Secp384r1];
 
 impl Origin {
@@ -188,16 +199,22 @@ impl Origin {
 
     /// The configuration of one handshake. It is a copy with a view of the sessions of its own (a dozen
     /// reference counts, far below the cost of a handshake); verifier and resolver are the very same objects.
-    pub fn for_handshake(
-        &self,
-        endpoint: SocketAddr,
-        observed: &Arc<Observed>,
-    ) -> (Arc<ClientConfig>, Option<Arc<View>>) {
-        let Some(store) = &self.sessions else { return (Arc::clone(&self.config), None) };
-        let view = store.view(endpoint, observed);
-        let mut config = ClientConfig::clone(&self.config);
-        config.resumption = SessionConfig::store(Arc::clone(&view) as _);
-        (Arc::new(config), Some(view))
+    pub(crate) fn for_handshake(&self, endpoint: SocketAddr, observed: &Arc<Observed>, offer: Offer) -> Prepared {
+        let fixed = self.key.fixed_share(offer);
+        let view = self.sessions.as_ref().map(|store| store.view_for(endpoint, observed, offer.session, fixed));
+        let share = view.as_ref().map_or(fixed, |view| view.share()).unwrap_or_else(|| self.key.first_group());
+        let resumption = match (&view, fixed) {
+            (Some(view), _) => Some(SessionConfig::store(Arc::clone(view) as _)),
+            (None, Some(group)) => {
+                Some(SessionConfig::store(Arc::new(ShareOnly(group))).tls12_resumption(Tls12Resumption::Disabled))
+            }
+            (None, None) => None,
+        };
+        let mut config = Arc::clone(&self.config);
+        if let Some(resumption) = resumption {
+            Arc::make_mut(&mut config).resumption = resumption;
+        }
+        Prepared { config, view, hybrid_share: self.key.is_hybrid_share(share) }
     }
 }
 
@@ -230,6 +247,7 @@ impl OriginKey {
             max_version: tls.max_version,
             alpn: tls.alpn.clone(),
             key_exchange,
+            key_share: tls.key_share,
             resumption: tls.resumption,
         }
     }
@@ -251,6 +269,7 @@ impl OriginKey {
             ("versions", format!("{:?} {:?}", self.min_version, self.max_version)),
             ("alpn", self.alpn.iter().map(|name| name.escape_ascii().to_string()).collect::<Vec<_>>().join(" ")),
             ("key_exchange", format!("{:?}", self.key_exchange)),
+            ("key_exchange_share", format!("{:?}", self.key_share)),
             ("resumption", self.resumption.to_string()),
         ]
     }
@@ -268,6 +287,34 @@ impl OriginKey {
     /// The oldest and the newest version allowed.
     pub fn versions(&self) -> (TlsVersion, TlsVersion) {
         (self.min_version, self.max_version)
+    }
+
+    /// The group whose key share is sent whatever the server chose before; `None`: what it chose, else the first.
+    fn fixed_share(&self, offer: Offer) -> Option<NamedGroup> {
+        match (self.key_share, offer.hybrid_share) {
+            (KeyShare::Hybrid, _) => Some(NamedGroup::X25519MLKEM768),
+            (KeyShare::Classic, _) | (KeyShare::Auto, false) => self.classic_group(),
+            (KeyShare::Auto, true) => None,
+        }
+    }
+
+    fn first_group(&self) -> NamedGroup {
+        group(&self.key_exchange[0]).name()
+    }
+
+    fn classic_group(&self) -> Option<NamedGroup> {
+        let classic = self.key_exchange.iter().find(|name| **name != KeyExchange::X25519Mlkem768)?;
+        Some(group(classic).name())
+    }
+
+    /// TLS 1.2 has no key shares.
+    fn is_hybrid_share(&self, share: NamedGroup) -> bool {
+        share == NamedGroup::X25519MLKEM768 && self.max_version >= TlsVersion::V1_3
+    }
+
+    /// Whether the hybrid's key share may be left out: the settings leave it open, and there is another.
+    pub(crate) fn can_leave_out_hybrid_share(&self) -> bool {
+        self.key_share == KeyShare::Auto && self.classic_group().is_some()
     }
 
     /// Not every group that egret knows is offered.

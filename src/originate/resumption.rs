@@ -37,6 +37,10 @@ pub const MAX_AGE: i64 = 7_200;
 /// those that hold a whole chain have 6 KiB.
 pub const MAX_TICKET: usize = 8_192;
 
+/// Bytes of a server's handshake in TLS 1.2, without its chain, of which the session is kept: its ticket is one message
+/// among others, of which a list of authorities may be the longest. A ClientHello is measured before it is sent.
+const MAX_FLIGHT: usize = 32_768;
+
 /// What a session takes besides ticket and chain: secrets, names, the memory of a dozen small allocations.
 const FIXED: usize = 512;
 
@@ -51,6 +55,8 @@ pub enum Resumption {
     Refused,
     /// There was no session to offer.
     Starved,
+    /// None was offered since a handshake with the endpoint that offered one broke lately.
+    Withheld,
     /// The upstream says `resumption = false`.
     Off,
 }
@@ -62,6 +68,7 @@ impl Resumption {
             Self::Resumed => "resumed",
             Self::Refused => "refused",
             Self::Starved => "starved",
+            Self::Withheld => "withheld",
             Self::Off => "off",
         }
     }
@@ -109,8 +116,23 @@ impl Store {
 
     /// The view of one handshake with `endpoint`.
     pub fn view(self: &Arc<Self>, endpoint: SocketAddr, observed: &Arc<Observed>) -> Arc<View> {
+        self.view_for(endpoint, observed, true, None)
+    }
+
+    /// The same; without `resumes` it finds no session and keeps none. `share`: the group of the key share, whatever the
+    /// server chose before.
+    pub(crate) fn view_for(
+        self: &Arc<Self>,
+        endpoint: SocketAddr,
+        observed: &Arc<Observed>,
+        resumes: bool,
+        share: Option<NamedGroup>,
+    ) -> Arc<View> {
         let (store, observed) = (Arc::clone(self), Arc::clone(observed));
-        Arc::new(View { store, endpoint, observed, offered: Mutex::default() })
+        let learns_share = share.is_none();
+        let share =
+            share.or_else(|| self.shelf().group.filter(|(_, known)| known.holds(Date::now())).map(|known| known.0));
+        Arc::new(View { store, endpoint, observed, resumes, share, learns_share, offered: Mutex::default() })
     }
 
     /// Sessions held now.
@@ -160,6 +182,9 @@ pub struct View {
     store: Arc<Store>,
     endpoint: SocketAddr,
     observed: Arc<Observed>,
+    resumes: bool,
+    share: Option<NamedGroup>,
+    learns_share: bool,
     offered: Mutex<Option<Offered>>,
 }
 
@@ -178,7 +203,7 @@ impl View {
         account.ratio.add(resumed);
         let Some(borrowed) = self.offered().as_ref().map(|offered| offered.borrowed) else {
             account.starved.increment(1);
-            return Resumption::Starved;
+            return if self.resumes { Resumption::Starved } else { Resumption::Withheld };
         };
         if borrowed {
             self.store.shelf().lent(self.endpoint, resumed, Date::now());
@@ -193,6 +218,31 @@ impl View {
                 Resumption::Refused
             }
         }
+    }
+
+    /// The group whose key share is sent; `None`: the first of the settings.
+    pub(crate) fn share(&self) -> Option<NamedGroup> {
+        self.share
+    }
+
+    /// Whether a session was offered, and whose: `Some(true)`, one of another endpoint.
+    pub(crate) fn has_offered(&self) -> Option<bool> {
+        self.offered().as_ref().map(|offered| offered.borrowed)
+    }
+
+    /// The handshake that offered a session broke before the server had gone over to a full one. The session is not
+    /// offered again: it is dropped, or if it is another endpoint's, this one is lent none for a while.
+    pub(crate) fn broke(&self) {
+        let Some((number, borrowed)) = self.offered().as_ref().map(|offered| (offered.number, offered.borrowed)) else {
+            return;
+        };
+        let account = self.store.account();
+        account.broken.increment(1);
+        if borrowed {
+            return self.store.shelf().lent(self.endpoint, false, Date::now());
+        }
+        let removed = self.store.shelf().remove_tls12(self.endpoint, Some(number));
+        account.held.decrement(removed as f64);
     }
 
     /// What the verification that a resumed session descends from would have objected to.
@@ -241,7 +291,7 @@ impl View {
         bytes: usize,
         put: impl FnOnce(&mut Shelf, Session<T>, Date) -> shelf::Put,
     ) {
-        let (Some(verdict), now) = (self.verdict(), Date::now()) else { return };
+        let (Some(verdict), now, true) = (self.verdict(), Date::now(), self.resumes) else { return };
         let account = self.store.account();
         if !verdict.good.holds(now) {
             return;
@@ -269,21 +319,29 @@ impl View {
 
 impl ClientSessionStore for View {
     fn set_kx_hint(&self, _server_name: ServerName<'static>, group: NamedGroup) {
-        self.store.shelf().group = Some((group, Period::of(Date::now(), MAX_AGE)));
+        // What one endpoint does not tolerate is nothing to the others.
+        if self.learns_share {
+            self.store.shelf().group = Some((group, Period::of(Date::now(), MAX_AGE)));
+        }
     }
 
     fn kx_hint(&self, _server_name: &ServerName<'_>) -> Option<NamedGroup> {
-        let now = Date::now();
-        self.store.shelf().group.filter(|(_, known)| known.holds(now)).map(|(group, _)| group)
+        self.share
     }
 
     fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
-        // Of a ticket that came amid a handshake only that is known. One is kept for each endpoint.
-        self.keep(server_name, Box::new(value), handed::bytes(), Shelf::put_tls12);
+        // Of a ticket that came amid a handshake no more is known than that it is no longer than this.
+        let bytes = handed::bytes();
+        let chain = self.observed.read(|facts| facts.chain_bytes);
+        if bytes.saturating_sub(chain) > MAX_FLIGHT {
+            return self.store.account().oversized.increment(1);
+        }
+        self.keep(server_name, Box::new(value), bytes, Shelf::put_tls12);
     }
 
     fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.offer(|shelf, now| shelf.tls12(self.endpoint, server_name, now)).map(|value| *value)
+        let found = |shelf: &mut Shelf, now| shelf.tls12(self.endpoint, server_name, now);
+        self.resumes.then(|| self.offer(found)).flatten().map(|value| *value)
     }
 
     fn remove_tls12_session(&self, _server_name: &ServerName<'static>) {
@@ -302,7 +360,34 @@ impl ClientSessionStore for View {
     }
 
     fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.offer(|shelf, now| shelf.take_tls13(self.endpoint, server_name, now)).map(|value| *value)
+        let found = |shelf: &mut Shelf, now| shelf.take_tls13(self.endpoint, server_name, now);
+        self.resumes.then(|| self.offer(found)).flatten().map(|value| *value)
+    }
+}
+
+/// No sessions, but the group of the key share, for an upstream without resumption.
+#[derive(Debug)]
+pub(crate) struct ShareOnly(pub(crate) NamedGroup);
+
+impl ClientSessionStore for ShareOnly {
+    fn set_kx_hint(&self, _server_name: ServerName<'static>, _group: NamedGroup) {}
+
+    fn kx_hint(&self, _server_name: &ServerName<'_>) -> Option<NamedGroup> {
+        Some(self.0)
+    }
+
+    fn set_tls12_session(&self, _server_name: ServerName<'static>, _value: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _server_name: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _server_name: ServerName<'static>, _value: Tls13ClientSessionValue) {}
+
+    fn take_tls13_ticket(&self, _server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        None
     }
 }
 

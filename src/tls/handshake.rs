@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::AlertDescription;
 use rustls::client::UnbufferedClientConnection;
@@ -66,10 +67,17 @@ pub enum Error {
     /// The first bytes, which these are, begin no record of TLS.
     #[error("the server does not answer in TLS")]
     NotTls(Vec<u8>),
+    /// Our own ClientHello has so many bytes: nothing was sent.
+    #[error("the ClientHello would have {0} bytes, more than a record")]
+    LongHello(usize),
     /// A message longer than the largest buffer, or bytes that stand where none may.
     #[error("the handshake does not follow the protocol")]
     Protocol,
 }
+
+/// The longest ClientHello that is sent: one record. Many servers read no longer one, and a ticket of 64 KiB makes lengths
+/// that its encoding cannot hold.
+const MAX_HELLO: usize = HEADER + 16_384;
 
 /// What a handshake leaves for who takes the secrets.
 pub struct Rest {
@@ -85,10 +93,16 @@ pub struct Rest {
 /// # Cancel safety
 ///
 /// Not cancel safe: a handshake that was given up cannot go on. The caller bounds its time.
-pub async fn handshake(tcp: &mut TcpStream, connection: &mut UnbufferedClientConnection) -> Result<Rest, Failed> {
+///
+/// `answered` is set when the first byte comes: who waits can look at it while the handshake is under way.
+pub async fn handshake(
+    tcp: &mut TcpStream,
+    connection: &mut UnbufferedClientConnection,
+    answered: &AtomicBool,
+) -> Result<Rest, Failed> {
     let mut incoming = Incoming::default();
     let mut outgoing = Vec::new();
-    let done = drive(tcp, connection, &mut incoming, &mut outgoing).await;
+    let done = drive(tcp, connection, &mut incoming, &mut outgoing, answered).await;
     match done {
         Ok(()) => Ok(Rest { received: incoming.rest(), unsent: outgoing }),
         Err(error) => {
@@ -103,6 +117,7 @@ async fn drive(
     connection: &mut UnbufferedClientConnection,
     incoming: &mut Incoming,
     outgoing: &mut Vec<u8>,
+    answered: &AtomicBool,
 ) -> Result<(), Error> {
     loop {
         let (discard, step) = handed::with(incoming.received, || step(connection, incoming.shown(), outgoing));
@@ -113,9 +128,15 @@ async fn drive(
             Step::Receive => {
                 // Not before we have to wait: what rustls says between two records that were received
                 // together goes out with what it says after the second.
+                if incoming.received == 0 && outgoing.len() > MAX_HELLO {
+                    let bytes = std::mem::take(outgoing).len();
+                    return Err(Error::LongHello(bytes));
+                }
                 tcp.write_all(outgoing).await.map_err(Error::Io)?;
                 outgoing.clear();
-                incoming.receive(tcp).await?;
+                let received = incoming.receive(tcp).await;
+                answered.store(incoming.received > 0, Ordering::Relaxed);
+                received?;
             }
             Step::Finished if incoming.is_amid() => return Err(Error::Protocol),
             Step::Finished => return Ok(()),

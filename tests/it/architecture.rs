@@ -29,7 +29,7 @@ const ORDER: &[&[&str]] = &[
 /// The same inside `originate`; its own `mod.rs` stands above all of them.
 const ORIGINATE: &[&[&str]] = &[
     &["originate"],
-    &["originate::background", "originate::judge", "originate::stock"],
+    &["originate::background", "originate::judge", "originate::retry", "originate::stock"],
     &["originate::tend"],
     &["originate::round"],
     &["originate::failure"],
@@ -43,7 +43,7 @@ const ORIGINATE: &[&[&str]] = &[
     &["originate::identity", "originate::key_log", "originate::resumption", "originate::trust"],
     &["originate::observe"],
     &["originate::presented", "originate::refusal"],
-    &["originate::period"],
+    &["originate::hello", "originate::period"],
     &["originate::certificate"],
     &["originate::files", "originate::fingerprint", "originate::pem"],
 ];

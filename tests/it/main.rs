@@ -38,6 +38,7 @@ mod import;
 mod import_losses;
 mod import_stories;
 mod interop;
+mod intolerance;
 mod kernel_tls;
 mod key_log;
 mod leaving;

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::config::nearest::suggest;
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text};
-use crate::config::values::{CheckKind, Eof, KernelTls, KeyExchange, LogFormat, Name, Strategy, TlsVersion, Upgrade};
+use crate::config::values::{
+    CheckKind, Eof, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Strategy, TlsVersion, Upgrade,
+};
 
 /// A type whose values are a few words.
 macro_rules! words {
@@ -51,6 +53,12 @@ words!(KeyExchange {
     "x25519" => Self::X25519,
     "secp256r1" => Self::Secp256r1,
     "secp384r1" => Self::Secp384r1,
+});
+
+words!(KeyShare {
+    "auto" => Self::Auto,
+    "hybrid" => Self::Hybrid,
+    "classic" => Self::Classic,
 });
 
 fn unknown_word(text: &str, known: &[&'static str]) -> Fault {

@@ -10,7 +10,7 @@ use crate::config::read::{Amount, Count};
 use crate::config::resolve::tcp::tcp;
 use crate::config::resolve::{Resolver, list, servers};
 use crate::config::source::Span;
-use crate::config::values::{Eof, Host, KeyExchange, Pool, StreamLimits, Tls, TlsVersion, Upstream, Verify};
+use crate::config::values::{Eof, Host, KeyExchange, KeyShare, Pool, StreamLimits, Tls, TlsVersion, Upstream, Verify};
 
 /// Time for one slow server and one quick one; most clients wait longer.
 const ORIGINATE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -143,6 +143,7 @@ fn tls(section: &file::Tls, file: &File, resolver: &mut Resolver<'_>) -> Option<
         let repair = "add a group that TLS 1.2 has, such as \"x25519\", or write `min_version = \"1.3\"`";
         resolver.tell(span, "TLS 1.2 has no group in common with this list", "exists in TLS 1.3 only", repair);
     }
+    let key_share = key_share(section, &key_exchange, max_version, resolver);
     Some(Tls {
         identity: resolver.refer(&section.identity, &file.identities, "identity", "identities"),
         trust: resolver.refer(&section.trust, &file.trust, "trust", "trust"),
@@ -153,8 +154,30 @@ fn tls(section: &file::Tls, file: &File, resolver: &mut Resolver<'_>) -> Option<
         max_version,
         alpn: list(&section.alpn).into_iter().map(|protocol| protocol.0).collect(),
         key_exchange,
+        key_share,
         resumption: section.resumption.or(true),
     })
+}
+
+/// The group that is asked for has to be on the list, which by default is all of them.
+fn key_share(section: &file::Tls, groups: &[KeyExchange], max: TlsVersion, resolver: &mut Resolver<'_>) -> KeyShare {
+    let Some((span, share)) = section.key_exchange_share.located().map(|(span, share)| (span, *share)) else {
+        return KeyShare::Auto;
+    };
+    let hybrid = |group: &KeyExchange| *group == KeyExchange::X25519Mlkem768;
+    let listed = match share {
+        KeyShare::Auto => true,
+        KeyShare::Hybrid => groups.is_empty() || groups.iter().any(hybrid),
+        KeyShare::Classic => groups.is_empty() || !groups.iter().all(hybrid),
+    };
+    if share == KeyShare::Hybrid && max == TlsVersion::V1_2 {
+        let title = "`key_exchange_share = \"hybrid\"` needs TLS 1.3, which `max_version` excludes";
+        resolver.tell(span, title, "exists in TLS 1.3 only", "remove it, or write `max_version = \"1.3\"`");
+    } else if !listed {
+        let title = "`key_exchange` lists no group of the kind that `key_exchange_share` asks for";
+        resolver.tell(span, title, "not on the list", "add such a group to `key_exchange`, or write \"auto\"");
+    }
+    share
 }
 
 fn versions(section: &file::Tls, resolver: &mut Resolver<'_>) -> (TlsVersion, TlsVersion) {

@@ -24,6 +24,8 @@ pub enum Kind {
         greeting: Option<String>,
     },
     HybridDropped,
+    /// With the failure of the handshake that offered a session.
+    ResumptionIntolerant(String),
     ServerNameMissing(Option<String>),
     /// With the names of the certificate that is shown without a name.
     ServerNameUnrecognized(Vec<String>),
@@ -172,6 +174,7 @@ impl Kind {
             Self::PlaintextServer(_) => "plaintext_server",
             Self::StartTlsServer { .. } => "starttls_server",
             Self::HybridDropped => "post_quantum_hello_dropped",
+            Self::ResumptionIntolerant(_) => "resumption_intolerant",
             Self::ServerNameMissing(_) => "server_name_missing",
             Self::IdentityRequired { said: false, .. } => "client_certificate_required_silently",
             Self::IdentityUnusable => "client_key_unusable",
@@ -225,6 +228,10 @@ impl fmt::Display for Kind {
             Self::HybridDropped => f.write_str(
                 "the large ClientHello of post-quantum key exchange is dropped by the server or on the way to it; without that group TLS stands",
             ),
+            Self::ResumptionIntolerant(detail) => {
+                write!(f, "the server gives TLS sessions, and ends a handshake that offers one for resumption ({detail})")?;
+                f.write_str("; egret repeats such a handshake without, other clients fail")
+            }
             Self::ServerNameMissing(Some(name)) => {
                 write!(f, "no server name (SNI) is sent; with \"{name}\" the server answers as it should")
             }

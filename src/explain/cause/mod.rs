@@ -70,7 +70,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Cause> {
         return vec![Cause { kind: Kind::Unreachable(detail.clone()), reason, endpoint: None }];
     }
     let Some(main) = evidence.main() else { return Vec::new() };
-    let Some(reason) = main.reason() else { return Vec::new() };
+    let Some(reason) = main.reason() else { return evidence.intolerance().into_iter().collect() };
     let cause = |kind, reason| Cause { kind, reason, endpoint: Some(main.endpoint) };
     if !main.connected() {
         let detail = main.failure.as_ref().map(|failure| failure.detail.clone()).unwrap_or_default();
@@ -113,6 +113,14 @@ impl<'a> Evidence<'a> {
     /// The request for a client certificate, in whichever attempt it was seen.
     pub fn request(&self) -> Option<&'a crate::originate::observe::CertificateRequest> {
         self.observations.iter().find_map(|seen| seen.seen.request.as_ref())
+    }
+
+    /// As configured a stream stands, and with a session of that it does not.
+    fn intolerance(&self) -> Option<Cause> {
+        let resumed = self.attempt(Attempt::Resumed)?;
+        let failure = resumed.failure.as_ref().filter(|failure| matches!(failure.stage, Stage::Handshake(_)))?;
+        let kind = Kind::ResumptionIntolerant(failure.detail.clone());
+        Some(Cause { kind, reason: failure.reason, endpoint: Some(resumed.endpoint) })
     }
 
     /// TLS got so far with this attempt that the server has shown a certificate.

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Plan;
 use crate::config::values::quoting::{key, string};
 use crate::config::values::{
-    self, Anchors, ExactCertificate, KeyExchange, Name, Server, Share, Strategy, TlsVersion, Upgrade, Verify,
+    self, Anchors, ExactCertificate, KeyExchange, KeyShare, Name, Server, Share, Strategy, TlsVersion, Upgrade, Verify,
 };
 use crate::originate::fingerprint::{labelled_hex, labelled_pin};
 use crate::originate::trust::names;
@@ -148,6 +148,11 @@ fn tls_lines(plan: &Plan) -> String {
     }
     if !tls.key_exchange.is_empty() {
         line("key_exchange", words(tls.key_exchange.iter().map(|name| string(group(*name))).collect()));
+    }
+    match tls.key_share {
+        KeyShare::Auto => {}
+        KeyShare::Hybrid => line("key_exchange_share", string("hybrid")),
+        KeyShare::Classic => line("key_exchange_share", string("classic")),
     }
     if !tls.resumption {
         line("resumption", "false".into());

@@ -8,10 +8,10 @@ use rustls::pki_types::ServerName;
 
 use crate::config::formats::ServedName;
 use crate::config::read::Text;
-use crate::config::values::{self, Anchors, ExactCertificate, ExpectedName, Name, TlsVersion};
-use crate::explain::attempt::CLASSIC;
+use crate::config::values::{self, Anchors, ExactCertificate, ExpectedName, KeyExchange, KeyShare, Name, TlsVersion};
 use crate::explain::cause::{Kind, Protocol};
 use crate::explain::chain::Chain;
+use crate::originate::origin::KEY_EXCHANGE;
 
 /// An upstream with what belongs to it: what is written as configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,6 +115,10 @@ impl Mending<'_> {
             Kind::UpgradeNotWanted => self.change(|plan| plan.upstream.upgrade = None),
             Kind::StartTlsServer { protocol, .. } => self.start_tls(*protocol),
             Kind::HybridDropped => self.classic(),
+            Kind::ResumptionIntolerant(_) => {
+                self.change(|plan| plan.upstream.tls.resumption = false);
+                self.advice("at the server: set a session id context, or give no sessions");
+            }
             Kind::GroupsExcluded => self.change(|plan| plan.upstream.tls.key_exchange.clear()),
             Kind::VersionExcluded(_) => self.change(|plan| {
                 (plan.upstream.tls.min_version, plan.upstream.tls.max_version) = (TlsVersion::V1_2, TlsVersion::V1_3);
@@ -220,8 +224,13 @@ impl Mending<'_> {
     }
 
     fn classic(&mut self) {
-        self.comments.push("nginx offers post-quantum groups when it is built with OpenSSL 3.5 or newer.".into());
-        self.change(|plan| plan.upstream.tls.key_exchange = CLASSIC.to_vec());
+        self.comments
+            .push("A classic group first: its key share fits one packet. The hybrid stays on the list.".into());
+        self.change(|plan| {
+            let tls = &mut plan.upstream.tls;
+            tls.key_share = KeyShare::Auto;
+            tls.key_exchange = classic_first(&tls.key_exchange);
+        });
         self.advice("at the server, or what stands before it: take ClientHellos of more than one packet (1500 bytes)");
     }
 
@@ -242,6 +251,15 @@ impl Mending<'_> {
             self.advice(&format!("take the port on which {name} is TLS from the first byte, usually {port}"));
         }
     }
+}
+
+/// The same groups with a classic one before all others.
+fn classic_first(groups: &[KeyExchange]) -> Vec<KeyExchange> {
+    let groups = if groups.is_empty() { &KEY_EXCHANGE } else { groups };
+    let classic = groups.iter().copied().find(|group| *group != KeyExchange::X25519Mlkem768);
+    let first = classic.unwrap_or(KeyExchange::X25519);
+    let others = groups.iter().copied().filter(|group| *group != first);
+    std::iter::once(first).chain(others).collect()
 }
 
 /// What is not mended by a line of configuration.

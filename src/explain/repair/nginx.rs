@@ -60,7 +60,12 @@ fn settings(plan: &Plan) -> String {
     let tls = &plan.upstream.tls;
     let mut text = format!("proxy_ssl_protocols {};\n", protocols(tls.min_version, tls.max_version));
     if !tls.key_exchange.is_empty() {
-        let groups: Vec<&str> = tls.key_exchange.iter().map(|name| group(*name)).collect();
+        // OpenSSL sends the key share of the first: behind a classic one it would not use the hybrid, and before version
+        // 3.5 it does not take its name.
+        let first = tls.key_exchange.iter().take(1);
+        let classic = |name: &&KeyExchange| **name != KeyExchange::X25519Mlkem768;
+        let others = tls.key_exchange.iter().skip(1).filter(classic);
+        let groups: Vec<&str> = first.chain(others).map(|name| group(*name)).collect();
         let _ = writeln!(text, "proxy_ssl_conf_command Groups {};", groups.join(":"));
     }
     if plan.identity.is_some() {
@@ -91,7 +96,7 @@ fn files(plan: &Plan) -> Vec<(&'static str, &Path)> {
 /// What is otherwise in nginx, and does not keep it from doing it.
 fn lacks(plan: &Plan) -> impl Iterator<Item = &'static str> {
     let tls = &plan.upstream.tls;
-    let hybrid = tls.key_exchange.contains(&KeyExchange::X25519Mlkem768);
+    let hybrid = tls.key_exchange.first() == Some(&KeyExchange::X25519Mlkem768);
     [
         (plan.upstream.servers.len() > 1)
             .then_some("One server of several: for all of them nginx has `upstream`, with one name for all."),

@@ -93,6 +93,7 @@ pub(super) enum Broken {
     Plaintext(Plaintext),
     NoAlpn,
     Protocol,
+    LongHello(usize),
 }
 
 impl Broken {
@@ -104,6 +105,7 @@ impl Broken {
             handshake::Error::Closed => Self::Io(io::ErrorKind::UnexpectedEof.into(), flight),
             handshake::Error::NotTls(first) => Self::Plaintext(plaintext(&first).unwrap_or(Plaintext::Unknown)),
             handshake::Error::Protocol => Self::Protocol,
+            handshake::Error::LongHello(bytes) => Self::LongHello(bytes),
         }
     }
 }
@@ -114,6 +116,7 @@ impl Error {
             Broken::Plaintext(guess) => Cause::NotTls(guess),
             Broken::NoAlpn => Cause::AlpnRefused,
             Broken::Protocol => Cause::Protocol("bytes that belong to no handshake".into()),
+            Broken::LongHello(bytes) => Cause::Protocol(format!("its ticket makes a ClientHello of {bytes} bytes")),
             Broken::Tls(error) => of_tls(&error, &seen),
             Broken::Io(error, flight) => of_io(&error, flight),
         };
@@ -252,6 +255,29 @@ impl Cause {
             Self::Protocol(_) => "protocol_error",
             Self::Alert(_) => "alert_received",
         }
+    }
+}
+
+impl Cause {
+    /// A server, or what stands before it, may end a handshake so because of the ClientHello's length or of what it does
+    /// not know in it.
+    pub(crate) fn may_be_of_hello(&self) -> bool {
+        match self {
+            Self::Closed(flight) | Self::Reset(flight) => *flight == Flight::BeforeServerHello,
+            Self::TimedOut(_) | Self::Alert(_) | Self::NoCommonParameters | Self::Protocol(_) => true,
+            Self::Certificate(_)
+            | Self::ClientCertificateRequired
+            | Self::ClientCertificateRejected(_)
+            | Self::ServerNameUnrecognized
+            | Self::VersionMismatch
+            | Self::AlpnRefused
+            | Self::NotTls(_) => false,
+        }
+    }
+
+    /// The connection broke or nothing came; else the server has answered.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Self::Closed(_) | Self::Reset(_) | Self::TimedOut(_))
     }
 }
 

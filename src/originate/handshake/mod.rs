@@ -6,19 +6,22 @@ mod repair;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::client::UnbufferedClientConnection;
-use rustls::{AlertDescription, ClientConfig, HandshakeKind, ProtocolVersion};
+use rustls::{AlertDescription, HandshakeKind, ProtocolVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use self::error::Broken;
 pub use self::error::{Cause, Error, Flight, late_refusal};
 pub use self::first_bytes::{Plaintext, plaintext};
 pub use self::repair::late_repair;
+use crate::originate::hello::{Feature, Offer};
 pub use crate::originate::negotiated::Negotiated;
 use crate::originate::observe::Observed;
-use crate::originate::origin::Origin;
+use crate::originate::origin::{Origin, Prepared};
 use crate::originate::resumption::{Resumption, View};
 use crate::tls;
 use crate::tls::handshake::Established;
@@ -35,35 +38,116 @@ pub async fn handshake(
     endpoint: SocketAddr,
     origin: &Origin,
 ) -> Result<(Established, Negotiated), Error> {
-    let observed = Arc::new(Observed::default());
-    let (config, view) = origin.for_handshake(endpoint, &observed);
-    let done = observed.during(shake(tcp, config, origin, &observed, view.as_deref())).await;
-    done.map_err(|broken| Error::new(broken, observed.take(), origin, endpoint))
+    Handshake::new(endpoint, origin, Offer::default()).run(tcp).await
 }
 
-async fn shake(
-    mut tcp: TcpStream,
-    config: Arc<ClientConfig>,
-    origin: &Origin,
-    observed: &Observed,
-    view: Option<&View>,
-) -> Result<(Established, Negotiated), Broken> {
-    let wants_alpn = !config.alpn_protocols.is_empty();
-    let mut session = UnbufferedClientConnection::new(config, origin.server_name().clone()).map_err(Broken::Tls)?;
-    let rest = match tls::handshake::handshake(&mut tcp, &mut session).await {
-        Ok(rest) => rest,
-        Err(failed) => {
-            part(tcp).await;
-            return Err(Broken::of(failed, observed));
-        }
-    };
-    let negotiated = negotiated(&session, view, observed);
-    let established = tls::handshake::establish_for(origin.kernel(), tcp, session, rest).map_err(Broken::Tls)?;
-    if wants_alpn && negotiated.alpn.is_none() {
-        established.leave(AlertDescription::NoApplicationProtocol).await;
-        return Err(Broken::NoAlpn);
+/// One handshake, and what can be known of it while it runs and when it has failed.
+pub(crate) struct Handshake<'a> {
+    endpoint: SocketAddr,
+    origin: &'a Origin,
+    offer: Offer,
+    prepared: Prepared,
+    observed: Arc<Observed>,
+    answered: AtomicBool,
+}
+
+impl<'a> Handshake<'a> {
+    /// A handshake whose ClientHello offers no more than `offer`.
+    pub(crate) fn new(endpoint: SocketAddr, origin: &'a Origin, offer: Offer) -> Self {
+        let observed = Arc::new(Observed::default());
+        let prepared = origin.for_handshake(endpoint, &observed, offer);
+        Self { endpoint, origin, offer, prepared, observed, answered: AtomicBool::new(false) }
     }
-    Ok((established, negotiated))
+
+    /// As [`handshake`], to be called once.
+    pub(crate) async fn run(&self, tcp: TcpStream) -> Result<(Established, Negotiated), Error> {
+        let done = self.observed.during(self.shake(tcp)).await;
+        done.map_err(|broken| Error::new(broken, self.observed.take(), self.origin, self.endpoint))
+    }
+
+    /// As [`Handshake::run`], with a bound.
+    pub(crate) async fn run_until(&self, tcp: TcpStream, end: Instant) -> Result<(Established, Negotiated), Error> {
+        let began = Instant::now();
+        let done = timeout_at(end, self.run(tcp)).await;
+        done.unwrap_or_else(|_| Err(Error::timed_out(began.elapsed(), self.endpoint, self.origin)))
+    }
+
+    /// What its ClientHello might offer.
+    pub(crate) fn offer(&self) -> Offer {
+        self.offer
+    }
+
+    /// Whether the server has sent a byte.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Whether a session was offered, and whose: `Some(true)`, one of another endpoint.
+    pub(crate) fn has_offered_session(&self) -> Option<bool> {
+        self.prepared.view.as_ref()?.has_offered()
+    }
+
+    /// The ClientHello carries the key share of the post-quantum hybrid.
+    pub(crate) fn has_hybrid_share(&self) -> bool {
+        self.prepared.hybrid_share
+    }
+
+    /// The part of its ClientHello without which it may be tried again. Of both, it is the session: the share was part of
+    /// the handshake that brought it, unless the server has failed with it before (`doubts_share`).
+    pub(crate) fn first_suspect(&self, doubts_share: bool) -> Option<Feature> {
+        let may_go = self.prepared.hybrid_share && self.origin.key().can_leave_out_hybrid_share();
+        match self.has_offered_session() {
+            Some(_) if !(may_go && doubts_share) => Some(Feature::Session),
+            _ => may_go.then_some(Feature::HybridShare),
+        }
+    }
+
+    /// The part of its ClientHello that may have been the cause of its failure.
+    ///
+    /// A server that has begun a full handshake has declined the session, and what it says after that is about
+    /// something else: its own certificate above all, or ours. The hybrid's share is suspected only if there was no
+    /// ServerHello.
+    pub(crate) fn suspect(&self, error: &Error, doubts_share: bool) -> Option<Feature> {
+        if self.is_full() {
+            return None;
+        }
+        self.first_suspect(doubts_share)
+            .filter(|feature| *feature == Feature::Session || error.cause().may_be_of_hello())
+    }
+
+    /// The session that was offered is not offered again.
+    pub(crate) fn drop_session(&self) {
+        if let Some(view) = &self.prepared.view {
+            view.broke();
+        }
+    }
+
+    /// The server has shown a certificate, or asked for one.
+    fn is_full(&self) -> bool {
+        self.observed.read(|facts| facts.chain_bytes > 0 || facts.request.is_some())
+    }
+
+    async fn shake(&self, mut tcp: TcpStream) -> Result<(Established, Negotiated), Broken> {
+        let (config, view) = (Arc::clone(&self.prepared.config), self.prepared.view.as_deref());
+        let wants_alpn = !config.alpn_protocols.is_empty();
+        let name = self.origin.server_name().clone();
+        let mut session = UnbufferedClientConnection::new(config, name).map_err(Broken::Tls)?;
+        let rest = match tls::handshake::handshake(&mut tcp, &mut session, &self.answered).await {
+            Ok(rest) => rest,
+            Err(failed) => {
+                part(tcp).await;
+                return Err(Broken::of(failed, &self.observed));
+            }
+        };
+        let negotiated = negotiated(&session, view, &self.observed);
+        let kernel = self.origin.kernel();
+        let established = tls::handshake::establish_for(kernel, tcp, session, rest).map_err(Broken::Tls)?;
+        if wants_alpn && negotiated.alpn.is_none() {
+            established.leave(AlertDescription::NoApplicationProtocol).await;
+            return Err(Broken::NoAlpn);
+        }
+        Ok((established, negotiated))
+    }
 }
 
 /// Closes a stream whose last bytes are an alert. What the server has sent meanwhile is read first: a socket

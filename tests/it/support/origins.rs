@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use egret::config::values::{
-    Anchors, Balance, Ejection, Eof, Host, Identity as IdentitySpec, Name, Server, StreamLimits, Tcp, Tls, TlsVersion,
-    Trust as TrustSpec, Upstream, Verify,
+    Anchors, Balance, Ejection, Eof, Host, Identity as IdentitySpec, KeyShare, Name, Server, StreamLimits, Tcp, Tls,
+    TlsVersion, Trust as TrustSpec, Upstream, Verify,
 };
 use egret::net;
 use egret::originate::handshake::{Error, Negotiated, handshake};
@@ -49,6 +49,7 @@ pub fn upstream(endpoint: SocketAddr) -> Upstream {
             max_version: TlsVersion::V1_3,
             alpn: Vec::new(),
             key_exchange: Vec::new(),
+            key_share: KeyShare::Auto,
             resumption: true,
         },
         upgrade: None,
