@@ -77,6 +77,8 @@ pub enum Ended {
     /// The upstream broke the protocol of TLS (a record that does not decrypt, a message that must not
     /// come). It was sent an alert.
     UpstreamTls(rustls::Error),
+    /// The key towards the upstream has encrypted as much as it may, and TLS 1.2 knows no other (RFC 8446 section 5.5).
+    KeyUsageLimit,
     /// Keys had to be changed, and the kernel that makes the records takes no new ones.
     KernelKeyUpdate,
     /// Any other failure of the upstream's socket.
@@ -100,6 +102,7 @@ impl Ended {
             Self::DownstreamReset => "downstream_reset",
             Self::UpstreamAlert(_) => "upstream_alert",
             Self::UpstreamTls(_) => "upstream_tls_error",
+            Self::KeyUsageLimit => "key_usage_limit",
             Self::KernelKeyUpdate => "kernel_tls_key_update",
             Self::UpstreamIo(_) => "upstream_io",
             Self::DownstreamIo(_) => "downstream_io",

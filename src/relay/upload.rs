@@ -3,6 +3,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use rustls::AlertDescription;
+use socket2::SockRef;
 
 use super::ROUNDS;
 use super::account::Account;
@@ -74,6 +75,9 @@ impl<'a> Upload<'a> {
         for _ in 0..ROUNDS {
             ready!(self.poll_send(cx, to, alone))?;
             kernel::renew(session, Direction::Send, to)?;
+            if session.nears_limit() {
+                warn(to);
+            }
             match self.state {
                 State::Moving if session.is_asked(Direction::Send) => {
                     ready!(self.poll_flight(cx, to, alone))?;
@@ -369,7 +373,17 @@ const fn slot(layout: Layout) -> usize {
     layout.front() + MAX_PLAINTEXT + layout.back()
 }
 
-/// TLS 1.2 has no way to go on after so many records.
+/// TLS 1.2 has no way to go on with another key.
 fn exhausted(_: Exhausted) -> Ended {
-    Ended::UpstreamTls(rustls::Error::EncryptError)
+    Ended::KeyUsageLimit
+}
+
+/// The stream may still be replaced before it ends.
+fn warn(to: &impl Duplex) {
+    let endpoint = SockRef::from(to).peer_addr().ok().and_then(|address| address.as_socket());
+    tracing::warn!(
+        endpoint = endpoint.map(tracing::field::display),
+        reason = Ended::KeyUsageLimit.reason(),
+        "a stream has used 15/16 of what one key may encrypt, and TLS 1.2 cannot change it: the stream ends after the rest",
+    );
 }

@@ -296,8 +296,8 @@ mod tests {
         assert_eq!(info(false, Cipher::Aes128Gcm, 7), joined(&[&head, &far, &[7; 16], &IV[..4], &SEQUENCE]));
         let kernel = u64::from_be_bytes(far);
         let ours = |sequence: u64| u64::from_be_bytes(IV[4..].try_into().unwrap()) ^ sequence;
-        // The record layer ends at 2^24 records, the kernel's share with it.
-        for sequence in [0, 1, 2, 255, 256, (1 << 24) - 1] {
+        // The record layer ends at 2^33 records of two blocks, the kernel's share with it.
+        for sequence in [0, 1, 2, 255, 256, (1 << 24) - 1, (1 << 33) - 1] {
             assert!(ours(sequence).wrapping_sub(kernel) > 1 << 32 && kernel.wrapping_sub(ours(sequence)) > 1 << 32);
         }
         // Here the nonce is not sent: both sides compute it from the sequence number.

@@ -14,6 +14,8 @@ pub const MAX_WIRE: usize = HEADER + MAX_PLAINTEXT + 2048;
 /// Type, version, length.
 pub const HEADER: usize = 5;
 
+/// The longest message that is not data: a key update.
+const CONTROL_BODY: usize = 5;
 const TAG: usize = 16;
 /// The part of a TLS 1.2 GCM nonce that is sent (RFC 5288 section 3).
 const EXPLICIT_NONCE: usize = 8;
@@ -94,7 +96,13 @@ pub enum Frame {
     Whole(usize),
 }
 
-/// No more records may be sealed with this key: either the suite's limit or the sequence is used up.
+/// Blocks of a record's plaintext and type, and one for its tag: what the bound of AES-GCM counts (`s + q` in
+/// draft-irtf-cfrg-aead-limits section 5.1.1; RFC 8446 section 5.5 says the same in full records).
+pub const fn blocks(plaintext: usize) -> u64 {
+    plaintext as u64 / 16 + 2
+}
+
+/// No more records may be sealed with this key: the suite's limit is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
 
@@ -158,11 +166,12 @@ impl Keyed {
 /// Seals the records of one direction.
 pub struct Sealer {
     keyed: Keyed,
-    limit: u64,
+    /// Blocks that the key may still encrypt.
+    left: u64,
 }
 
 impl Sealer {
-    /// `limit`: records that may be sealed with one key of the suite.
+    /// `limit`: blocks that one key of the suite may encrypt.
     ///
     /// # Errors
     /// A suite that is not one of the five AEADs of TLS.
@@ -172,7 +181,7 @@ impl Sealer {
         sequence: u64,
         limit: u64,
     ) -> Result<Self, rustls::Error> {
-        Ok(Self { keyed: Keyed::new(tls13, secrets, sequence)?, limit })
+        Ok(Self { keyed: Keyed::new(tls13, secrets, sequence)?, left: limit })
     }
 
     /// How records are laid out.
@@ -190,15 +199,25 @@ impl Sealer {
         self.keyed.layout = Layout::Kernel;
     }
 
-    /// So many records were made besides those that were counted. One is always left, to change the key with.
+    /// So many writes were made records of once more than was counted. Room to change the key with is always left.
     pub(super) fn skip(&mut self, records: u64) {
-        let counted = self.keyed.sequence.saturating_add(records).min(self.limit.saturating_sub(1));
-        self.keyed.sequence = self.keyed.sequence.max(counted);
+        let room = self.left.min(blocks(CONTROL_BODY));
+        self.left = self.left.saturating_sub(records.saturating_mul(blocks(0))).max(room);
     }
 
-    /// Records that may still be sealed.
+    /// Whether the key is good for so many full records, and for a control record before and after them.
+    pub(super) const fn is_good_for(&self, records: u64) -> bool {
+        self.left >= records.saturating_mul(blocks(MAX_PLAINTEXT)).saturating_add(2 * blocks(CONTROL_BODY))
+    }
+
+    #[cfg(test)]
+    pub(super) const fn limit_to(&mut self, blocks: u64) {
+        self.left = blocks;
+    }
+
+    /// Blocks that the key may still encrypt.
     pub const fn left(&self) -> u64 {
-        self.limit.saturating_sub(self.keyed.sequence)
+        self.left
     }
 
     /// Makes a record of the `len` bytes that stand in `slot` after `layout().front()` bytes of room;
@@ -210,10 +229,8 @@ impl Sealer {
     /// # Panics
     /// If the slot is too short or `len` more than `MAX_PLAINTEXT`.
     pub fn seal(&mut self, kind: ContentType, slot: &mut [u8], len: usize) -> Result<usize, Exhausted> {
-        if self.left() == 0 {
-            return Err(Exhausted);
-        }
         assert!(len <= MAX_PLAINTEXT, "more than one record's worth");
+        let left = self.left.checked_sub(blocks(len)).ok_or(Exhausted)?;
         let layout = self.keyed.layout;
         let wire = layout.front() + len + layout.back();
         let slot = &mut slot[..wire];
@@ -223,6 +240,7 @@ impl Sealer {
             Layout::Kernel => {}
         }
         self.keyed.sequence += 1;
+        self.left = left;
         Ok(wire)
     }
 

@@ -9,7 +9,7 @@ use rustls::{AlertDescription, ContentType, ExtractedSecrets, InvalidMessage, Pr
 use super::handed;
 use super::kernel::{Handing, KeyInfo, Offers, Offload};
 use super::message::{Joiner, Message, alert};
-use super::record::{Exhausted, Fault, Frame, Layout, Opener, Sealer};
+use super::record::{Exhausted, Fault, Frame, Layout, MAX_PLAINTEXT, Opener, Sealer};
 use crate::net::kernel_tls::Direction;
 
 /// The protected side of a connection after its handshake. Pure: what it reads and writes are buffers.
@@ -24,6 +24,8 @@ pub struct Session {
     /// What the peer's messages oblige us to send.
     reply: Option<Reply>,
     closed: bool,
+    /// Blocks left at which a key that cannot be changed is warned of; zero once it was.
+    warn_at: u64,
     /// What of it the operating system's kernel has, or is to get.
     offload: Option<Box<Offload>>,
 }
@@ -156,6 +158,7 @@ impl Session {
             bother: 0,
             reply: None,
             closed: false,
+            warn_at: if tls13 { 0 } else { limit / WARN_PART },
             offload: offers.and_then(|offers| Offload::new(offers, tls13, secrets.tx.1, secrets.rx.1)),
         })
     }
@@ -217,18 +220,29 @@ impl Session {
         self.reply.is_some()
     }
 
+    /// Whether the key of a version that cannot change it nears its limit; true once.
+    pub fn nears_limit(&mut self) -> bool {
+        let nears = self.sealer.left() < self.warn_at;
+        if nears {
+            self.warn_at = 0;
+        }
+        nears
+    }
+
     /// Writes what has to go before the next `records` records of data: an answer to the peer, a change
     /// of our key. Returns its length, mostly zero.
     ///
     /// # Errors
     /// TLS 1.2 cannot change its key, and this one is used up.
     pub fn control(&mut self, out: &mut [u8; CONTROL], records: u64) -> Result<usize, Exhausted> {
-        let spent = self.sealer.left() <= records;
+        let spent = !self.sealer.is_good_for(records);
         match self.reply.take() {
             Some(Reply::KeyUpdate) => self.update_sealer(out),
             Some(Reply::NoRenegotiation) => self.alert(out, AlertDescription::NoRenegotiation),
-            None if spent && self.kernel.is_some() => self.update_sealer(out),
-            None => Ok(0),
+            None if !spent => Ok(0),
+            // Before data is read that could not be sent any more.
+            None if self.kernel.is_none() => Err(Exhausted),
+            None => self.update_sealer(out),
         }
     }
 
@@ -404,13 +418,19 @@ fn reject(error: rustls::Error) -> Error {
     Error::Rejected { error, alert }
 }
 
-/// Records that one key may protect; rustls keeps the figures with the suites.
+/// Blocks that one key may encrypt. rustls keeps the figures with the suites, in full records: 2^24 with AES-GCM, so
+/// 2^34 blocks, with which an attacker's advantage is 2^-61 (`(s + q + 1)^2 / 2^129`). Counted in records, small ones
+/// would use a key up a thousand times too early.
 fn confidentiality_limit(suite: SupportedCipherSuite) -> u64 {
-    match suite {
+    let records = match suite {
         SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
         SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
-    }
+    };
+    records.saturating_mul(MAX_PLAINTEXT as u64 / 16)
 }
+
+/// The last sixteenth of a key's use: 16 GiB, minutes at the least, in which a client may be moved.
+const WARN_PART: u64 = 16;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ const SUITES: [(Layout, &Algorithm); 6] = [
 
 fn pair(layout: Layout, algorithm: &'static Algorithm) -> (Sealer, Opener) {
     let keyed = || Keyed::from_parts(layout, algorithm, &[7; 32][..algorithm.key_len()], [9; 12], 0).unwrap();
-    (Sealer { keyed: keyed(), limit: u64::MAX }, Opener { keyed: keyed() })
+    (Sealer { keyed: keyed(), left: u64::MAX }, Opener { keyed: keyed() })
 }
 
 fn sealed(sealer: &mut Sealer, kind: ContentType, plain: &[u8]) -> Vec<u8> {
@@ -52,7 +52,7 @@ const SERVER_IV: &str = "cf 78 2b 88 dd 83 54 9a ad f1 e9 84";
 /// RFC 8448 section 3, the client's data and close_notify.
 #[test]
 fn seals_what_rfc_8448_seals() {
-    let mut sealer = Sealer { keyed: rfc8448(CLIENT_KEY, CLIENT_IV, 0), limit: 10 };
+    let mut sealer = Sealer { keyed: rfc8448(CLIENT_KEY, CLIENT_IV, 0), left: 99 };
     let data: Vec<u8> = (0..50).collect();
     let record = sealed(&mut sealer, ContentType::ApplicationData, &data);
     let expected = "17 03 03 00 43 a2 3f 70 54 b6 2c 94 d0 af fa fe 82 28 ba 55 cb ef ac ea 42 f9 14 aa 66 bc ab 3f 2b \
@@ -166,12 +166,24 @@ fn a_body_too_short_for_a_tag_is_a_bad_mac() {
 }
 
 #[test]
-fn a_key_seals_no_more_than_its_limit() {
+fn a_key_seals_no_more_blocks_than_its_limit() {
     let (mut sealer, _) = pair(Layout::Tls13, &AES_128_GCM);
-    sealer.limit = 2;
-    sealed(&mut sealer, ContentType::ApplicationData, b"1");
+    sealer.left = blocks(1) + blocks(40);
+    sealed(&mut sealer, ContentType::ApplicationData, &[1; 40]);
     sealed(&mut sealer, ContentType::ApplicationData, b"2");
     assert_eq!((sealer.left(), sealer.seal(ContentType::ApplicationData, &mut [0; 99], 1)), (0, Err(Exhausted)));
+}
+
+#[test]
+fn small_records_use_up_less_of_a_key() {
+    // A request and an answer of a database, and full records: the type and the tag count as well.
+    assert_eq!([blocks(0), blocks(15), blocks(16), blocks(100), blocks(MAX_PLAINTEXT)], [2, 2, 3, 8, 1026]);
+    let (mut sealer, _) = pair(Layout::Tls12Gcm, &AES_256_GCM);
+    sealer.left = 10 * blocks(MAX_PLAINTEXT);
+    for _ in 0..10 * blocks(MAX_PLAINTEXT) / blocks(100) {
+        sealed(&mut sealer, ContentType::ApplicationData, &[7; 100]);
+    }
+    assert!(!sealer.is_good_for(1));
 }
 
 proptest! {

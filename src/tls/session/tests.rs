@@ -6,7 +6,7 @@ use rustls::server::ServerConnectionData;
 
 use self::handshaken::{Handshaken, Tickets};
 use super::*;
-use crate::tls::record::MAX_PLAINTEXT;
+use crate::tls::record::{MAX_PLAINTEXT, blocks};
 
 mod handshaken;
 mod kernel;
@@ -193,7 +193,9 @@ fn a_key_that_nears_its_limit_is_changed_in_time() {
     server.opener = Opener::new(true, &secrets, sequence).unwrap();
     let Some(kernel) = session.kernel.as_mut() else { panic!() };
     let (sequence, secrets) = kernel.update_tx_secret().unwrap();
-    session.sealer = Sealer::new(true, &secrets, sequence, 3).unwrap();
+    // Good for a full record and control records around it, until two small ones were made.
+    let limit = blocks(MAX_PLAINTEXT) + 3 * blocks(1) + 1;
+    session.sealer = Sealer::new(true, &secrets, sequence, limit).unwrap();
     assert!(control(&mut session).is_empty());
     server.open(&sealed(&mut session, b"1"));
     assert!(control(&mut session).is_empty());
@@ -201,6 +203,38 @@ fn a_key_that_nears_its_limit_is_changed_in_time() {
     assert_eq!(server.open(&control(&mut session)).1, [24, 0, 0, 1, 0]);
     server.heed_key_update();
     assert_eq!(server.open(&sealed(&mut session, b"3")).1, b"3");
+}
+
+#[test]
+fn a_key_that_cannot_be_changed_is_warned_of_once_and_ends_before_data_is_read() {
+    for suite in [ALL[3], ALL[4]] {
+        let (mut session, mut server, ..) = pair(suite);
+        let full = blocks(MAX_PLAINTEXT);
+        session.sealer.limit_to(4 * full + 4 * blocks(5));
+        session.warn_at = 2 * full;
+        assert!(!session.nears_limit() && control(&mut session).is_empty());
+        while session.sealer.left() >= session.warn_at {
+            server.open(&sealed(&mut session, &[7; MAX_PLAINTEXT]));
+        }
+        assert!(session.nears_limit() && !session.nears_limit());
+        assert!(control(&mut session).is_empty(), "one more is good");
+        server.open(&sealed(&mut session, &[7; MAX_PLAINTEXT]));
+        assert_eq!(session.control(&mut [0; CONTROL], 1), Err(Exhausted));
+        // What the client has said can still be ended.
+        let mut out = [0; CONTROL];
+        let length = session.alert(&mut out, AlertDescription::CloseNotify).unwrap();
+        assert_eq!(server.open(&out[..length]), (ContentType::Alert, vec![1, 0]));
+    }
+}
+
+/// Only the suites with a bound are warned of, and only where it is final.
+#[test]
+fn keys_without_a_final_limit_are_not_warned_of() {
+    let warned = ALL.map(|suite| pair(suite).0.warn_at > 0);
+    assert_eq!(warned, [false, false, false, true, true, true]);
+    // 2^34 blocks with AES-GCM; ChaCha20-Poly1305 has more than any stream needs.
+    assert_eq!(ALL.map(|suite| confidentiality_limit(suite) == 1 << 34), [true, true, false, true, true, false]);
+    assert_eq!(confidentiality_limit(ALL[5]), u64::MAX);
 }
 
 #[test]
