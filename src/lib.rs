@@ -59,6 +59,7 @@ pub mod import;
 // -- watching --
 pub mod admin;
 pub mod logging;
+mod memory;
 pub mod metrics;
 
 // -- the floor --

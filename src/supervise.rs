@@ -1,9 +1,11 @@
 //! Starts and stops everything: a list of starts, one loop of causes, and the end.
 
+mod budget;
 mod causes;
 mod descriptors;
 mod endpoints;
 mod status;
+mod trim;
 
 use std::mem;
 use std::path::PathBuf;
@@ -32,6 +34,7 @@ use crate::systemd;
 use crate::tasks;
 use causes::{Asked, Causes, Stop};
 use status::Desk;
+use trim::Trim;
 
 /// What to run.
 pub struct Start {
@@ -138,11 +141,13 @@ pub async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Erro
     };
     let config = shared.snapshot.load().config.clone();
     let bound = descriptors::connections(&config.limits, descriptors, shared.snapshot.load().warm_descriptors());
+    let bound = budget::connections(&config.limits, bound);
     shared.permits.add_permits(bound.min(Semaphore::MAX_PERMITS));
 
     let admin = bind_admin(&config)?;
     let (desk, orders) = Desk::new(Arc::clone(&shared.snapshot), registry.clone(), bound, Arc::clone(&shared.permits));
     let desk = Arc::new(desk);
+    let trim = Trim::new(bound, Arc::clone(&shared.permits));
     let reloader = Reloader::start(source, files, log, registry.clone(), shared).map_err(Error::Bind)?;
     let (no_admin, admin_ends) = drain::channel();
     if let Some((socket, admission)) = admin {
@@ -152,7 +157,7 @@ pub async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Erro
     drop(admin_ends);
     desk.set_ready(true);
     systemd::ready("running generation 1");
-    let running = Running { causes: Causes::new(signals, orders, registry), reloader };
+    let running = Running { causes: Causes::new(signals, orders, registry, trim), reloader };
     let ended = tasks::caught(running.until_stopped(&desk, drain)).await;
     match ended {
         Ok(Ended::Quit) => no_admin.stop(),

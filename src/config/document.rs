@@ -40,7 +40,11 @@ pub fn document(config: &Config) -> Value {
             "min_ttl": seconds(config.dns.min_ttl),
             "max_ttl": seconds(config.dns.max_ttl),
         },
-        "limits": { "max_connections": config.limits.max_connections, "max_warm": config.limits.max_warm },
+        "limits": {
+            "max_connections": config.limits.max_connections,
+            "memory": config.limits.memory,
+            "max_warm": config.limits.max_warm,
+        },
         "reload": { "watch": config.reload.watch },
         "admin": config.admin.as_ref().map(|admin| entrance(&admin.listen, &admin.access)),
         "identities": table(config.identities.iter().map(|(name, spec)| (name, identity(spec)))),

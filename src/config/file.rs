@@ -11,8 +11,8 @@ use ipnet::IpNet;
 
 pub use self::servers::{ActiveCheck, Ejection, Listed, ServerTable};
 use crate::config::formats::{
-    Alpn, CertificateText, Congestion, DnsServer, Limit, Listen, Location, LogLevel, Mode, Pin, Reason, Reference,
-    ServedName, VerifyWord,
+    Alpn, Bytes, CertificateText, Congestion, DnsServer, Limit, Listen, Location, LogLevel, Mode, Pin, Reason,
+    Reference, ServedName, VerifyWord,
 };
 use crate::config::read::{Amount, Count, Given, Named, Processor, section};
 use crate::config::values::{
@@ -84,6 +84,9 @@ section! {
     pub struct Limits {
         /// Connections at once, over all listeners. Default, and the most: what the limit of open files allows.
         max_connections: Count,
+        /// Memory for buffers, connections and sessions together, such as "256MiB"; at least 4 MiB. Default: half of
+        /// the smallest limit of the process's control groups, or of the machine's memory.
+        memory: Bytes,
         /// Warm connections at once, over all pools; at most a quarter of the limit of open files. Default: 256, or an
         /// eighth of that limit if it is less.
         max_warm: Count,

@@ -126,6 +126,8 @@ pub enum KernelTls {
 pub struct Limits {
     /// Connections at once, over all listeners. Default, and the most: what the descriptor limit allows.
     pub max_connections: Option<usize>,
+    /// Memory for buffers, connections and sessions, in bytes. Default: half of what the process may use.
+    pub memory: Option<u64>,
     /// Warm connections at once, over all pools. Default: 256, or an eighth of the descriptor limit.
     pub max_warm: Option<usize>,
 }

@@ -24,6 +24,7 @@ pub use duplex::{
 pub use listen::{BindError, Socket, set_mode};
 pub use options::{Missing, Options, Role};
 pub use pipe::{Pipe, pipes_within};
+pub(crate) use syscall::trim_heap;
 
 /// A stream socket of either family.
 #[derive(Debug)]

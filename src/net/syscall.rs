@@ -6,7 +6,7 @@
 //!
 //! `tests/sanitize/run` compiles this file by itself and runs its tests under AddressSanitizer, Valgrind and Miri, so
 //! it uses nothing but the standard library and `libc`.
-#![expect(unsafe_code, reason = "setsockopt, sendmsg and recvmsg as no safe crate offers them")]
+#![expect(unsafe_code, reason = "setsockopt, sendmsg, recvmsg and malloc_trim as no safe crate offers them")]
 
 use std::io;
 use std::mem;
@@ -36,6 +36,17 @@ pub(crate) fn output_queue(socket: BorrowedFd<'_>) -> io::Result<usize> {
     // the call, and keeps no pointer.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
     if done == 0 { Ok(usize::try_from(queued).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives back to the system what the allocator holds of freed memory, in whole pages (malloc_trim(3)). Where the C
+/// library has no such call, nothing happens.
+pub(crate) fn trim_heap() {
+    // SAFETY: the call takes no pointer, may be made by any thread at any time, and gives back only pages of which the
+    // allocator has lent nothing.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// What goes beside the bytes of a message.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::trim::Trim;
 use crate::admin::Kept;
 use crate::metrics::Registry;
 use crate::reload::Cause;
@@ -59,6 +60,7 @@ pub(super) struct Causes {
     /// SIGHUP came during a reload, which may have read the files before they were changed.
     hangup: bool,
     registry: Registry,
+    trim: Trim,
     upkeep: Interval,
     alive: Interval,
 }
@@ -68,12 +70,12 @@ pub(super) struct Causes {
 const UPKEEP: Duration = Duration::from_secs(5);
 
 impl Causes {
-    pub(super) fn new(signals: Signals, ordered: Ordered, registry: Registry) -> Self {
+    pub(super) fn new(signals: Signals, ordered: Ordered, registry: Registry, trim: Trim) -> Self {
         let mut upkeep = interval(UPKEEP);
         let mut alive = interval(systemd::watchdog_interval().unwrap_or(UPKEEP));
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { signals, ordered, hangup: false, registry, upkeep, alive }
+        Self { signals, ordered, hangup: false, registry, trim, upkeep, alive }
     }
 
     /// The next thing that is asked for. Cancel safe.
@@ -91,6 +93,7 @@ impl Causes {
                 () = self.ordered.drain.notified() => return Asked::Drain,
                 Some(answer) = self.ordered.reloads.recv() => return Asked::Reload(Cause::Admin, Some(answer)),
                 _ = self.upkeep.tick() => self.registry.upkeep(),
+                () = self.trim.when_quiet() => {}
                 _ = self.alive.tick() => systemd::alive(),
             }
         }
@@ -107,6 +110,7 @@ impl Causes {
                 },
                 () = self.ordered.drain.notified() => return Stop::Drain,
                 _ = self.upkeep.tick() => self.registry.upkeep(),
+                () = self.trim.when_quiet() => {}
                 _ = self.alive.tick() => systemd::alive(),
             }
         }

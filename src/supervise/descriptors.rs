@@ -67,7 +67,7 @@ mod tests {
     fn what_is_asked_for_is_granted_up_to_the_limit() {
         let most = connections_within(256, 0);
         for (asked, granted) in [(None, most), (Some(10), 10), (Some(most), most), (Some(1000), most)] {
-            let limits = Limits { max_connections: asked, max_warm: None };
+            let limits = Limits { max_connections: asked, memory: None, max_warm: None };
             assert_eq!(connections(&limits, 256, 0), granted, "{asked:?}");
         }
     }

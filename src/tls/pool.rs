@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::record::MAX_PLAINTEXT;
 use super::session::CONTROL;
+use crate::memory;
 
 /// How much is moved at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +66,7 @@ impl Buffer {
     /// One of this size, or the smallest if all streams together hold too much memory: they then go on
     /// record by record.
     pub fn take(size: Size) -> Self {
-        let granted = size == Size::Small || LENT.load(Ordering::Relaxed) < BUDGET;
+        let granted = size == Size::Small || LENT.load(Ordering::Relaxed) + size.bytes() <= memory::for_buffers();
         Self::exactly(if granted { size } else { Size::Small })
     }
 
@@ -75,6 +76,9 @@ impl Buffer {
             LENT.fetch_add(size.bytes(), Ordering::Relaxed);
         }
         let spare = SPARES.try_with(|spares| spares.borrow_mut()[size as usize].pop()).ok().flatten();
+        if spare.is_some() {
+            SPARE.fetch_sub(size.bytes(), Ordering::Relaxed);
+        }
         let bytes = spare.unwrap_or_else(|| vec![0; size.bytes()].into_boxed_slice());
         Self { bytes, size }
     }
@@ -108,7 +112,8 @@ impl Drop for Buffer {
         // Fails only while the thread ends; the memory is then freed.
         let _ = SPARES.try_with(|spares| {
             let spares = &mut spares.borrow_mut()[self.size as usize];
-            if spares.len() < KEPT[self.size as usize] {
+            if spares.len() < KEPT[self.size as usize] && SPARE.load(Ordering::Relaxed) < memory::for_buffers() / 4 {
+                SPARE.fetch_add(self.size.bytes(), Ordering::Relaxed);
                 spares.push(bytes);
             }
         });
@@ -119,13 +124,14 @@ impl Drop for Buffer {
 /// only while peers are slow to take what was read.
 const KEPT: [usize; 3] = [16, 8, 4];
 
-/// What streams may hold in buffers above the smallest, in bytes: some 250 of the largest. Reached only
-/// when so many peers at once are slow to take what was read for them; a busy stream whose peers keep up
-/// holds its buffer for microseconds. The smallest are bounded by two for each stream.
-const BUDGET: usize = 64 << 20;
-
-/// Bytes lent above the smallest size. A race may exceed the budget by one buffer a worker.
+/// Bytes lent above the smallest size, which `memory` bounds. The bound is reached only when many peers at once are slow
+/// to take what was read for them; a busy stream whose peers keep up holds its buffer for microseconds. The smallest
+/// are bounded by two for each stream. A race may exceed the bound by one buffer a worker.
 static LENT: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of spares, of all workers. They take a quarter of the buffers' share at most: on a machine with many
+/// processors, the workers' spares together would be more than a small container has.
+static SPARE: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     /// Last in, first out: the memory used last is the likeliest to be in the processor's cache.
@@ -154,7 +160,7 @@ mod tests {
         drop(taken);
         assert_eq!(spares(Size::Medium), KEPT[Size::Medium as usize]);
 
-        let count = BUDGET / Size::Large.bytes() + 2;
+        let count = memory::for_buffers() / Size::Large.bytes() + 2;
         let taken: Vec<Buffer> = std::iter::repeat_with(|| Buffer::take(Size::Large)).take(count).collect();
         assert_eq!(taken.last().map(Buffer::size), Some(Size::Small));
         assert_eq!(Buffer::exactly(Size::Large).size(), Size::Large);

@@ -21,7 +21,7 @@ const ORDER: &[&[&str]] = &[
     &["classify", "originate", "relay"],
     &["admit", "drain", "logging", "systemd", "tasks"],
     &["tls", "writer"],
-    &["metrics", "net"],
+    &["memory", "metrics", "net"],
     &["config::values"],
     &["escape", "secret"],
 ];

@@ -1,5 +1,6 @@
-//! What a stream costs that has nothing to say: `docs/hot-path.md` states it.
+//! What a stream costs that has nothing to say (`docs/hot-path.md` states it), and what is left of it when it has ended.
 
+use std::io::Write;
 use std::net::TcpStream;
 
 use crate::lifecycle::{Scene, echoes};
@@ -33,4 +34,33 @@ fn idle_streams_hold_no_buffers() {
     });
     let each = (egret.resident_kib() - before) as f64 / STREAMS as f64;
     assert!(each <= KIB_EACH as f64, "{each:.1} KiB for each of {STREAMS} idle streams");
+}
+
+/// Streams that have only been opened, that moved bytes, and whose clients did not read.
+#[test]
+fn memory_is_given_back_when_a_crowd_has_left() {
+    const LEFT_KIB: u64 = 10 << 10;
+    let scene = Scene::new("");
+    let egret = Egret::start(&(scene.upstream + &listener("echo", 0, "echo")));
+    let address = egret.address("echo");
+    assert!(echoes(&mut plain::connect(address)));
+    let before = egret.resident_kib();
+    for (what, bytes) in [("idle", 0), ("busy", 16 << 10), ("unread", 256 << 10)] {
+        let data = vec![b'd'; bytes];
+        let mut crowd = Vec::new();
+        for _ in 0..1500 {
+            let mut client = plain::connect(address);
+            client.set_nonblocking(true).unwrap();
+            // As much as the kernel takes.
+            let _ = client.write(&data);
+            crowd.push(client);
+        }
+        eventually("all streams to be counted", || {
+            (egret.metrics().sum("egret_connections_active", &[]) >= 1500.0).then_some(())
+        });
+        drop(crowd);
+        eventually(&format!("the memory of {what} streams to be given back"), || {
+            (egret.resident_kib() <= before + LEFT_KIB).then_some(())
+        });
+    }
 }

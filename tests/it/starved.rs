@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::cgroup::Cgroup;
 use crate::support::egret::{Egret, Settings, listener, roots};
 use crate::support::namespace::Namespace;
 use crate::support::peer::{Peer, anonymous};
@@ -200,6 +201,81 @@ fn a_bound_above_the_open_files_is_lowered_and_leaves_room_for_admin_and_reload(
             assert!(crowd.iter_mut().all(echoes), "whoever waited is served\n{}", egret.log_text());
             crowd = left;
         }
+    }
+}
+
+const MIB: u64 = 1 << 20;
+
+/// egret with a server that echoes, and a listener in front of it.
+fn echoing(settings: Settings, limits: &str) -> (Egret, Peer, Pki) {
+    let pki = Pki::new();
+    let peer = Peer::echo(anonymous(&pki.server(&[HOST])));
+    let sections = format!(
+        "[limits]\n{limits}{}[upstreams.echo]\nservers = [\"{}\"]\n\
+         tls = {{ trust = \"internal\", server_name = \"{HOST}\" }}\n{}",
+        roots("internal", &pki.root()),
+        peer.address,
+        listener("echo", free_port(), "echo"),
+    );
+    (Egret::start_with(settings, &sections), peer, pki)
+}
+
+fn bound_of(egret: &Egret) -> u64 {
+    let status: serde_json::Value = serde_json::from_str(&egret.admin("GET", "/status").body).unwrap();
+    status["max_connections"].as_u64().expect("the status has the bound")
+}
+
+/// Half of the limit is the budget, and each connection has its part of it.
+#[test]
+fn a_limit_of_memory_bounds_connections() {
+    let mut bounds = Vec::new();
+    for limit in [48 * MIB, 64 * MIB, 256 * MIB] {
+        let settings = Settings { cgroup: Some(Arc::new(Cgroup::with_memory(limit))), ..Settings::default() };
+        let (egret, _peer, _pki) = echoing(settings, "");
+        let line = egret.wait_for_log("the budget", |line| line["message"] == "memory budget");
+        assert_eq!((line["limit"].as_u64(), line["budget"].as_u64()), (Some(limit), Some(limit / 2)), "{line}");
+        bounds.push(bound_of(&egret));
+    }
+    assert!(bounds.is_sorted() && bounds[0] >= 200 && bounds[2] > 2 * bounds[1], "{bounds:?}");
+}
+
+#[test]
+fn a_bound_above_the_memory_is_lowered_and_whoever_is_beyond_it_waits() {
+    for (memory, asked) in [("4MiB", 1000), ("8MiB", 500), ("8192KiB", 200)] {
+        let limits = format!("max_connections = {asked}\nmemory = \"{memory}\"\n");
+        let (egret, _peer, _pki) = echoing(Settings::default(), &limits);
+        let warning = egret.wait_for_log("the bound", |line| line["asked"] == asked);
+        let bound = usize::try_from(bound_of(&egret)).unwrap();
+        assert_eq!(warning["max_connections"], bound, "{warning}");
+        assert!((40..asked).contains(&bound), "{memory}: {bound}");
+        let address = egret.address("echo");
+        let mut crowd: Vec<TcpStream> = (0..bound + 5).map(|_| plain::connect(address)).collect();
+        assert!(crowd[..bound].iter_mut().all(echoes), "{}", egret.log_text());
+        let mut waiting = crowd.split_off(bound);
+        drop(crowd);
+        assert!(waiting.iter_mut().all(echoes), "{}", egret.log_text());
+    }
+}
+
+/// Clients that send a lot and read nothing, one that reads a little, and one that only sits there.
+#[test]
+fn slow_readers_in_a_small_container_are_served_or_wait_and_nothing_is_killed() {
+    for (limit, crowd, bytes) in [(48 * MIB, 400, 256 << 10), (64 * MIB, 600, 512 << 10), (64 * MIB, 600, 4096)] {
+        let settings = Settings { cgroup: Some(Arc::new(Cgroup::with_memory(limit))), ..Settings::default() };
+        let (mut egret, _peer, _pki) = echoing(settings, "");
+        let address = egret.address("echo");
+        let data = vec![b'd'; bytes];
+        let mut clients = Vec::new();
+        for _ in 0..crowd {
+            let mut client = plain::connect(address);
+            client.set_nonblocking(true).unwrap();
+            // As much as the kernel takes: what does not fit waits with the client.
+            let _ = client.write(&data);
+            clients.push(client);
+        }
+        assert_eq!(egret.wait(Duration::from_secs(2)), None, "killed with {crowd} slow readers in {limit} bytes");
+        drop(clients);
+        eventually("another client to be served", || echoes(&mut plain::connect(address)).then_some(()));
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) fn limits(section: Option<&file::Limits>) -> Limits {
     let count = |given: fn(&file::Limits) -> &Given<Count>| section.and_then(|limits| given(limits).value());
     Limits {
         max_connections: count(|limits| &limits.max_connections).map(|count| count.0),
+        memory: section.and_then(|limits| limits.memory.value()).map(|bytes| bytes.0),
         max_warm: count(|limits| &limits.max_warm).map(|count| count.0),
     }
 }

@@ -2,8 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of all sessions of the process: 32 MiB. Twelve origins may be full, a thousand have room for a dozen each.
-const MAX_EVERYWHERE: usize = 33_554_432;
+use crate::memory;
 
 /// Bytes that are taken now.
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
@@ -15,7 +14,7 @@ pub(super) struct Room(usize);
 impl Room {
     /// Room for so many bytes; `None`: there is too little left.
     pub(super) fn take(bytes: usize) -> Option<Self> {
-        Self::take_of(&TAKEN, bytes).then(|| Self(bytes))
+        Self::take_of(&TAKEN, memory::for_sessions(), bytes).then(|| Self(bytes))
     }
 
     /// How much it is.
@@ -23,8 +22,8 @@ impl Room {
         self.0
     }
 
-    fn take_of(taken: &AtomicUsize, bytes: usize) -> bool {
-        let more = |now: usize| now.checked_add(bytes).filter(|all| *all <= MAX_EVERYWHERE);
+    fn take_of(taken: &AtomicUsize, most: usize, bytes: usize) -> bool {
+        let more = |now: usize| now.checked_add(bytes).filter(|all| *all <= most);
         taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 }
@@ -41,11 +40,12 @@ mod tests {
 
     #[test]
     fn no_more_is_taken_than_there_is() {
+        const MOST: usize = 1000;
         let taken = AtomicUsize::new(0);
-        assert!(Room::take_of(&taken, MAX_EVERYWHERE - 10));
+        assert!(Room::take_of(&taken, MOST, MOST - 10));
         for (bytes, fits) in [(11, false), (usize::MAX, false), (10, true), (1, false), (0, true)] {
-            assert_eq!(Room::take_of(&taken, bytes), fits, "{bytes}");
+            assert_eq!(Room::take_of(&taken, MOST, bytes), fits, "{bytes}");
         }
-        assert_eq!(taken.into_inner(), MAX_EVERYWHERE);
+        assert_eq!(taken.into_inner(), MOST);
     }
 }

@@ -11,6 +11,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::cgroup::Cgroup;
 use super::http::{self, Answer};
 use super::metrics::Metrics;
 use super::namespace::Namespace;
@@ -32,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) watch: bool,
     /// The limit of open descriptors, soft and hard.
     pub(crate) descriptors: Option<u32>,
+    /// The control group that it lives in.
+    pub(crate) cgroup: Option<Arc<Cgroup>>,
     /// Where it runs, if not among everybody else.
     pub(crate) namespace: Option<Arc<Namespace>>,
     /// Further arguments of `egret run`.
@@ -46,6 +49,7 @@ impl Default for Settings {
             drain_timeout: "5s",
             watch: false,
             descriptors: None,
+            cgroup: None,
             namespace: None,
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -56,13 +60,21 @@ impl Default for Settings {
 impl Settings {
     /// The program, where and under what limits it is to run.
     fn command(&self) -> Command {
-        let program = if self.descriptors.is_some() { Path::new("prlimit") } else { binary() };
+        let program = match (&self.descriptors, &self.cgroup) {
+            (Some(_), None) => Path::new("prlimit"),
+            (None, Some(_)) => Path::new("sh"),
+            (None, None) => binary(),
+            (Some(_), Some(_)) => panic!("descriptors are limited outside of a control group only"),
+        };
         let mut command = match &self.namespace {
             None => guarded(program),
             Some(namespace) => namespace.guarded(program),
         };
         if let Some(limit) = self.descriptors {
             command.arg(format!("--nofile={limit}:{limit}")).arg(binary());
+        }
+        if let Some(cgroup) = &self.cgroup {
+            command.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(cgroup.processes()).arg(binary());
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

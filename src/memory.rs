@@ -1,0 +1,212 @@
+//! The memory that the process may use, and how it is shared out: buffers, connections, sessions.
+//!
+//! A container's limit is seldom the machine's: what exceeds it is killed with every stream. So the smallest limit on
+//! the path of nested control groups counts, and half of it is the budget; the rest is for the program itself, the
+//! kernel's socket buffers (which a control group of version 2 is charged for) and what the allocator keeps.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What a connection holds at most in the smallest buffers, one for each direction (18.5 KiB each), with its task and
+/// its TLS session (9 KiB by measurement, `docs/hot-path.md`).
+const CONNECTION: u64 = 48 << 10;
+/// Buffers above the smallest, all streams together: 64 MiB are some 250 of the largest. More are needed only while as
+/// many peers are slow at once.
+const MOST_BUFFERS: u64 = 64 << 20;
+/// Sessions for resumption: 32 MiB. Twelve origins may be full, a thousand have room for a dozen each.
+const MOST_SESSIONS: u64 = 32 << 20;
+
+static BUFFERS: AtomicUsize = AtomicUsize::new(MOST_BUFFERS as usize);
+static SESSIONS: AtomicUsize = AtomicUsize::new(MOST_SESSIONS as usize);
+
+/// The memory that this process may use, and what limits it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    /// In bytes.
+    pub(crate) bytes: u64,
+    /// The file that says so.
+    pub(crate) source: PathBuf,
+}
+
+/// Parts of the budget. Each bounds one thing, so that none can take what another was promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shares {
+    /// Connections at once.
+    pub(crate) connections: usize,
+    /// Bytes of buffers above the smallest.
+    pub(crate) buffers: usize,
+    /// Bytes of sessions.
+    pub(crate) sessions: usize,
+}
+
+impl Shares {
+    /// Shares out so many bytes.
+    pub(crate) fn of(budget: u64) -> Self {
+        let (buffers, sessions) = ((budget / 4).min(MOST_BUFFERS), (budget / 8).min(MOST_SESSIONS));
+        let connections = (budget - buffers - sessions) / CONNECTION;
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self { connections: size(connections).max(1), buffers: size(buffers), sessions: size(sessions) }
+    }
+
+    /// From now on these hold.
+    pub(crate) fn apply(self) {
+        BUFFERS.store(self.buffers, Ordering::Relaxed);
+        SESSIONS.store(self.sessions, Ordering::Relaxed);
+    }
+}
+
+/// Bytes of buffers above the smallest, of all streams together.
+pub(crate) fn for_buffers() -> usize {
+    BUFFERS.load(Ordering::Relaxed)
+}
+
+/// Bytes of sessions, of all origins together.
+pub(crate) fn for_sessions() -> usize {
+    SESSIONS.load(Ordering::Relaxed)
+}
+
+/// The smallest limit of the control groups of this process, or the machine's memory. `None`: nothing says.
+pub(crate) fn limit() -> Option<Limit> {
+    limit_below(Path::new("/"))
+}
+
+/// As [`limit`], with `proc` and the control groups below `root`.
+fn limit_below(root: &Path) -> Option<Limit> {
+    let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+    let (groups, mounts) = (text("proc/self/cgroup"), text("proc/self/mountinfo"));
+    let limits = hierarchies(&groups, &mounts).into_iter().flat_map(|hierarchy| hierarchy.limits(root));
+    limits.chain(machine(root)).min_by_key(|limit| limit.bytes)
+}
+
+/// One tree of control groups that limits memory, and where this process is in it.
+struct Hierarchy<'a> {
+    mount: &'a str,
+    /// The group that is mounted there: in a container, not the root of the tree.
+    root: &'a str,
+    group: &'a str,
+    files: &'static [&'static str],
+}
+
+/// Of version 2: `high` throttles until nothing moves, `max` kills.
+const UNIFIED: &[&str] = &["memory.max", "memory.high"];
+/// Of version 1.
+const LEGACY: &[&str] = &["memory.limit_in_bytes"];
+
+/// Those of cgroups(7), by `/proc/self/cgroup` and `/proc/self/mountinfo`.
+fn hierarchies<'a>(groups: &'a str, mounts: &'a str) -> Vec<Hierarchy<'a>> {
+    mounts.lines().filter_map(|line| hierarchy(groups, line)).collect()
+}
+
+fn hierarchy<'a>(groups: &'a str, mount: &'a str) -> Option<Hierarchy<'a>> {
+    let (before, after) = mount.split_once(" - ")?;
+    let mut fields = before.split(' ').skip(3);
+    let (root, mount) = (fields.next()?, fields.next()?);
+    let mut fields = after.split(' ');
+    let (kind, options) = (fields.next()?, fields.nth(1)?);
+    let is_memory = |list: &str| list.split(',').any(|controller| controller == "memory");
+    let (files, is_ours): (_, fn(&str, &str) -> bool) = match kind {
+        "cgroup2" => (UNIFIED, |id, _| id == "0"),
+        "cgroup" if is_memory(options) => (LEGACY, |_, list| list.split(',').any(|name| name == "memory")),
+        _ => return None,
+    };
+    let group = groups.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (id, list, group) = (fields.next()?, fields.next()?, fields.next()?);
+        is_ours(id, list).then_some(group)
+    })?;
+    Some(Hierarchy { mount, root, group, files })
+}
+
+impl Hierarchy<'_> {
+    /// The limits of the group and of those around it, as far as they are mounted.
+    fn limits(&self, root: &Path) -> Vec<Limit> {
+        let mount = root.join(self.mount.trim_start_matches('/'));
+        let inside = Path::new(self.group).strip_prefix(self.root).unwrap_or_else(|_| Path::new(""));
+        let inside = inside.strip_prefix("/").unwrap_or(inside);
+        let folders = inside.ancestors().map(|group| mount.join(group));
+        folders.flat_map(|folder| self.files.iter().filter_map(move |file| read(folder.join(file)))).collect()
+    }
+}
+
+/// A limit; `max`, and the largest number of version 1, are none.
+fn read(file: PathBuf) -> Option<Limit> {
+    let bytes = fs::read_to_string(&file).ok()?.trim().parse().ok()?;
+    Some(Limit { bytes, source: file })
+}
+
+/// All memory of the machine.
+fn machine(root: &Path) -> Option<Limit> {
+    let source = root.join("proc/meminfo");
+    let text = fs::read_to_string(&source).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(Limit { bytes: kib.checked_mul(1024)?, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const V2: &str = "30 24 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n";
+    const V1: &str = "36 32 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+                      37 32 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                      38 32 0:33 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+
+    /// The limit in MiB of a machine of 1024 MiB with these files.
+    fn limit_with(groups: &str, mounts: &str, files: &[(&str, &str)]) -> u64 {
+        let folder = tempfile::tempdir().unwrap();
+        let standard =
+            [("proc/self/cgroup", groups), ("proc/self/mountinfo", mounts), ("proc/meminfo", "MemTotal: 1048576 kB\n")];
+        for (path, text) in standard.iter().chain(files) {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        limit_below(folder.path()).unwrap().bytes / MIB
+    }
+
+    #[test]
+    fn the_smallest_limit_on_the_path_counts() {
+        let (small, large) = ("67108864\n", "268435456\n");
+        for (groups, mounts, files, wanted) in [
+            ("0::/\n", V2, &[][..], 1024),
+            ("0::/a/b\n", V2, &[("sys/fs/cgroup/a/b/memory.max", small)][..], 64),
+            ("0::/a/b\n", V2, &[("sys/fs/cgroup/a/memory.max", small), ("sys/fs/cgroup/a/b/memory.max", "max\n")], 64),
+            ("0::/a/b\n", V2, &[("sys/fs/cgroup/a/memory.max", small), ("sys/fs/cgroup/a/b/memory.max", large)], 64),
+            ("0::/a\n", V2, &[("sys/fs/cgroup/a/memory.max", large), ("sys/fs/cgroup/a/memory.high", small)], 64),
+            ("0::/a\n", V2, &[("sys/fs/cgroup/other/memory.max", small)], 1024),
+            ("0::/\n", V2, &[("sys/fs/cgroup/memory.max", large)], 256),
+            ("4:memory:/a\n0::/\n", V1, &[("sys/fs/cgroup/memory/a/memory.limit_in_bytes", small)], 64),
+            ("4:cpu,memory:/a/b\n", V1, &[("sys/fs/cgroup/memory/a/memory.limit_in_bytes", small)], 64),
+            ("4:memory:/a\n", V1, &[("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "9223372036854771712\n")], 1024),
+            ("4:memory:/a\n", V1, &[("sys/fs/cgroup/cpu/a/memory.limit_in_bytes", small)], 1024),
+        ] {
+            assert_eq!(limit_with(groups, mounts, files), wanted, "{groups:?} {files:?}");
+        }
+    }
+
+    /// In a container without a namespace of its own for control groups, the path is that of the host, and the
+    /// container's group is what is mounted.
+    #[test]
+    fn a_path_of_the_host_leads_to_what_is_mounted() {
+        let mounts = "37 32 0:32 /docker/c1 /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+        for groups in ["4:memory:/docker/c1\n", "4:memory:/elsewhere\n"] {
+            let files = [("sys/fs/cgroup/memory/memory.limit_in_bytes", "67108864\n")];
+            assert_eq!(limit_with(groups, mounts, &files), 64, "{groups:?}");
+        }
+    }
+
+    #[test]
+    fn shares_stay_within_the_budget_at_every_size() {
+        for budget in [0, MIB, 16 * MIB, 32 * MIB, 1 << 30, 1 << 40] {
+            let Shares { connections, buffers, sessions } = Shares::of(budget);
+            let all = connections as u64 * CONNECTION + buffers as u64 + sessions as u64;
+            assert!(all <= budget.max(CONNECTION), "{all} of {budget}");
+        }
+        let large = Shares::of(1 << 40);
+        assert_eq!((large.buffers as u64, large.sessions as u64), (MOST_BUFFERS, MOST_SESSIONS));
+        assert!(Shares::of(32 * MIB).connections >= 400);
+    }
+}

@@ -1,0 +1,80 @@
+//! Gives memory back to the system after a crowd has left.
+//!
+//! The allocator keeps what was freed: after 2,000 streams that ended, 71 MiB stayed resident where 13 were before the
+//! first. With a trim 26 MiB stay (21 before the first).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::net;
+
+/// A crowd of fewer connections is not worth a trim: they hold at most some 3 MiB.
+const CROWD: usize = 64;
+/// How often the connections are counted, which is one load: memory is back within seconds.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Watches the number of connections.
+pub(super) struct Trim {
+    bound: usize,
+    permits: Arc<Semaphore>,
+    /// The most connections since the last trim.
+    peak: usize,
+    look: Interval,
+}
+
+impl Trim {
+    /// Of `bound` connections, those that have no permit are there.
+    pub(super) fn new(bound: usize, permits: Arc<Semaphore>) -> Self {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { bound, permits, peak: 0, look }
+    }
+
+    /// Trims the heap once half of a crowd has left: on a thread that may block, as it takes some milliseconds for each
+    /// 100 MiB. Cancel safe.
+    pub(super) async fn when_quiet(&mut self) {
+        loop {
+            self.look.tick().await;
+            if self.is_due(self.bound.saturating_sub(self.permits.available_permits())) {
+                tokio::task::spawn_blocking(net::trim_heap);
+            }
+        }
+    }
+
+    fn is_due(&mut self, connections: usize) -> bool {
+        self.peak = self.peak.max(connections);
+        let is_due = self.peak >= CROWD && connections <= self.peak / 2;
+        if is_due {
+            self.peak = connections;
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_heap_is_trimmed_when_half_of_a_crowd_has_left() {
+        let mut trim = Trim::new(10_000, Arc::new(Semaphore::new(10_000)));
+        for (connections, is_due) in [
+            (0, false),
+            (63, false),
+            (0, false),
+            (5000, false),
+            (2600, false),
+            (2500, true),
+            (2500, false),
+            (1250, true),
+            (1251, false),
+            (0, true),
+            (0, false),
+        ] {
+            assert_eq!(trim.is_due(connections), is_due, "{connections}");
+        }
+    }
+}
