@@ -1,5 +1,9 @@
 //! What files of certificates and keys, and words of OpenSSL, mean to an importer.
 
+use std::net::IpAddr;
+
+use rustls::pki_types::DnsName;
+
 use crate::originate::certificate::CertificateFacts;
 use crate::originate::pem;
 
@@ -14,6 +18,11 @@ pub(super) fn is_of_server<'a>(text: &str, mut names: impl Iterator<Item = &'a s
         let common = facts.names.is_empty() && facts.common_name.as_deref() == Some(name);
         common || facts.names.iter().any(|known| typed.contains(known))
     })
+}
+
+/// Something that a certificate could carry, and a name server know.
+pub(super) fn is_name(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() || DnsName::try_from(text).is_ok()
 }
 
 /// How many certificates are in a PEM text.

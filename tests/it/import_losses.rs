@@ -321,3 +321,48 @@ fn files_are_bounded_in_number_depth_and_size() {
         assert!(done.shown.contains(why), "{}", done.shown);
     }
 }
+
+/// Settings by `$server_port` and its like are worked out for each `listen`.
+#[test]
+fn settings_that_depend_on_the_listener_alone_are_carried() {
+    let place = Place::new();
+    let head = "map $server_port $who { 7001 one; 7002 two; default three; }\nproxy_ssl on;";
+    for (settings, identities) in [
+        ("listen 127.0.0.1:7001; listen 127.0.0.1:7002;", vec!["one", "two"]),
+        ("listen 127.0.0.1:7001-7003;", vec!["one", "two", "three"]),
+        ("listen 127.0.0.1:7001; listen [::1]:7002;", vec!["one", "two"]),
+    ] {
+        let text = format!(
+            "stream {{ {head} server {{ {settings} proxy_pass a.example.com:443; proxy_ssl_certificate $who.crt;
+             proxy_ssl_certificate_key $who.key; proxy_ssl_name x${{server_port}}x.example.com:1; }} }}"
+        );
+        let done = place.import("nginx", &text, &["--strict"]);
+        assert_eq!(done.code, Some(0), "{settings}\n{}", done.shown);
+        for (identity, port) in identities.iter().zip(7001..) {
+            assert!(done.config.contains(&format!("certificate = \"{identity}.crt\"")), "{}", done.config);
+            assert!(done.config.contains(&format!("server_name = \"x{port}x.example.com\"")), "{}", done.config);
+        }
+    }
+    let on_all =
+        "stream { server { listen 7001; proxy_pass a.example.com:443; proxy_ssl on; proxy_ssl_name $server_addr; } }";
+    let done = place.import("nginx", on_all, &["--strict"]);
+    assert!(done.code == Some(3) && done.shown.contains("error[name-lost]"), "{}", done.shown);
+}
+
+#[test]
+fn entries_of_a_map_that_are_lost_leave_the_others() {
+    let place = Place::new();
+    for (entry, word) in [
+        ("default $ssl_preread_server_name:443;", "`default`"),
+        ("~^(?<x>.+)\\.example\\.net$ $x.example.com:443;", "`$x`"),
+        ("~^(one|two)\\.example\\.net$ one.example.com:443;", "(one|two)"),
+    ] {
+        let text = format!(
+            "stream {{ map $ssl_preread_server_name $up {{ a.example.com a.example.com:443; {entry} }}
+             server {{ listen 127.0.0.1:7001; ssl_preread on; proxy_pass $up; }} }}"
+        );
+        let done = place.import("nginx", &text, &["--strict"]);
+        assert!(done.config.contains("server_names = [\"a.example.com\"]"), "{entry}: {}\n{}", done.config, done.shown);
+        assert!(done.code == Some(3) && done.shown.contains(word), "{entry}: {}", done.shown);
+    }
+}

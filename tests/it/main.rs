@@ -36,6 +36,7 @@ mod hung_disk;
 mod identity;
 mod import;
 mod import_losses;
+mod import_mutations;
 mod import_stories;
 mod interop;
 mod intolerance;

@@ -3,7 +3,7 @@
 use crate::import::draft::Listener;
 use crate::import::findings::{Code, FRAGMENT, HTTP_HOST, HTTP_PATH, HTTP_VHOST};
 use crate::import::nginx::importer::Importer;
-use crate::import::nginx::listen::{At, Extra, ListenAddr, To};
+use crate::import::nginx::listen::{At, Extra, ListenAddr, To, common_variables};
 use crate::import::nginx::parse::Directive;
 use crate::import::nginx::proxy_pass::{ProxyPass, Target};
 use crate::import::nginx::scope::Scope;
@@ -42,6 +42,7 @@ impl<'a> Importer<'_> {
     fn http_server(&mut self, outer: &Scope<'a>, directive: &'a Directive, blocks: &[&'a Directive]) -> Server<'a> {
         let scope = outer.inner(directive.children());
         let listen_addrs = if directive.id == MADE_UP { Vec::new() } else { self.listen_addrs(directive, true) };
+        let scope = scope.with(common_variables(&listen_addrs, directive));
         let mut locations = Vec::new();
         collect(&scope, directive, &mut locations);
         let mut exits = Vec::new();

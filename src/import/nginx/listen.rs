@@ -23,6 +23,40 @@ pub(super) struct ListenAddr<'a> {
     pub(super) default: bool,
 }
 
+impl ListenAddr<'_> {
+    /// The variables of nginx that are the same for all connections to this address of a server.
+    pub(super) fn variables(&self, server: &Directive) -> Vec<(&'static str, String)> {
+        let mut known = Vec::new();
+        match &self.at {
+            At::Tcp(address) => {
+                known.push(("server_port", address.port().to_string()));
+                // On a wildcard it is the address that the client came to.
+                if !address.ip().is_unspecified() {
+                    known.push(("server_addr", address.ip().to_string()));
+                }
+            }
+            At::Unix(path) => {
+                known.push(("server_port", String::new()));
+                known.push(("server_addr", format!("unix:{path}")));
+            }
+        }
+        let name = server.children().iter().find(|one| one.name.text == "server_name");
+        let name = name.map_or("", |one| one.argument(0));
+        if !name.starts_with(['~', '*', '.', '$']) {
+            known.push(("server_name", name.to_owned()));
+        }
+        known
+    }
+}
+
+/// The variables that are the same for all connections to a server, whichever of its addresses they come to.
+pub(super) fn common_variables(listen_addrs: &[ListenAddr<'_>], server: &Directive) -> Vec<(&'static str, String)> {
+    let mut all = listen_addrs.iter().map(|listen_addr| listen_addr.variables(server));
+    let mut common = all.next().unwrap_or_default();
+    all.for_each(|others| common.retain(|known| others.contains(known)));
+    common
+}
+
 /// What is listened on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum At {

@@ -1,5 +1,6 @@
 //! Maps on the server name of the clients' hellos become routes.
 
+use crate::config::problems::quote;
 use crate::import::draft::Route;
 use crate::import::findings::{Place, VARIABLE};
 use crate::import::nginx::importer::Importer;
@@ -20,6 +21,9 @@ impl<'a> Importer<'_> {
     ) -> To {
         let mut to = To::default();
         for case in &choice.cases {
+            if self.is_unknown(case) {
+                continue;
+            }
             let Some(server_names) = patterns(&case.key) else {
                 let title = format!("`{}` cannot be said by names and wildcards", case.key);
                 self.find_case(case, title, "not carried over; write the names that it stands for");
@@ -32,7 +36,7 @@ impl<'a> Importer<'_> {
             }
             self.report.carry(case.id, "listeners: routes");
         }
-        if let Some(case) = choice.default.filter(|case| !case.text.is_empty()) {
+        if let Some(case) = choice.default.filter(|case| !self.is_unknown(case) && !case.text.is_empty()) {
             to.upstream = self.case(scope, pass, &case, blocks);
             if to.upstream.is_some() {
                 self.report.carry(case.id, "listeners: upstream");
@@ -59,6 +63,18 @@ impl<'a> Importer<'_> {
     fn case(&mut self, scope: &Scope<'a>, pass: &'a Directive, case: &Case, blocks: &[&'a Directive]) -> Option<usize> {
         let target = self.target(pass, &case.text, blocks, None, true)?;
         self.passthrough(&ProxyPass { scope: scope.clone(), prefix: "proxy", http: false, pass, target })
+    }
+
+    /// A case whose server only nginx can work out is lost, and the others are not.
+    fn is_unknown(&mut self, case: &Case) -> bool {
+        let Some(variable) = &case.unknown else { return false };
+        let title = format!("where {} leads depends on `${variable}`: this entry of the map is lost", quote(&case.key));
+        self.find_case(
+            case,
+            title,
+            "the others are carried; write a route and an upstream for each name that it stands for",
+        );
+        true
     }
 
     fn find_case(&mut self, case: &Case, title: String, repair: &str) {

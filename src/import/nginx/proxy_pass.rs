@@ -3,10 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use rustls::pki_types::DnsName;
-
 use crate::import::draft::{Server, Upstream};
-use crate::import::facts::{EOF_REPAIR, eof_strict};
+use crate::import::facts::{EOF_REPAIR, eof_strict, is_name};
 use crate::import::findings::{
     EOF_STRICT, HALF_CLOSE, PROXY_HEADER, RESOLVED_ONCE, SERVICE_LOST, SOCKET_UPSTREAM, SOURCE_ADDRESS,
 };
@@ -127,11 +125,6 @@ pub(super) fn split(text: &str) -> Option<(String, Option<u16>)> {
         Some((host, port)) => Some((host.to_owned(), Some(port.parse().ok().filter(|port| *port != 0)?))),
         None => Some((text.to_owned(), None)),
     }
-}
-
-/// Something that a certificate could carry, and a name server know.
-pub(super) fn is_name(text: &str) -> bool {
-    text.parse::<IpAddr>().is_ok() || DnsName::try_from(text).is_ok()
 }
 
 /// Host and port as egret reads them.

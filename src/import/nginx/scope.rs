@@ -9,18 +9,30 @@ use crate::import::nginx::parse::Directive;
 pub struct Scope<'a> {
     /// From the innermost block; never empty.
     chain: Vec<&'a [Directive]>,
+    /// Variables of nginx whose values follow from the `listen` and the server: name and value.
+    known: Vec<(&'static str, String)>,
 }
 
 impl<'a> Scope<'a> {
     /// The outermost block.
     pub fn new(directives: &'a [Directive]) -> Self {
-        Self { chain: vec![directives] }
+        Self { chain: vec![directives], known: Vec::new() }
     }
 
     /// A block inside this one.
     pub fn inner(&self, directives: &'a [Directive]) -> Self {
         let outer = self.chain.iter().copied();
-        Self { chain: std::iter::once(directives).chain(outer).collect() }
+        Self { chain: std::iter::once(directives).chain(outer).collect(), known: self.known.clone() }
+    }
+
+    /// The same block, seen from connections for which these variables have these values.
+    pub fn with(&self, known: Vec<(&'static str, String)>) -> Self {
+        Self { chain: self.chain.clone(), known }
+    }
+
+    /// The value of a variable of nginx, if it is the same for all connections here.
+    pub fn known(&self, name: &str) -> Option<&str> {
+        self.known.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
     /// What stands in this very block.

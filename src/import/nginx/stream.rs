@@ -34,28 +34,46 @@ impl<'a> Importer<'_> {
         if self.all_denied(&listen_addrs, &scope) {
             return self.list_all(server, "nobody may come here: all are denied");
         }
-        let target = match self.destination(&scope, pass, blocks) {
+        if listen_addrs.is_empty() {
+            return self.list_all(server, "no address of it can be carried over");
+        }
+        for listen_addr in &listen_addrs {
+            let scope = scope.with(listen_addr.variables(server));
+            self.stream_listener(&scope, (server, pass), listen_addr, blocks, extras);
+        }
+    }
+
+    /// One address of a server: settings may depend on its port.
+    fn stream_listener(
+        &mut self,
+        scope: &Scope<'a>,
+        (server, pass): (&'a Directive, &'a Directive),
+        listen_addr: &ListenAddr<'a>,
+        blocks: &[&'a Directive],
+        extras: &mut Vec<Extra<'a>>,
+    ) {
+        let target = match self.destination(scope, pass, blocks) {
             Some(Destination::One(target)) => target,
             Some(Destination::ByName(choice)) => {
-                let To { upstream, routes } = self.by_name(&scope, pass, choice, blocks);
-                if routes.is_empty() && upstream.is_none() {
-                    return self.list_all(server, "none of its servers can be carried over");
+                let to = self.by_name(scope, pass, choice, blocks);
+                match to.routes.is_empty() && to.upstream.is_none() {
+                    true => self.list_all(server, "none of its servers can be carried over"),
+                    false => self.open(listen_addr, server, scope, &to, extras),
                 }
-                let to = To { upstream, routes };
-                listen_addrs.iter().for_each(|listen_addr| self.open(listen_addr, server, &scope, &to, extras));
                 return;
             }
-            None => return self.list_all(server, "where it leads cannot be told, see its `proxy_pass`"),
+            None => {
+                return self.list_all(server, "where it leads is not known, see the finding about its `proxy_pass`");
+            }
         };
-        let proxy_pass = ProxyPass { scope, prefix: "proxy", http: false, pass, target };
-        let upstream = match self.kind(&proxy_pass, server, &listen_addrs) {
+        let proxy_pass = ProxyPass { scope: scope.clone(), prefix: "proxy", http: false, pass, target };
+        let upstream = match self.kind(&proxy_pass, server, std::slice::from_ref(listen_addr)) {
             Kind::Tls => self.upstream(&proxy_pass),
             Kind::PassedThrough => self.passthrough(&proxy_pass),
             Kind::Plaintext => None,
         };
-        let Some(upstream) = upstream else { return };
-        for listen_addr in &listen_addrs {
-            self.open(listen_addr, server, &proxy_pass.scope, &To::one(upstream), extras);
+        if let Some(upstream) = upstream {
+            self.open(listen_addr, server, scope, &To::one(upstream), extras);
         }
     }
 

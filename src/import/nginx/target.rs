@@ -1,10 +1,11 @@
 //! What a `proxy_pass` points at.
 
 use crate::config::problems::quote;
+use crate::import::facts;
 use crate::import::findings::{FORWARDS_ANYWHERE, SERVICE_LOST, VARIABLE};
 use crate::import::nginx::importer::Importer;
 use crate::import::nginx::parse::Directive;
-use crate::import::nginx::proxy_pass::{Target, is_name, split};
+use crate::import::nginx::proxy_pass::{Target, split};
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::variables::{Choice, HELLO_NAME, Value};
 
@@ -93,7 +94,7 @@ impl<'a> Importer<'_> {
             return Some(Target::block(block, port.is_some()));
         }
         match address.and_then(|(host, said)| Some((host, said.or(port)?))) {
-            Some((host, port)) if is_name(&host) => Some(Target::One { host, port, late }),
+            Some((host, port)) if facts::is_name(&host) => Some(Target::One { host, port, late }),
             _ => {
                 let title = format!("this server is lost: {} is not a host with a port", quote(text));
                 let repair = "egret speaks TLS over TCP: write the host and the port of a server";

@@ -11,7 +11,7 @@ use crate::import::findings::{
 };
 use crate::import::nginx::importer::{Importer, User};
 use crate::import::nginx::parse::Directive;
-use crate::import::nginx::proxy_pass::{ProxyPass, is_name};
+use crate::import::nginx::proxy_pass::ProxyPass;
 use crate::import::nginx::variables::Value;
 
 /// What nginx says of the server's name.
@@ -202,7 +202,7 @@ impl Importer<'_> {
             }
         };
         match name {
-            Some((directive, name)) if is_name(&name) => {
+            Some((directive, name)) if facts::is_name(&name) => {
                 self.carried(directive, "upstreams: tls.server_name");
                 Naming { name, said: true, sent }
             }
@@ -225,7 +225,7 @@ impl Importer<'_> {
         if naming.said || same || !(naming.sent || verified) {
             return;
         }
-        if self.options.faithful && is_name(&naming.name) {
+        if self.options.faithful && facts::is_name(&naming.name) {
             tls.server_name = Some(naming.name.clone());
         }
         let title = format!(

@@ -30,6 +30,8 @@ pub struct Case {
     pub key: String,
     /// What it comes to.
     pub text: String,
+    /// The variable that it depends on and that nobody knows beforehand, if there is one; `text` is empty then.
+    pub unknown: Option<String>,
     /// The number of its directive.
     pub id: usize,
 }
@@ -37,7 +39,9 @@ pub struct Case {
 impl Choice {
     fn map(mut self, change: impl Fn(&str) -> String) -> Self {
         for case in self.cases.iter_mut().chain(&mut self.default) {
-            case.text = change(&case.text);
+            if case.unknown.is_none() {
+                case.text = change(&case.text);
+            }
         }
         self
     }
@@ -88,7 +92,10 @@ impl<'s, 'a> Variables<'s, 'a> {
         }
         match self.find_map(name) {
             Some(map) => self.map(map, depth),
-            None => Value::Unknown(name.to_owned()),
+            None => match self.scope.known(name) {
+                Some(value) => Value::Text(value.to_owned()),
+                None => Value::Unknown(name.to_owned()),
+            },
         }
     }
 
@@ -115,12 +122,12 @@ impl<'s, 'a> Variables<'s, 'a> {
         let mut choice = Choice::default();
         for entry in map.children() {
             let (key, id) = (entry.name.text.as_str(), entry.id);
-            let text = match self.text(entry.argument(0), depth) {
-                Value::Text(text) => text,
-                Value::ByName(_) => return Value::Unknown(map.argument(1).trim_start_matches('$').to_owned()),
-                unknown @ Value::Unknown(_) => return unknown,
+            let (text, unknown) = match self.text(entry.argument(0), depth) {
+                Value::Text(text) => (text, None),
+                Value::ByName(_) => (String::new(), Some(map.argument(1).trim_start_matches('$').to_owned())),
+                Value::Unknown(variable) => (String::new(), Some(variable)),
             };
-            let case = Case { key: key.trim_start_matches('\\').to_owned(), text, id };
+            let case = Case { key: key.trim_start_matches('\\').to_owned(), text, unknown, id };
             match key {
                 "default" => choice.default = Some(case),
                 // What a file brings follows its `include`.
@@ -140,17 +147,34 @@ impl<'s, 'a> Variables<'s, 'a> {
     fn choose(&mut self, source: &str, choice: Choice, depth: usize) -> Value {
         let all: Vec<_> = choice.cases.iter().chain(&choice.default).collect();
         self.used.extend(all.iter().map(|case| case.id));
-        if let (Some(default), true) = (&choice.default, all.windows(2).all(|pair| pair[0].text == pair[1].text)) {
-            return Value::Text(default.text.clone());
+        let same = |pair: &[&Case]| pair[0].text == pair[1].text && pair[0].unknown == pair[1].unknown;
+        if let (Some(default), true) = (&choice.default, all.windows(2).all(same)) {
+            return value_of(default);
         }
         match self.text(source, depth) {
-            Value::Text(text) if !choice.cases.iter().any(|case| case.key.starts_with('~')) => {
-                let found = choice.cases.into_iter().find(|case| case.key == text).or(choice.default);
-                Value::Text(found.map_or_else(String::new, |case| case.text))
+            Value::Text(text) => {
+                chosen(choice, &text).unwrap_or_else(|| Value::Unknown(source.trim_start_matches('$').to_owned()))
             }
             Value::Unknown(name) => Value::Unknown(name),
-            _ => Value::Unknown(source.trim_start_matches('$').to_owned()),
+            Value::ByName(_) => Value::Unknown(source.trim_start_matches('$').to_owned()),
         }
+    }
+}
+
+/// What a map comes to for a known text: the case of this very text, in any case of letters, else the default. `None`: a
+/// regular expression may have it, and only nginx can say.
+fn chosen(choice: Choice, text: &str) -> Option<Value> {
+    if let Some(case) = choice.cases.iter().find(|case| case.key.eq_ignore_ascii_case(text)) {
+        return Some(value_of(case));
+    }
+    let expression = choice.cases.iter().any(|case| case.key.starts_with('~'));
+    (!expression).then(|| choice.default.map_or_else(|| Value::Text(String::new()), |case| value_of(&case)))
+}
+
+fn value_of(case: &Case) -> Value {
+    match &case.unknown {
+        Some(variable) => Value::Unknown(variable.clone()),
+        None => Value::Text(case.text.clone()),
     }
 }
 
@@ -232,6 +256,25 @@ mod tests {
         let cases: Vec<_> = choice.cases.iter().map(|case| (case.key.as_str(), case.text.as_str())).collect();
         assert_eq!(cases, [("*.a.example.com", "one:443"), ("~^b", "two:443")]);
         assert_eq!(choice.default.map(|case| case.text).as_deref(), Some("three:443"));
+    }
+
+    #[test]
+    fn cases_that_nobody_knows_leave_the_others() {
+        let map = "map $ssl_preread_server_name $up { a one; ~^(?<x>.+)$ $x; default $ssl_preread_server_name; }";
+        let Value::ByName(choice) = value(map, "$up:443") else { panic!("no choice") };
+        let cases: Vec<_> = choice.cases.iter().map(|case| (case.text.as_str(), case.unknown.as_deref())).collect();
+        assert_eq!(cases, [("one:443", None), ("", Some("x"))]);
+        assert_eq!(choice.default.and_then(|case| case.unknown).as_deref(), Some(HELLO_NAME));
+    }
+
+    #[test]
+    fn variables_of_a_listener_are_known_there() {
+        let tree = parse("map $server_port $up { 8082 one; ~^9 nine; default other; }", 0, &mut 0).expect("it is one");
+        for (port, expected) in [("8082", Value::Text("one".into())), ("8083", Value::Unknown("server_port".into()))] {
+            let scope = Scope::new(&tree).with(vec![("server_port", port.to_owned())]);
+            assert_eq!(Variables::new(&scope).resolve("$up"), expected, "{port}");
+            assert_eq!(Variables::new(&scope).resolve("x${server_port}x"), Value::Text(format!("x{port}x")));
+        }
     }
 
     #[test]

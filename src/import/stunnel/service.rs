@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::import::draft::{Server, Upstream};
-use crate::import::facts::{EOF_REPAIR, eof_strict};
+use crate::import::facts::{EOF_REPAIR, eof_strict, is_name};
 use crate::import::findings::{
     ACCESS_LOST, EOF_STRICT, HALF_CLOSE, PROTOCOL, PROXY_HEADER, RESOLVED_ONCE, SERVER_SIDE, SERVICE_LOST,
     SOCKET_UPSTREAM, SOURCE_ADDRESS,
@@ -140,7 +140,8 @@ impl Importer<'_> {
         }
         let mut servers = Vec::new();
         for connect in self.all(service, "connect") {
-            let Some((host, port)) = split(&connect.value) else {
+            let named = |(host, _): &(&str, u16)| host.is_empty() || is_name(host);
+            let Some((host, port)) = split(&connect.value).filter(named) else {
                 let title = "egret speaks TLS over TCP only";
                 self.find(SOCKET_UPSTREAM, &connect, title, "no host and port", "left out");
                 continue;

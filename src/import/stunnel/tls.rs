@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use crate::config::problems::quote;
 use crate::import::draft::{Identity, Tls, Trust};
 use crate::import::facts::{self, is_loose, loose};
 use crate::import::findings::{
@@ -121,6 +122,7 @@ impl Importer<'_> {
                 self.find(SNI_OFF, &sni, title, "no SNI", repair);
             }
             Some(sni) if sni.value.is_empty() => self.carried(&sni, "an address is never sent"),
+            Some(sni) if !facts::is_name(&sni.value) => self.no_name(&sni),
             Some(sni) => {
                 if hosts.iter().any(|host| *host != sni.value) {
                     tls.server_name = Some(sni.value.clone());
@@ -158,8 +160,13 @@ impl Importer<'_> {
         for file in &files {
             self.carried(file, "trust");
         }
-        for list in self.all(service, "crlfile").into_iter().filter(|_| trust.certificate.is_none()) {
-            trust.crls.push(self.path(&list.value));
+        let used = |list: &Setting| trust.certificate.is_none() && !list.value.is_empty();
+        let lists: Vec<_> = self.all(service, "crlfile").into_iter().filter(used).collect();
+        for list in lists {
+            let path = self.path(&list.value);
+            if !trust.crls.contains(&path) {
+                trust.crls.push(path);
+            }
             self.carried(&list, "trust: crls");
         }
         self.revocation(service, trust.certificate.is_some());
@@ -169,7 +176,7 @@ impl Importer<'_> {
 
     /// `verifyPeer`: the server's certificate is one of the file. egret takes exactly one.
     fn exact(&mut self, service: &Service, files: &[Setting], trust: &mut Trust) {
-        let file = self.get(service, "cafile");
+        let file = self.get(service, "cafile").filter(|file| !file.value.is_empty());
         let one = file.filter(|file| {
             let text = self.files.certificates(&self.folder.join(&file.value));
             text.is_none_or(|text| facts::certificates(&text) <= 1)
@@ -209,6 +216,12 @@ impl Importer<'_> {
         }
     }
 
+    fn no_name(&mut self, setting: &Setting) {
+        let title = format!("the name of the server is lost: {} is not a name of a host", quote(&setting.value));
+        let repair = "egret expects and sends the host of each server; `server_name` and `names` say others";
+        self.find(NAME_LOST, setting, title, "not a name", repair);
+    }
+
     fn how(&mut self, service: &Service) -> Verification {
         let mut how = Verification::Nothing;
         if let Some(level) = self.get(service, "verify") {
@@ -230,7 +243,8 @@ impl Importer<'_> {
     }
 
     fn anchors(&self, service: &Service) -> Vec<Setting> {
-        ["cafile", "capath"].into_iter().filter_map(|name| self.get(service, name)).collect()
+        let named = ["cafile", "capath"].into_iter().filter_map(|name| self.get(service, name));
+        named.filter(|file| !file.value.is_empty()).collect()
     }
 
     fn unverified(&mut self, service: &Service, tls: &mut Tls) {
@@ -256,7 +270,15 @@ impl Importer<'_> {
         let mut names = Vec::new();
         for (option, kind) in [("checkhost", "dns"), ("checkip", "ip")] {
             for setting in self.all(service, option) {
-                names.push(format!("{kind}:{}", setting.value));
+                let address = setting.value.parse::<IpAddr>().is_ok();
+                if !facts::is_name(&setting.value) || address != (kind == "ip") {
+                    self.no_name(&setting);
+                    continue;
+                }
+                let name = format!("{kind}:{}", setting.value);
+                if !names.contains(&name) {
+                    names.push(name);
+                }
                 self.carried(&setting, "trust: names");
             }
         }
