@@ -8,9 +8,10 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use crate::originate::certificate::{CertificateFacts, Date, clean};
+use crate::originate::contents::{self, Contents, Kind, Part};
 use crate::originate::files;
 use crate::originate::fingerprint::{Sha256, sha256};
-use crate::originate::pem::{self, Section};
+use crate::secret::Secret;
 
 /// One thing in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,13 +49,13 @@ pub enum Error {
         /// Why.
         why: String,
     },
-    /// It is PEM, and damaged.
-    #[error("{}: {source}", file.display())]
+    /// It is damaged, and how.
+    #[error("{} {source}", file.display())]
     Damaged {
         /// Which.
         file: PathBuf,
         /// Where.
-        source: pem::Error,
+        source: contents::Error,
     },
     /// It is neither PEM, nor DER, nor PKCS#12 that the password opens.
     #[error("{}: neither PEM, nor a DER certificate or list, nor PKCS#12 that {password} opens: {why}", file.display())]
@@ -86,45 +87,42 @@ impl Error {
 pub fn items(file: &Path, password_file: Option<&Path>) -> Result<Vec<Item>, Error> {
     let unreadable = |file: &Path, why: String| Error::Unreadable { file: file.into(), why };
     let content = files::read(file).map_err(|error| unreadable(file, error.to_string()))?;
-    let bytes = content.bytes.expose();
-    if pem::is_pem(bytes) {
-        let sections = pem::sections(bytes).map_err(|source| Error::Damaged { file: file.into(), source })?;
-        return Ok(sections.iter().map(item).collect());
-    }
-    if let Some(item) = certificate(bytes).or_else(|| crl(bytes)) {
-        return Ok(vec![item]);
-    }
-    let password = match password_file {
-        Some(path) => files::read(path).map_err(|error| unreadable(path, error.to_string()))?.bytes.expose().to_vec(),
-        None => Vec::new(),
+    let damaged = |file: &Path, source| Error::Damaged { file: file.into(), source };
+    let bytes = match contents::read(content.bytes.expose()).map_err(|error| damaged(file, error))? {
+        Contents::Parts(parts) => return Ok(parts.iter().map(item).collect()),
+        Contents::Unknown(bytes) => bytes,
     };
-    let password = zeroize::Zeroizing::new(password);
-    let line = password.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end();
-    archive(bytes, &String::from_utf8_lossy(line)).map_err(|why| Error::Unknown {
+    let password = match password_file {
+        Some(path) => {
+            let content = files::read(path).map_err(|error| unreadable(path, error.to_string()))?;
+            contents::password(content.bytes.expose()).map_err(|error| damaged(path, error))?
+        }
+        None => Secret::new(Vec::new()),
+    };
+    archive(bytes.expose(), &String::from_utf8_lossy(password.expose())).map_err(|why| Error::Unknown {
         file: file.into(),
         password: if password_file.is_some() { "the password" } else { "an empty password (--password-file)" },
         why,
     })
 }
 
-fn item(section: &Section) -> Item {
-    let body = section.body.expose();
-    let found = match section.label.as_str() {
-        "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => certificate(body),
-        "X509 CRL" => crl(body),
-        "ENCRYPTED PRIVATE KEY" => Some(Item::Key { public: None, encrypted: true }),
-        label if label.ends_with("PRIVATE KEY") => Some(key(body, section.old_encryption)),
-        _ => None,
+fn item(part: &Part) -> Item {
+    let found = match &part.kind {
+        Kind::Certificate(der) | Kind::Trusted(der) => certificate(der),
+        Kind::Crl(der) => crl(der),
+        Kind::Key(key) => Some(self::key(key)),
+        Kind::Curve | Kind::Other => None,
     };
-    found.unwrap_or_else(|| Item::Other(clean(&section.label)))
+    found.unwrap_or_else(|| Item::Other(clean(&part.label)))
 }
 
 fn certificate(der: &[u8]) -> Option<Item> {
     Some(Item::Certificate(Box::new(CertificateFacts::read(der)?), der.to_vec()))
 }
 
-fn key(der: &[u8], encrypted: bool) -> Item {
-    let public = PrivateKeyDer::try_from(der).ok().filter(|_| !encrypted).and_then(|key| public_half(&key));
+fn key(key: &contents::Key) -> Item {
+    let encrypted = key.old_encryption || key.is_sealed();
+    let public = key.open().ok().filter(|_| !encrypted).and_then(|key| public_half(&key));
     Item::Key { public, encrypted }
 }
 

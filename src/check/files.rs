@@ -56,6 +56,7 @@ impl Advisor<'_> {
             let title = format!("the identity `{name}` {days}, at {}", identity.not_after());
             self.tell("identity-expires", place, title, "ends soon", "renew it: egret takes the new files by itself");
         }
+        self.remarks(place, identity.remarks());
         self.strength(place, &chain);
         self.order(name, &chain);
         let roots: Vec<&RootFacts> = trusts.values().flat_map(Trust::roots).collect();
@@ -115,7 +116,16 @@ impl Advisor<'_> {
         }
     }
 
+    /// What files hold that is not used: nothing of a file is skipped in silence.
+    fn remarks(&mut self, place: Place<'_>, remarks: &[String]) {
+        for remark in remarks {
+            let repair = "remove it from the file, or put right what is wrong with it";
+            self.tell("file-part-unused", place, remark.clone(), "not used", repair);
+        }
+    }
+
     fn trust(&mut self, name: &Name, trust: &Trust) {
+        self.remarks(Place::Trust(name), trust.remarks());
         self.roots(name, trust);
         self.lists(name, trust);
     }
@@ -147,7 +157,8 @@ impl Advisor<'_> {
         for root in trust.roots().iter().filter(|root| !root.system) {
             let subject = &root.subject;
             if let Some(days) = self.days_left(root.not_after) {
-                let title = format!("the root `{subject}` of `{name}` {days}, at {}", root.not_after);
+                let unused = if root.not_after < self.now { ", and is not used" } else { "" };
+                let title = format!("the root `{subject}` of `{name}` {days}, at {}{unused}", root.not_after);
                 let repair = "put its successor beside it, and remove it when no server needs it any more";
                 self.tell("root-expires", place, title, "ends soon", repair);
             }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use self::upstreams::{tcp, upstream};
 use crate::config::values::{
-    Access, Anchors, Config, Destination, ExactCertificate, ExpectedName, Identity, KernelTls, KeyExchange, KeyShare,
-    ListenAddress, Listener, LogFormat, Name, Rule, Tls, TlsVersion, Trust, User, Verify,
+    Access, Anchors, Config, Destination, ExactCertificate, Identity, KernelTls, KeyExchange, KeyShare, ListenAddress,
+    Listener, LogFormat, Name, Rule, Tls, TlsVersion, Trust, User, Verify,
 };
 use crate::originate::fingerprint::labelled_hex;
 
@@ -76,18 +76,10 @@ fn trust(spec: &Trust) -> Value {
         "certificate": certificate,
         "pins": spec.pins.iter().map(labelled_hex).collect::<Vec<_>>(),
         "pins_only": matches!(spec.anchors, Anchors::PinsOnly),
-        "names": spec.names.iter().map(expected_name).collect::<Vec<_>>(),
+        "names": spec.names.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "crls": spec.crls,
         "candidate_roots": spec.candidate_roots,
     })
-}
-
-fn expected_name(name: &ExpectedName) -> String {
-    match name {
-        ExpectedName::Dns(name) => format!("dns:{}", name.as_ref()),
-        ExpectedName::Ip(ip) => format!("ip:{ip}"),
-        ExpectedName::Uri(uri) => format!("uri:{uri}"),
-    }
 }
 
 fn tls(spec: &Tls) -> Value {

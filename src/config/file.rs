@@ -165,8 +165,9 @@ section! {
         /// The pinned key of the server's certificate is enough: no chain is built. Name and dates are still
         /// checked. Default: false.
         pins_only: bool,
-        /// Names of which the certificate must carry one, "dns:", "ip:" or "uri:" before each.
-        /// Default: the server name.
+        /// Names of which the certificate must carry one, "dns:", "ip:" or "uri:" before each; "cn:" or "ou:" for a name
+        /// of its subject.
+        /// Default: the server name; none beside `certificate` and `pins_only`.
         names: List<ExpectedName>,
         /// Files with revocation lists, PEM or DER. Default: none.
         crls: List<Location>,

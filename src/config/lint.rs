@@ -96,6 +96,12 @@ impl Lint<'_> {
                 let title = "only one key is pinned: when the server has to replace it, nobody gets through";
                 self.tell("single-pin", span, title, "no second key", "pin the key that is kept in reserve as well");
             }
+            if let Some(span) = section.names.span().filter(|_| trust.names.iter().any(is_of_subject)) {
+                let title =
+                    "a name of the subject is expected: no rule binds an authority to whose name it writes there";
+                let repair = "have the server's certificate issued with a subject alternative name, and expect that";
+                self.tell("names-of-subject", span, title, "free text", repair);
+            }
             if let Some(span) = section.names.span().filter(|_| are_wide(&trust.names)) {
                 let title = "names of several domains are expected: a server of one passes for a server of the other";
                 self.tell("names-too-wide", span, title, "too wide", "make a trust for each, with its own names");
@@ -235,6 +241,10 @@ impl Lint<'_> {
             self.tell(code, &key.at, title, "unused", "refer to it, or remove it");
         }
     }
+}
+
+fn is_of_subject(name: &ExpectedName) -> bool {
+    matches!(name, ExpectedName::CommonName(_) | ExpectedName::OrganizationalUnit(_))
 }
 
 /// Whether DNS names end in more than one domain, taken as their last two labels.

@@ -223,7 +223,7 @@ pub enum ExactCertificate {
     Sha256([u8; 32]),
 }
 
-/// A name that a server's certificate has to carry as subject alternative name.
+/// A name that a server's certificate has to carry: as subject alternative name, unless its kind says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExpectedName {
     /// A host name; a wildcard in the certificate may cover it (RFC 9525).
@@ -232,6 +232,23 @@ pub enum ExpectedName {
     Ip(IpAddr),
     /// A URI, compared to the letter (a SPIFFE ID).
     Uri(String),
+    /// The common name of its subject, compared to the letter.
+    CommonName(String),
+    /// An organizational unit of its subject, compared to the letter.
+    OrganizationalUnit(String),
+}
+
+/// As `trust.NAME.names` takes it.
+impl fmt::Display for ExpectedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(name) => write!(f, "dns:{}", name.as_ref()),
+            Self::Ip(ip) => write!(f, "ip:{ip}"),
+            Self::Uri(uri) => write!(f, "uri:{uri}"),
+            Self::CommonName(name) => write!(f, "cn:{name}"),
+            Self::OrganizationalUnit(name) => write!(f, "ou:{name}"),
+        }
+    }
 }
 
 /// A named destination.

@@ -23,7 +23,7 @@ use crate::originate::identity::Identity;
 use crate::originate::origin::{Origin, OriginKey};
 use crate::originate::refusal::Refusal;
 use crate::originate::resolve::Resolver;
-use crate::originate::trust::{RootFacts, Trust, names};
+use crate::originate::trust::{RootFacts, Trust};
 
 /// What is told while it runs.
 #[derive(Clone, Copy, Debug)]
@@ -225,10 +225,7 @@ fn conclude(
     looks: Looks,
 ) -> Report {
     let (name, now) = (target.server_name(), Date::now());
-    let expected: Vec<String> = match target.trust.names() {
-        [] => names::expected(&name).iter().map(names::text).collect(),
-        names => names.iter().map(names::text).collect(),
-    };
+    let expected: Vec<String> = target.trust.expected(&name).iter().map(ToString::to_string).collect();
     let presented = presented(observations);
     let verdicts = presented.as_ref().map(|chain| Verdicts::of(target, chain, now));
     let anchors = anchors(&target.trust);
@@ -320,7 +317,7 @@ impl Verdicts {
         };
         let alone = CertificateFacts::read(leaf).and_then(|facts| {
             let anchors = Anchors::Certificate(ExactCertificate::Sha256(facts.sha256));
-            let spec = TrustSpec { anchors, names: target.trust.names().to_vec(), ..TrustSpec::default() };
+            let spec = TrustSpec { anchors, names: target.trust.expected(&name), ..TrustSpec::default() };
             Trust::load(&Name::new("itself"), &spec).ok()
         });
         let by_itself = alone.as_ref().and_then(|alone| ask(alone, now));

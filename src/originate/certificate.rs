@@ -159,6 +159,15 @@ pub fn common_name<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> 
     certificate.subject().iter_common_name().last()?.as_str().ok()
 }
 
+/// The first critical extension that is none of those of RFC 5280: a certificate with one must not be used (section 4.2).
+pub(super) fn unknown_critical_extension(certificate: &X509Certificate<'_>) -> Option<String> {
+    // Subject key identifier (14) to inhibit anyPolicy (54), all below 2.5.29.
+    const KNOWN: [&str; 13] = ["14", "15", "16", "17", "18", "19", "30", "31", "32", "33", "35", "36", "37"];
+    let unknown = |oid: &str| !oid.strip_prefix("2.5.29.").is_some_and(|arc| KNOWN.contains(&arc) || arc == "54");
+    let critical = certificate.extensions().iter().filter(|extension| extension.critical);
+    critical.map(|extension| extension.oid.to_id_string()).find(|oid| unknown(oid))
+}
+
 /// The SubjectPublicKeyInfo of a certificate, of whatever version (RFC 5280 section 4.1). Only what stands before it
 /// is looked at, and no further than to its end: every handshake asks for it.
 pub fn public_key(der: &[u8]) -> Option<SubjectPublicKeyInfoDer<'_>> {
@@ -257,7 +266,7 @@ fn signed_parts(der: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The first DER element: all of it, its content, and what follows.
-fn element(der: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+pub(super) fn element(der: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let first = *der.get(1)?;
     let (header, length) = if first < 0x80 {
         (2, usize::from(first))

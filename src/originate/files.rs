@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use crate::secret::Secret;
@@ -19,6 +19,8 @@ pub struct Content {
     pub bytes: Secret,
     /// The permission bits.
     pub mode: u32,
+    /// The user that the file belongs to.
+    pub owner: u32,
 }
 
 /// Why a file gave nothing.
@@ -50,5 +52,5 @@ pub fn read(path: &Path) -> Result<Content, Error> {
     if bytes.trim_ascii().is_empty() {
         return Err(Error::Empty);
     }
-    Ok(Content { bytes: Secret::new(bytes), mode: metadata.permissions().mode() & 0o7777 })
+    Ok(Content { bytes: Secret::new(bytes), mode: metadata.permissions().mode() & 0o7777, owner: metadata.uid() })
 }

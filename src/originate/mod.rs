@@ -9,6 +9,7 @@ pub mod account;
 mod background;
 pub mod balance;
 pub mod certificate;
+pub mod contents;
 pub mod dial;
 pub mod endpoint;
 pub mod endpoints;

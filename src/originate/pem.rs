@@ -1,10 +1,14 @@
 //! PEM (RFC 7468, read leniently): which sections a file holds, and their bytes.
 //!
-//! Read here and not by a library, since the label of every section matters: a key that is encrypted in
-//! OpenSSL's old way, or a certificate where a key should be, has to be told by name.
+//! Read here and not by a library, since the label and the line of every section matter: a key that is encrypted in
+//! OpenSSL's old way, or a certificate where a key should be, is reported by name. A marker that is not quite one is an
+//! error and never text between sections: what stands behind it would be lost in silence.
 
-use zeroize::Zeroizing;
+mod base64;
+mod text;
 
+use self::base64::Base64;
+pub(crate) use self::text::decoded;
 use crate::secret::Secret;
 
 /// One `-----BEGIN LABEL-----` section.
@@ -16,6 +20,8 @@ pub struct Section {
     pub body: Secret,
     /// Has a `Proc-Type: 4,ENCRYPTED` header (RFC 1421): the body is ciphertext in OpenSSL's old format.
     pub old_encryption: bool,
+    /// The line of its BEGIN, from 1.
+    pub line: usize,
 }
 
 /// Why a text is not PEM, with the line (from 1) where it stops being so.
@@ -24,138 +30,159 @@ pub struct Section {
 pub enum Error {
     #[error("line {0}: this section has no END line")]
     Unended(usize),
+    #[error("line {0}: this END line has no BEGIN line before it")]
+    Unbegun(usize),
     #[error("line {0}: the END line names another section than its BEGIN line")]
     Mismatched(usize),
     #[error("line {0}: not base64")]
     NotBase64(usize),
+    #[error("line {0}: neither a BEGIN nor an END line: both have five dashes, capitals, and five dashes")]
+    BadMarker(usize),
+    #[error("it begins like UTF-16, and is not: save it as UTF-8")]
+    NotUtf16,
 }
 
 /// Every section in the order of the file; text around them is skipped.
-pub fn sections(text: &[u8]) -> Result<Vec<Section>, Error> {
-    let mut lines = text.split(|byte| *byte == b'\n').enumerate();
-    let mut found = Vec::new();
-    while let Some((index, line)) = lines.next() {
-        if let Some(label) = marker(line, b"-----BEGIN ") {
-            found.push(section(label, index + 1, &mut lines)?);
-        }
+pub fn sections(bytes: &[u8]) -> Result<Vec<Section>, Error> {
+    let text = decoded(bytes)?;
+    let mut reader = Reader::default();
+    for (number, line) in text::lines(&text) {
+        reader.line(number, line)?;
     }
-    Ok(found)
+    match reader.open {
+        Some(open) => Err(Error::Unended(open.line)),
+        None => Ok(reader.found),
+    }
 }
 
-/// Whether there is a PEM section in these bytes at all.
+/// Whether these bytes are a text with a PEM section in it, or with something that is meant as one.
 pub fn is_pem(bytes: &[u8]) -> bool {
-    bytes.split(|byte| *byte == b'\n').any(|line| marker(line, b"-----BEGIN ").is_some())
-}
-
-type Lines<'a> = dyn Iterator<Item = (usize, &'a [u8])> + 'a;
-
-fn section(label: &[u8], begin: usize, lines: &mut Lines<'_>) -> Result<Section, Error> {
-    let mut base64 = Base64::new();
-    let mut old_encryption = false;
-    for (index, line) in lines {
-        if let Some(end) = marker(line, b"-----END ") {
-            if end != label {
-                return Err(Error::Mismatched(index + 1));
-            }
-            let label = String::from_utf8_lossy(label).into_owned();
-            let body = Secret::new(base64.finish().ok_or(Error::NotBase64(index + 1))?);
-            return Ok(Section { label, body, old_encryption });
-        }
-        if line.contains(&b':') {
-            old_encryption |= line.starts_with(b"Proc-Type:") && line.windows(9).any(|word| word == b"ENCRYPTED");
-        } else {
-            base64.push(line).ok_or(Error::NotBase64(index + 1))?;
-        }
+    match decoded(bytes) {
+        Ok(text) => text::lines(&text).any(|(_, line)| {
+            let line = text::unmarked(line).trim_ascii();
+            !line.starts_with(b"#") && (next_marker(line).is_some() || is_like_a_marker(line))
+        }),
+        Err(_) => true,
     }
-    Err(Error::Unended(begin))
 }
 
-fn marker<'a>(line: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
-    line.trim_ascii().strip_prefix(start)?.strip_suffix(b"-----")
+/// Sections while the lines are read.
+#[derive(Default)]
+struct Reader {
+    found: Vec<Section>,
+    open: Option<Open>,
 }
 
-/// A decoder of base64 (RFC 4648 section 4) that takes the text in pieces and skips white space.
-struct Base64 {
-    decoded: Zeroizing<Vec<u8>>,
-    bits: u32,
-    sextets: u8,
-    padding: u8,
+/// A section whose END has not come yet.
+struct Open {
+    label: Vec<u8>,
+    line: usize,
+    base64: Base64,
+    old_encryption: bool,
 }
 
-/// More than any key has (RSA of 8192 bits: 4.8 KiB): a vector that grows leaves copies behind.
-const ROOM: usize = 8 << 10;
-
-impl Base64 {
-    fn new() -> Self {
-        Self { decoded: Zeroizing::new(Vec::with_capacity(ROOM)), bits: 0, sextets: 0, padding: 0 }
+impl Reader {
+    /// Markers may be glued together (files without a newline at their end, appended to each other), and a whole section
+    /// may be one line (a variable of the environment).
+    fn line(&mut self, number: usize, line: &[u8]) -> Result<(), Error> {
+        let mut rest = text::unmarked(line).trim_ascii();
+        if self.open.is_none() && rest.starts_with(b"#") {
+            return Ok(());
+        }
+        while let Some(marker) = next_marker(rest) {
+            self.text(number, &rest[..marker.start])?;
+            self.marker(number, &marker)?;
+            rest = text::unmarked(&rest[marker.end..]);
+        }
+        self.text(number, rest)
     }
 
-    fn push(&mut self, text: &[u8]) -> Option<()> {
-        for byte in text.iter().filter(|byte| !byte.is_ascii_whitespace()) {
-            if *byte == b'=' {
-                self.padding = self.padding.checked_add(1).filter(|padding| *padding <= 2)?;
-                continue;
+    fn text(&mut self, number: usize, text: &[u8]) -> Result<(), Error> {
+        if is_like_a_marker(text.trim_ascii()) {
+            return Err(Error::BadMarker(number));
+        }
+        match &mut self.open {
+            Some(open) => open.text(text).ok_or(Error::NotBase64(number)),
+            None => Ok(()),
+        }
+    }
+
+    fn marker(&mut self, number: usize, marker: &Marker<'_>) -> Result<(), Error> {
+        match (self.open.take(), marker.begins) {
+            (Some(open), true) => Err(Error::Unended(open.line)),
+            (None, true) => {
+                self.open = Some(Open::new(marker.label, number));
+                Ok(())
             }
-            if self.padding > 0 {
-                return None;
-            }
-            self.bits = self.bits << 6 | u32::from(sextet(*byte)?);
-            self.sextets += 1;
-            if self.sextets == 4 {
-                self.decoded.extend_from_slice(&self.bits.to_be_bytes()[1..]);
-                (self.bits, self.sextets) = (0, 0);
+            (None, false) => Err(Error::Unbegun(number)),
+            (Some(open), false) if open.label != marker.label => Err(Error::Mismatched(number)),
+            (Some(open), false) => {
+                self.found.push(open.section().ok_or(Error::NotBase64(number))?);
+                Ok(())
             }
         }
+    }
+}
+
+impl Open {
+    fn new(label: &[u8], line: usize) -> Self {
+        Self { label: label.to_vec(), line, base64: Base64::new(), old_encryption: false }
+    }
+
+    /// Headers (RFC 1421) stand before the base64, which has no colon.
+    fn text(&mut self, text: &[u8]) -> Option<()> {
+        if !(self.base64.is_empty() && text.contains(&b':')) {
+            return self.base64.push(text);
+        }
+        self.old_encryption |= text.starts_with(b"Proc-Type:") && text.windows(9).any(|word| word == b"ENCRYPTED");
         Some(())
     }
 
-    fn finish(mut self) -> Option<Vec<u8>> {
-        let rest = match (self.sextets, self.padding) {
-            (0, 0) => 0,
-            (2, 2) => 1,
-            (3, 1) => 2,
-            _ => return None,
-        };
-        let bits = self.bits << (6 * (4 - u32::from(self.sextets)) % 24);
-        self.decoded.extend_from_slice(&bits.to_be_bytes()[1..1 + rest]);
-        Some(std::mem::take(&mut *self.decoded))
+    fn section(self) -> Option<Section> {
+        let Self { label, line, base64, old_encryption } = self;
+        let label = String::from_utf8_lossy(&label).into_owned();
+        Some(Section { label, body: Secret::new(base64.finish()?), old_encryption, line })
     }
 }
 
-fn sextet(byte: u8) -> Option<u8> {
-    match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    }
+/// A BEGIN or an END, and where in its line.
+struct Marker<'a> {
+    begins: bool,
+    label: &'a [u8],
+    start: usize,
+    end: usize,
+}
+
+const DASHES: &[u8] = b"-----";
+
+fn next_marker(line: &[u8]) -> Option<Marker<'_>> {
+    (0..line.len()).filter(|start| line[*start..].starts_with(DASHES)).find_map(|start| marker_at(line, start))
+}
+
+/// Labels are words of printable ASCII with single blanks or dashes between them (RFC 7468 section 3).
+fn marker_at(line: &[u8], start: usize) -> Option<Marker<'_>> {
+    let rest = &line[start + DASHES.len()..];
+    let (begins, rest) = match (rest.strip_prefix(b"BEGIN "), rest.strip_prefix(b"END ")) {
+        (Some(rest), _) => (true, rest),
+        (None, Some(rest)) => (false, rest),
+        (None, None) => return None,
+    };
+    let length = rest.windows(DASHES.len()).position(|window| window == DASHES)?;
+    let label = &rest[..length];
+    let is_label = !label.is_empty() && label.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    let end = line.len() - rest.len() + length + DASHES.len();
+    is_label.then_some(Marker { begins, label, start, end })
+}
+
+/// Two dashes or more (also those that a word processor makes of them), then BEGIN or END: a marker that lost a dash, or
+/// its capitals.
+fn is_like_a_marker(text: &[u8]) -> bool {
+    let Some(word) = text.iter().position(u8::is_ascii_alphanumeric) else { return false };
+    let (dashes, rest) = text.split_at(word);
+    let is_dash = |byte: &&u8| **byte == b'-' || !byte.is_ascii();
+    let has = |word: &[u8]| rest.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    dashes.iter().filter(is_dash).count() >= 2 && (has(b"BEGIN ") || has(b"END "))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sections_come_in_order_and_text_between_is_skipped() {
-        let text = b"subject=x\r\n-----BEGIN A-----\r\nZm9v\r\nYmE=\r\n-----END A-----\r\n\n-----BEGIN B-----\nZg==\n-----END B-----";
-        let found = sections(text).expect("it is PEM");
-        let found: Vec<_> = found.iter().map(|section| (section.label.as_str(), section.body.expose())).collect();
-        assert_eq!(found, [("A", &b"fooba"[..]), ("B", b"f")]);
-    }
-
-    #[test]
-    fn damage_is_told_by_line() {
-        assert_eq!(sections(b"\n-----BEGIN A-----\nZm9v").unwrap_err(), Error::Unended(2));
-        assert_eq!(sections(b"-----BEGIN A-----\nZm9v\n-----END B-----").unwrap_err(), Error::Mismatched(3));
-        assert_eq!(sections(b"-----BEGIN A-----\nZm_v\n-----END A-----").unwrap_err(), Error::NotBase64(2));
-        assert_eq!(sections(b"-----BEGIN A-----\nZm9vZ\n-----END A-----").unwrap_err(), Error::NotBase64(3));
-    }
-
-    #[test]
-    fn old_encryption_is_seen() {
-        let text = b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nZm9v\n-----END RSA PRIVATE KEY-----\n";
-        assert!(sections(text).expect("it is PEM")[0].old_encryption);
-    }
-}
+mod tests;

@@ -15,8 +15,8 @@ pub enum Refusal {
     UnknownIssuer,
     /// It vouches for itself, and is not the one certificate that is trusted.
     SelfSigned {
-        /// It stands among the roots, but says of itself that it is an authority (or is X.509 v1),
-        /// which a chain's end may not be.
+        /// One of the roots has its key, but is another certificate; and it says of itself that it is an authority (or
+        /// is X.509 v1), which a chain's end may not be.
         among_roots: bool,
     },
     /// It carries none of the expected names.
@@ -49,6 +49,13 @@ pub enum Refusal {
     CrlExpired {
         next_update: Date,
     },
+    /// The only roots that vouch for it are out of date.
+    RootOutOfDate {
+        subject: String,
+        /// Else it is not valid yet.
+        expired: bool,
+        date: Date,
+    },
     /// Anything else that is wrong with it, in words.
     Invalid(String),
     /// It is an authority's certificate, or X.509 v1, at the end of a chain.
@@ -70,6 +77,7 @@ impl Refusal {
             Self::PinMismatch => "certificate_pin_mismatch",
             Self::NotTheExactOne => "certificate_not_the_exact_one",
             Self::CrlExpired { .. } => "crl_expired",
+            Self::RootOutOfDate { .. } => "certificate_root_out_of_date",
             Self::Invalid(_) | Self::NotAnEndEntity(_) => "certificate_invalid",
         }
     }
@@ -77,7 +85,9 @@ impl Refusal {
     /// What rustls is told: it chooses the alert that the server gets (RFC 8446 section 6.2).
     pub fn to_certificate_error(&self) -> CertificateError {
         match self {
-            Self::UnknownIssuer | Self::SelfSigned { .. } | Self::NotTheExactOne => CertificateError::UnknownIssuer,
+            Self::UnknownIssuer | Self::SelfSigned { .. } | Self::NotTheExactOne | Self::RootOutOfDate { .. } => {
+                CertificateError::UnknownIssuer
+            }
             Self::NameMismatch { .. } => CertificateError::NotValidForName,
             Self::Expired { .. } => CertificateError::Expired,
             Self::NotYetValid { .. } => CertificateError::NotValidYet,
@@ -100,8 +110,8 @@ impl fmt::Display for Refusal {
                 f.write_str("the server's certificate is self-signed: nobody but itself vouches for it")
             }
             Self::SelfSigned { among_roots: true } => f.write_str(
-                "the server's certificate is among the roots, but is an authority's certificate or X.509 v1 and cannot \
-                 end a chain: trust it as exactly one certificate",
+                "one of the roots has the key of the server's certificate, but is another certificate; an authority's \
+                 certificate, or X.509 v1, cannot end a chain: trust it as exactly one certificate",
             ),
             Self::NameMismatch { expected } => {
                 write!(f, "the server's certificate is not for {}", expected.join(" or "))
@@ -118,6 +128,12 @@ impl fmt::Display for Refusal {
             Self::PinMismatch => f.write_str("none of the pinned keys is in the server's chain"),
             Self::NotTheExactOne => f.write_str("the server's certificate is not the one that is trusted"),
             Self::CrlExpired { next_update } => write!(f, "the issuer's revocation list is stale since {next_update}"),
+            Self::RootOutOfDate { subject, expired: true, date } => {
+                write!(f, "the root \"{subject}\" of the server's certificate expired on {date} and is not used")
+            }
+            Self::RootOutOfDate { subject, expired: false, date } => {
+                write!(f, "the root \"{subject}\" of the server's certificate is not valid before {date}")
+            }
             Self::Invalid(what) => write!(f, "the server's certificate cannot be used: {what}"),
             Self::NotAnEndEntity(what) => write!(f, "the server's certificate is {what}, which cannot end a chain"),
         }

@@ -42,7 +42,7 @@ const ORIGINATE: &[&[&str]] = &[
     &["originate::account", "originate::negotiated"],
     &["originate::identity", "originate::key_log", "originate::resumption", "originate::trust"],
     &["originate::observe"],
-    &["originate::presented", "originate::refusal"],
+    &["originate::contents", "originate::presented", "originate::refusal"],
     &["originate::hello", "originate::period"],
     &["originate::certificate"],
     &["originate::files", "originate::fingerprint", "originate::pem"],

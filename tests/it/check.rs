@@ -85,6 +85,18 @@ const ROWS: &[Row] = &[
         &["root-superfluous"],
     ),
     (
+        "a part of another kind in the chain's file",
+        |folder| {
+            let leaf = root(folder).leaf(&WISH);
+            leaf.write(folder, "app");
+            chain(
+                folder,
+                &["# a comment\n", &leaf.pem, "-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----\n"],
+            );
+        },
+        &["file-part-unused"],
+    ),
+    (
         "a stranger in the chain",
         |folder| {
             let ca = root(folder);

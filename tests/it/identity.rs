@@ -145,6 +145,10 @@ fn pkcs12_is_opened_new_and_legacy() {
 #[test]
 fn a_key_that_others_may_read_is_refused_with_the_command_that_helps() {
     let files = Files::new();
+    // As root, for whom a group may read: the files get another owner.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(files.at("me.key"), Some(65_532), None).unwrap();
+    }
     for mode in [0o640, 0o604, 0o660] {
         std::fs::set_permissions(files.at("me.key"), std::fs::Permissions::from_mode(mode)).unwrap();
         let mut spec = spec(&files.at("me.crt"), Some(&files.at("me.key")), None);
@@ -154,6 +158,26 @@ fn a_key_that_others_may_read_is_refused_with_the_command_that_helps() {
         assert!(text.contains(&format!("{mode:04o}")) && text.contains("chmod 0600 "), "{text}");
         spec.allow_loose_key_permissions = true;
         load(&spec).unwrap();
+    }
+}
+
+/// As PostgreSQL takes the keys of its servers: Kubernetes mounts a secret so, with an fsGroup.
+#[test]
+fn a_group_may_read_a_key_of_root_and_nobody_else_may() {
+    if !rustix::process::geteuid().is_root() {
+        return; // only root makes such files
+    }
+    let files = Files::new();
+    let spec = spec(&files.at("me.crt"), Some(&files.at("me.key")), None);
+    let reason = |mode: u32| {
+        std::fs::set_permissions(files.at("me.key"), std::fs::Permissions::from_mode(mode)).unwrap();
+        load(&spec).err().map(|error| error.reason())
+    };
+    for mode in [0o400, 0o440, 0o600, 0o640] {
+        assert_eq!(reason(mode), None, "{mode:04o}");
+    }
+    for mode in [0o444, 0o460, 0o650, 0o644, 0o620, 0o601] {
+        assert_eq!(reason(mode), Some("identity_loose_permissions"), "{mode:04o}");
     }
 }
 

@@ -193,23 +193,24 @@ fn stock_certificates_of_openssl_are_accepted_when_named_exactly() {
     let pairs = [pki.stock_self_signed("stock", HOST, &[]), pki.version_one("v1", HOST)];
     for pair in pairs {
         let server = OpensslServer::start(&pki, &pair, &[]);
-        let upstream = |name: &str, server_name: &str| {
+        let upstream = |name: &str, trust: &str| {
             format!(
-                "[upstreams.{name}]\nservers = [\"{}\"]\ntls = {{ trust = \"exact\", server_name = \"{server_name}\" }}\n",
+                "[upstreams.{name}]\nservers = [\"{}\"]\ntls = {{ trust = \"{trust}\", server_name = \"{HOST}\" }}\n",
                 server.address
             )
         };
         let egret = Egret::start(
-            &(format!("[trust.exact]\ncertificate = {:?}\n", pair.certificate)
-                + &upstream("right", HOST)
-                + &upstream("wrong", "other.example.com")
+            &(format!("[trust.exact]\ncertificate = {0:?}\n[trust.named]\ncertificate = {0:?}\n", pair.certificate)
+                + "names = [\"dns:other.example.com\"]\n"
+                + &upstream("right", "exact")
+                + &upstream("wrong", "named")
                 + &listener("right", free_port(), "right")
                 + &listener("wrong", free_port(), "wrong")),
         );
         let text = fs::read_to_string(&pair.certificate).unwrap();
         let answer = http::get(egret.address("right"));
         assert_eq!(answer.status, 200, "{answer:?}\n{}\n{text}", egret.log_text());
-        assert_eq!(http::get(egret.address("wrong")).status, 0, "the name is still checked");
+        assert_eq!(http::get(egret.address("wrong")).status, 0, "a name of `names` is checked");
         let line = egret.wait_for_log("the refusal", |line| line["message"] == "origination failed");
         assert_eq!(line["reason"], "certificate_name_mismatch", "{line}");
     }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use egret::config::values::{Anchors, ExactCertificate, ExpectedName, Trust as TrustSpec};
+use egret::originate::certificate::CertificateFacts;
 use egret::originate::refusal::Refusal;
 use egret::originate::trust::Trust;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -93,15 +94,26 @@ async fn what_openssl_makes_is_believed_as_exactly_one_certificate() {
             let (_, seen) = visit(server.address(), server.address(), &origin).await;
             assert!(!seen.resumed, "{made}");
         }
-        // Name and dates are checked, and it is no way to trust another certificate.
-        assert!(matches!(check(&exactly(&file), &leaf.chain, "b.example.com"), Err(Refusal::NameMismatch { .. })));
+        // Its name is checked only if `names` says so, and it is no way to trust another certificate.
+        assert_eq!(check(&exactly(&file), &leaf.chain, "b.example.com"), Ok(()));
+        let named = |name| TrustSpec { names: vec![dns(name)], ..exactly(&file) };
+        assert_eq!(check(&named("localhost"), &leaf.chain, "b.example.com"), Ok(()));
+        assert!(matches!(check(&named("a.example.com"), &leaf.chain, "localhost"), Err(Refusal::NameMismatch { .. })));
         let other = Leaf::self_signed(&Wish::default(), true);
         assert_eq!(check(&exactly(&file), &other.chain, "localhost"), Err(Refusal::NotTheExactOne));
-        // As a root it is refused, and the reason leads to the repair.
+        // As a root it is the server's own: for its name, while it is valid, and with its pin.
         let as_root =
-            TrustSpec { anchors: Anchors::Roots { system: false, paths: vec![file] }, ..TrustSpec::default() };
-        let refusal = check(&as_root, &leaf.chain, "localhost");
-        assert_eq!(refusal, Err(Refusal::SelfSigned { among_roots: true }), "{made}");
+            TrustSpec { anchors: Anchors::Roots { system: false, paths: vec![file.clone()] }, ..TrustSpec::default() };
+        assert_eq!(check(&as_root, &leaf.chain, "localhost"), Ok(()), "{made}");
+        assert!(matches!(check(&as_root, &leaf.chain, "b.example.com"), Err(Refusal::NameMismatch { .. })), "{made}");
+        let pinned = TrustSpec { pins: vec![[7; 32]], ..as_root.clone() };
+        assert_eq!(check(&pinned, &leaf.chain, "localhost"), Err(Refusal::PinMismatch), "{made}");
+        // Another certificate with its key is not it, and the reason leads to the repair.
+        let at = folder.path();
+        let (certificate, key) = (format!("{made}.crt"), format!("{made}.key"));
+        openssl(at, &["x509", "-in", &certificate, "-signkey", &key, "-days", "20", "-out", "again.crt"]);
+        let again = check(&as_root, &read(&at.join("again.crt")), "localhost");
+        assert_eq!(again, Err(Refusal::SelfSigned { among_roots: true }), "{made}");
     }
 }
 
@@ -116,9 +128,112 @@ fn the_exact_certificate_still_has_its_dates_and_names() {
     assert!(matches!(check(&exactly(&write(&early)), &early.chain, "localhost"), Err(Refusal::NotYetValid { .. })));
     // With any subject alternative name, the common name counts for nothing.
     let named = Leaf::self_signed(&Wish { cn: "localhost", names: &["a.example.com"], ..Wish::default() }, true);
-    let spec = exactly(&write(&named));
-    assert!(matches!(check(&spec, &named.chain, "localhost"), Err(Refusal::NameMismatch { .. })));
-    assert_eq!(check(&spec, &named.chain, "a.example.com"), Ok(()));
+    let spec = |name| TrustSpec { names: vec![dns(name)], ..exactly(&write(&named)) };
+    assert!(matches!(check(&spec("localhost"), &named.chain, "localhost"), Err(Refusal::NameMismatch { .. })));
+    assert_eq!(check(&spec("a.example.com"), &named.chain, "localhost"), Ok(()));
+}
+
+/// A certificate, or a key, that was chosen needs no name: databases of clouds and appliances have none that is a host's.
+#[test]
+fn what_was_chosen_needs_no_name_unless_names_asks_for_one() {
+    let folder = TempDir::new().unwrap();
+    for (cn, names) in
+        [("project:instance", &[][..]), ("", &[]), ("x", &["*.example.com"]), ("x", &["spiffe://example.com/db"])]
+    {
+        let leaf = Leaf::self_signed(&Wish { cn, names, ..Wish::default() }, true);
+        let exact = exactly(&leaf.write(folder.path(), "chosen").0);
+        let pinned = TrustSpec {
+            anchors: Anchors::PinsOnly,
+            pins: vec![CertificateFacts::read(&leaf.chain[0]).unwrap().spki_sha256],
+            ..TrustSpec::default()
+        };
+        for spec in [exact, pinned] {
+            assert_eq!(check(&spec, &leaf.chain, "192.0.2.1"), Ok(()), "{cn} {names:?}");
+            let named = TrustSpec { names: vec![dns("db.example.org")], ..spec };
+            let refusal = check(&named, &leaf.chain, "db.example.org");
+            assert!(matches!(refusal, Err(Refusal::NameMismatch { .. })), "{cn} {names:?}: {refusal:?}");
+        }
+    }
+}
+
+#[test]
+fn a_name_of_the_subject_is_compared_to_the_letter() {
+    let folder = TempDir::new().unwrap();
+    let ca = Ca::new("servers");
+    let chain = ca.leaf(&Wish { cn: "project:instance", names: &[], ..Wish::default() }).chain;
+    let with = |names: Vec<ExpectedName>| TrustSpec { names, ..roots(folder.path(), &[&ca]) };
+    let common = |name: &str| ExpectedName::CommonName(name.into());
+    assert_eq!(check(&with(vec![common("project:instance")]), &chain, "localhost"), Ok(()));
+    assert_eq!(check(&with(vec![dns("a.example.com"), common("project:instance")]), &chain, "localhost"), Ok(()));
+    for other in
+        [common("Project:Instance"), common("project"), ExpectedName::OrganizationalUnit("project:instance".into())]
+    {
+        let refusal = check(&with(vec![other]), &chain, "localhost");
+        assert!(matches!(refusal, Err(Refusal::NameMismatch { .. })), "{refusal:?}");
+    }
+}
+
+/// Roots have no dates to the library: they are judged here, at each chain.
+#[test]
+fn a_root_out_of_date_vouches_for_nobody_unless_its_renewal_is_there() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root = |file: &str, from: i32, until: i32, odd: bool| {
+        let mut params = params.clone();
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(until, 1, 1));
+        let mut extension = rcgen::CustomExtension::from_oid_content(&[1, 2, 3, 4, 5], vec![5, 0]);
+        extension.set_criticality(true);
+        params.custom_extensions.extend(odd.then_some(extension));
+        std::fs::write(at.join(file), params.self_signed(&key).unwrap().pem()).unwrap();
+    };
+    root("old.crt", 2020, 2021, false);
+    root("early.crt", 2090, 2091, false);
+    root("now.crt", 2020, 2091, false);
+    root("odd.crt", 2020, 2091, true);
+    let leaf = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+    let leaf =
+        leaf.signed_by(&rcgen::KeyPair::generate().unwrap(), &rcgen::Issuer::from_params(&params, &key)).unwrap();
+    let chain = vec![leaf.der().clone()];
+    let verdict = |roots: &[&str]| {
+        let paths = roots.iter().map(|root| at.join(root)).collect();
+        check(
+            &TrustSpec { anchors: Anchors::Roots { system: false, paths }, ..TrustSpec::default() },
+            &chain,
+            "localhost",
+        )
+    };
+    for (roots, expired) in [(&["old.crt"][..], true), (&["early.crt"], false)] {
+        let refusal = verdict(roots).unwrap_err();
+        assert!(matches!(refusal, Refusal::RootOutOfDate { expired: is, .. } if is == expired), "{refusal:?}");
+        assert_eq!(refusal.reason(), "certificate_root_out_of_date");
+    }
+    for roots in [&["now.crt"][..], &["old.crt", "now.crt"], &["now.crt", "early.crt", "old.crt"]] {
+        assert_eq!(verdict(roots), Ok(()), "{roots:?}");
+    }
+    // A critical extension that nobody understands: left out by name, and alone it is no trust at all.
+    let spec = |paths: &[&str]| TrustSpec {
+        anchors: Anchors::Roots { system: false, paths: paths.iter().map(|path| at.join(path)).collect() },
+        ..TrustSpec::default()
+    };
+    let error = Trust::load(&name("t"), &spec(&["odd.crt"])).unwrap_err();
+    assert!(error.to_string().contains("1.2.3.4.5"), "{error}");
+    let both =
+        std::fs::read_to_string(at.join("odd.crt")).unwrap() + &std::fs::read_to_string(at.join("now.crt")).unwrap();
+    std::fs::write(at.join("both.crt"), both).unwrap();
+    let trust = Trust::load(&name("t"), &spec(&["both.crt"])).unwrap();
+    assert_eq!(trust.roots().len(), 1);
+    assert!(
+        matches!(trust.remarks(), [remark] if remark.contains("1.2.3.4.5") && remark.contains("line 1")),
+        "{:?}",
+        trust.remarks()
+    );
+}
+
+fn dns(name: &str) -> ExpectedName {
+    ExpectedName::Dns(name.to_owned().try_into().unwrap())
 }
 
 #[test]
@@ -161,7 +276,6 @@ fn expected_names_take_the_place_of_the_server_name() {
     let chain =
         ca.leaf(&Wish { names: &["a.example.com", "192.0.2.7", "spiffe://example.com/db"], ..Wish::default() }).chain;
     let with = |names: Vec<ExpectedName>| TrustSpec { names, ..roots(folder.path(), &[&ca]) };
-    let dns = |name: &str| ExpectedName::Dns(name.to_owned().try_into().unwrap());
     let uri = |uri: &str| ExpectedName::Uri(uri.into());
     let good =
         [dns("a.example.com"), ExpectedName::Ip(Ipv4Addr::new(192, 0, 2, 7).into()), uri("spiffe://example.com/db")];

@@ -80,7 +80,7 @@ fn a_url(text: &str, scheme: &str, rest: &str) -> Fault {
     Fault::new(title, "a URL", format!("write host and port only: \"{host}{port}\""))
 }
 
-/// A host name, as TLS and certificates know it.
+/// A host name, as TLS and certificates know it, in lower case.
 fn dns(text: &str) -> Result<DnsName<'static>, Fault> {
     if text.starts_with("*.") {
         return Err(Fault::new(
@@ -89,7 +89,16 @@ fn dns(text: &str) -> Result<DnsName<'static>, Fault> {
             "write the full name; a wildcard in the server's certificate covers it",
         ));
     }
-    DnsName::try_from(text.to_owned()).map_err(|_| {
+    if let Some(at) = text.find(char::is_whitespace) {
+        let title = format!("{} has a blank, at character {}", quote(text), text[..at].chars().count() + 1);
+        return Err(Fault::new(
+            title,
+            "a blank",
+            format!("remove it: {}", quote(&text.split_whitespace().collect::<String>())),
+        ));
+    }
+    // DNS and certificates compare without regard to case; servers that choose by SNI may not.
+    DnsName::try_from(text.to_ascii_lowercase()).map_err(|_| {
         let title = format!("{} is not a host name", quote(text));
         let repair = "write letters, digits, `-`, `_` and dots; an international name in its `xn--` form";
         Fault::new(title, "not a host name", repair)
@@ -127,6 +136,8 @@ impl Text for ExpectedName {
                 Fault::new(title, "not an IP address", "write \"ip:192.0.2.1\" or \"ip:2001:db8::1\"")
             }),
             Some(("uri", uri)) => expected_uri(uri).map(Self::Uri),
+            Some(("cn", name)) => in_subject(name).map(Self::CommonName),
+            Some(("ou", name)) => in_subject(name).map(Self::OrganizationalUnit),
             _ => Err(untyped(text)),
         }
     }
@@ -155,7 +166,20 @@ impl Text for NamePattern {
 
 /// A host name as it is compared: without its closing dot, which is never sent, and in lower case.
 fn folded(text: &str) -> Result<String, Fault> {
-    dns(text).map(|name| name.as_ref().trim_end_matches('.').to_ascii_lowercase())
+    dns(text).map(|name| name.as_ref().trim_end_matches('.').to_owned())
+}
+
+/// Text of a subject: compared to the letter, so that a blank at its ends would be a slip.
+fn in_subject(name: &str) -> Result<String, Fault> {
+    if name.is_empty() || name.trim() != name || name.chars().any(char::is_control) {
+        let title = format!("{} is no name of a subject", quote(name));
+        return Err(Fault::new(
+            title,
+            "compared to the letter",
+            "write it without blanks around it, as in \"cn:project:db\"",
+        ));
+    }
+    Ok(name.to_owned())
 }
 
 /// A URI that a certificate could carry (RFC 5280, section 4.2.1.6: a scheme and more, in ASCII).
@@ -181,7 +205,7 @@ fn untyped(text: &str) -> Fault {
         "dns"
     };
     let title = format!("{} does not say what kind of name it is", quote(text));
-    Fault::new(title, "no `dns:`, `ip:` or `uri:`", format!("write \"{kind}:{text}\""))
+    Fault::new(title, "no `dns:`, `ip:`, `uri:`, `cn:` or `ou:`", format!("write \"{kind}:{text}\""))
 }
 
 #[cfg(test)]

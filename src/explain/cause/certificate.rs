@@ -53,7 +53,7 @@ fn kind(refusal: &Refusal, evidence: &Evidence<'_>) -> Kind {
         Refusal::WeakSignature { .. } => Kind::WeakSignature(refusal.to_string()),
         Refusal::PinMismatch => Kind::PinMismatch,
         Refusal::NotTheExactOne => Kind::NotTheExactOne,
-        Refusal::Invalid(_) => Kind::Other(refusal.to_string()),
+        Refusal::Invalid(_) | Refusal::RootOutOfDate { .. } => Kind::Other(refusal.to_string()),
     }
 }
 

@@ -9,7 +9,6 @@ use crate::config::values::{
     self, Anchors, ExactCertificate, KeyExchange, KeyShare, Name, Server, Share, Strategy, TlsVersion, Upgrade, Verify,
 };
 use crate::originate::fingerprint::{labelled_hex, labelled_pin};
-use crate::originate::trust::names;
 
 /// Whole tables: what differs from the defaults is written.
 pub(super) fn tables(plan: &Plan, comments: &[String]) -> String {
@@ -98,7 +97,7 @@ fn trust_lines(trust: &values::Trust, text: &mut String) {
     }
     let lists = [
         ("pins", trust.pins.iter().map(labelled_pin).map(|pin| string(&pin)).collect::<Vec<_>>()),
-        ("names", trust.names.iter().map(|name| string(&names::text(name))).collect()),
+        ("names", trust.names.iter().map(|name| string(&name.to_string())).collect()),
         ("crls", trust.crls.iter().map(|file| path(file)).collect()),
         ("candidate_roots", trust.candidate_roots.iter().map(|file| path(file)).collect()),
     ];

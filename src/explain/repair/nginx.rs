@@ -126,7 +126,7 @@ fn name(plan: &Plan, server: &Server, chain: &Chain) -> Result<(String, bool), &
     }
     let by_name = expected.iter().find_map(|name| match name {
         ExpectedName::Dns(name) => Some(name.as_ref().to_owned()),
-        ExpectedName::Ip(_) | ExpectedName::Uri(_) => None,
+        _ => None,
     });
     let is_address = |name: &ExpectedName| matches!(name, ExpectedName::Ip(_));
     let found = by_name.or_else(|| for_address(&own, chain).filter(|_| expected.iter().all(is_address)));

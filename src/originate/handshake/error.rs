@@ -16,7 +16,6 @@ use crate::originate::observe::{Facts, Observed};
 use crate::originate::origin::{Origin, OriginKey};
 use crate::originate::pool::warm::Discard;
 use crate::originate::refusal::Refusal;
-use crate::originate::trust::names;
 use crate::tls::handshake::{self, Failed};
 
 /// Why a handshake failed.
@@ -35,6 +34,8 @@ pub(super) struct Scene {
     pub(super) trust: Name,
     /// The names that were expected, in words.
     pub(super) expected: Vec<String>,
+    /// They are those of the trust, and not the server name.
+    pub(super) has_names: bool,
     pub(super) has_identity: bool,
     /// The leaf that the server presented.
     pub(super) server: Option<Arc<CertificateFacts>>,
@@ -221,15 +222,12 @@ impl std::error::Error for Error {
 impl Scene {
     fn new(seen: Facts, origin: &Origin, endpoint: SocketAddr) -> Self {
         let trust = origin.trust();
-        let expected = match trust.names() {
-            [] => names::expected(origin.server_name()).iter().map(names::text).collect(),
-            names => names.iter().map(names::text).collect(),
-        };
         Self {
             endpoint,
             key: origin.key().clone(),
             trust: trust.name().clone(),
-            expected,
+            expected: trust.expected(origin.server_name()).iter().map(ToString::to_string).collect(),
+            has_names: !trust.names().is_empty(),
             has_identity: origin.identity().is_some(),
             server: seen.server(),
             seen,

@@ -68,6 +68,10 @@ fn of_refusal(refusal: &Refusal, scene: &Scene, upstream: &Name) -> Option<Strin
 /// The name that would do, if the certificate carries one.
 fn right_name(server: &CertificateFacts, upstream: &Name, scene: &Scene) -> Option<String> {
     let named = |kind| server.names.iter().filter_map(move |name| name.strip_prefix(kind));
+    // The names of a trust take the place of the server name, whatever that is.
+    if let Some(name) = server.names.first().filter(|name| scene.has_names && !name.contains('*')) {
+        return Some(format!("[trust.{}]\nnames = [{}]\n", key(scene.trust.as_str()), string(name)));
+    }
     let server_name = named("dns:").find(|name| !name.contains('*')).or_else(|| named("ip:").next());
     if let Some(name) = server_name {
         return Some(tls(upstream, &format!("server_name = {}", string(name))));

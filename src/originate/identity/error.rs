@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::permission::Remedy;
 use crate::originate::certificate::Date;
-use crate::originate::{files, pem};
+use crate::originate::{contents, files};
 
 /// Why an identity could not be loaded: the file, what is wrong with it, and since when.
 #[derive(Debug)]
@@ -20,15 +21,15 @@ pub struct Error {
 pub enum Wrong {
     #[error("{0}")]
     File(#[source] files::Error),
-    #[error("is damaged PEM: {0}")]
-    Damaged(#[source] pem::Error),
+    #[error("{0}")]
+    Damaged(#[source] contents::Error),
     #[error("holds no certificate{}", found(.0))]
     NoCertificate(Vec<String>),
     #[error("holds no private key{}", found(.0))]
     NoKey(Vec<String>),
     #[error("holds {0} private keys: keep the one that belongs to the certificate")]
     SeveralKeys(usize),
-    #[error("holds a certificate that cannot be read (number {0} in the file)")]
+    #[error("line {0}: a certificate that cannot be read")]
     BadCertificate(usize),
     #[error("holds a private key that cannot be used: {0}")]
     BadKey(String),
@@ -47,8 +48,8 @@ pub enum Wrong {
     WrongPassword(PathBuf),
     #[error("holds a password that is not UTF-8, which PKCS#12 needs")]
     PasswordNotText,
-    #[error("has mode {mode:04o}: others than its owner may use this private key; run `chmod 0600 {}`", .file.display())]
-    LooseKeyPermissions { mode: u32, file: PathBuf },
+    #[error("has mode {mode:04o}: others than its owner may use this private key; {remedy}")]
+    LooseKeyPermissions { mode: u32, remedy: Remedy },
     #[error("holds another certificate than that of the private key in {}", .0.display())]
     KeyMismatch(PathBuf),
     #[error("holds a certificate (\"{subject}\") that expired on {since}")]

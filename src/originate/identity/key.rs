@@ -3,64 +3,50 @@
 use std::path::Path;
 
 use pkcs8::EncryptedPrivateKeyInfoRef;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
-use x509_parser::asn1_rs::Sequence;
-use x509_parser::prelude::FromDer;
-use x509_parser::x509::AlgorithmIdentifier;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
-use super::{Error, Wrong, check_mode, labels_of, read};
+use super::{Error, Wrong, labels_of, parts, permission, read};
 use crate::config::values;
-use crate::originate::files::Content;
-use crate::originate::pem::{self, Section};
+use crate::originate::contents::{self, Contents, Kind, Part};
 use crate::secret::Secret;
 
 /// A key on its way from a file to the library that signs; wiped once it is there.
 pub(super) type Key = Zeroizing<PrivateKeyDer<'static>>;
 
-/// The key of a file of its own.
-pub(super) fn from_file(file: &Path, spec: &values::Identity) -> Result<Key, Error> {
-    let Content { bytes, mode } = read(file)?;
-    check_mode(file, mode, spec.allow_loose_key_permissions)?;
-    if pem::is_pem(bytes.expose()) {
-        let sections =
-            pem::sections(bytes.expose()).map_err(|error| Error { file: file.into(), what: Wrong::Damaged(error) })?;
-        return from_sections(&sections, file, spec);
+/// The key of a file of its own, and what else the file holds.
+pub(super) fn from_file(file: &Path, spec: &values::Identity) -> Result<(Key, Vec<Part>), Error> {
+    let content = read(file)?;
+    permission::check(file, &content, spec.allow_loose_key_permissions)?;
+    match parts(file, &content)? {
+        Contents::Parts(parts) => Ok((from_parts(&parts, file, spec)?, parts)),
+        Contents::Unknown(_) => Err(Error { file: file.into(), what: Wrong::NoKey(Vec::new()) }),
     }
-    if EncryptedPrivateKeyInfoRef::try_from(bytes.expose()).is_ok() {
-        return decrypt(bytes.expose(), file, spec);
-    }
-    PrivateKeyDer::try_from(bytes.expose())
-        .map(|key| Key::new(key.clone_key()))
-        .map_err(|_| Error { file: file.into(), what: Wrong::NoKey(Vec::new()) })
 }
 
-/// The one key among the sections of a file.
-pub(super) fn from_sections(sections: &[Section], file: &Path, spec: &values::Identity) -> Result<Key, Error> {
+/// The one key among the parts of a file.
+pub(super) fn from_parts(parts: &[Part], file: &Path, spec: &values::Identity) -> Result<Key, Error> {
     let blame = |what| Error { file: file.into(), what };
-    let keys: Vec<&Section> = sections.iter().filter(|section| section.label.ends_with("PRIVATE KEY")).collect();
-    let [section] = keys[..] else {
-        let what = if keys.is_empty() { Wrong::NoKey(labels_of(sections)) } else { Wrong::SeveralKeys(keys.len()) };
+    let keys: Vec<_> =
+        parts.iter().filter_map(|part| if let Kind::Key(key) = &part.kind { Some(key) } else { None }).collect();
+    let [key] = keys[..] else {
+        let what = if keys.is_empty() { Wrong::NoKey(labels_of(parts)) } else { Wrong::SeveralKeys(keys.len()) };
         return Err(blame(what));
     };
-    if section.old_encryption {
+    if key.old_encryption {
         return Err(blame(Wrong::OldEncryption));
     }
-    let der = section.body.expose();
-    match section.label.as_str() {
-        "PRIVATE KEY" => Ok(Key::new(PrivatePkcs8KeyDer::from(der.to_vec()).into())),
-        "RSA PRIVATE KEY" => Ok(Key::new(PrivatePkcs1KeyDer::from(der.to_vec()).into())),
-        "EC PRIVATE KEY" => Ok(Key::new(PrivateSec1KeyDer::from(der.to_vec()).into())),
-        "ENCRYPTED PRIVATE KEY" => decrypt(der, file, spec),
-        other => Err(blame(Wrong::BadKey(format!("its kind \"{other}\" is not known")))),
+    if key.is_sealed() {
+        return decrypt(key.der.expose(), file, spec);
     }
+    key.open().map(|key| Key::new(key.clone_key())).map_err(|why| blame(Wrong::BadKey(why.0)))
 }
 
 /// Opens PKCS#8 that is encrypted by PBES2 (RFC 8018).
 fn decrypt(der: &[u8], file: &Path, spec: &values::Identity) -> Result<Key, Error> {
     let blame = |what| Error { file: file.into(), what };
     let sealed = EncryptedPrivateKeyInfoRef::try_from(der).map_err(|_| {
-        blame(match algorithm(der) {
+        blame(match contents::encryption(der) {
             Some(oid) => Wrong::UnsupportedEncryption(format!("algorithm {oid}")),
             None => Wrong::BadKey("its encryption cannot be read".into()),
         })
@@ -68,14 +54,6 @@ fn decrypt(der: &[u8], file: &Path, spec: &values::Identity) -> Result<Key, Erro
     let (password, password_file) = password(spec)?.ok_or_else(|| blame(Wrong::PasswordMissing))?;
     let opened = sealed.decrypt(password.expose()).map_err(|error| blame(why(error, password_file)))?;
     Ok(Key::new(PrivatePkcs8KeyDer::from(opened.as_bytes().to_vec()).into()))
-}
-
-/// The algorithm of an EncryptedPrivateKeyInfo (RFC 5958 section 3), for those that the library does not
-/// even parse: the password-based ones of PKCS#12 and of OpenSSL before 1.1.
-fn algorithm(der: &[u8]) -> Option<String> {
-    let (_, outer) = Sequence::from_der(der).ok()?;
-    let (_, algorithm) = AlgorithmIdentifier::from_der(&outer.content).ok()?;
-    Some(algorithm.algorithm.to_id_string())
 }
 
 fn why(error: pkcs8::Error, password_file: &Path) -> Wrong {
@@ -92,12 +70,12 @@ fn why(error: pkcs8::Error, password_file: &Path) -> Wrong {
     }
 }
 
-/// The first line of the password file, without its end of line.
+/// The first line of the password file.
 pub(super) fn password(spec: &values::Identity) -> Result<Option<(Secret, &Path)>, Error> {
     let Some(file) = spec.password_file.as_deref() else { return Ok(None) };
-    let Content { bytes, mode } = read(file)?;
-    check_mode(file, mode, spec.allow_loose_key_permissions)?;
-    let line = bytes.expose().split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    Ok(Some((Secret::new(line.to_vec()), file)))
+    let content = read(file)?;
+    permission::check(file, &content, spec.allow_loose_key_permissions)?;
+    let password = contents::password(content.bytes.expose());
+    let password = password.map_err(|error| Error { file: file.into(), what: Wrong::Damaged(error) })?;
+    Ok(Some((password, file)))
 }

@@ -2,6 +2,7 @@
 
 mod error;
 mod key;
+mod permission;
 mod pkcs12;
 
 use std::path::Path;
@@ -14,10 +15,10 @@ use rustls::sign::CertifiedKey;
 pub use self::error::{Error, Wrong};
 use self::key::Key;
 use crate::config::values::{self, Name};
-use crate::originate::certificate::{CertificateFacts, Date, public_key};
+use crate::originate::certificate::{self, CertificateFacts, Date, public_key};
+use crate::originate::contents::{self, Contents, Kind, Part};
 use crate::originate::files::{self, Content};
 use crate::originate::fingerprint::{Fields, Sha256};
-use crate::originate::pem::{self, Section};
 
 /// A certificate chain and its private key, ready to sign.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub struct Identity {
     leaf: CertificateFacts,
     not_after: Date,
     fingerprint: Fingerprint,
+    remarks: Vec<String>,
 }
 
 /// What tells identities apart. Two with the same are the same to every server.
@@ -59,16 +61,16 @@ impl Identity {
             return Err(blame(Wrong::KeyMismatch(key_file.into())));
         }
         let facts = check_dates(&material.chain).map_err(blame)?;
-        Ok(Self::new(name.clone(), CertifiedKey::new(material.chain, signing), facts))
+        Ok(Self::new(name.clone(), CertifiedKey::new(material.chain, signing), facts, material.remarks))
     }
 
-    fn new(name: Name, certified: CertifiedKey, facts: Vec<CertificateFacts>) -> Self {
+    fn new(name: Name, certified: CertifiedKey, facts: Vec<CertificateFacts>, remarks: Vec<String>) -> Self {
         let leaf = facts[0].clone();
         let mut chain = Fields::new();
         facts.iter().for_each(|facts| chain.add("certificate", &facts.sha256));
         let fingerprint = Fingerprint { leaf: leaf.sha256, key: leaf.spki_sha256, chain: chain.finish() };
         let not_after = facts.iter().map(|facts| facts.not_after).min().unwrap_or(leaf.not_after);
-        Self { name, certified: Arc::new(certified), leaf, not_after, fingerprint }
+        Self { name, certified: Arc::new(certified), leaf, not_after, fingerprint, remarks }
     }
 
     /// What the configuration calls it.
@@ -91,6 +93,11 @@ impl Identity {
         self.not_after
     }
 
+    /// What its files hold beside the chain and the key, each with its file and line.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
     /// Chain and key in the form that rustls signs with.
     pub fn certified(&self) -> &Arc<CertifiedKey> {
         &self.certified
@@ -101,45 +108,67 @@ impl Identity {
 struct Material {
     chain: Vec<CertificateDer<'static>>,
     key: Key,
+    remarks: Vec<String>,
 }
 
 impl Material {
     fn read(spec: &values::Identity) -> Result<Self, Error> {
-        let Content { bytes, mode } = read(&spec.certificate)?;
+        let file = &spec.certificate;
+        let content = read(file)?;
         let loose_is_fine = spec.allow_loose_key_permissions;
-        if pem::is_pem(bytes.expose()) {
-            let blame = |what| Error { file: spec.certificate.clone(), what };
-            let sections = pem::sections(bytes.expose()).map_err(|error| blame(Wrong::Damaged(error)))?;
-            let chain = chain(&sections).map_err(blame)?;
-            if let Some(file) = &spec.private_key {
-                return Ok(Self { chain, key: key::from_file(file, spec)? });
+        match parts(file, &content)? {
+            Contents::Parts(parts) => {
+                let chain = chain(&parts).map_err(|what| Error { file: file.clone(), what })?;
+                let mut remarks = remarks(file, &parts, spec.private_key.is_none());
+                if let Some(file) = &spec.private_key {
+                    let (key, parts) = key::from_file(file, spec)?;
+                    // Many keep the certificate in the key's file as well.
+                    let others = parts.into_iter().filter(|part| part.certificate().is_none()).collect::<Vec<_>>();
+                    remarks.extend(self::remarks(file, &others, true));
+                    return Ok(Self { chain, key, remarks });
+                }
+                let key = key::from_parts(&parts, file, spec)?;
+                permission::check(file, &content, loose_is_fine)?;
+                Ok(Self { chain, key, remarks })
             }
-            let key = key::from_sections(&sections, &spec.certificate, spec)?;
-            check_mode(&spec.certificate, mode, loose_is_fine)?;
-            return Ok(Self { chain, key });
+            Contents::Unknown(bytes) => {
+                permission::check(file, &content, loose_is_fine)?;
+                let (chain, key) = pkcs12::open(bytes.expose(), spec)?;
+                Ok(Self { chain, key, remarks: Vec::new() })
+            }
         }
-        if let (Some(file), Some(_)) = (&spec.private_key, CertificateFacts::read(bytes.expose())) {
-            let chain = vec![CertificateDer::from(bytes.expose().to_vec())];
-            return Ok(Self { chain, key: key::from_file(file, spec)? });
-        }
-        check_mode(&spec.certificate, mode, loose_is_fine)?;
-        let (chain, key) = pkcs12::open(bytes.expose(), spec)?;
-        Ok(Self { chain, key })
     }
 }
 
-fn chain(sections: &[Section]) -> Result<Vec<CertificateDer<'static>>, Wrong> {
-    let labels = ["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"];
-    let certificates = sections.iter().filter(|section| labels.contains(&section.label.as_str()));
-    let chain: Vec<_> = certificates.map(|section| CertificateDer::from(section.body.expose().to_vec())).collect();
+fn parts(file: &Path, content: &Content) -> Result<Contents, Error> {
+    contents::read(content.bytes.expose()).map_err(|error| Error { file: file.into(), what: Wrong::Damaged(error) })
+}
+
+fn chain(parts: &[Part]) -> Result<Vec<CertificateDer<'static>>, Wrong> {
+    let chain: Vec<_> = parts.iter().filter_map(Part::certificate).cloned().collect();
     if chain.is_empty() {
-        return Err(Wrong::NoCertificate(labels_of(sections)));
+        return Err(Wrong::NoCertificate(labels_of(parts)));
+    }
+    for part in parts {
+        if part.certificate().is_some_and(|der| CertificateFacts::read(der).is_none()) {
+            return Err(Wrong::BadCertificate(part.line));
+        }
     }
     Ok(chain)
 }
 
-fn labels_of(sections: &[Section]) -> Vec<String> {
-    sections.iter().map(|section| section.label.clone()).collect()
+/// What a file holds that an identity does not use.
+fn remarks(file: &Path, parts: &[Part], with_key: bool) -> Vec<String> {
+    let remark = |part: &Part| match &part.kind {
+        Kind::Certificate(_) | Kind::Trusted(_) => part.cut(),
+        Kind::Key(_) if with_key => None,
+        _ => part.unused(),
+    };
+    parts.iter().filter_map(remark).map(|remark| format!("{}: {remark}", file.display())).collect()
+}
+
+fn labels_of(parts: &[Part]) -> Vec<String> {
+    parts.iter().map(|part| certificate::clean(&part.label)).collect()
 }
 
 fn check_dates(chain: &[CertificateDer<'_>]) -> Result<Vec<CertificateFacts>, Wrong> {
@@ -156,14 +185,6 @@ fn check_dates(chain: &[CertificateDer<'_>]) -> Result<Vec<CertificateFacts>, Wr
         all.push(facts);
     }
     Ok(all)
-}
-
-/// Whoever may read or replace a key may use the identity.
-fn check_mode(file: &Path, mode: u32, loose_is_fine: bool) -> Result<(), Error> {
-    if loose_is_fine || mode & 0o077 == 0 {
-        return Ok(());
-    }
-    Err(Error { file: file.into(), what: Wrong::LooseKeyPermissions { mode, file: file.into() } })
 }
 
 fn read(path: &Path) -> Result<Content, Error> {

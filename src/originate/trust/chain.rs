@@ -2,29 +2,33 @@
 
 use std::cell::Cell;
 
-use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder,
     UnknownStatusPolicy, VerifiedPath,
 };
 
-use super::{Crl, Trust, names, verifier};
+use super::{Authorities, Crl, RootFacts, Trust, exact, verifier};
 use crate::config::values::ExpectedName;
 use crate::originate::certificate::{CertificateFacts, Date};
 use crate::originate::fingerprint::{Sha256, sha256};
 use crate::originate::refusal::Refusal;
 
-/// Checks a chain: until when it holds and which of `anchors` vouches for it, or why it does not hold.
+/// Checks a chain: until when it holds and which of the roots vouches for it, or why it does not hold.
 pub(super) fn check(
     trust: &Trust,
-    anchors: &[TrustAnchor<'static>],
+    authorities: Authorities<'_>,
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
     expected: &[ExpectedName],
     now: UnixTime,
 ) -> Result<(Date, usize), Refusal> {
     let facts = CertificateFacts::read(leaf);
-    let explain = |error| explain(error, facts.as_ref(), intermediates, anchors);
+    if let Some(root) = authorities.own_certificate(facts.as_ref()) {
+        let until = exact::check(Some(&authorities.roots[root].sha256), &trust.pins, leaf, expected, now)?;
+        return Ok((until, root));
+    }
+    let explain = |error| explain(error, facts.as_ref(), intermediates, authorities);
     let parsed = EndEntityCert::try_from(leaf).map_err(explain)?;
     let lists: Vec<&CertRevocationList<'_>> = trust.crls.iter().map(|crl| &crl.list).collect();
     let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|builder| {
@@ -36,6 +40,7 @@ pub(super) fn check(
             .build()
     });
     let pins_missed = Cell::new(false);
+    let out_of_date = Cell::new(None);
     let until = Cell::new(Date(i64::MAX));
     let root = Cell::new(0);
     let judge = |path: &VerifiedPath<'_>| {
@@ -44,22 +49,31 @@ pub(super) fn check(
             // Another path may hold a pinned key: this error lets the search go on.
             return Err(webpki::Error::UnknownIssuer);
         }
-        until.set(end_of(path, &trust.crls));
-        root.set(anchors.iter().position(|anchor| anchor == path.anchor()).unwrap_or(0));
+        let found = authorities.of(path, now.into());
+        let Ok(index) = found else {
+            out_of_date.set(found.err());
+            return Err(webpki::Error::UnknownIssuer);
+        };
+        until.set(end_of(path, &trust.crls).min(authorities.roots[index].not_after));
+        root.set(index);
         Ok(())
     };
     let path = parsed.verify_for_usage(
         verifier::algorithms().all,
-        anchors,
+        authorities.anchors,
         intermediates,
         now,
         KeyUsage::server_auth(),
         revocation,
         Some(&judge),
     );
-    path.map_err(|error| if pins_missed.get() { Refusal::PinMismatch } else { explain(error) })?;
-    if !expected.iter().any(|name| carries(&parsed, name)) {
-        return Err(Refusal::NameMismatch { expected: expected.iter().map(names::text).collect() });
+    path.map_err(|error| match (out_of_date.get(), pins_missed.get()) {
+        (Some(index), _) => out_of_date_root(&authorities.roots[index], now.into()),
+        (None, true) => Refusal::PinMismatch,
+        (None, false) => explain(error),
+    })?;
+    if !expected.iter().any(|name| carries(&parsed, leaf, name)) {
+        return Err(Refusal::NameMismatch { expected: expected.iter().map(ToString::to_string).collect() });
     }
     // The chain does not use the leaf's key, but the handshake will: better said here than as a bad signature.
     match facts.filter(CertificateFacts::has_weak_key) {
@@ -68,12 +82,45 @@ pub(super) fn check(
     }
 }
 
-fn carries(certificate: &EndEntityCert<'_>, expected: &ExpectedName) -> bool {
+impl Authorities<'_> {
+    /// The root that is this certificate, byte for byte, if webpki does not take it at the end of a chain: one that says
+    /// it is an authority, as a stock `openssl req -x509` makes it, or X.509 v1.
+    fn own_certificate(&self, leaf: Option<&CertificateFacts>) -> Option<usize> {
+        let leaf = leaf.filter(|leaf| leaf.self_signed && (leaf.authority || leaf.version < 3))?;
+        self.roots.iter().position(|root| root.sha256 == leaf.sha256)
+    }
+
+    /// The root that a path ends in. A root that was renewed with its key is there twice: one in date is enough; else
+    /// the error is which is not.
+    fn of(&self, path: &VerifiedPath<'_>, now: Date) -> Result<usize, usize> {
+        let same = self.anchors.iter().zip(self.roots).enumerate().filter(|(_, (anchor, _))| *anchor == path.anchor());
+        let mut out_of_date = 0;
+        for (index, (_, root)) in same {
+            if root.not_before <= now && now <= root.not_after {
+                return Ok(index);
+            }
+            out_of_date = index;
+        }
+        Err(out_of_date)
+    }
+}
+
+fn out_of_date_root(root: &RootFacts, now: Date) -> Refusal {
+    let (from, until) = (root.not_before, root.not_after);
+    Refusal::RootOutOfDate {
+        subject: root.subject.clone(),
+        expired: until < now,
+        date: if until < now { until } else { from },
+    }
+}
+
+fn carries(certificate: &EndEntityCert<'_>, leaf: &CertificateDer<'_>, expected: &ExpectedName) -> bool {
     let is_for = |name: ServerName<'_>| certificate.verify_is_valid_for_subject_name(&name).is_ok();
     match expected {
         ExpectedName::Dns(name) => is_for(ServerName::DnsName(name.borrow())),
         ExpectedName::Ip(ip) => is_for(ServerName::IpAddress((*ip).into())),
         ExpectedName::Uri(uri) => certificate.valid_uri_names().any(|presented| presented == uri),
+        ExpectedName::CommonName(_) | ExpectedName::OrganizationalUnit(_) => exact::subject_has(leaf, expected),
     }
 }
 
@@ -113,7 +160,7 @@ fn explain(
     error: webpki::Error,
     leaf: Option<&CertificateFacts>,
     intermediates: &[CertificateDer<'_>],
-    anchors: &[TrustAnchor<'_>],
+    authorities: Authorities<'_>,
 ) -> Refusal {
     use webpki::Error as E;
     // Whatever else was sent with it, nobody but itself vouches for it.
@@ -126,7 +173,10 @@ fn explain(
         E::InvalidSignatureForPublicKey => weakness(leaf, intermediates).unwrap_or(Refusal::UnknownIssuer),
         E::CaUsedAsEndEntity | E::UnsupportedCertVersion if self_signed => {
             let key = |leaf: &CertificateFacts| {
-                anchors.iter().any(|anchor| sha256(&sequence(&anchor.subject_public_key_info)) == leaf.spki_sha256)
+                authorities
+                    .anchors
+                    .iter()
+                    .any(|anchor| sha256(&sequence(&anchor.subject_public_key_info)) == leaf.spki_sha256)
             };
             Refusal::SelfSigned { among_roots: leaf.is_some_and(key) }
         }

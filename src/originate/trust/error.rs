@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::originate::{files, pem};
+use crate::originate::{contents, files};
 
 /// Why a trust could not be loaded.
 #[derive(Debug)]
@@ -23,12 +23,12 @@ pub enum Wrong {
     Folder(#[source] std::io::Error),
     #[error("has more than {} files: not the folder that was meant", super::load::MAX_FOLDER)]
     FolderTooLarge,
-    #[error("is damaged PEM: {0}")]
-    Damaged(#[source] pem::Error),
+    #[error("{0}")]
+    Damaged(#[source] contents::Error),
     #[error("holds no certificate")]
     NoCertificate,
-    #[error("holds a certificate that cannot be a root (number {number}): {why}")]
-    BadRoot { number: usize, why: String },
+    #[error("holds no root that can be used; {0}")]
+    NoUsableRoot(String),
     #[error("holds {0} certificates where exactly one is trusted: split the file, or use it as `roots`")]
     NotOneCertificate(usize),
     #[error("holds a certificate that cannot be read")]
@@ -44,8 +44,8 @@ pub enum Wrong {
     NoPins,
     #[error("holds no revocation list")]
     NoCrl,
-    #[error("holds a revocation list that cannot be used (number {number}): {why}")]
-    BadCrl { number: usize, why: String },
+    #[error("line {line}: a revocation list that cannot be used: {why}")]
+    BadCrl { line: usize, why: String },
     #[error("`crls` need `roots`: without a chain there is no issuer whose list could be believed")]
     CrlsWithoutChain,
 }
@@ -60,7 +60,7 @@ impl Error {
             Wrong::File(files::Error::Empty)
             | Wrong::Damaged(_)
             | Wrong::NoCertificate
-            | Wrong::BadRoot { .. }
+            | Wrong::NoUsableRoot(_)
             | Wrong::NotOneCertificate(_)
             | Wrong::BadCertificate => "trust_malformed",
             Wrong::NoSystemRoots(_) | Wrong::NoRoots | Wrong::NoPins => "trust_empty",

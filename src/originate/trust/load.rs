@@ -9,15 +9,22 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, 
 use super::{Anchors, Crl, Error, RootFacts, Wrong};
 use crate::config::values::{self, ExactCertificate};
 use crate::originate::certificate::{self, CertificateFacts, Date, clean};
+use crate::originate::contents::{self, Contents, Kind, Part};
 use crate::originate::files;
 use crate::originate::fingerprint::{Sha256, sha256};
-use crate::originate::pem;
 
 /// What anchors were made of.
 pub(super) struct Loaded {
     pub(super) anchors: Anchors,
     pub(super) digests: Vec<Sha256>,
     pub(super) roots: Vec<RootFacts>,
+    pub(super) remarks: Vec<String>,
+}
+
+impl Loaded {
+    fn alone(anchors: Anchors, digests: Vec<Sha256>, remarks: Vec<String>) -> Self {
+        Self { anchors, digests, roots: Vec::new(), remarks }
+    }
 }
 
 /// Debian's folder of roots has some 300 entries, links included.
@@ -26,15 +33,15 @@ pub(super) const MAX_FOLDER: usize = 4096;
 pub(super) fn anchors(spec: &values::Anchors, pins: &[Sha256]) -> Result<Loaded, Error> {
     match spec {
         values::Anchors::Roots { system, paths } => roots(*system, paths),
-        values::Anchors::Certificate(which) => {
-            let sha256 = match which {
-                ExactCertificate::Sha256(sha256) => *sha256,
-                ExactCertificate::File(file) => exactly_one(file)?,
-            };
-            Ok(Loaded { anchors: Anchors::Exactly(sha256), digests: vec![sha256], roots: Vec::new() })
+        values::Anchors::Certificate(ExactCertificate::Sha256(sha256)) => {
+            Ok(Loaded::alone(Anchors::Exactly(*sha256), vec![*sha256], Vec::new()))
+        }
+        values::Anchors::Certificate(ExactCertificate::File(file)) => {
+            let (sha256, remarks) = exactly_one(file)?;
+            Ok(Loaded::alone(Anchors::Exactly(sha256), vec![sha256], remarks))
         }
         values::Anchors::PinsOnly if pins.is_empty() => Err(Error { file: None, what: Wrong::NoPins }),
-        values::Anchors::PinsOnly => Ok(Loaded { anchors: Anchors::Pins, digests: Vec::new(), roots: Vec::new() }),
+        values::Anchors::PinsOnly => Ok(Loaded::alone(Anchors::Pins, Vec::new(), Vec::new())),
     }
 }
 
@@ -50,7 +57,7 @@ pub(super) fn roots(system: bool, paths: &[PathBuf]) -> Result<Loaded, Error> {
         return Err(Error { file: None, what: Wrong::NoRoots });
     }
     let digests = roots.facts.iter().map(|facts| facts.sha256).collect();
-    Ok(Loaded { anchors: Anchors::Roots(roots.anchors), digests, roots: roots.facts })
+    Ok(Loaded { anchors: Anchors::Roots(roots.anchors), digests, roots: roots.facts, remarks: roots.remarks })
 }
 
 /// Roots while they are gathered; each is kept once.
@@ -58,6 +65,9 @@ pub(super) fn roots(system: bool, paths: &[PathBuf]) -> Result<Loaded, Error> {
 struct Roots {
     anchors: Vec<TrustAnchor<'static>>,
     facts: Vec<RootFacts>,
+    remarks: Vec<String>,
+    /// How many certificates were taken, those that are there twice counted twice.
+    usable: usize,
 }
 
 impl Roots {
@@ -76,15 +86,15 @@ impl Roots {
     }
 
     fn add_file(&mut self, file: &Path) -> Result<(), Error> {
-        let ders = certificates(file)?;
-        if ders.is_empty() {
+        let parts = parts(file)?;
+        if !parts.iter().any(|part| part.certificate().is_some()) {
             return Err(Error { file: Some(file.into()), what: Wrong::NoCertificate });
         }
-        self.add_all(file, &ders)
+        self.add_all(file, &parts)
     }
 
-    /// Every file of a folder that holds certificates; what holds none (a README, a key) is skipped, and
-    /// so are hidden entries (Kubernetes keeps the same files once more under `..data`).
+    /// Every file of a folder that holds certificates; a file without any part (a README) is skipped, and so are hidden
+    /// entries (Kubernetes keeps the same files once more under `..data`).
     fn add_folder(&mut self, folder: &Path) -> Result<(), Error> {
         let blame = |error| Error { file: Some(folder.into()), what: Wrong::Folder(error) };
         let before = self.facts.len();
@@ -95,11 +105,10 @@ impl Roots {
             let path = entry.map_err(blame)?.path();
             let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
             if !hidden && path.is_file() {
-                let ders = match certificates(&path) {
-                    Err(Error { what: Wrong::File(files::Error::Empty), .. }) => continue,
-                    ders => ders?,
-                };
-                self.add_all(&path, &ders)?;
+                match parts(&path) {
+                    Err(Error { what: Wrong::File(files::Error::Empty), .. }) => {}
+                    parts => self.add_parts(&path, &parts?),
+                }
             }
         }
         if self.facts.len() == before {
@@ -108,20 +117,44 @@ impl Roots {
         Ok(())
     }
 
-    fn add_all(&mut self, file: &Path, ders: &[CertificateDer<'_>]) -> Result<(), Error> {
-        for (index, der) in ders.iter().enumerate() {
-            let blame = |why| Error { file: Some(file.into()), what: Wrong::BadRoot { number: index + 1, why } };
-            self.add(der, false).map_err(blame)?;
+    /// A root that cannot be used is left out by name; a file of which none is left is refused.
+    fn add_all(&mut self, file: &Path, parts: &[Part]) -> Result<(), Error> {
+        let (usable, remarks) = (self.usable, self.remarks.len());
+        self.add_parts(file, parts);
+        if self.usable == usable {
+            let why = self.remarks.split_off(remarks).join("; ");
+            return Err(Error { file: Some(file.into()), what: Wrong::NoUsableRoot(why) });
         }
         Ok(())
+    }
+
+    fn add_parts(&mut self, file: &Path, parts: &[Part]) {
+        for part in parts {
+            let remark = match part.certificate() {
+                Some(der) => match self.add(der, false) {
+                    Ok(()) => part.cut(),
+                    Err(why) => Some(format!("line {}: the root is left out: {why}", part.line)),
+                },
+                None => part.unused(),
+            };
+            self.remarks.extend(remark.map(|remark| format!("{}: {remark}", file.display())));
+        }
     }
 
     fn add(&mut self, der: &CertificateDer<'_>, system: bool) -> Result<(), String> {
         let (_, parsed) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
         let anchor = anchor_from_trusted_cert(der).map_err(|error| error.to_string())?.to_owned();
+        if let Some(oid) = certificate::unknown_critical_extension(&parsed) {
+            let subject = clean(&parsed.subject().to_string());
+            return Err(format!(
+                "`{subject}` has a critical extension that is not known ({oid}; RFC 5280 section 4.2)"
+            ));
+        }
+        self.usable += 1;
         let facts = RootFacts {
             subject: clean(&parsed.subject().to_string()),
             issuer: clean(&parsed.issuer().to_string()),
+            not_before: Date(parsed.validity().not_before.timestamp()),
             not_after: Date(parsed.validity().not_after.timestamp()),
             sha256: sha256(der),
             system,
@@ -137,43 +170,52 @@ impl Roots {
     }
 }
 
-fn exactly_one(file: &Path) -> Result<Sha256, Error> {
+fn exactly_one(file: &Path) -> Result<(Sha256, Vec<String>), Error> {
     let blame = |what| Error { file: Some(file.into()), what };
-    let ders = certificates(file)?;
-    let [der] = &ders[..] else {
-        return Err(blame(if ders.is_empty() { Wrong::NoCertificate } else { Wrong::NotOneCertificate(ders.len()) }));
+    let parts = parts(file)?;
+    let certificates: Vec<_> = parts.iter().filter_map(Part::certificate).collect();
+    let [der] = &certificates[..] else {
+        let number = certificates.len();
+        return Err(blame(if number == 0 { Wrong::NoCertificate } else { Wrong::NotOneCertificate(number) }));
     };
     X509Certificate::from_der(der).map_err(|_| blame(Wrong::BadCertificate))?;
-    Ok(sha256(der))
+    let remark = |part: &Part| if part.certificate().is_some() { part.cut() } else { part.unused() };
+    let remarks = parts.iter().filter_map(remark).map(|remark| format!("{}: {remark}", file.display()));
+    Ok((sha256(der), remarks.collect()))
 }
 
 /// What the file of a single certificate holds, for advice on it; `None` if that cannot be told.
 pub fn facts_of(file: &Path) -> Option<CertificateFacts> {
-    CertificateFacts::read(certificates(file).ok()?.first()?)
+    CertificateFacts::read(parts(file).ok()?.iter().find_map(Part::certificate)?)
 }
 
-/// The certificates of a PEM file, or the one of a DER file.
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let labels = ["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"];
-    let ders = bodies(file, &labels, |der| X509Certificate::from_der(der).is_ok())?;
-    Ok(ders.into_iter().map(CertificateDer::from).collect())
+/// Revocation lists, the digest of each, and what else their files hold.
+#[derive(Default)]
+pub(super) struct Lists {
+    pub(super) crls: Vec<Crl>,
+    pub(super) digests: Vec<Sha256>,
+    pub(super) remarks: Vec<String>,
 }
 
-/// The lists of PEM and DER files, and the digest of each.
-pub(super) fn crls(files: &[PathBuf]) -> Result<(Vec<Crl>, Vec<Sha256>), Error> {
-    let (mut crls, mut digests) = (Vec::new(), Vec::new());
+/// The lists of PEM and DER files.
+pub(super) fn crls(files: &[PathBuf]) -> Result<Lists, Error> {
+    let Lists { mut crls, mut digests, mut remarks } = Lists::default();
     for file in files {
-        let ders = bodies(file, &["X509 CRL"], |der| CertificateRevocationList::from_der(der).is_ok())?;
-        if ders.is_empty() {
-            return Err(Error { file: Some(file.clone()), what: Wrong::NoCrl });
-        }
-        for (index, der) in ders.iter().enumerate() {
-            let number = index + 1;
-            crls.push(crl(der).map_err(|why| Error { file: Some(file.clone()), what: Wrong::BadCrl { number, why } })?);
+        let before = crls.len();
+        for part in parts(file)? {
+            let Kind::Crl(der) = &part.kind else {
+                remarks.extend(part.unused().map(|remark| format!("{}: {remark}", file.display())));
+                continue;
+            };
+            let blame = |why| Error { file: Some(file.clone()), what: Wrong::BadCrl { line: part.line, why } };
+            crls.push(crl(der).map_err(blame)?);
             digests.push(sha256(der));
         }
+        if crls.len() == before {
+            return Err(Error { file: Some(file.clone()), what: Wrong::NoCrl });
+        }
     }
-    Ok((crls, digests))
+    Ok(Lists { crls, digests, remarks })
 }
 
 fn crl(der: &[u8]) -> Result<Crl, String> {
@@ -182,14 +224,12 @@ fn crl(der: &[u8]) -> Result<Crl, String> {
     Ok(Crl { list, next_update: parsed.next_update().map(|time| Date(time.timestamp())) })
 }
 
-fn bodies(file: &Path, labels: &[&str], is_der: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>, Error> {
+/// What a file holds; nothing, if it is no form that certificates come in.
+fn parts(file: &Path) -> Result<Vec<Part>, Error> {
     let blame = |what| Error { file: Some(file.into()), what };
     let content = files::read(file).map_err(|error| blame(Wrong::File(error)))?;
-    let bytes = content.bytes.expose();
-    if !pem::is_pem(bytes) {
-        return Ok(if is_der(bytes) { vec![bytes.to_vec()] } else { Vec::new() });
+    match contents::read(content.bytes.expose()).map_err(|error| blame(Wrong::Damaged(error)))? {
+        Contents::Parts(parts) => Ok(parts),
+        Contents::Unknown(_) => Ok(Vec::new()),
     }
-    let sections = pem::sections(bytes).map_err(|error| blame(Wrong::Damaged(error)))?;
-    let wanted = sections.into_iter().filter(|section| labels.contains(&section.label.as_str()));
-    Ok(wanted.map(|section| section.body.expose().to_vec()).collect())
 }

@@ -29,6 +29,7 @@ pub struct Trust {
     roots: Vec<RootFacts>,
     candidates: Option<Candidates>,
     digest: Sha256,
+    remarks: Vec<String>,
 }
 
 /// Roots that are to replace the others, and are only asked in shadow.
@@ -71,8 +72,9 @@ pub struct RootFacts {
     pub subject: String,
     /// That of who signed it.
     pub issuer: String,
-    /// Roots are believed beyond this date by most programs, and by this one; it is shown so that nobody
-    /// is surprised by those that do not.
+    /// It vouches for nobody before this date.
+    pub not_before: Date,
+    /// It vouches for nobody after this date.
     pub not_after: Date,
     /// Of its DER encoding.
     pub sha256: Sha256,
@@ -97,17 +99,20 @@ impl Trust {
         if !spec.crls.is_empty() && !matches!(loaded.anchors, Anchors::Roots(_)) {
             return Err(Error { file: None, what: Wrong::CrlsWithoutChain });
         }
-        let (crls, crl_digests) = load::crls(&spec.crls)?;
+        let lists = load::crls(&spec.crls)?;
+        let mut remarks = loaded.remarks;
+        remarks.extend(lists.remarks);
         let mut fields = Fields::new();
         fields.add("anchors", loaded.anchors.kind().as_bytes());
         fields.add_set("certificates", loaded.digests);
         fields.add_set("pins", spec.pins.iter().copied());
         fields.add_set("names", spec.names.iter().map(names::digest));
-        fields.add_set("crls", crl_digests);
+        fields.add_set("crls", lists.digests);
         let candidates =
             (!spec.candidate_roots.is_empty()).then(|| load::roots(false, &spec.candidate_roots)).transpose()?;
         // They decide about nobody; but an origin that is carried over would not ask new ones.
         fields.add_set("candidates", candidates.iter().flat_map(|loaded| loaded.digests.iter().copied()));
+        remarks.extend(candidates.iter().flat_map(|loaded| loaded.remarks.iter().cloned()));
         let candidates = candidates.and_then(|loaded| match loaded.anchors {
             Anchors::Roots(anchors) => Some(Candidates { anchors, roots: loaded.roots }),
             Anchors::Exactly(_) | Anchors::Pins => None,
@@ -117,10 +122,11 @@ impl Trust {
             anchors: loaded.anchors,
             pins: spec.pins.clone(),
             names: spec.names.clone(),
-            crls,
+            crls: lists.crls,
             roots: loaded.roots,
             candidates,
             digest: fields.finish(),
+            remarks,
         })
     }
 
@@ -149,9 +155,23 @@ impl Trust {
         self.crls.iter().filter_map(|crl| crl.next_update)
     }
 
-    /// The names that a certificate must carry one of; empty: the server name.
+    /// What its files hold that is not used, each with its file and line.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// The names of the configuration ([`Trust::expected`]).
     pub fn names(&self) -> &[ExpectedName] {
         &self.names
+    }
+
+    /// The names of which a server's certificate must carry one: those of the configuration, else the server name. None
+    /// where the certificate itself, or its key, was chosen.
+    pub fn expected(&self, server_name: &ServerName<'_>) -> Vec<ExpectedName> {
+        match (&self.names[..], &self.anchors) {
+            ([], Anchors::Roots(_)) => names::expected(server_name).into_iter().collect(),
+            (names, _) => names.to_vec(),
+        }
     }
 
     /// Whether a server with these certificates is believed, and until when. The signature of the
@@ -166,33 +186,31 @@ impl Trust {
         server_name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<Believed, Refusal> {
-        let own;
-        let expected = match &self.names[..] {
-            [] => {
-                own = names::expected(server_name);
-                std::slice::from_ref(own.as_ref().ok_or_else(|| Refusal::Invalid("no name to expect".into()))?)
+        let anchors = match &self.anchors {
+            Anchors::Roots(anchors) => Authorities { anchors, roots: &self.roots },
+            Anchors::Exactly(sha256) => {
+                return exact::check(Some(sha256), &self.pins, leaf, &self.names, now).map(alone);
             }
-            names => names,
+            Anchors::Pins => return exact::check(None, &self.pins, leaf, &self.names, now).map(alone),
         };
-        match &self.anchors {
-            Anchors::Roots(anchors) => {
-                let (until, root) = chain::check(self, anchors, leaf, intermediates, expected, now)?;
-                let candidate = self.candidates.as_ref().map(|candidates| {
-                    let verdict = chain::check(self, &candidates.anchors, leaf, intermediates, expected, now);
-                    verdict.map(drop).map_err(|refusal| refusal.reason())
-                });
-                Ok(Believed { until: self.end_of_root(root, now).min(until), root: Some(root), candidate })
-            }
-            Anchors::Exactly(sha256) => exact::check(Some(sha256), &self.pins, leaf, expected, now).map(alone),
-            Anchors::Pins => exact::check(None, &self.pins, leaf, expected, now).map(alone),
+        let expected = &self.expected(server_name)[..];
+        if expected.is_empty() {
+            return Err(Refusal::Invalid("no name to expect".into()));
         }
+        let (until, root) = chain::check(self, anchors, leaf, intermediates, expected, now)?;
+        let candidate = self.candidates.as_ref().map(|Candidates { anchors, roots }| {
+            let verdict = chain::check(self, Authorities { anchors, roots }, leaf, intermediates, expected, now);
+            verdict.map(drop).map_err(|refusal| refusal.reason())
+        });
+        Ok(Believed { until, root: Some(root), candidate })
     }
+}
 
-    /// A verdict does not outlive the root that it rests on: what a root means that has expired is for the next one.
-    fn end_of_root(&self, index: usize, now: UnixTime) -> Date {
-        let end = self.roots.get(index).map_or(Date(i64::MAX), |root| root.not_after);
-        if Date::from(now) < end { end } else { Date(i64::MAX) }
-    }
+/// Roots in the form that chains are built to, and beside each what it says of itself.
+#[derive(Clone, Copy)]
+struct Authorities<'a> {
+    anchors: &'a [TrustAnchor<'static>],
+    roots: &'a [RootFacts],
 }
 
 /// Believed without a chain.

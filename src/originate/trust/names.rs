@@ -17,15 +17,6 @@ pub fn expected(server_name: &ServerName<'_>) -> Option<ExpectedName> {
     }
 }
 
-/// In words, as `trust.NAME.names` takes it.
-pub fn text(name: &ExpectedName) -> String {
-    match name {
-        ExpectedName::Dns(name) => format!("dns:{}", name.as_ref()),
-        ExpectedName::Ip(ip) => format!("ip:{ip}"),
-        ExpectedName::Uri(uri) => format!("uri:{uri}"),
-    }
-}
-
 /// What tells expected names apart: DNS names by their lower case, since it does not matter there.
 pub(super) fn digest(name: &ExpectedName) -> Sha256 {
     let mut fields = Fields::new();
@@ -33,6 +24,8 @@ pub(super) fn digest(name: &ExpectedName) -> Sha256 {
         ExpectedName::Dns(name) => fields.add("dns", name.as_ref().to_ascii_lowercase().as_bytes()),
         ExpectedName::Ip(ip) => fields.add("ip", ip.to_string().as_bytes()),
         ExpectedName::Uri(uri) => fields.add("uri", uri.as_bytes()),
+        ExpectedName::CommonName(name) => fields.add("cn", name.as_bytes()),
+        ExpectedName::OrganizationalUnit(name) => fields.add("ou", name.as_bytes()),
     }
     fields.finish()
 }
@@ -53,7 +46,7 @@ pub(super) fn common_name_is(common_name: &str, expected: &ExpectedName) -> bool
     match expected {
         ExpectedName::Dns(expected) => covers(common_name, expected),
         ExpectedName::Ip(expected) => common_name.parse::<IpAddr>().is_ok_and(|ip| ip == *expected),
-        ExpectedName::Uri(_) => false,
+        ExpectedName::Uri(_) | ExpectedName::CommonName(_) | ExpectedName::OrganizationalUnit(_) => false,
     }
 }
 

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::house::{House, first_of};
 use super::stage::{Case, HOST, Pasted, config, explain, explain_with, fail_in_nginx, run, serves};
+use crate::support::authority::openssl;
 use crate::support::nginx::Nginx;
 use crate::support::pki::{Leaf, Pki};
 use crate::support::{free_port, loopback};
@@ -38,6 +39,15 @@ impl Servers {
     fn start(&self) -> Nginx {
         Nginx::start(&self.blocks, &self.ports)
     }
+}
+
+/// Another certificate with the same key, by itself: what a root is after the server was renewed.
+fn again_of(pair: &crate::support::pki::Pair) -> String {
+    let (certificate, key) = (pair.certificate.display().to_string(), pair.key.display().to_string());
+    let again = format!("{certificate}.again");
+    let days = ["-days", "40", "-out", &again];
+    openssl(Path::new("."), &[&["x509", "-in", &certificate, "-signkey", &key][..], &days].concat());
+    again
 }
 
 #[test]
@@ -108,11 +118,11 @@ fn every_fault_of_trust_is_named_and_its_repair_works() {
             .mended()
             .nginx_with(&[(own, &named.certificate)]),
         case("X.509 v1", &old_at, &[], "certificate_self_signed").mended().nginx_with(&[(own, &old.certificate)]),
-        case("v1 as root", &old_at, &["--ca", &old.certificate.display().to_string()], "authority_as_leaf")
+        case("v1 as root, renewed", &old_at, &["--ca", &again_of(&old)], "authority_as_leaf")
             .class("certificate_self_signed")
             .mended()
             .nginx_with(&[(own, &old.certificate)]),
-        case("CA as leaf as root", &named_at, &["--ca", &named.certificate.display().to_string()], "authority_as_leaf")
+        case("CA as leaf as root, renewed", &named_at, &["--ca", &again_of(&named)], "authority_as_leaf")
             .class("certificate_self_signed")
             .mended()
             .nginx_with(&[(own, &named.certificate)]),
