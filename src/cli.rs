@@ -125,9 +125,9 @@ pub struct Check {
     /// The same as `--format json`.
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
-    /// Tell of certificates that end within so many days.
-    #[arg(long, value_name = "DAYS", default_value_t = 30)]
-    pub expires_within: u32,
+    /// Warn about certificates that expire within DAYS; default: when a third of their life is left, at most 30 days.
+    #[arg(long, value_name = "DAYS")]
+    pub expires_within: Option<u32>,
     /// File of Rego rules over the resolved configuration, may be repeated.
     #[arg(long, value_name = "FILE.rego")]
     pub policy: Vec<PathBuf>,
@@ -229,7 +229,7 @@ impl Check {
     fn scope(&self) -> Scope {
         Scope {
             now: Date::now(),
-            expires_within: i64::from(self.expires_within) * 24 * 60 * 60,
+            expires_within: self.expires_within.map(|days| i64::from(days) * 24 * 60 * 60),
             policies: self.policy.clone(),
             parameters: self.policy_parameter.clone(),
         }

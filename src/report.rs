@@ -216,7 +216,10 @@ impl Report<'_> {
             endpoint = %address,
             identity = route.originator.identity().map(display),
             reason = cause.reason(),
-            detail = "the server refused the client certificate after the handshake, as TLS 1.3 has it",
+            detail = match route.originator.is_for_clients() {
+                true => "the server refused the client certificate after the handshake, as TLS 1.3 has it",
+                false => "the server refused the client certificate: its extended key usage lacks clientAuth",
+            },
             repair = repair.map(display),
             "origination failed",
         );

@@ -15,6 +15,8 @@ use crate::originate::identity::Identity;
 pub struct Ending {
     /// When.
     pub at: Date,
+    /// From when on it ends soon.
+    pub soon_from: Date,
     /// `identity`, `root`, `certificate` or `crl`.
     pub kind: &'static str,
     /// What the configuration calls it.
@@ -111,6 +113,7 @@ fn certificate(item: Item) -> Option<CertificateFacts> {
 fn ending(kind: &'static str, name: &Name, facts: &CertificateFacts, file: &Path) -> Ending {
     Ending {
         at: facts.not_after,
+        soon_from: facts.soon_from(),
         kind,
         name: name.to_string(),
         subject: facts.subject.clone(),
@@ -120,7 +123,16 @@ fn ending(kind: &'static str, name: &Name, facts: &CertificateFacts, file: &Path
 
 fn list(name: &Name, item: Item, file: &Path) -> Option<Ending> {
     let Item::Crl { issuer, next_update: Some(at), .. } = item else { return None };
-    Some(Ending { at, kind: "crl", name: name.to_string(), subject: issuer, file: file.display().to_string() })
+    // Lists live for days: `check` warns a day before.
+    let soon_from = Date(at.0 - 24 * 60 * 60);
+    Some(Ending {
+        at,
+        soon_from,
+        kind: "crl",
+        name: name.to_string(),
+        subject: issuer,
+        file: file.display().to_string(),
+    })
 }
 
 /// Days left, negative if it has ended.
@@ -128,9 +140,12 @@ fn days(ending: &Ending, now: Date) -> i64 {
     (ending.at.0 - now.0).div_euclid(24 * 60 * 60)
 }
 
-/// Whether anything ends within so many days.
-pub fn any_within(endings: &[Ending], now: Date, within: u32) -> bool {
-    endings.iter().any(|ending| days(ending, now) < i64::from(within))
+/// Whether anything ends within so many days; `None`: by the share of its life that is left.
+pub fn any_within(endings: &[Ending], now: Date, within: Option<u32>) -> bool {
+    endings.iter().any(|ending| match within {
+        Some(within) => days(ending, now) < i64::from(within),
+        None => ending.soon_from < now,
+    })
 }
 
 /// For people: a line each.
@@ -138,7 +153,7 @@ pub fn text(endings: &[Ending], now: Date) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{:>6}  {:<20}  {:<11}  {:<16}  subject (file)", "days", "ends", "kind", "name");
     for ending in endings {
-        let Ending { at, kind, name, subject, file } = ending;
+        let Ending { at, kind, name, subject, file, .. } = ending;
         let _ = writeln!(text, "{:>6}  {at}  {kind:<11}  {name:<16}  {subject} ({file})", days(ending, now));
     }
     text

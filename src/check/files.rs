@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::values::{self, Anchors, ExactCertificate, Name, Verify};
 use crate::config::{Advice, Loaded, Place, Problem};
-use crate::originate::certificate::{CertificateFacts, Date};
+use crate::originate::certificate::{CertificateFacts, Date, soon_from};
 use crate::originate::identity::Identity;
 use crate::originate::trust::{RootFacts, Trust, facts_of};
 
 /// What is unwise about the certificates, keys and lists of a configuration, and about its reasons. Blocks on the
-/// file system. `within` is in seconds.
-pub fn advise(loaded: &Loaded, now: Date, within: i64) -> Vec<Advice> {
+/// file system. `within` is in seconds; `None`: by the share of the life that is left.
+pub fn advise(loaded: &Loaded, now: Date, within: Option<i64>) -> Vec<Advice> {
     let mut advisor = Advisor { loaded, now, within, advice: Vec::new() };
     let trusts: BTreeMap<&Name, Trust> =
         loaded.config.trusts.iter().filter_map(|(name, spec)| Some((name, Trust::load(name, spec).ok()?))).collect();
@@ -35,7 +35,7 @@ pub fn advise(loaded: &Loaded, now: Date, within: i64) -> Vec<Advice> {
 struct Advisor<'a> {
     loaded: &'a Loaded,
     now: Date,
-    within: i64,
+    within: Option<i64>,
     advice: Vec<Advice>,
 }
 
@@ -52,9 +52,18 @@ impl Advisor<'_> {
         let place = Place::Identity(name);
         let chain: Vec<CertificateFacts> =
             identity.certified().cert.iter().filter_map(|der| CertificateFacts::read(der)).collect();
-        if let Some(days) = self.days_left(identity.not_after()) {
-            let title = format!("the identity `{name}` {days}, at {}", identity.not_after());
+        // Each certificate of a chain by its own life: the issuer of a leaf of six days lives for years.
+        let ending = chain.iter().filter_map(|facts| Some((facts, self.days_left(facts.not_before, facts.not_after)?)));
+        if let Some((facts, days)) = ending.min_by_key(|(facts, _)| facts.not_after) {
+            let title = format!("the identity `{name}` {days}, at {}", facts.not_after);
             self.tell("identity-expires", place, title, "ends soon", "renew it: egret takes the new files by itself");
+        }
+        if !identity.leaf().for_clients {
+            let title = format!(
+                "the extended key usage of the certificate of `{name}` lacks clientAuth: it is not for clients"
+            );
+            let repair = "have it issued with clientAuth; public authorities no longer do, a private one does";
+            self.tell("identity-not-for-clients", place, title, "for servers only", repair);
         }
         self.remarks(place, identity.remarks());
         self.strength(place, &chain);
@@ -134,7 +143,7 @@ impl Advisor<'_> {
     fn exact(&mut self, name: &Name, spec: &values::Trust) {
         let Anchors::Certificate(ExactCertificate::File(file)) = &spec.anchors else { return };
         let Some(facts) = facts_of(file) else { return };
-        let Some(days) = self.days_left(facts.not_after) else { return };
+        let Some(days) = self.days_left(facts.not_before, facts.not_after) else { return };
         let title = format!("the certificate `{}` of `{name}` {days}, at {}", facts.subject, facts.not_after);
         let repair =
             "have the server renew it, and take the new one; both need `roots`, or the same key by `pins_only`";
@@ -156,7 +165,7 @@ impl Advisor<'_> {
         let place = Place::Trust(name);
         for root in trust.roots().iter().filter(|root| !root.system) {
             let subject = &root.subject;
-            if let Some(days) = self.days_left(root.not_after) {
+            if let Some(days) = self.days_left(root.not_before, root.not_after) {
                 let unused = if root.not_after < self.now { ", and is not used" } else { "" };
                 let title = format!("the root `{subject}` of `{name}` {days}, at {}{unused}", root.not_after);
                 let repair = "put its successor beside it, and remove it when no server needs it any more";
@@ -239,9 +248,10 @@ impl Advisor<'_> {
     }
 
     /// In words how long is left; `None` if that is long enough.
-    fn days_left(&self, end: Date) -> Option<String> {
+    fn days_left(&self, begin: Date, end: Date) -> Option<String> {
         let left = end.0 - self.now.0;
-        (left < self.within).then(|| match left / DAY {
+        let within = self.within.unwrap_or_else(|| end.0 - soon_from(begin, end).0);
+        (left < within).then(|| match left / DAY {
             days if left < 0 => format!("has ended {} days ago", -days),
             0 => "ends in less than a day".to_owned(),
             1 => "ends in 1 day".to_owned(),

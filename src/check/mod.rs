@@ -22,8 +22,8 @@ pub type FileCheck<'a> = &'a dyn Fn(&Loaded) -> Vec<Problem>;
 pub struct Scope {
     /// The present.
     pub now: Date,
-    /// Certificates that end within so many seconds are told of.
-    pub expires_within: i64,
+    /// Certificates that expire within this many seconds are reported; `None`: by the share of their life that is left.
+    pub expires_within: Option<i64>,
     /// Files of Rego rules.
     pub policies: Vec<PathBuf>,
     /// What the rules may ask for beside the configuration.

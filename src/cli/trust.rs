@@ -66,9 +66,9 @@ pub struct Show {
 pub struct Expiry {
     /// The configuration file.
     pub file: PathBuf,
-    /// Exit 1 if anything ends within so many days.
-    #[arg(long, value_name = "DAYS", default_value_t = 30)]
-    pub within: u32,
+    /// Exit 1 if anything expires within DAYS; default: when a third of its life is left, at most 30 days.
+    #[arg(long, value_name = "DAYS")]
+    pub within: Option<u32>,
     /// Tell for programs: one JSON array.
     #[arg(long)]
     pub json: bool,

@@ -240,6 +240,7 @@ fn conclude(
         now,
         unresolved: addresses.as_ref().err().cloned(),
         observations,
+        not_for_clients: target.identity.as_deref().is_some_and(|identity| !identity.leaf().for_clients),
         chain: &chain,
         anchors: &anchors,
         explicit_trust: target.plan.trust.is_some(),

@@ -52,6 +52,8 @@ pub struct CertificateFacts {
     pub version: u32,
     /// Basic constraints say that it may sign others.
     pub authority: bool,
+    /// Its extended key usage, if it has one, includes client authentication (RFC 5280 section 4.2.1.12).
+    pub for_clients: bool,
 }
 
 /// Names that are kept; a certificate of a shared host may carry hundreds.
@@ -79,7 +81,13 @@ impl CertificateFacts {
             self_signed: is_self_signed(&parsed, der),
             version: parsed.version().0 + 1,
             authority: parsed.is_ca(),
+            for_clients: is_for_clients(&parsed),
         })
+    }
+
+    /// When its end begins to matter ([`soon_from`]).
+    pub fn soon_from(&self) -> Date {
+        soon_from(self.not_before, self.not_after)
     }
 
     /// An RSA key of fewer than [`MIN_RSA_BITS`].
@@ -102,6 +110,23 @@ impl CertificateFacts {
             ("sha256", labelled_hex(&self.sha256)),
             ("key", if self.key_bits == 0 { self.key.into() } else { format!("{} {}", self.key, self.key_bits) }),
         ]
+    }
+}
+
+/// When to warn of an end: a third of the life before it, as ACME clients renew (90 days: 30 before), and at most 30 days,
+/// so that an authority of ten years is not reported for three of them. One rule for `check` and `trust expiry`.
+pub fn soon_from(not_before: Date, not_after: Date) -> Date {
+    const LONGEST: i64 = 30 * 24 * 60 * 60;
+    let life = not_after.0.saturating_sub(not_before.0).max(0);
+    Date(not_after.0 - (life / 3).min(LONGEST))
+}
+
+/// No extended key usage is every usage; not so an empty list, or one that cannot be read.
+fn is_for_clients(certificate: &X509Certificate<'_>) -> bool {
+    match certificate.extended_key_usage() {
+        Ok(Some(usage)) => usage.value.any || usage.value.client_auth,
+        Ok(None) => true,
+        Err(_) => false,
     }
 }
 
@@ -332,6 +357,22 @@ mod tests {
         let dates = [(0, "1970-01-01T00:00:00Z"), (951_782_400, "2000-02-29T00:00:00Z"), (-1, "1969-12-31T23:59:59Z")];
         for (unix, text) in dates {
             assert_eq!(Date(unix).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn warnings_come_at_a_third_of_the_life_and_at_most_thirty_days_before_the_end() {
+        const HOUR: i64 = 3600;
+        const DAY: i64 = 24 * HOUR;
+        for (life, before) in [
+            (HOUR, HOUR / 3),
+            (6 * DAY, 2 * DAY),
+            (45 * DAY, 15 * DAY),
+            (90 * DAY, 30 * DAY),
+            (3650 * DAY, 30 * DAY),
+            (0, 0),
+        ] {
+            assert_eq!(soon_from(Date(1_000), Date(1_000 + life)), Date(1_000 + life - before), "{life}");
         }
     }
 

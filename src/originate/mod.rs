@@ -161,6 +161,12 @@ impl Originator {
         self.identity.as_ref()
     }
 
+    /// Whether the extended key usage of the certificate that is presented, if any, is for clients.
+    pub fn is_for_clients(&self) -> bool {
+        let identities = self.ways().iter().filter_map(|way| way.origin.as_ref()?.identity());
+        identities.into_iter().all(|identity| identity.leaf().for_clients)
+    }
+
     /// The servers and their origins.
     pub fn ways(&self) -> &[Way] {
         self.endpoints.ways()

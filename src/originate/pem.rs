@@ -180,8 +180,9 @@ fn is_like_a_marker(text: &[u8]) -> bool {
     let Some(word) = text.iter().position(u8::is_ascii_alphanumeric) else { return false };
     let (dashes, rest) = text.split_at(word);
     let is_dash = |byte: &&u8| **byte == b'-' || !byte.is_ascii();
-    let has = |word: &[u8]| rest.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
-    dashes.iter().filter(is_dash).count() >= 2 && (has(b"BEGIN ") || has(b"END "))
+    let first = rest.split(|byte| !byte.is_ascii_alphanumeric()).next().unwrap_or_default();
+    let is_word = [&b"BEGIN"[..], b"END"].iter().any(|word| first.eq_ignore_ascii_case(word));
+    dashes.iter().filter(is_dash).count() >= 2 && is_word
 }
 
 #[cfg(test)]

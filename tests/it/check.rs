@@ -71,8 +71,41 @@ const ROWS: &[Row] = &[
     ("a good chain", |folder| drop(root(folder).leaf(&WISH).write(folder, "app")), &[]),
     (
         "an identity that ends soon",
-        |folder| drop(root(folder).leaf(&Wish { until: Duration::days(20), ..WISH }).write(folder, "app")),
+        |folder| {
+            let wish = Wish { from: Duration::days(-60), until: Duration::days(20), ..WISH };
+            drop(root(folder).leaf(&wish).write(folder, "app"));
+        },
         &["identity-expires"],
+    ),
+    (
+        "an identity of six days, a day old",
+        |folder| {
+            let wish = Wish { until: Duration::days(5), ..WISH };
+            drop(root(folder).leaf(&wish).write(folder, "app"));
+        },
+        &[],
+    ),
+    (
+        "an identity of an hour, ten minutes before its end",
+        |folder| {
+            let wish = Wish { from: Duration::minutes(-50), until: Duration::minutes(10), ..WISH };
+            drop(root(folder).leaf(&wish).write(folder, "app"));
+        },
+        &["identity-expires"],
+    ),
+    (
+        "an identity for servers only",
+        |folder| {
+            root(folder).leaf(&WISH).write(folder, "app");
+            let extension = "extendedKeyUsage=serverAuth";
+            let request =
+                ["req", "-x509", "-new", "-key", "app.key", "-out", "app.crt", "-days", "300", "-subj", "/CN=app"];
+            openssl(
+                folder,
+                &[&request[..], &["-addext", extension, "-addext", "basicConstraints=critical,CA:FALSE"]].concat(),
+            );
+        },
+        &["identity-not-for-clients"],
     ),
     (
         "the root in the chain",
@@ -176,7 +209,7 @@ fn the_days_before_the_end_can_be_chosen() {
 
 #[test]
 fn whatever_is_believed_is_told_of_before_it_ends() {
-    let soon = Wish { until: Duration::days(5), ..WISH };
+    let soon = Wish { from: Duration::days(-60), until: Duration::days(5), ..WISH };
     for (trust, codes) in [
         ("certificate = 'server.pem'\n", &["certificate-expires"][..]),
         ("roots = ['root.pem']\ncandidate_roots = ['server.pem']\n", &["leaf-as-root", "root-expires"]),

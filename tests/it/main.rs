@@ -13,6 +13,7 @@ mod admin;
 mod architecture;
 mod bad_input;
 mod bulk;
+mod certificate_files;
 mod chains;
 mod check;
 mod classify;

@@ -37,6 +37,8 @@ pub enum Kind {
     },
     IdentityUnusable,
     IdentityRejected {
+        /// Its extended key usage lacks client authentication.
+        not_for_clients: bool,
         acceptable: Vec<String>,
         foreign: bool,
         alert: Option<&'static str>,
@@ -251,9 +253,10 @@ impl fmt::Display for Kind {
             Self::IdentityUnusable => {
                 f.write_str("the server wants a client certificate, and accepts no signature that the key of ours can make")
             }
-            Self::IdentityRejected { acceptable, foreign, alert } => {
+            Self::IdentityRejected { acceptable, foreign, not_for_clients, alert } => {
                 f.write_str("the server does not accept the client certificate")?;
                 alert.iter().try_for_each(|alert| write!(f, " (alert {alert})"))?;
+                f.write_str(if *not_for_clients { "; its extended key usage lacks clientAuth" } else { "" })?;
                 f.write_str(if *foreign { "; it is of none of the authorities that the server names" } else { "" })?;
                 accepts(f, acceptable)
             }

@@ -44,6 +44,8 @@ pub struct Evidence<'a> {
     pub unresolved: Option<(&'static str, String)>,
     /// All attempts.
     pub observations: &'a [Observation],
+    /// The certificate of the identity is not for clients by its extended key usage.
+    pub not_for_clients: bool,
     /// What the server presented.
     pub chain: &'a Chain,
     /// The roots of the configured trust.
@@ -235,6 +237,7 @@ impl<'a> Evidence<'a> {
         let request = self.request();
         let foreign = request.is_some_and(|request| request.foreign_issuer);
         let acceptable = request.map(|request| request.acceptable.clone()).unwrap_or_default();
-        Kind::IdentityRejected { acceptable, foreign, alert: alert.and_then(|alert| alert.as_str()) }
+        let not_for_clients = self.not_for_clients;
+        Kind::IdentityRejected { acceptable, foreign, not_for_clients, alert: alert.and_then(|alert| alert.as_str()) }
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Scene {
     /// They are those of the trust, and not the server name.
     pub(super) has_names: bool,
     pub(super) has_identity: bool,
+    /// The extended key usage of the client certificate lacks client authentication.
+    pub(super) not_for_clients: bool,
     /// The leaf that the server presented.
     pub(super) server: Option<Arc<CertificateFacts>>,
     pub(super) seen: Facts,
@@ -195,6 +197,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.cause)?;
+        if matches!(self.cause, Cause::ClientCertificateRejected(_)) && self.scene.not_for_clients {
+            f.write_str("; its extended key usage lacks clientAuth")?;
+        }
         match (&self.cause, self.scene.seen.answered()) {
             (Cause::ClientCertificateRejected(_), Some(request)) if request.foreign_issuer => {
                 f.write_str("; it accepts certificates of other issuers only")
@@ -229,6 +234,7 @@ impl Scene {
             expected: trust.expected(origin.server_name()).iter().map(ToString::to_string).collect(),
             has_names: !trust.names().is_empty(),
             has_identity: origin.identity().is_some(),
+            not_for_clients: origin.identity().is_some_and(|identity| !identity.leaf().for_clients),
             server: seen.server(),
             seen,
         }
