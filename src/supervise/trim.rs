@@ -22,6 +22,10 @@ pub(super) struct Trim {
     permits: Arc<Semaphore>,
     /// The most connections since the last trim.
     peak: usize,
+    /// A trim is due once the number of connections has come to rest: what ended last was not part of the one before.
+    again: bool,
+    /// The connections when they were last counted.
+    last: usize,
     look: Interval,
 }
 
@@ -30,11 +34,11 @@ impl Trim {
     pub(super) fn new(bound: usize, permits: Arc<Semaphore>) -> Self {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { bound, permits, peak: 0, look }
+        Self { bound, permits, peak: 0, again: false, last: 0, look }
     }
 
-    /// Trims the heap once half of a crowd has left: on a thread that may block, as it takes some milliseconds for each
-    /// 100 MiB. Cancel safe.
+    /// Trims the heap once half of a crowd has left, and when the rest has: on a thread that may block, as it takes some
+    /// milliseconds for each 100 MiB. Cancel safe.
     pub(super) async fn when_quiet(&mut self) {
         loop {
             self.look.tick().await;
@@ -45,12 +49,12 @@ impl Trim {
     }
 
     fn is_due(&mut self, connections: usize) -> bool {
-        self.peak = self.peak.max(connections);
-        let is_due = self.peak >= CROWD && connections <= self.peak / 2;
-        if is_due {
-            self.peak = connections;
-        }
-        is_due
+        let half_left = self.peak >= CROWD && connections <= self.peak / 2;
+        let at_rest = self.again && connections == self.last;
+        self.again = half_left || self.again && !at_rest;
+        self.last = connections;
+        self.peak = if half_left { connections } else { self.peak.max(connections) };
+        half_left || at_rest
     }
 }
 
@@ -68,9 +72,12 @@ mod tests {
             (5000, false),
             (2600, false),
             (2500, true),
+            (2500, true),
             (2500, false),
             (1250, true),
             (1251, false),
+            (30, true),
+            (0, false),
             (0, true),
             (0, false),
         ] {
