@@ -5,20 +5,18 @@
 //! change is built new, with an empty store, since a session must never outlive the identity or the trust
 //! that it was made under.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod entry;
+mod publish;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::admit::{self, Admission};
-use crate::classify::Expect;
-use crate::config::values::{self, Config, Destination, ListenerKey, Name, Server, Upgrade};
-use crate::metrics::{
-    ListenerMetrics, NOT_AFTER, OriginMetrics, PoolMetrics, RESUMPTION_RATIO, Registry, RouteMetrics, UpstreamMetrics,
-};
+use crate::admit;
+use crate::config::values::{self, Config, ListenerKey, Name, Server};
+use crate::metrics::{OriginMetrics, PoolMetrics, Registry, UpstreamMetrics};
 use crate::originate::Originator;
-use crate::originate::certificate::Date;
 use crate::originate::endpoints::Way;
 use crate::originate::identity::{self, Identity};
 use crate::originate::key_log::KeyLogFile;
@@ -26,9 +24,8 @@ use crate::originate::origin::{self, Origin, OriginKey};
 use crate::originate::pool::Pool;
 use crate::originate::resolve::{self, Resolver};
 use crate::originate::trust::{self, Trust};
-use crate::relay::Counters;
-use crate::route::{ByHello, Route, RouteTable, Ways};
 use crate::tls::kernel::Offers;
+pub use entry::Entry;
 
 /// One generation.
 pub struct Snapshot {
@@ -45,17 +42,6 @@ pub struct Snapshot {
     kernel: Option<Arc<Offers>>,
     /// One permit a warm connection, over all pools and generations.
     warm: Arc<Semaphore>,
-}
-
-/// What a listener needs of a generation.
-pub struct Entry {
-    /// Who may come.
-    pub admission: Admission,
-    /// Where connections go.
-    pub routes: Arc<RouteTable>,
-    /// Connections at once on this listener, if bounded.
-    pub permits: Option<Arc<Semaphore>>,
-    max_connections: Option<usize>,
 }
 
 /// Why a configuration that is right in itself cannot run.
@@ -200,58 +186,6 @@ impl Snapshot {
         if pools { warm_at_once(&self.config) } else { 0 }
     }
 
-    /// Sets the gauges that tell of this generation; those of names that are gone become NaN, with which no
-    /// comparison of an alert holds. Origins that it has no use for give up their sessions. To be called once it
-    /// runs, inside of the runtime: upstreams begin what they do in the background.
-    pub fn publish(&self, previous: Option<&Self>, registry: &Registry) {
-        self.upstreams.values().for_each(Originator::start);
-        let mine: HashSet<_> = self.origins().map(Arc::as_ptr).collect();
-        let theirs = previous.iter().flat_map(|previous| previous.origins());
-        theirs.filter(|origin| !mine.contains(&Arc::as_ptr(origin))).for_each(|origin| origin.retire());
-        let mut gauges: HashMap<Published, f64> =
-            previous.iter().flat_map(|previous| previous.gauges()).map(|(gauge, _)| (gauge, f64::NAN)).collect();
-        let gone = previous.iter().flat_map(|previous| previous.upstreams.keys());
-        let gone = gone.filter(|name| !self.upstreams.contains_key(*name));
-        for name in gone {
-            gauges.insert(Published::NotAfter("server", name.clone()), f64::NAN);
-            gauges.insert(Published::Ratio(name.clone()), f64::NAN);
-        }
-        gauges.extend(self.gauges());
-        for (gauge, value) in gauges {
-            match gauge {
-                Published::NotAfter(kind, name) => {
-                    registry.gauge(NOT_AFTER, &[("kind", kind.into()), ("name", name.shared())])
-                }
-                Published::Insecure(name) => registry.gauge(INSECURE, &[("upstream", name.shared())]),
-                Published::Ratio(name) => registry.gauge(RESUMPTION_RATIO, &[("upstream", name.shared())]),
-            }
-            .set(value);
-        }
-    }
-
-    fn origins(&self) -> impl Iterator<Item = &Arc<Origin>> {
-        self.upstreams.values().flat_map(|upstream| upstream.ways()).filter_map(|way| way.origin.as_ref())
-    }
-
-    fn gauges(&self) -> Vec<(Published, f64)> {
-        let mut gauges = Vec::new();
-        for (name, identity) in &self.identities {
-            gauges.push((Published::NotAfter("identity", name.clone()), seconds(identity.not_after())));
-        }
-        for (name, trust) in &self.trusts {
-            // The system's many roots are its own affair; those that the configuration names are watched.
-            if let Some(end) = trust.roots().iter().filter(|root| !root.system).map(|root| root.not_after).min() {
-                gauges.push((Published::NotAfter("root", name.clone()), seconds(end)));
-            }
-        }
-        // Whom to believe is the client's affair where its own TLS goes through.
-        for (name, upstream) in self.config.upstreams.iter().filter(|(_, upstream)| !upstream.passthrough) {
-            let insecure = !matches!(upstream.tls.verify, values::Verify::Full);
-            gauges.push((Published::Insecure(name.clone()), f64::from(u8::from(insecure))));
-        }
-        gauges
-    }
-
     fn build_upstreams(&mut self, previous: Option<&Self>, registry: &Registry, errors: &mut Vec<BuildError>) {
         for (name, spec) in &self.config.upstreams {
             let old = previous.and_then(|previous| previous.upstreams.get(name));
@@ -319,83 +253,7 @@ impl Snapshot {
             }
         }
     }
-
-    fn build_listeners(&mut self, previous: Option<&Self>, registry: &Registry, errors: &mut Vec<BuildError>) {
-        for spec in &self.config.listeners {
-            match Admission::load(&spec.access) {
-                Ok(admission) => {
-                    let entry = self.new_entry(spec, admission, previous, registry);
-                    self.listeners.insert(spec.key(), Arc::new(entry));
-                }
-                Err(error) => errors.push(BuildError::Listener(spec.name.clone(), error)),
-            }
-        }
-    }
-
-    fn new_entry(
-        &self,
-        spec: &values::Listener,
-        admission: Admission,
-        previous: Option<&Self>,
-        registry: &Registry,
-    ) -> Entry {
-        let routes = RouteTable {
-            listener: spec.name.clone(),
-            expect: self.expect(&spec.destination),
-            patience: FIRST_BYTES,
-            metrics: Arc::new(ListenerMetrics::new(registry, &spec.name)),
-            ways: self.ways(spec, registry),
-        };
-        // Streams of the previous generation count against the same bound.
-        let kept = previous
-            .and_then(|previous| previous.listeners.get(&spec.key()))
-            .filter(|old| old.max_connections == spec.max_connections)
-            .and_then(|old| old.permits.clone());
-        let permits = kept.or_else(|| spec.max_connections.map(|bound| Arc::new(Semaphore::new(bound))));
-        Entry { admission, routes: Arc::new(routes), permits, max_connections: spec.max_connections }
-    }
-
-    /// One route for each upstream that the listener leads to.
-    fn ways(&self, spec: &values::Listener, registry: &Registry) -> Ways {
-        let mut routes = BTreeMap::new();
-        let mut route = |name: &Name| {
-            let new = || Arc::new(self.route(&spec.name, name, registry));
-            Arc::clone(routes.entry(name.clone()).or_insert_with(new))
-        };
-        match &spec.destination {
-            Destination::One(name) => Ways::One(route(name)),
-            Destination::ByHello { rules, default } => {
-                let default = default.as_ref().map(&mut route);
-                Ways::ByHello(Box::new(ByHello::new(rules, route, default)))
-            }
-        }
-    }
-
-    fn route(&self, listener: &Name, upstream: &Name, registry: &Registry) -> Route {
-        let metrics = RouteMetrics::new(registry, listener, upstream);
-        Route {
-            originator: Arc::clone(&self.upstreams[upstream]),
-            limits: self.config.upstreams[upstream].stream.clone(),
-            counters: Counters { sent: metrics.sent.clone(), received: metrics.received.clone() },
-            metrics,
-        }
-    }
-
-    fn expect(&self, destination: &Destination) -> Expect {
-        let Destination::One(name) = destination else { return Expect::Tls };
-        match &self.config.upstreams[name] {
-            upstream if upstream.passthrough => Expect::Tls,
-            upstream => match upstream.upgrade {
-                Some(Upgrade::Postgres) => Expect::Postgres,
-                None => Expect::Anything,
-            },
-        }
-    }
 }
-
-/// How long a client may take to say what it wants, where that has to be known before an upstream is asked:
-/// as long as an origination may take by default. Database drivers speak in the first round trip.
-const FIRST_BYTES: Duration = Duration::from_secs(10);
 
 /// Warm connections at once. By default few beside streams, of whose descriptors they are taken; never more than a
 /// quarter of those.
@@ -462,19 +320,4 @@ fn kernel_offers(config: &Config) -> Option<Arc<Offers>> {
             None
         }
     }
-}
-
-/// A gauge that a generation sets.
-#[derive(PartialEq, Eq, Hash)]
-enum Published {
-    NotAfter(&'static str, Name),
-    Insecure(Name),
-    Ratio(Name),
-}
-
-const INSECURE: &str = "egret_upstream_insecure";
-
-/// A gauge is a float: exact to the second for any date of a certificate.
-fn seconds(date: Date) -> f64 {
-    date.0 as f64
 }
