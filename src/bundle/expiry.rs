@@ -30,6 +30,9 @@ pub struct Ending {
 /// Why it could not be told what ends.
 #[derive(Debug, thiserror::Error)]
 pub enum Unknown {
+    /// The certificate file of an identity.
+    #[error("identity {0}: {1}")]
+    Identity(Name, Error),
     /// A file of a trust.
     #[error("trust {0}: {1}")]
     Trust(Name, Error),
@@ -42,14 +45,14 @@ impl Unknown {
     /// The fixed word for scripts.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Trust(_, error) => error.reason(),
+            Self::Identity(_, error) | Self::Trust(_, error) => error.reason(),
             Self::Folder(..) => "bundle_unreadable",
         }
     }
 }
 
 /// Identities with their chains, roots, exact certificates and lists; the roots of the system are its own affair.
-/// An identity that cannot be used (one that is expired, say) is read as far as its certificates can be. Blocks on
+/// An identity that cannot be used (one whose key is missing, say) is read as far as its certificates can be. Blocks on
 /// the file system.
 ///
 /// # Errors
@@ -61,7 +64,7 @@ pub fn endings(config: &Config) -> Result<Vec<Ending>, Unknown> {
         let facts: Vec<CertificateFacts> = match (found, Identity::load(name, spec)) {
             (Ok(items), _) => items.into_iter().filter_map(certificate).collect(),
             (Err(_), Ok(identity)) => vec![identity.leaf().clone()],
-            (Err(error), Err(_)) => return Err(Unknown::Trust(name.clone(), error)),
+            (Err(error), Err(_)) => return Err(Unknown::Identity(name.clone(), error)),
         };
         endings.extend(facts.iter().map(|facts| ending("identity", name, facts, &spec.certificate)));
     }
