@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use egret::config::values::Identity as Spec;
+use egret::originate::certificate::Date;
 use egret::originate::identity::{Error, Identity};
 use tempfile::TempDir;
 
@@ -187,15 +188,11 @@ fn what_cannot_be_used_is_named_with_its_file() {
     let (certificate, key) = (files.at("me.crt"), files.at("me.key"));
     let ca = Ca::new("clients");
     let day = time::Duration::days(1);
-    let (expired, expired_key) =
-        ca.leaf(&Wish { from: -day * 9, until: -day, ..Wish::default() }).write(files.folder.path(), "expired");
-    let (early, early_key) = ca.leaf(&Wish { from: day, ..Wish::default() }).write(files.folder.path(), "early");
+    let (_, early_key) = ca.leaf(&Wish { from: day, ..Wish::default() }).write(files.folder.path(), "early");
     write_key(&files.at("empty"), b"\n");
     write_key(&files.at("half"), &std::fs::read(&key).unwrap()[..80]);
     let cases = [
         (&certificate, &early_key, "identity_key_mismatch", "me.crt"),
-        (&expired, &expired_key, "identity_expired", "expired.crt"),
-        (&early, &early_key, "identity_not_yet_valid", "early.crt"),
         (&certificate, &files.at("missing"), "identity_unreadable", "missing"),
         (&files.at("missing"), &key, "identity_unreadable", "missing"),
         (&certificate, &files.at("empty"), "identity_malformed", "empty"),
@@ -209,8 +206,43 @@ fn what_cannot_be_used_is_named_with_its_file() {
         assert_eq!(error.reason(), reason, "{error}");
         assert!(error.to_string().starts_with(files.at(file).to_str().unwrap()), "{error}");
     }
-    let since = load(&spec(&expired, Some(&expired_key), None)).unwrap_err().to_string();
-    assert!(since.contains("expired on 20"), "{since}");
+}
+
+#[test]
+fn a_certificate_out_of_its_period_is_loaded_and_its_state_is_known() {
+    let files = Files::new();
+    let ca = Ca::new("clients");
+    let day = time::Duration::days(1);
+    let cases = [
+        ("expired", -day * 9, -day, Some(("identity_expired", "expired on 20"))),
+        ("early", day, day * 9, Some(("identity_not_yet_valid", "is not valid before 20"))),
+        ("valid", -day, day, None),
+    ];
+    for (stem, from, until, expected) in cases {
+        let (certificate, key) = ca.leaf(&Wish { from, until, ..Wish::default() }).write(files.folder.path(), stem);
+        let told = load(&spec(&certificate, Some(&key), None)).unwrap().check_period(Date::now());
+        let told = told.err().map(|error| (error.reason(), error.to_string()));
+        assert_eq!(told.as_ref().map(|(reason, _)| *reason), expected.map(|(reason, _)| reason), "{stem}");
+        assert!(told.iter().zip(expected).all(|((_, text), (_, part))| text.contains(part)), "{told:?}");
+    }
+}
+
+#[test]
+fn certificates_that_the_chain_does_not_need_do_not_end_the_identity() {
+    let files = Files::new();
+    let ca = Ca::new("clients");
+    let day = time::Duration::days(1);
+    let leaf = |from, until| ca.leaf(&Wish { from, until, ..Wish::default() });
+    let own = leaf(-day, day * 9);
+    let (certificate, key) = own.write(files.folder.path(), "own");
+    let end = load(&spec(&certificate, Some(&key), None)).unwrap().not_after();
+    // A spare, one that has expired, and one that is to come.
+    for (from, until) in [(-day, day), (-day * 9, -day), (day, day * 2)] {
+        std::fs::write(&certificate, own.pem.clone() + &leaf(from, until).pem).unwrap();
+        let identity = load(&spec(&certificate, Some(&key), None)).unwrap();
+        assert_eq!(identity.not_after(), end);
+        assert!(identity.check_period(Date::now()).is_ok());
+    }
 }
 
 #[test]

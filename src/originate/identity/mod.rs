@@ -5,7 +5,7 @@ mod key;
 mod permission;
 mod pkcs12;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -24,6 +24,7 @@ use crate::originate::fingerprint::{Fields, Sha256};
 #[derive(Debug)]
 pub struct Identity {
     name: Name,
+    file: PathBuf,
     certified: Arc<CertifiedKey>,
     leaf: CertificateFacts,
     not_after: Date,
@@ -43,9 +44,11 @@ pub struct Fingerprint {
 }
 
 impl Identity {
-    /// Reads the files, opens what is encrypted, and checks that key and certificate belong together and
-    /// that the certificate is valid today. Blocks on the file system and, with an encrypted key, for
-    /// the time that its key derivation is meant to take.
+    /// Reads the files, opens what is encrypted, and checks that key and certificate belong together. Blocks on the
+    /// file system and, with an encrypted key, for the time that its key derivation is meant to take.
+    ///
+    /// Dates are no reason to refuse it: the server judges them, and its clock may be the right one of the two.
+    /// [`Identity::check_period`] says what a server is going to find.
     ///
     /// # Errors
     /// [`Error`] names the file and what is wrong with it.
@@ -60,17 +63,25 @@ impl Identity {
         if !belongs {
             return Err(blame(Wrong::KeyMismatch(key_file.into())));
         }
-        let facts = check_dates(&material.chain).map_err(blame)?;
-        Ok(Self::new(name.clone(), CertifiedKey::new(material.chain, signing), facts, material.remarks))
+        let facts = facts(&material.chain).map_err(blame)?;
+        let Material { chain, remarks, .. } = material;
+        Ok(Self::new(name.clone(), spec, CertifiedKey::new(chain, signing), &facts, remarks))
     }
 
-    fn new(name: Name, certified: CertifiedKey, facts: Vec<CertificateFacts>, remarks: Vec<String>) -> Self {
+    fn new(
+        name: Name,
+        spec: &values::Identity,
+        certified: CertifiedKey,
+        facts: &[CertificateFacts],
+        remarks: Vec<String>,
+    ) -> Self {
         let leaf = facts[0].clone();
         let mut chain = Fields::new();
         facts.iter().for_each(|facts| chain.add("certificate", &facts.sha256));
         let fingerprint = Fingerprint { leaf: leaf.sha256, key: leaf.spki_sha256, chain: chain.finish() };
-        let not_after = facts.iter().map(|facts| facts.not_after).min().unwrap_or(leaf.not_after);
-        Self { name, certified: Arc::new(certified), leaf, not_after, fingerprint, remarks }
+        let not_after = earliest_end(facts, Date::now());
+        let file = spec.certificate.clone();
+        Self { name, file, certified: Arc::new(certified), leaf, not_after, fingerprint, remarks }
     }
 
     /// What the configuration calls it.
@@ -88,7 +99,24 @@ impl Identity {
         &self.leaf
     }
 
-    /// The earliest end of the chain.
+    /// Whether the leaf is valid at `now`.
+    ///
+    /// # Errors
+    /// It is over, or has not begun: most servers will refuse it.
+    pub fn check_period(&self, now: Date) -> Result<(), Error> {
+        let subject = self.leaf.subject.clone();
+        let what = if self.leaf.not_after < now {
+            Wrong::Expired { subject, since: self.leaf.not_after }
+        } else if self.leaf.not_before > now {
+            Wrong::NotYetValid { subject, from: self.leaf.not_before }
+        } else {
+            return Ok(());
+        };
+        Err(Error { file: self.file.clone(), what })
+    }
+
+    /// The earliest end of the leaf and of the certificates that lead from it to a root. Those of the file that no
+    /// server needs do not count: an expired cross-certificate, a spare.
     pub fn not_after(&self) -> Date {
         self.not_after
     }
@@ -171,20 +199,28 @@ fn labels_of(parts: &[Part]) -> Vec<String> {
     parts.iter().map(|part| certificate::clean(&part.label)).collect()
 }
 
-fn check_dates(chain: &[CertificateDer<'_>]) -> Result<Vec<CertificateFacts>, Wrong> {
-    let now = Date::now();
-    let mut all = Vec::with_capacity(chain.len());
-    for (index, der) in chain.iter().enumerate() {
-        let facts = CertificateFacts::read(der).ok_or(Wrong::BadCertificate(index + 1))?;
-        if facts.not_after < now {
-            return Err(Wrong::Expired { subject: facts.subject, since: facts.not_after });
-        }
-        if facts.not_before > now {
-            return Err(Wrong::NotYetValid { subject: facts.subject, from: facts.not_before });
-        }
-        all.push(facts);
+fn facts(chain: &[CertificateDer<'_>]) -> Result<Vec<CertificateFacts>, Wrong> {
+    let read = |(index, der): (usize, &CertificateDer<'_>)| {
+        CertificateFacts::read(der).ok_or(Wrong::BadCertificate(index + 1))
+    };
+    chain.iter().enumerate().map(read).collect()
+}
+
+/// From the leaf up: of several certificates for one issuer, a server can take the one that ends last. One that is out
+/// of its period is not on any path that a server builds, or no path is there at all, which the server reports.
+fn earliest_end(chain: &[CertificateFacts], now: Date) -> Date {
+    let mut end = chain[0].not_after;
+    let mut last = &chain[0];
+    // Each step goes up by one; two authorities that vouch for each other must not make it endless.
+    for _ in 1..chain.len() {
+        let vouches =
+            |one: &&CertificateFacts| one.subject == last.issuer && one.not_before <= now && now <= one.not_after;
+        let issuer = chain[1..].iter().filter(vouches).max_by_key(|one| one.not_after);
+        let Some(issuer) = issuer.filter(|issuer| !last.self_signed && !issuer.self_signed) else { break };
+        end = end.min(issuer.not_after);
+        last = issuer;
     }
-    Ok(all)
+    end
 }
 
 fn read(path: &Path) -> Result<Content, Error> {
