@@ -24,6 +24,7 @@ use crate::config::read::Text;
 use crate::config::values::LogFormat;
 use crate::config::{self, Advice, Environment, Loaded, Problems, Style};
 use crate::originate::certificate::Date;
+use crate::snapshot::Rigour;
 
 /// Gives verified mutual TLS to programs that do not speak it: plain TCP in, TLS out.
 #[derive(Debug, Parser)]
@@ -74,6 +75,9 @@ pub struct Run {
     /// Take key files that other users may read, for every identity.
     #[arg(long)]
     pub allow_loose_key_permissions: bool,
+    /// Start, and reload, only if every file that the configuration names can be used.
+    #[arg(long)]
+    pub strict: bool,
     /// Append the secrets of every TLS session to this file, for Wireshark: who has it reads the traffic.
     #[arg(long, value_name = "FILE")]
     pub key_log: Option<PathBuf>,
@@ -179,6 +183,13 @@ impl Run {
             identity.allow_loose_key_permissions |= self.allow_loose_key_permissions;
         }
         Ok(loaded)
+    }
+}
+
+impl Run {
+    /// What a file that cannot be used does.
+    pub fn rigour(&self) -> Rigour {
+        if self.strict { Rigour::Strict } else { Rigour::PartByPart }
     }
 }
 

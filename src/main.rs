@@ -127,9 +127,9 @@ fn open_key_log(path: &Path) -> anyhow::Result<Arc<KeyLogFile>> {
 fn serve(run: Box<Run>, log: logging::Handle, loaded: Loaded) -> anyhow::Result<u8> {
     let key_log = run.key_log.as_deref().map(open_key_log).transpose()?;
     let runtime = threads(&loaded.config.runtime)?;
-    let (file, config) = (run.file.clone(), loaded.config);
+    let (file, config, rigour) = (run.file.clone(), loaded.config, run.rigour());
     let source = Arc::new(move || run.load(&cli::environment));
-    let ended = runtime.block_on(supervise::run(Start { source, file, config, log, key_log }));
+    let ended = runtime.block_on(supervise::run(Start { source, file, config, log, key_log, rigour }));
     runtime.shutdown_background();
     match ended {
         Ok(Ended::Drained) => Ok(0),

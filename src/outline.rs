@@ -3,29 +3,43 @@
 use serde_json::{Map, Value, json};
 
 use crate::config;
-use crate::config::values::Listener;
+use crate::config::values::{Listener, Name};
 use crate::originate::Originator;
 use crate::originate::fingerprint::hex;
+use crate::originate::part::Part;
+use crate::originate::trust::Trust;
 use crate::snapshot::Snapshot;
 
 /// The settings, with fingerprints in place of what files hold: identities by leaf, key and chain, trusts by the
 /// digest of all that decides whom they believe, origins by every part of their keys. No secret is in it.
 pub fn outline(snapshot: &Snapshot) -> Value {
     let config = &snapshot.config;
-    let identities = snapshot.identities().iter().map(|(name, identity)| {
-        let fingerprint = identity.fingerprint();
-        (name.to_string(), json!([hex(&fingerprint.leaf), hex(&fingerprint.key), hex(&fingerprint.chain)]))
+    let identities = snapshot.identities().iter().filter_map(|(name, part)| {
+        let fingerprint = part.usable()?.fingerprint();
+        Some((name.to_string(), json!([hex(&fingerprint.leaf), hex(&fingerprint.key), hex(&fingerprint.chain)])))
     });
-    let trusts = snapshot.trusts().iter().map(|(name, trust)| (name.to_string(), hex(trust.digest()).into()));
+    let digest = |(name, part): (&Name, &Part<Trust>)| Some((name.to_string(), hex(part.usable()?.digest()).into()));
+    let trusts = snapshot.trusts().iter().filter_map(digest);
     let origins = snapshot.upstreams().iter().map(|(name, originator)| (name.to_string(), origins(originator)));
     let sockets = config.listeners.iter().map(|listener| (listener.name.to_string(), socket(listener)));
     json!({
         "settings": config::document(config),
         "identities": identities.collect::<Map<_, _>>(),
         "trusts": trusts.collect::<Map<_, _>>(),
+        "broken": { "identity": broken(snapshot, "identity"), "trust": broken(snapshot, "trust") },
         "origins": origins.collect::<Map<_, _>>(),
         "sockets": sockets.collect::<Map<_, _>>(),
     })
+}
+
+/// The parts of a kind that are not as their files say: state and reason of each.
+fn broken(snapshot: &Snapshot, kind: &str) -> Value {
+    let of_kind = snapshot.troubled().filter(|part| part.broken.fault.kind() == kind);
+    let told = of_kind.map(|part| {
+        let why = json!({ "state": part.state, "why": part.broken.fault.to_string() });
+        (part.broken.fault.name().to_string(), why)
+    });
+    told.collect::<Map<_, _>>().into()
 }
 
 /// The outline of what runs, with how much a reload would find: `live` counts tickets and warm connections of each

@@ -6,6 +6,7 @@
 //! that it was made under.
 
 mod entry;
+mod parts;
 mod publish;
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,14 +19,16 @@ use crate::config::values::{self, Config, ListenerKey, Name, Server};
 use crate::metrics::{OriginMetrics, PoolMetrics, Registry, UpstreamMetrics};
 use crate::originate::Originator;
 use crate::originate::endpoints::Way;
-use crate::originate::identity::{self, Identity};
+use crate::originate::identity::Identity;
 use crate::originate::key_log::KeyLogFile;
 use crate::originate::origin::{self, Origin, OriginKey};
+use crate::originate::part::{Broken, Part};
 use crate::originate::pool::Pool;
 use crate::originate::resolve::{self, Resolver};
-use crate::originate::trust::{self, Trust};
+use crate::originate::trust::Trust;
 use crate::tls::kernel::Offers;
 pub use entry::Entry;
+pub use parts::Troubled;
 
 /// One generation.
 pub struct Snapshot {
@@ -33,8 +36,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// What it was built from.
     pub config: Config,
-    identities: BTreeMap<Name, Arc<Identity>>,
-    trusts: BTreeMap<Name, Arc<Trust>>,
+    identities: BTreeMap<Name, Part<Identity>>,
+    trusts: BTreeMap<Name, Part<Trust>>,
     upstreams: BTreeMap<Name, Arc<Originator>>,
     listeners: HashMap<ListenerKey, Arc<Entry>>,
     resolver: Arc<Resolver>,
@@ -44,16 +47,22 @@ pub struct Snapshot {
     warm: Arc<Semaphore>,
 }
 
+/// What a file that cannot be used does to the generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rigour {
+    /// It harms only the upstreams that need it.
+    PartByPart,
+    /// There is no generation: all files are right, and every certificate of ours is valid today.
+    Strict,
+}
+
 /// Why a configuration that is right in itself cannot run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// An identity's files cannot be used.
-    #[error("identity {0}: {1}")]
-    Identity(Name, identity::Error),
-    /// A trust's files cannot be used.
-    #[error("trust {0}: {1}")]
-    Trust(Name, trust::Error),
+    /// An identity or a trust cannot be used; only where all of them have to be ([`Rigour::Strict`]).
+    #[error("{}", .0.fault)]
+    Part(Arc<Broken>),
     /// TLS cannot be spoken as an upstream says.
     #[error("upstream {0}: {1}")]
     Upstream(Name, origin::Error),
@@ -69,7 +78,7 @@ impl BuildError {
     /// What to change.
     pub fn repair(&self) -> String {
         match self {
-            Self::Identity(..) | Self::Trust(..) => "put the right file in its place, or name another".to_owned(),
+            Self::Part(_) => "put the right file in its place, or name another".to_owned(),
             Self::Upstream(..) => "change the settings under tls that contradict each other".to_owned(),
             Self::Listener(..) => "name a user of this machine, or a numeric user id".to_owned(),
             Self::Dns(_) => "check [dns] and the resolver configuration of the system".to_owned(),
@@ -79,8 +88,7 @@ impl BuildError {
     /// The class, for log and metric.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Identity(_, error) => error.reason(),
-            Self::Trust(_, error) => error.reason(),
+            Self::Part(broken) => broken.fault.reason(),
             Self::Upstream(_, error) => error.reason(),
             Self::Listener(_, error) => error.reason(),
             Self::Dns(error) => error.reason(),
@@ -92,6 +100,9 @@ impl Snapshot {
     /// Builds a generation; reads every file that the configuration names, so it belongs on a thread that
     /// may block.
     ///
+    /// An identity or trust whose files cannot be used keeps the state that it has in `previous`, or is unavailable;
+    /// under [`Rigour::Strict`] it is an error.
+    ///
     /// # Errors
     /// All that is wrong, not only the first.
     pub fn build(
@@ -99,18 +110,10 @@ impl Snapshot {
         previous: Option<&Self>,
         registry: &Registry,
         key_log: Option<Arc<KeyLogFile>>,
+        rigour: Rigour,
     ) -> Result<Self, Vec<BuildError>> {
-        let mut errors = Vec::new();
-        let identities = load(
-            &config.identities,
-            |name, spec| Identity::load(name, spec).map_err(|error| BuildError::Identity(name.clone(), error)),
-            &mut errors,
-        );
-        let trusts = load(
-            &with_default_trust(&config),
-            |name, spec| Trust::load(name, spec).map_err(|error| BuildError::Trust(name.clone(), error)),
-            &mut errors,
-        );
+        let (identities, trusts) = (parts::identities(&config, previous, rigour), parts::trusts(&config, previous));
+        let mut errors = if rigour == Rigour::Strict { parts::errors(&identities, &trusts) } else { Vec::new() };
         let resolver = resolver(&config, previous, &mut errors);
         let (Some(resolver), true) = (resolver, errors.is_empty()) else { return Err(errors) };
 
@@ -157,12 +160,12 @@ impl Snapshot {
     }
 
     /// The identities, by name.
-    pub fn identities(&self) -> &BTreeMap<Name, Arc<Identity>> {
+    pub fn identities(&self) -> &BTreeMap<Name, Part<Identity>> {
         &self.identities
     }
 
     /// The trusts, by name; that of upstreams which name none is among them.
-    pub fn trusts(&self) -> &BTreeMap<Name, Arc<Trust>> {
+    pub fn trusts(&self) -> &BTreeMap<Name, Part<Trust>> {
         &self.trusts
     }
 
@@ -203,6 +206,10 @@ impl Snapshot {
         old: Option<&Arc<Originator>>,
         registry: &Registry,
     ) -> Result<Originator, origin::Error> {
+        if let Some(broken) = self.lacking(spec) {
+            let (metrics, resolver) = (UpstreamMetrics::new(registry, name), Arc::clone(&self.resolver));
+            return Ok(Originator::unavailable(name.clone(), spec, resolver, metrics, Arc::clone(broken)));
+        }
         let mut ways: Vec<Way> = Vec::with_capacity(spec.servers.len());
         for server in &spec.servers {
             let metrics = || Arc::new(OriginMetrics::new(registry, name));
@@ -232,8 +239,7 @@ impl Snapshot {
         old: Option<&Arc<Originator>>,
         metrics: impl FnOnce() -> Arc<OriginMetrics>,
     ) -> Result<Arc<Origin>, origin::Error> {
-        let identity = spec.tls.identity.as_ref().map(|name| &self.identities[name]);
-        let trust = &self.trusts[&spec.tls.trust.clone().unwrap_or_else(default_trust)];
+        let (identity, trust) = self.usable(spec);
         let server_name = spec.tls.server_name.clone().unwrap_or_else(|| server.host.server_name());
         let key = OriginKey::new(spec, &server_name, identity.map(AsRef::as_ref), trust);
         let known = ways.iter().chain(old.map(|old| old.ways()).unwrap_or_default());
@@ -262,38 +268,6 @@ fn warm_at_once(config: &Config) -> usize {
     let descriptors = usize::try_from(descriptors.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
     let asked = config.limits.max_warm.unwrap_or_else(|| 256.min(descriptors / 8));
     asked.min(descriptors / 4).max(1)
-}
-
-/// The name of the trust of upstreams that name none. No configured trust can have it: of the letters of names,
-/// these are none.
-const DEFAULT_TRUST: &str = "(system roots)";
-
-fn default_trust() -> Name {
-    Name::new(DEFAULT_TRUST)
-}
-
-/// The configured trusts, and the default one if any upstream leaves its trust open.
-fn with_default_trust(config: &Config) -> BTreeMap<Name, values::Trust> {
-    let mut trusts = config.trusts.clone();
-    if config.upstreams.values().any(|upstream| !upstream.passthrough && upstream.tls.trust.is_none()) {
-        trusts.insert(default_trust(), values::Trust::default());
-    }
-    trusts
-}
-
-fn load<S, T>(
-    specs: &BTreeMap<Name, S>,
-    one: impl Fn(&Name, &S) -> Result<T, BuildError>,
-    errors: &mut Vec<BuildError>,
-) -> BTreeMap<Name, Arc<T>> {
-    let mut loaded = BTreeMap::new();
-    for (name, spec) in specs {
-        match one(name, spec) {
-            Ok(value) => drop(loaded.insert(name.clone(), Arc::new(value))),
-            Err(error) => errors.push(error),
-        }
-    }
-    loaded
 }
 
 /// The resolver and its cache live on while the settings stay.

@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use rustix::process::{Resource, Rlimit};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::admin::{self, Kept};
+use crate::admin::{self, Kept, Swapped};
 use crate::admit::{self, Admission};
 use crate::config::values::{self, Config};
 use crate::config::{Loaded, Place, Problem};
@@ -26,10 +26,11 @@ use crate::logging;
 use crate::metrics::Registry;
 use crate::net::{BindError, Options, Socket};
 use crate::originate::key_log::KeyLogFile;
+use crate::originate::part::Fault;
 use crate::reload::watch;
 use crate::reload::{Cause, Files, Reloader, Source};
 use crate::signals::{self, Signal, Signals};
-use crate::snapshot::{BuildError, Snapshot};
+use crate::snapshot::{BuildError, Rigour, Snapshot};
 use crate::systemd;
 use crate::tasks;
 use causes::{Asked, Causes, Stop};
@@ -48,6 +49,8 @@ pub struct Start {
     pub log: logging::Handle,
     /// Where the secrets of sessions are written, for Wireshark.
     pub key_log: Option<Arc<KeyLogFile>>,
+    /// What a file that cannot be used does, now and at every reload.
+    pub rigour: Rigour,
 }
 
 /// Why nothing runs.
@@ -126,10 +129,10 @@ pub async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Erro
     let registry = Registry::new();
     logging::count_dropped(&registry);
     systemd::count_dropped(&registry);
-    let Start { source, file, config, log, key_log } = start;
+    let Start { source, file, config, log, key_log, rigour } = start;
     key_log.iter().for_each(|key_log| key_log.count_dropped(&registry));
     let (files, snapshot) = tokio::select! {
-        loaded = first_generation(file, config, &registry, key_log) => loaded?,
+        loaded = first_generation(file, config, &registry, key_log, rigour) => loaded?,
         () = stop_asked(&mut signals) => return Ok(Ended::Drained),
     };
     let (drain, streams) = drain::channel();
@@ -148,7 +151,7 @@ pub async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Erro
     let (desk, orders) = Desk::new(Arc::clone(&shared.snapshot), registry.clone(), bound, Arc::clone(&shared.permits));
     let desk = Arc::new(desk);
     let trim = Trim::new(bound, Arc::clone(&shared.permits));
-    let reloader = Reloader::start(source, files, log, registry.clone(), shared).map_err(Error::Bind)?;
+    let reloader = Reloader::start(source, files, log, registry.clone(), shared, rigour).map_err(Error::Bind)?;
     let (no_admin, admin_ends) = drain::channel();
     if let Some((socket, admission)) = admin {
         tracing::info!(address = socket.local_address(), "admin listening");
@@ -156,7 +159,7 @@ pub async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Erro
     }
     drop(admin_ends);
     desk.set_ready(true);
-    systemd::ready("running generation 1");
+    systemd::ready(&running(1, reloader.troubled().len()));
     let running = Running { causes: Causes::new(signals, orders, registry, trim), reloader };
     let ended = tasks::caught(running.until_stopped(&desk, drain)).await;
     match ended {
@@ -241,14 +244,23 @@ impl Running {
     }
 }
 
-async fn reload(reloader: &mut Reloader, cause: Cause) -> Result<u64, Kept> {
+async fn reload(reloader: &mut Reloader, cause: Cause) -> Result<Swapped, Kept> {
     systemd::reloading();
     let result = reloader.reload(cause).await;
     systemd::ready(&match &result {
-        Ok(generation) => format!("running generation {generation}"),
+        Ok(generation) => running(*generation, reloader.troubled().len()),
         Err(rejected) => format!("kept generation {}: {}", reloader.generation(), rejected.reason()),
     });
-    result.map_err(|rejected| Kept::Rejected(rejected.to_string()))
+    let generation = result.map_err(|rejected| Kept::Rejected(rejected.to_string()))?;
+    Ok(Swapped { generation, troubled: reloader.troubled() })
+}
+
+/// What systemd shows of the service.
+fn running(generation: u64, troubled: usize) -> String {
+    match troubled {
+        0 => format!("running generation {generation}"),
+        some => format!("running generation {generation}; files that cannot be used: {some}, see the log"),
+    }
 }
 
 async fn quit(signals: &mut Signals) {
@@ -265,6 +277,7 @@ async fn first_generation(
     config: Config,
     registry: &Registry,
     key_log: Option<Arc<KeyLogFile>>,
+    rigour: Rigour,
 ) -> Result<(Files, Arc<Snapshot>), Error> {
     let registry = registry.clone();
     let build = move || {
@@ -272,7 +285,7 @@ async fn first_generation(
         // by the first client.
         let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut [0; 32]);
         let files = Files::of(file, &config).map_err(Error::Watch)?;
-        let snapshot = Snapshot::build(config, None, &registry, key_log).map_err(Error::Build)?;
+        let snapshot = Snapshot::build(config, None, &registry, key_log, rigour).map_err(Error::Build)?;
         Ok((files, Arc::new(snapshot)))
     };
     tokio::task::spawn_blocking(build).await.map_err(|_| Error::Interrupted)?
@@ -297,7 +310,7 @@ fn forbid_core_dumps() {
 /// What is wrong with the files that a configuration names, placed in its text: for `egret check`, which
 /// binds nothing.
 pub fn check_files(loaded: &Loaded) -> Vec<Problem> {
-    match Snapshot::build(loaded.config.clone(), None, &Registry::silent(), None) {
+    match Snapshot::build(loaded.config.clone(), None, &Registry::silent(), None, Rigour::Strict) {
         Ok(snapshot) => {
             // The process ends soon, and its memory with it: taking ten thousand upstreams apart takes a tenth of all.
             mem::forget(snapshot);
@@ -309,8 +322,10 @@ pub fn check_files(loaded: &Loaded) -> Vec<Problem> {
 
 fn problem(loaded: &Loaded, error: &BuildError) -> Problem {
     let place = match error {
-        BuildError::Identity(name, _) => Some(Place::Identity(name)),
-        BuildError::Trust(name, _) => Some(Place::Trust(name)),
+        BuildError::Part(broken) => Some(match &broken.fault {
+            Fault::Identity(name, _) => Place::Identity(name),
+            Fault::Trust(name, _) => Place::Trust(name),
+        }),
         BuildError::Upstream(name, _) => Some(Place::Upstream(name)),
         BuildError::Listener(name, _) => Some(Place::Listener(name)),
         BuildError::Dns(_) => None,

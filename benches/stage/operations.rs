@@ -13,7 +13,7 @@ use egret::config::values::{ListenerKey, Name, NamePattern, Rule};
 use egret::metrics::Registry;
 use egret::originate::pool::shelf::{Bounds, Shelf};
 use egret::route::ByHello;
-use egret::snapshot::Snapshot;
+use egret::snapshot::{Rigour, Snapshot};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -235,7 +235,7 @@ fn made(
     previous: Option<&Snapshot>,
     registry: &Registry,
 ) -> Snapshot {
-    match Snapshot::build(config.clone(), previous, registry, None) {
+    match Snapshot::build(config.clone(), previous, registry, None, Rigour::PartByPart) {
         Ok(snapshot) => snapshot,
         Err(errors) => panic!("{errors:?}"),
     }

@@ -27,7 +27,8 @@ pub trait Control: Send + Sync + 'static {
     /// The text that Prometheus reads.
     fn metrics(&self) -> String;
 
-    /// Whether new connections are served: listeners are up and nothing drains.
+    /// Whether all new connections are served: listeners are up, nothing drains, and no upstream lacks its identity or
+    /// its trust.
     fn ready(&self) -> bool;
 
     /// What runs, for machines; the page for people shows the same.
@@ -39,13 +40,22 @@ pub trait Control: Send + Sync + 'static {
     /// What the running generation consists of, for whoever compares it with another.
     fn outline(&self) -> serde_json::Value;
 
-    /// Loads the configuration again; answers with the new generation.
+    /// Loads the configuration again; answers with what runs now.
     ///
     /// Dropping the future (the client went away) gives up the answer, never the reload half-way.
-    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<u64, Kept>> + Send + '_>>;
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<Swapped, Kept>> + Send + '_>>;
 
     /// Begins the drain of the process and returns at once.
     fn drain(&self);
+}
+
+/// A reload that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swapped {
+    /// The generation that runs now.
+    pub generation: u64,
+    /// A line for each identity and trust that is not as its files say: kept, or unavailable, and why.
+    pub troubled: Vec<String>,
 }
 
 /// A reload that did not happen: the running generation was kept.

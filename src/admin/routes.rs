@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::exchanges::Progress;
 use super::guard::Guard;
-use super::{Control, Kept, page};
+use super::{Control, Kept, Swapped, page};
 use crate::escape;
 use crate::logging::flood::{self, Event, Key};
 use crate::tasks;
@@ -171,10 +171,16 @@ async fn reload(desk: &Desk) -> Response<Full<Bytes>> {
         return text(StatusCode::SERVICE_UNAVAILABLE, format!("{MAX_RELOADS} reloads are waiting already"));
     };
     match desk.control.reload().await {
-        Ok(generation) => text(StatusCode::OK, format!("generation {generation}")),
+        Ok(swapped) => text(StatusCode::OK, told(&swapped)),
         Err(Kept::Rejected(problems)) => text(StatusCode::UNPROCESSABLE_ENTITY, problems),
         Err(Kept::Draining) => text(StatusCode::CONFLICT, "draining"),
     }
+}
+
+/// The generation, and below it a line for each part that is not as its files say.
+fn told(swapped: &Swapped) -> String {
+    let lines = swapped.troubled.iter().map(|line| format!("\n{line}"));
+    format!("generation {}", swapped.generation) + &lines.collect::<String>()
 }
 
 /// JSON, or for whoever names HTML among what it accepts (a browser does, curl does not) a page.

@@ -1,5 +1,6 @@
 //! What a reload from one configuration to another would touch: a pure comparison of two outlines.
 
+mod kept;
 mod live;
 
 use std::collections::BTreeSet;
@@ -57,6 +58,10 @@ pub enum Fate {
     Removed,
     /// Both have it, and these parts differ.
     Changed(Vec<String>),
+    /// Its files cannot be used: what runs stays in force.
+    Kept,
+    /// Its files cannot be used, and nothing runs that could stay.
+    Unavailable,
 }
 
 impl Kind {
@@ -77,10 +82,13 @@ impl Kind {
 /// Compares two outlines ([`crate::outline`]).
 pub fn diff(old: &Value, new: &Value) -> Diff {
     let mut diff = Diff::default();
+    let new = &kept::apply(old, new);
     diff.process(&old["settings"], &new["settings"]);
     diff.listeners(old, new);
     diff.digests(Kind::Identity, &old["identities"], &new["identities"]);
     diff.digests(Kind::Trust, &old["trusts"], &new["trusts"]);
+    diff.broken(Kind::Identity, &old["identities"], &new["broken"]["identity"]);
+    diff.broken(Kind::Trust, &old["trusts"], &new["broken"]["trust"]);
     let live = Live::of(old);
     diff.origins(&live, old, new);
     let (old, new) = (&old["settings"]["upstreams"], &new["settings"]["upstreams"]);
@@ -144,9 +152,21 @@ impl Diff {
             let effect = match fate {
                 Fate::Added => "is loaded",
                 Fate::Removed => "is forgotten when the last stream that uses it ends",
-                Fate::Changed(_) => "new streams use the new one; streams in flight go on with the old one",
+                _ => "new streams use the new one; streams in flight go on with the old one",
             };
             self.push(kind, &name, fate, effect);
+        }
+    }
+
+    /// Parts whose files cannot be used.
+    fn broken(&mut self, kind: Kind, old: &Value, broken: &Value) {
+        for (name, part) in broken.as_object().into_iter().flatten() {
+            let why = text(&part["why"]);
+            let (fate, effect) = match old[name].is_null() {
+                false => (Fate::Kept, format!("its files cannot be used, what runs stays in force: {why}")),
+                true => (Fate::Unavailable, format!("its files cannot be used, nor the upstreams that need it: {why}")),
+            };
+            self.push(kind, name, fate, effect);
         }
     }
 
@@ -178,7 +198,7 @@ impl Diff {
             let effect = match fate {
                 Fate::Added => format!("up to {} connections are kept warm", is["max_idle"]),
                 Fate::Removed => format!("{} is closed at once", live.warm(&name, &was["max_idle"])),
-                Fate::Changed(_) => format!(
+                _ => format!(
                     "{} and of an unchanged origin is kept, up to {} and to an age of {} s",
                     live.warm(&name, &was["max_idle"]),
                     is["max_idle"],
@@ -202,7 +222,7 @@ impl Diff {
                 None => continue,
                 Some(Fate::Added) => "is there for new streams".to_owned(),
                 Some(Fate::Removed) => format!("gets no more streams; {}", live.streams(&name)),
-                Some(Fate::Changed(_)) => format!("holds for new streams; {}", live.streams(&name)),
+                Some(_) => format!("holds for new streams; {}", live.streams(&name)),
             };
             self.changes.extend(fate(&was, &is).map(|fate| Change { kind: Kind::Upstream, name, fate, effect }));
         }
@@ -220,6 +240,8 @@ impl Diff {
                 Fate::Added => ("added", &[][..]),
                 Fate::Removed => ("removed", &[][..]),
                 Fate::Changed(parts) => ("changed", &parts[..]),
+                Fate::Kept => ("kept", &[][..]),
+                Fate::Unavailable => ("unavailable", &[][..]),
             };
             json!({
                 "kind": change.kind.as_str(),
@@ -241,6 +263,8 @@ impl fmt::Display for Diff {
                 Fate::Added => ('+', String::new()),
                 Fate::Removed => ('-', String::new()),
                 Fate::Changed(parts) => ('~', format!(" ({})", parts.join(", "))),
+                Fate::Kept => ('!', " (kept)".to_owned()),
+                Fate::Unavailable => ('!', " (unavailable)".to_owned()),
             };
             write!(what, "\n    {}", change.effect)?;
             writeln!(f, "{sign} {} {}{what}", change.kind.as_str(), change.name)?;

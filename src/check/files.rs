@@ -52,8 +52,11 @@ impl Advisor<'_> {
         let place = Place::Identity(name);
         let chain: Vec<CertificateFacts> =
             identity.certified().cert.iter().filter_map(|der| CertificateFacts::read(der)).collect();
-        // Each certificate of a chain by its own life: the issuer of a leaf of six days lives for years.
-        let ending = chain.iter().filter_map(|facts| Some((facts, self.days_left(facts.not_before, facts.not_after)?)));
+        // A leaf that is out of its period is an error, told with the other files; of what is beside it, an expired
+        // cross-certificate harms nobody. Each by its own life: the issuer of a leaf of six days lives for years.
+        let valid = identity.check_period(self.now).is_ok();
+        let alive = chain.iter().filter(|facts| valid && facts.not_after >= self.now);
+        let ending = alive.filter_map(|facts| Some((facts, self.days_left(facts.not_before, facts.not_after)?)));
         if let Some((facts, days)) = ending.min_by_key(|(facts, _)| facts.not_after) {
             let title = format!("the identity `{name}` {days}, at {}", facts.not_after);
             self.tell("identity-expires", place, title, "ends soon", "renew it: egret takes the new files by itself");

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::config::{self, Problems};
 use crate::logging;
 use crate::signals::{self, Signals};
+use crate::snapshot::Rigour;
 use crate::supervise::{self, Ended, Start};
 use certificates::Certificates;
 use folder::Folder;
@@ -88,7 +89,7 @@ pub async fn run(out: &mut dyn Write) -> Result<Ended, Error> {
     out.write_all(page.text().as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)?;
     let mut upstreams = JoinSet::new();
     upstreams.spawn(upstream.serve());
-    let start = Start { source, file: Some(file), config, log, key_log: None };
+    let start = Start { source, file: Some(file), config, log, key_log: None, rigour: Rigour::PartByPart };
     supervise::run_under(signals, start).await.map_err(Error::Run)
 }
 

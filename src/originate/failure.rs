@@ -1,10 +1,12 @@
 //! Why a server could not be originated to: in which stage, and in whose words.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::values::{Name, Server};
 use crate::originate::endpoint::Endpoint;
+use crate::originate::part::Broken;
 use crate::originate::{dial, handshake, resolve, upgrade};
 
 /// Why one server could not be originated to.
@@ -35,6 +37,8 @@ pub enum Stage {
     CircuitOpen(Rest),
     /// Every endpoint has as many streams as it may have.
     Full,
+    /// The upstream's identity or trust cannot be used: nothing was tried.
+    Unavailable(Arc<Broken>),
 }
 
 /// What is known of the endpoint that will be tried first.
@@ -67,6 +71,11 @@ impl Failure {
         Self { stage, server, endpoint: None }
     }
 
+    /// What an upstream needs is not to be had.
+    pub(super) fn lacking(broken: Arc<Broken>, server: Server) -> Self {
+        Self { stage: Stage::Unavailable(broken), server, endpoint: None }
+    }
+
     /// No verdict but that of the clock.
     pub(super) fn ran_out_of_time(&self) -> bool {
         match &self.stage {
@@ -95,6 +104,7 @@ impl Failure {
             Stage::Deadline(Phase::Upgrade) => "upgrade_timeout",
             Stage::CircuitOpen(_) => "circuit_open",
             Stage::Full => "servers_full",
+            Stage::Unavailable(broken) => broken.reason(),
         }
     }
 
@@ -115,6 +125,8 @@ impl Failure {
                 "[upstreams.{upstream}]\nservers = [{{ address = \"{}\", max_connections = 1000 }}]",
                 self.server
             )),
+            // `detail` names the file; the configuration may be right.
+            Stage::Unavailable(_) => None,
             Stage::Resolve(_) | Stage::Dial(_) | Stage::Deadline(_) | Stage::CircuitOpen(_) => None,
         }
     }
@@ -136,6 +148,7 @@ impl std::fmt::Display for Failure {
                 write!(f, "every address has failed several times in a row ({}: {last}); ", self.server)?;
                 write!(f, "nothing was tried, the next try is in {} ms", left.as_millis())
             }
+            Stage::Unavailable(broken) => write!(f, "{}", broken.fault),
             Stage::Full => write!(f, "every address has as many streams as `max_connections` allows"),
         }
     }

@@ -25,6 +25,7 @@ pub mod key_log;
 pub mod negotiated;
 pub mod observe;
 pub mod origin;
+pub mod part;
 pub mod pem;
 pub(crate) mod period;
 pub mod pool;
@@ -48,7 +49,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::values::{self, ActiveCheck, CheckKind, Name, Upgrade};
+use crate::config::values::{self, ActiveCheck, CheckKind, Name, Server, Upgrade};
 use crate::metrics::UpstreamMetrics;
 use crate::net::{Options, Role};
 use crate::tls::handshake::Established;
@@ -57,6 +58,7 @@ use endpoint::{Endpoint, InFlight};
 use endpoints::{Endpoints, Way};
 pub use failure::{Failure, Phase, Rest, Stage};
 use handshake::Negotiated;
+use part::Broken;
 use pool::Pool;
 pub use pool::hand_over::Client;
 use resolve::Resolver;
@@ -76,10 +78,18 @@ pub struct Originator {
     rules: Rules,
     check: Option<ActiveCheck>,
     closes_on_removal: bool,
+    lacks: Option<Lack>,
     metrics: UpstreamMetrics,
     pool: Option<Pool>,
     /// Fills the pool.
     tending: Mutex<Option<AbortHandle>>,
+}
+
+/// Why nothing goes out by an upstream.
+struct Lack {
+    broken: Arc<Broken>,
+    /// The first that the upstream would go to.
+    server: Server,
 }
 
 /// A finished origination: a stream on which nothing was said yet.
@@ -145,10 +155,31 @@ impl Originator {
             rules,
             check: spec.active_check,
             closes_on_removal: spec.close_on_removal,
+            lacks: None,
             metrics,
             pool: None,
             tending: Mutex::default(),
         }
+    }
+
+    /// A way out that leads nowhere, since its identity or its trust is not to be had. It has no server to connect to:
+    /// nothing of it can go out under another identity, or under none.
+    pub fn unavailable(
+        name: Name,
+        spec: &values::Upstream,
+        resolver: Arc<Resolver>,
+        metrics: UpstreamMetrics,
+        broken: Arc<Broken>,
+    ) -> Self {
+        let server =
+            spec.servers.first().expect("an upstream has a server: checked when the configuration is resolved");
+        let lacks = Some(Lack { broken, server: server.clone() });
+        Self { lacks, check: None, ..Self::new(name, spec, Vec::new(), resolver, metrics, None) }
+    }
+
+    /// What is wrong with the part for want of which nothing goes out.
+    pub fn lacks(&self) -> Option<&Arc<Broken>> {
+        self.lacks.as_ref().map(|lack| &lack.broken)
     }
 
     /// The upstream's name.
@@ -191,6 +222,11 @@ impl Originator {
     ///
     /// Cancel safe: dropping the future closes whatever was begun.
     pub async fn open(&self, mut client: Client<'_>, mut failed: impl FnMut(&Failure)) -> Result<Opened, Failure> {
+        if let Some(Lack { broken, server }) = &self.lacks {
+            let failure = Failure::lacking(Arc::clone(broken), server.clone());
+            self.tell(&failure, &mut failed);
+            return Err(failure);
+        }
         if let Some(opened) = self.open_warm(&mut client).await {
             return Ok(opened);
         }

@@ -1,5 +1,6 @@
 //! One reload: read, check, load everything, bind what is new, then one swap. Any failure before the swap
-//! leaves the running generation as it is, and says so.
+//! leaves the running generation as it is, and says so. An identity or a trust whose files cannot be used is no such
+//! failure: it stays as it was, or is unavailable, and the rest goes live.
 
 pub mod watch;
 
@@ -18,7 +19,7 @@ use crate::listener::{Listener, Shared};
 use crate::logging;
 use crate::metrics::{Registry, ReloadMetrics};
 use crate::net::{self, BindError, Options, Role, Socket};
-use crate::snapshot::{BuildError, Snapshot};
+use crate::snapshot::{BuildError, Rigour, Snapshot};
 use crate::tasks::{self, Failures};
 
 use watch::Watcher;
@@ -107,6 +108,7 @@ pub struct Reloader {
     registry: Registry,
     metrics: ReloadMetrics,
     shared: Shared,
+    rigour: Rigour,
     listeners: HashMap<ListenerKey, Running>,
 }
 
@@ -176,12 +178,14 @@ impl Reloader {
         log: logging::Handle,
         registry: Registry,
         shared: Shared,
+        rigour: Rigour,
     ) -> Result<Self, BindError> {
         let snapshot = shared.snapshot.load_full();
         let metrics = ReloadMetrics::new(&registry);
-        let mut reloader = Self { source, files, log, registry, metrics, shared, listeners: HashMap::new() };
+        let mut reloader = Self { source, files, log, registry, metrics, shared, rigour, listeners: HashMap::new() };
         let bound = reloader.bind_new(&snapshot.config)?;
         reloader.accept_from(bound);
+        snapshot.log_parts();
         snapshot.publish(None, &reloader.registry);
         snapshot.tend(None);
         reloader.metrics.started(snapshot.generation);
@@ -222,10 +226,10 @@ impl Reloader {
         for advice in config::lint(&loaded) {
             tracing::warn!(code = advice.code, "{}", advice.problem.title);
         }
-        let (registry, previous) = (self.registry.clone(), Arc::clone(old));
+        let (registry, previous, rigour) = (self.registry.clone(), Arc::clone(old), self.rigour);
         let build = move || {
             let key_log = previous.key_log();
-            Snapshot::build(loaded.config, Some(&previous), &registry, key_log).map_err(Rejected::Build)
+            Snapshot::build(loaded.config, Some(&previous), &registry, key_log, rigour).map_err(Rejected::Build)
         };
         let snapshot = blocking(build).await?;
         let bound = self.bind_new(&snapshot.config).map_err(Rejected::Bind)?;
@@ -235,6 +239,7 @@ impl Reloader {
     /// The one swap and what follows from it; nothing here can fail.
     fn swap(&mut self, old: &Snapshot, snapshot: Snapshot, bound: Vec<Listener>, cause: Cause) -> u64 {
         let generation = snapshot.generation;
+        snapshot.log_parts();
         snapshot.publish(Some(old), &self.registry);
         self.follow_log_level(&old.config, &snapshot.config);
         warn_of_what_needs_a_restart(&old.config, &snapshot.config);
@@ -274,6 +279,11 @@ impl Reloader {
     /// The running configuration.
     pub fn config(&self) -> Config {
         self.shared.snapshot.load().config.clone()
+    }
+
+    /// A line for each identity and trust of the running generation that is not as its files say.
+    pub fn troubled(&self) -> Vec<String> {
+        self.shared.snapshot.load().troubled().map(|part| part.to_string()).collect()
     }
 
     /// The running generation.

@@ -26,7 +26,12 @@ pub struct Entry {
 }
 
 impl Snapshot {
-    pub(super) fn build_listeners(&mut self, previous: Option<&Self>, registry: &Registry, errors: &mut Vec<BuildError>) {
+    pub(super) fn build_listeners(
+        &mut self,
+        previous: Option<&Self>,
+        registry: &Registry,
+        errors: &mut Vec<BuildError>,
+    ) {
         for spec in &self.config.listeners {
             match Admission::load(&spec.access) {
                 Ok(admission) => {

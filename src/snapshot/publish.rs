@@ -9,6 +9,7 @@ use crate::metrics::{NOT_AFTER, RESUMPTION_RATIO, Registry};
 use crate::originate::Originator;
 use crate::originate::certificate::Date;
 use crate::originate::origin::Origin;
+use crate::originate::part::Part;
 
 impl Snapshot {
     /// Sets the gauges that tell of this generation; those of names that are gone become NaN, with which no
@@ -33,6 +34,8 @@ impl Snapshot {
                 Published::NotAfter(kind, name) => {
                     registry.gauge(NOT_AFTER, &[("kind", kind.into()), ("name", name.shared())])
                 }
+                Published::State(kind, name, state) => registry
+                    .gauge(PART_STATE, &[("kind", kind.into()), ("name", name.shared()), ("state", state.into())]),
                 Published::Insecure(name) => registry.gauge(INSECURE, &[("upstream", name.shared())]),
                 Published::Ratio(name) => registry.gauge(RESUMPTION_RATIO, &[("upstream", name.shared())]),
             }
@@ -46,19 +49,28 @@ impl Snapshot {
 
     fn gauges(&self) -> Vec<(Published, f64)> {
         let mut gauges = Vec::new();
-        for (name, identity) in &self.identities {
+        let usable = self.identities.iter().filter_map(|(name, part)| Some((name, part.usable()?)));
+        for (name, identity) in usable {
             gauges.push((Published::NotAfter("identity", name.clone()), seconds(identity.not_after())));
         }
-        for (name, trust) in &self.trusts {
+        let usable = self.trusts.iter().filter_map(|(name, part)| Some((name, part.usable()?)));
+        for (name, trust) in usable {
             // The system's many roots are its own affair; those that the configuration names are watched.
             if let Some(end) = trust.roots().iter().filter(|root| !root.system).map(|root| root.not_after).min() {
                 gauges.push((Published::NotAfter("root", name.clone()), seconds(end)));
+            }
+            if let Some(end) = trust.crl_next_updates().min() {
+                gauges.push((Published::NotAfter("crl", name.clone()), seconds(end)));
             }
         }
         // Whom to believe is the client's affair where its own TLS goes through.
         for (name, upstream) in self.config.upstreams.iter().filter(|(_, upstream)| !upstream.passthrough) {
             let insecure = !matches!(upstream.tls.verify, values::Verify::Full);
             gauges.push((Published::Insecure(name.clone()), f64::from(u8::from(insecure))));
+        }
+        for (kind, name, current) in self.states() {
+            let one = |state| (Published::State(kind, name.clone(), state), f64::from(u8::from(state == current)));
+            gauges.extend(Part::<()>::STATES.map(one));
         }
         gauges
     }
@@ -70,9 +82,11 @@ enum Published {
     NotAfter(&'static str, Name),
     Insecure(Name),
     Ratio(Name),
+    State(&'static str, Name, &'static str),
 }
 
 const INSECURE: &str = "egret_upstream_insecure";
+const PART_STATE: &str = "egret_part_state";
 
 /// A gauge is a float: exact to the second for any date of a certificate.
 fn seconds(date: Date) -> f64 {

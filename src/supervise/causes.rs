@@ -7,14 +7,14 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::trim::Trim;
-use crate::admin::Kept;
+use crate::admin::{Kept, Swapped};
 use crate::metrics::Registry;
 use crate::reload::Cause;
 use crate::signals::{Signal, Signals};
 use crate::systemd;
 
 /// Where the result of a reload goes.
-pub(super) type Answer = oneshot::Sender<Result<u64, Kept>>;
+pub(super) type Answer = oneshot::Sender<Result<Swapped, Kept>>;
 
 /// What the admin endpoint may ask of the process.
 #[derive(Clone)]

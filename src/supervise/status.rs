@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::causes::{Ordered, Orders, orders};
 use super::endpoints::Endpoints;
-use crate::admin::{Control, Kept};
+use crate::admin::{Control, Kept, Swapped};
 use crate::config::values::{Listener, Name, Verify};
 use crate::metrics::Registry;
 use crate::originate::Originator;
@@ -20,9 +20,10 @@ use crate::originate::account::Times;
 use crate::originate::endpoints::Member;
 use crate::originate::fingerprint::hex;
 use crate::originate::identity::Identity;
+use crate::originate::part::{Broken, Part};
 use crate::originate::pool::Pool;
 use crate::outline;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Troubled};
 
 /// What the admin endpoint talks to.
 pub(super) struct Desk {
@@ -73,7 +74,7 @@ impl Control for Desk {
     }
 
     fn ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+        self.ready.load(Ordering::Relaxed) && self.snapshot.load().is_whole()
     }
 
     fn status(&self) -> Value {
@@ -88,6 +89,7 @@ impl Control for Desk {
             "listeners": listeners(&snapshot),
             "upstreams": upstreams(&snapshot),
             "identities": identities(&snapshot),
+            "parts": parts(&snapshot),
         })
     }
 
@@ -100,7 +102,7 @@ impl Control for Desk {
         outline::running(&self.snapshot.load())
     }
 
-    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<u64, Kept>> + Send + '_>> {
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<Swapped, Kept>> + Send + '_>> {
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
             self.orders.reloads.send(answer).await.map_err(|_| Kept::Draining)?;
@@ -151,6 +153,7 @@ fn upstream(snapshot: &Snapshot, originator: &Originator) -> Value {
         "name": originator.name().as_str(),
         "identity": originator.identity().map(|name| name.as_str()),
         "verify": verify,
+        "unavailable": originator.lacks().map(|broken| broken.reason()),
         "pool": originator.pool().map(|pool| shown(pool, originator.stock())),
         "servers": servers,
         "endpoints": originator.endpoints().known().list().iter().map(endpoint).collect::<Value>(),
@@ -216,14 +219,28 @@ fn unresolved(originator: &Originator) -> Value {
     told.collect()
 }
 
+/// Identities and trusts: which are as their files say, and what is wrong with the others.
+fn parts(snapshot: &Snapshot) -> Value {
+    let why = |kind, name: &Name| {
+        let is_it = |part: &Troubled<'_>| part.broken.fault.kind() == kind && part.broken.fault.name() == name;
+        snapshot.troubled().find(is_it).map(|part| {
+            let Broken { fault, since } = part.broken;
+            json!({ "reason": fault.reason(), "detail": fault.to_string(), "since": since.0 })
+        })
+    };
+    let one = |(kind, name, state): (&'static str, &Name, &'static str)| json!({ "kind": kind, "name": name.as_str(), "state": state, "fault": why(kind, name) });
+    snapshot.states().map(one).collect()
+}
+
 fn identities(snapshot: &Snapshot) -> Value {
-    let one = |(name, identity): (&Name, &Arc<Identity>)| {
-        json!({
+    let one = |(name, part): (&Name, &Part<Identity>)| {
+        let identity = part.usable()?;
+        Some(json!({
             "name": name.as_str(),
             "subject": identity.leaf().subject,
             "sha256": hex(&identity.leaf().sha256),
             "not_after": identity.not_after().0,
-        })
+        }))
     };
-    snapshot.identities().iter().map(one).collect()
+    snapshot.identities().iter().filter_map(one).collect()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use egret::admin::{self, Control, Kept};
+use egret::admin::{self, Control, Kept, Swapped};
 use egret::admit::Admission;
 use egret::config::values::{Access, ListenAddress, User};
 use egret::net::{Options, Socket};
@@ -52,7 +52,7 @@ impl Control for Stage {
         json!({ "settings": {} })
     }
 
-    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<u64, Kept>> + Send + '_>> {
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<Swapped, Kept>> + Send + '_>> {
         Box::pin(async {
             if self.hung.load(Ordering::SeqCst) {
                 std::future::pending::<()>().await;
@@ -62,7 +62,10 @@ impl Control for Stage {
             }
             match self.broken.load(Ordering::SeqCst) {
                 true => Err(Kept::Rejected("egret.toml:3:1: unknown key".into())),
-                false => Ok(self.generation.fetch_add(1, Ordering::SeqCst) + 1),
+                false => {
+                    let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+                    Ok(Swapped { generation, troubled: Vec::new() })
+                }
             }
         })
     }

@@ -39,7 +39,7 @@ const ORIGINATE: &[&[&str]] = &[
     &["originate::handshake"],
     &["originate::dial", "originate::origin", "originate::resolve", "originate::upgrade"],
     &["originate::pool"],
-    &["originate::account", "originate::negotiated"],
+    &["originate::account", "originate::negotiated", "originate::part"],
     &["originate::identity", "originate::key_log", "originate::resumption", "originate::trust"],
     &["originate::observe"],
     &["originate::contents", "originate::presented", "originate::refusal"],

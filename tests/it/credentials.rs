@@ -1,5 +1,6 @@
 //! egret's own certificate and key when they cannot be used: the file is named, with what is wrong and since
-//! when, at start and at reload; a reload keeps what runs.
+//! when, at start and at reload. With `--strict` nothing else starts, and a reload keeps all that runs; without it,
+//! see `parts`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 
 use crate::reload::{Scene, seen};
-use crate::support::egret::{Egret, egret, listener};
+use crate::support::egret::{Egret, Settings, egret, listener};
 use crate::support::free_port;
 use crate::support::pki::{Leaf, Pair, Pki, replace};
 use crate::support::process::run;
@@ -84,6 +85,10 @@ fn whole(pki: &Pki, stem: &str) -> Pair {
     pki.issue(stem, &Leaf { common_name: "app", names: &[], valid: (-30, 90) })
 }
 
+fn strict() -> Settings {
+    Settings { arguments: vec!["--strict".to_owned()], ..Settings::default() }
+}
+
 fn write(folder: &TempDir, sections: &str) -> PathBuf {
     let config = folder.path().join("egret.toml");
     fs::write(&config, sections).unwrap();
@@ -102,8 +107,9 @@ fn start_and_check_name_the_file_and_what_is_wrong_with_it() {
 
         spoil(&scene.pki, &pair);
         let expected = format!("{} {}", file(&pair).display(), says(&pair));
-        for command in ["run", "check"] {
-            let (code, said) = egret(&[command, config.to_str().unwrap()]);
+        for command in [&["run", "--strict"][..], &["check"]] {
+            let (code, said) = egret(&[command, &[config.to_str().unwrap()]].concat());
+            let command = command.join(" ");
             assert_eq!(code, 2, "egret {command} with {class}: {said}");
             assert!(said.contains(&expected), "egret {command} does not say\n{expected}\nbut\n{said}");
             assert!(said.contains(class), "egret {command} does not say {class} but\n{said}");
@@ -125,8 +131,9 @@ fn all_files_that_cannot_be_used_are_told_at_once() {
         expected.push(format!("identity spoiled-{n}: {} {}", file(&pair).display(), says(&pair)));
     }
     let config = write(&folder, &sections);
-    for command in ["run", "check"] {
-        let (code, said) = egret(&[command, config.to_str().unwrap()]);
+    for command in [&["run", "--strict"][..], &["check"]] {
+        let (code, said) = egret(&[command, &[config.to_str().unwrap()]].concat());
+        let command = command.join(" ");
         assert_eq!(code, 2, "egret {command}: {said}");
         for expected in &expected {
             assert!(said.contains(expected), "egret {command} does not say\n{expected}\nbut\n{said}");
@@ -138,7 +145,7 @@ fn all_files_that_cannot_be_used_are_told_at_once() {
 fn reload_keeps_the_generation_and_names_the_file_until_it_is_whole_again() {
     let scene = Scene::new("TLSv1.3");
     let pair = whole(&scene.pki, "app");
-    let egret = Egret::start(&scene.sections(&pair));
+    let egret = Egret::start_with(strict(), &scene.sections(&pair));
     let address = egret.address("app");
     for (n, Spoiled { class, spoil, file, says }) in WAYS.iter().enumerate() {
         let generation = egret.generation();
@@ -168,7 +175,7 @@ fn reload_keeps_the_generation_and_names_the_file_until_it_is_whole_again() {
 fn a_new_identity_that_cannot_be_used_leaves_those_that_run() {
     let scene = Scene::new("TLSv1.3");
     let sections = scene.sections(&whole(&scene.pki, "app"));
-    let egret = Egret::start(&sections);
+    let egret = Egret::start_with(strict(), &sections);
     let address = egret.address("app");
     let generation = egret.generation();
     for (n, Spoiled { class, spoil, .. }) in WAYS.iter().enumerate() {

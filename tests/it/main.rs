@@ -48,6 +48,7 @@ mod lifecycle;
 mod listeners;
 mod log;
 mod memory;
+mod parts;
 mod passthrough;
 mod pool;
 mod relay;

@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) namespace: Option<Arc<Namespace>>,
     /// Further arguments of `egret run`.
     pub(crate) arguments: Vec<String>,
+    /// It may start with files that cannot be used: it is not waited until all of it is ready.
+    pub(crate) lacking: bool,
     /// Variables that it finds besides those of the test.
     pub(crate) environment: Vec<(&'static str, PathBuf)>,
 }
@@ -52,6 +54,7 @@ impl Default for Settings {
             cgroup: None,
             namespace: None,
             arguments: Vec::new(),
+            lacking: false,
             environment: Vec::new(),
         }
     }
@@ -100,6 +103,9 @@ impl Egret {
         egret.process.wait_for_output("listening");
         for listener in listeners_of(sections) {
             egret.address(&listener);
+        }
+        if egret.settings.lacking {
+            return egret;
         }
         eventually("egret to be ready", || (egret.admin("GET", "/readyz").status == 200).then_some(()));
         egret
