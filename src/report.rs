@@ -120,7 +120,7 @@ impl<'a> Report<'a> {
         if outcome.received > 0 {
             facts.endpoint.served();
         }
-        let refused = late_refusal(route, outcome);
+        let refused = late_refusal(facts, outcome);
         if let Some(cause) = &refused {
             self.refused_late(route, facts, cause);
         }
@@ -200,7 +200,7 @@ impl Report<'_> {
 
     /// The server judged our certificate after the handshake was over for us.
     fn refused_late(&self, route: &Route, facts: &Facts, cause: &Cause) {
-        route.originator.failed_late(&facts.endpoint, cause.reason());
+        route.originator.stream_refused(&facts.endpoint, cause.reason());
         let address = facts.endpoint.address();
         let key = Key::new(Event::OriginationFailed, cause.reason()).upstream(route.originator.name());
         if !flood::is_first(key.endpoint(Some(address))) {
@@ -238,9 +238,8 @@ fn detail(ended: &Ended) -> Option<String> {
     alert.or_else(|| ended.tls_error().map(ToString::to_string))
 }
 
-/// TLS 1.3 servers judge the client's certificate after the handshake is over for the client: an alert that
-/// comes before any data is about the certificate, if it is one of those alerts (RFC 8446, 6.2).
-fn late_refusal(route: &Route, outcome: &Outcome) -> Option<Cause> {
-    let alert = outcome.ended.alert().filter(|_| outcome.received == 0)?;
-    handshake::late_refusal(alert, route.originator.identity().is_some())
+/// The judgement on the client certificate that ended a stream: one that comes after data is about what was said.
+fn late_refusal(facts: &Facts, outcome: &Outcome) -> Option<Cause> {
+    let alert = outcome.ended.alert().filter(|_| outcome.first_byte.is_none())?;
+    handshake::late_refusal(alert, facts.negotiated.as_ref()?)
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -29,6 +29,7 @@ pub struct Endpoint {
     retired: watch::Sender<bool>,
     circuit: watch::Sender<Circuit>,
     tolerances: Mutex<Tolerances>,
+    confirming: AtomicBool,
 }
 
 #[derive(Default)]
@@ -74,7 +75,8 @@ impl Endpoint {
     pub fn new(server: Server, address: SocketAddr, origin: Option<Arc<Origin>>, account: Account) -> Self {
         let (retired, circuit) = (watch::Sender::new(false), watch::Sender::default());
         let (account, in_flight, tolerances) = (Arc::new(account), AtomicUsize::new(0), Mutex::default());
-        Self { server, address, origin, account, in_flight, retired, circuit, tolerances }
+        let confirming = AtomicBool::new(false);
+        Self { server, address, origin, account, in_flight, retired, circuit, tolerances, confirming }
     }
 
     /// The server that it belongs to, as configured.
@@ -169,6 +171,13 @@ impl Endpoint {
         begun.then(|| Trial { endpoint: Arc::clone(self) })
     }
 
+    /// Begins a connection of egret's own that finds out whether a client's refusal is everybody's; `None`: one is under
+    /// way, so that a flood of refusals costs the server one handshake at a time.
+    pub(super) fn begin_confirmation(self: &Arc<Self>) -> Option<Confirmation> {
+        let is_first = !self.confirming.swap(true, Ordering::Relaxed);
+        is_first.then(|| Confirmation { endpoint: Arc::clone(self) })
+    }
+
     /// An origination succeeded. True if that closed its circuit.
     pub fn succeeded(&self) -> bool {
         // The usual case takes no lock that others wait for.
@@ -185,7 +194,7 @@ impl Endpoint {
         self.fail(reason, |breaker| breaker.failed(attempt, took, Instant::now(), settings, fastrand::f64()))
     }
 
-    /// A stream was refused after a handshake that had seemed good. True if that opened its circuit.
+    /// A connection of egret's own was refused after a handshake that had seemed good. True if that opened its circuit.
     pub fn refused_late(&self, reason: &'static str, settings: &Ejection) -> bool {
         self.fail(reason, |breaker| breaker.refused_late(Instant::now(), settings, fastrand::f64()))
     }
@@ -255,5 +264,23 @@ pub struct Trial {
 impl Drop for Trial {
     fn drop(&mut self) {
         self.endpoint.circuit.send_if_modified(|circuit| circuit.breaker.abandon_trial());
+    }
+}
+
+/// The one connection that confirms a refusal, while it is under way.
+#[derive(Debug)]
+pub(super) struct Confirmation {
+    endpoint: Arc<Endpoint>,
+}
+
+impl Confirmation {
+    pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+}
+
+impl Drop for Confirmation {
+    fn drop(&mut self) {
+        self.endpoint.confirming.store(false, Ordering::Relaxed);
     }
 }

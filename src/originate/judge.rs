@@ -9,7 +9,7 @@ use super::Originator;
 use crate::logging::flood::{self, Event, Key};
 use crate::logging::seconds;
 use crate::originate::dial;
-use crate::originate::endpoint::Endpoint;
+use crate::originate::endpoint::{Confirmation, Endpoint};
 use crate::originate::failure::Failure;
 use crate::originate::health::Gate;
 use crate::originate::round::Turn;
@@ -35,11 +35,36 @@ impl Originator {
         }
     }
 
-    /// The server refused a stream after the handshake: a failure that showed itself late.
-    pub fn failed_late(&self, endpoint: &Endpoint, reason: &'static str) {
+    /// The server refused egret's own connection after the handshake, on which no client has said a byte.
+    pub(super) fn failed_late(&self, endpoint: &Endpoint, reason: &'static str) {
         self.metrics.failures.increment(reason);
         if endpoint.refused_late(reason, &self.rules.ejection) {
             self.tell_ejected(endpoint, reason);
+        }
+    }
+
+    /// The server ended a client's stream with a judgement on the client certificate.
+    ///
+    /// That is no evidence against the endpoint: the client may have provoked it with what it said, and one client must
+    /// not take an endpoint from all. If there is another endpoint, a connection of egret's own finds out.
+    pub fn stream_refused(self: &Arc<Self>, endpoint: &Arc<Endpoint>, reason: &'static str) {
+        self.metrics.failures.increment(reason);
+        let is_alone = self.endpoints.known().list().len() < 2;
+        if is_alone || endpoint.origin().is_none() || endpoint.gate(Instant::now()) != Gate::Closed {
+            return;
+        }
+        if let Some(confirmation) = endpoint.begin_confirmation() {
+            tokio::spawn(Arc::clone(self).confirm(confirmation));
+        }
+    }
+
+    /// Whether the server refuses a connection on which nothing is said, too; `make_ready` counts that.
+    async fn confirm(self: Arc<Self>, confirmation: Confirmation) {
+        let endpoint = confirmation.endpoint();
+        let Some(turn) = Turn::check(endpoint, Instant::now() + self.timeout) else { return };
+        if let Ok((warm, _)) = self.make_ready(&turn).await {
+            endpoint.served();
+            warm.leave();
         }
     }
 

@@ -27,4 +27,7 @@ pub struct Negotiated {
     /// The server asked for a client certificate, and how that was answered. `None` in a resumed handshake
     /// of an identity too: the session carries it.
     pub client_certificate: Option<CertificateRequest>,
+    /// The server asked for a client certificate, in this handshake or in the one that a resumed session descends from;
+    /// `Some(true)`: it got one.
+    pub certificate_sent: Option<bool>,
 }

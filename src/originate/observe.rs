@@ -59,6 +59,11 @@ impl Facts {
         self.server.clone().or_else(|| self.presented.as_ref()?.server())
     }
 
+    /// Whether a certificate was sent; `None`: the server asked for none.
+    pub fn certificate_sent(&self) -> Option<bool> {
+        self.request.as_ref().map(|request| request.answered)
+    }
+
     /// The server's request, if it was answered: before the server has passed, nothing is.
     pub fn answered(&self) -> Option<&CertificateRequest> {
         self.request.as_ref().filter(|_| self.passed)

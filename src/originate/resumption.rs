@@ -92,6 +92,8 @@ struct Verdict {
     refusal: Option<Refusal>,
     /// What the server's certificate said of itself.
     server: Option<Arc<CertificateFacts>>,
+    /// The server asked for a client certificate; `Some(true)`: it got one.
+    certificate_sent: Option<bool>,
 }
 
 impl Verdict {
@@ -99,7 +101,13 @@ impl Verdict {
     fn of(facts: &Facts, limit: Date) -> Self {
         let valid = facts.valid.unwrap_or_else(|| Period::of(Date::now(), MAX_AGE));
         let good = Period::of(valid.from, MAX_AGE).cut_at(valid.until).cut_at(limit);
-        Self { good, chain_bytes: facts.chain_bytes, refusal: facts.refusal.clone(), server: facts.server() }
+        Self {
+            good,
+            chain_bytes: facts.chain_bytes,
+            refusal: facts.refusal.clone(),
+            server: facts.server(),
+            certificate_sent: facts.certificate_sent(),
+        }
     }
 }
 
@@ -253,6 +261,12 @@ impl View {
     /// What the certificate said of itself that was shown in the handshake which a resumed session descends from.
     pub fn inherited_server(&self) -> Option<Arc<CertificateFacts>> {
         self.offered().as_ref()?.verdict.server.clone()
+    }
+
+    /// Whether a client certificate was sent in the handshake which a resumed session descends from; `None`: the server
+    /// asked for none.
+    pub(crate) fn inherited_certificate(&self) -> Option<bool> {
+        self.offered().as_ref()?.verdict.certificate_sent
     }
 
     fn offered(&self) -> MutexGuard<'_, Option<Offered>> {

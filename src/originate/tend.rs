@@ -271,7 +271,7 @@ impl Originator {
     }
 
     /// Originates, and waits for the server's judgement.
-    async fn make_ready(&self, turn: &Turn) -> Result<(Warm, Arc<Endpoint>), Failure> {
+    pub(super) async fn make_ready(&self, turn: &Turn) -> Result<(Warm, Arc<Endpoint>), Failure> {
         let began = Instant::now();
         let originated = self.originate_in(turn).await;
         let originated = originated.inspect_err(|failure| self.metrics.failures.increment(failure.reason()))?;
@@ -295,11 +295,10 @@ impl Originator {
     }
 
     /// Whether an alert on the shelf was a refusal of our certificate, by a server that thought longer than it was
-    /// waited for. It is told and counted as the failure that it is.
+    /// waited for. It is logged and counted as the failure that it is.
     fn refused_late(&self, warm: &Warm, discard: Discard) -> bool {
         let Discard::Alert(alert) = discard else { return false };
-        let presented = warm.negotiated().client_certificate.as_ref().is_some_and(|request| request.answered);
-        if handshake::late_refusal(alert, presented).is_none() {
+        if warm.has_greeting() || handshake::late_refusal(alert, warm.negotiated()).is_none() {
             return false;
         }
         let members = self.endpoints.known();

@@ -43,6 +43,7 @@ mod interop;
 mod intolerance;
 mod kernel_tls;
 mod key_log;
+mod late_alerts;
 mod leaving;
 mod lifecycle;
 mod listeners;

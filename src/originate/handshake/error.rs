@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 
 use super::first_bytes::{Plaintext, plaintext};
+use super::late::{late_refusal, refusal_in_handshake};
 use crate::config::values::Name;
 use crate::originate::certificate::{CertificateFacts, Date};
 use crate::originate::negotiated::Negotiated;
@@ -150,7 +151,7 @@ impl Error {
         let seen = Facts { request, passed, ..Facts::default() };
         let flight = flight_of(&seen);
         let cause = match why {
-            Discard::Alert(alert) => of_alert(alert, &seen),
+            Discard::Alert(alert) => late_refusal(alert, negotiated).unwrap_or(Cause::Alert(alert)),
             Discard::Closed => Cause::Closed(flight),
             Discard::Reset => Cause::Reset(flight),
             _ => Cause::Protocol("a record that must not come after the handshake".into()),
@@ -411,41 +412,12 @@ fn of_alert(alert: AlertDescription, seen: &Facts) -> Cause {
         A::UserCanceled | A::CloseNotify => return Cause::Closed(flight_of(seen)),
         _ => {}
     }
-    let certificate = seen.answered().and_then(|request| late_refusal(alert, request.answered));
+    let certificate = seen.answered().and_then(|request| refusal_in_handshake(alert, request.answered));
     match (certificate, alert) {
         (Some(cause), _) => cause,
         (None, A::CertificateRequired) => Cause::ClientCertificateRequired,
         (None, A::HandshakeFailure) => Cause::NoCommonParameters,
         (None, other) => Cause::Alert(other),
-    }
-}
-
-/// What a fatal alert says of the client certificate, `None` if it says nothing of it. In TLS 1.3 the server
-/// judges the certificate when the client's handshake is already over, so that the alert meets the relay
-/// (RFC 8446 section 4.4.2.4): who reads it there asks here. `identity_presented`: a certificate was sent.
-pub fn late_refusal(alert: AlertDescription, identity_presented: bool) -> Option<Cause> {
-    use AlertDescription as A;
-    match (alert, identity_presented) {
-        (A::CertificateRequired | A::NoCertificate, _) => Some(Cause::ClientCertificateRequired),
-        (
-            A::BadCertificate
-            | A::UnsupportedCertificate
-            | A::CertificateRevoked
-            | A::CertificateExpired
-            | A::CertificateUnknown
-            | A::UnknownCA
-            | A::AccessDenied
-            // What OpenSSL says in TLS 1.2 when there was no certificate, and others when it was a wrong one.
-            | A::HandshakeFailure,
-            presented,
-        ) => Some(match presented {
-            true => Cause::ClientCertificateRejected(alert),
-            false => Cause::ClientCertificateRequired,
-        }),
-        // What OpenSSL says of a certificate whose issuer has the name of an authority that it trusts, but
-        // another key: an authority was made anew.
-        (A::DecryptError, true) => Some(Cause::ClientCertificateRejected(alert)),
-        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod error;
 mod first_bytes;
+mod late;
 mod repair;
 
 use std::net::SocketAddr;
@@ -15,8 +16,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use self::error::Broken;
-pub use self::error::{Cause, Error, Flight, late_refusal};
+pub use self::error::{Cause, Error, Flight};
 pub use self::first_bytes::{Plaintext, plaintext};
+pub use self::late::late_refusal;
 pub use self::repair::late_repair;
 use crate::originate::hello::{Feature, Offer};
 pub use crate::originate::negotiated::Negotiated;
@@ -176,7 +178,8 @@ fn negotiated(session: &UnbufferedClientConnection, view: Option<&View>, observe
         alpn: session.alpn_protocol().map(<[u8]>::to_vec),
         resumed: view.map_or(Resumption::Off, |view| view.outcome(resumed)),
         server: if resumed { view.and_then(View::inherited_server) } else { facts.server() },
-        would_fail: if resumed { view.and_then(View::inherited_refusal) } else { facts.refusal },
+        would_fail: if resumed { view.and_then(View::inherited_refusal) } else { facts.refusal.clone() },
+        certificate_sent: if resumed { view.and_then(View::inherited_certificate) } else { facts.certificate_sent() },
         client_certificate: facts.request,
     }
 }

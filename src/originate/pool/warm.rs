@@ -256,9 +256,10 @@ impl Warm {
         Ok(())
     }
 
-    /// Whether the server's judgement of our certificate, or of there being none, comes after the handshake.
+    /// Whether the server's judgement of our certificate, or of there being none, comes after the handshake. Of a resumed
+    /// session it is the same: some servers verify its certificate again.
     fn is_judged_later(&self) -> bool {
-        self.negotiated.version == "TLSv1.3" && self.negotiated.client_certificate.is_some()
+        self.negotiated.version == "TLSv1.3" && self.negotiated.certificate_sent.is_some()
     }
 }
 

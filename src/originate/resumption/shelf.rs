@@ -313,7 +313,7 @@ mod tests {
     }
 
     fn session(last: u8, value: u32, good: Period, bytes: usize) -> Session<u32> {
-        let verdict = Arc::new(Verdict { good, chain_bytes: 0, refusal: None, server: None });
+        let verdict = Arc::new(Verdict { good, chain_bytes: 0, refusal: None, server: None, certificate_sent: None });
         let room = Room::take(bytes).expect("tests take little");
         Session { number: 0, server_name: name(), endpoint: endpoint(last), verdict, room, value }
     }
