@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use time::Duration;
 
 use crate::support::authority::{Ca, Leaf, Wish, openssl, write_key};
-use crate::support::process::attempt;
+use crate::support::process::{attempt, run};
 
 /// A folder with a configuration.
 struct Case {
@@ -297,9 +297,12 @@ fn sarif_is_what_its_schema_says() {
 /// The schema of OASIS itself, as the crate of the types brings it, and a validator that knows nothing of egret.
 #[test]
 fn a_validator_finds_nothing_wrong_with_sarif() {
+    // Of other platforms' crates nothing is there but what somebody downloaded for something else.
+    let version = run(Command::new(env!("CARGO")).arg("-vV"));
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo names its host");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["metadata", "--format-version=1", "--locked", "--offline"]);
-    let metadata: Value = serde_json::from_slice(&attempt(&mut cargo).stdout).unwrap();
+    let metadata: Value = serde_json::from_slice(&attempt(cargo.args(["--filter-platform", host])).stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let types = packages.iter().find(|package| package["name"] == "serde-sarif").unwrap();
     let schema = Path::new(types["manifest_path"].as_str().unwrap()).with_file_name("src").join("schema.json");
@@ -389,10 +392,9 @@ fn rules_of_version_0_are_taken_and_what_is_no_rule_forbids() {
     assert!(output.status.code() == Some(2) && String::from_utf8_lossy(&output.stderr).contains("policy_unreadable"));
 }
 
-/// Linear in the size of the file: ten thousand upstreams are a third of a second in a release build; here the bound is
-/// generous, since tests run without optimisation and beside others.
+/// Linear in the size of the file: a third of a second in a release build.
 #[test]
-fn ten_thousand_upstreams_are_checked_in_no_time() {
+fn ten_thousand_upstreams_are_checked_each_with_its_advice() {
     let mut text = String::new();
     for n in 0..10_000 {
         text += &format!("[upstreams.u{n}]\nservers = ['u{n}.example.com:443']\ntls = {{ trust = 'house' }}\n");
@@ -400,17 +402,14 @@ fn ten_thousand_upstreams_are_checked_in_no_time() {
     }
     let case = Case::new(&format!("{text}[trust.house]\nroots = ['root.pem']\n"));
     root(case.path());
-    let began = std::time::Instant::now();
     let output = case.check(&["--strict"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
 
     // Something is to be told of each of them, with its line.
     let unwise = text.replace("trust = 'house'", "verify = 'report', insecure_reason = 'soon'");
     let output = Case::new(&unwise).check(&["--format", "sarif"]);
     let log: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(log["runs"][0]["results"].as_array().unwrap().len(), 20_000);
-    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
 }
 
 #[test]
