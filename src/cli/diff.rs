@@ -123,7 +123,9 @@ fn ask(address: &str) -> io::Result<String> {
 }
 
 fn exchange(mut stream: impl Read + Write, host: &str) -> io::Result<String> {
-    write!(stream, "GET /outline HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    // One write: `write!` makes one for each piece, and the second waits for the acknowledgement of the first.
+    let request = format!("GET /outline HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.take(LARGEST).read_to_string(&mut answer)?;
     Ok(answer)
