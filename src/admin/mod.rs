@@ -35,7 +35,7 @@ pub trait Control: Send + Sync + 'static {
     fn status(&self) -> serde_json::Value;
 
     /// The running configuration, without secrets.
-    fn config(&self) -> String;
+    fn config(&self) -> serde_json::Value;
 
     /// What the running generation consists of, for whoever compares it with another.
     fn outline(&self) -> serde_json::Value;

@@ -154,10 +154,8 @@ async fn act(route: Route, desk: &Desk, headers: &HeaderMap) -> Response<Full<By
         Route::Ready if control.ready() => text(StatusCode::OK, "ready"),
         Route::Ready => text(StatusCode::SERVICE_UNAVAILABLE, "not ready"),
         Route::Status => status(&control.status(), headers),
-        Route::Config => text(StatusCode::OK, control.config()),
-        Route::Outline => {
-            with(text(StatusCode::OK, control.outline().to_string()), header::CONTENT_TYPE, "application/json")
-        }
+        Route::Config => json(&control.config()),
+        Route::Outline => json(&control.outline()),
         Route::Reload => reload(desk).await,
         Route::Drain => {
             control.drain();
@@ -181,6 +179,11 @@ async fn reload(desk: &Desk) -> Response<Full<Bytes>> {
 fn told(swapped: &Swapped) -> String {
     let lines = swapped.troubled.iter().map(|line| format!("\n{line}"));
     format!("generation {}", swapped.generation) + &lines.collect::<String>()
+}
+
+/// On lines of its own for each key: people read it too.
+fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
+    with(text(StatusCode::OK, format!("{value:#}\n")), header::CONTENT_TYPE, "application/json")
 }
 
 /// JSON, or for whoever names HTML among what it accepts (a browser does, curl does not) a page.

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::causes::{Ordered, Orders, orders};
 use super::endpoints::Endpoints;
 use crate::admin::{Control, Kept, Swapped};
+use crate::config;
 use crate::config::values::{Listener, Name, Verify};
 use crate::metrics::Registry;
 use crate::originate::Originator;
@@ -93,9 +94,9 @@ impl Control for Desk {
         })
     }
 
-    fn config(&self) -> String {
+    fn config(&self) -> Value {
         // Values hold paths of secrets, never secrets, so all of them may be shown.
-        format!("{:#?}\n", self.snapshot.load().config)
+        config::document(&self.snapshot.load().config)
     }
 
     fn outline(&self) -> Value {

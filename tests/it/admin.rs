@@ -42,10 +42,10 @@ impl Control for Stage {
         json!({ "listeners": [{ "name": "<b>web</b>", "listen": "127.0.0.1:8080" }] })
     }
 
-    fn config(&self) -> String {
+    fn config(&self) -> Value {
         // More than the kernel buffers for a client that reads nothing.
         let rest = if self.large.load(Ordering::SeqCst) { 16 << 20 } else { 0 };
-        format!("drain_timeout = \"30s\"{}", "#".repeat(rest))
+        json!({ "drain_timeout": 30.0, "rest": "#".repeat(rest) })
     }
 
     fn outline(&self) -> Value {
@@ -143,7 +143,7 @@ async fn each_route_answers() {
         ("/metrics", "egret_generation 1", "text/plain; version=0.0.4"),
         ("/healthz", "ok", "text/plain"),
         ("/readyz", "ready", "text/plain"),
-        ("/config", "drain_timeout", "text/plain"),
+        ("/config", "\"drain_timeout\": 30.0", "application/json"),
         ("/status", "\"127.0.0.1:8080\"", "application/json"),
     ] {
         let (status, answer) = admin.get(path).await;

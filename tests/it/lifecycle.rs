@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -282,6 +283,13 @@ fn admin_answers_what_a_person_asks_and_shows_no_key() {
         assert!(!answer.body.contains("PRIVATE KEY"), "{path}");
     }
     serde_json::from_str::<Value>(&egret.admin("GET", "/status").body).expect("/status is JSON");
+    let config = egret.admin("GET", "/config").body;
+    let config: Value =
+        serde_json::from_str(&config).unwrap_or_else(|error| panic!("/config is JSON: {error}\n{config}"));
+    assert_eq!(config["upstreams"]["echo"]["tls"]["server_name"], HOST);
+    assert_eq!(config["listeners"][0]["listen"], egret.address("echo").to_string());
+    let key = config["identities"]["app"]["private_key"].as_str().expect("the path of the key");
+    assert!(Path::new(key).is_absolute(), "{key}");
     assert_eq!(egret.admin("GET", "/nowhere").status, 404);
     assert_eq!(egret.admin("GET", "/reload").status, 405, "reading must not change anything");
     let expiry = egret.metrics().sum("egret_certificate_not_after_seconds", &[("kind", "identity")]);
