@@ -62,7 +62,8 @@ async fn drain_ends_with_its_last_stream_and_not_at_the_deadline() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     drop(client);
     assert_eq!(draining.await.unwrap(), Drained::Finished);
-    assert!(asked.elapsed() < Duration::from_secs(2));
+    // By the paused clock, which no busy machine moves.
+    assert_eq!(asked.elapsed(), Duration::from_secs(1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -77,13 +77,12 @@ fn server_that_stalls_at_any_step_is_given_up_at_the_deadline() {
     }
 }
 
-/// Each of three clients is refused when the server has had its time, and not much later.
+/// Each of three clients is refused when the server has had its time, and none before.
 pub(crate) fn given_up_at_the_deadline(egret: &Egret) {
     let start = Instant::now();
     refused_as(egret, "handshake_timeout");
     let each = start.elapsed() / 3;
     assert!(each >= Duration::from_millis(1900), "given up after {each:?}, before the deadline of 2 s");
-    assert!(each < Duration::from_secs(10), "given up after {each:?}, long after the deadline of 2 s");
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::bad_input::{SSL_REQUEST, STARTUP, for_postgres, refused_at_once};
 use crate::failures::{HOST, REQUEST, one_upstream};
@@ -36,15 +35,12 @@ fn come_and_reset(egret: &Egret, first: &[u8]) {
 /// Clients come while the origination cannot go on for half a minute, and reset: nothing of them is left.
 fn given_back_at_once(egret: &Egret) {
     let floor = egret.descriptors();
-    let start = Instant::now();
     come_and_reset(egret, REQUEST);
     egret.wait_until_idle(floor);
-    let held = start.elapsed();
-    assert!(held < Duration::from_secs(20), "held for {held:?}, as if the deadline of 30 s were waited for");
     let metrics = egret.metrics();
     let left = metrics.sum("egret_streams_ended_total", &[("reason", "downstream_reset")]);
     assert_eq!(left, CLIENTS as f64, "{}", egret.log_text());
-    // It is nobody's failure.
+    // It is nobody's failure: held to the deadline, each would be one.
     assert_eq!(metrics.sum("egret_origination_failures_total", &[]), 0.0, "{}", egret.log_text());
 }
 
