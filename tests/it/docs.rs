@@ -117,13 +117,8 @@ fn labels_in_the_page_of_operation_are_those_of_the_metrics() {
 
 #[test]
 fn every_whole_configuration_in_the_pages_loads() {
-    let mut pages = vec!["README.md".to_owned()];
-    for entry in fs::read_dir(root().join("docs")).expect("docs can be listed") {
-        let name = entry.expect("an entry can be read").file_name().into_string().expect("a name");
-        pages.extend(name.ends_with(".md").then(|| format!("docs/{name}")));
-    }
     let mut loaded = 0;
-    for path in &pages {
+    for path in &pages() {
         for block in toml_blocks(&page(path)).iter().filter(|block| block.contains("[[listeners]]")) {
             config::parse(path, block, &|_| Some("set".to_owned())).unwrap_or_else(|problems| panic!("{problems}"));
             loaded += 1;
@@ -137,6 +132,7 @@ fn every_file_that_the_pages_name_is_there() {
     for path in [
         "README.md",
         "CHANGELOG.md",
+        "CONTRIBUTING.md",
         "docs/architecture.md",
         "docs/configuration.md",
         "docs/operation.md",
@@ -156,6 +152,54 @@ fn every_file_that_the_pages_name_is_there() {
         for name in named {
             assert!(root().join(name).exists(), "{path} names {name}, which is not there");
         }
+    }
+}
+
+#[test]
+fn bounds_of_pools_in_the_pages_are_those_of_the_code() {
+    let source: String = rust_files(&root().join("src")).iter().map(|file| page(file)).collect();
+    let number = |before: &str| -> String {
+        let rest = source.split_once(before).unwrap_or_else(|| panic!("no {before:?} in src")).1;
+        rest.chars().take_while(char::is_ascii_digit).collect()
+    };
+    let one = number("const PARALLEL: usize = ");
+    let all = number("static FILLING: Semaphore = Semaphore::const_new(");
+    let pool = page("docs/pool.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        pool.contains(&format!("at most {one} at once for one pool and {all} at once for all of them")),
+        "{one}, {all}"
+    );
+    let operation = page("docs/operation.md");
+    assert!(operation.contains(&format!("| originations for one pool at once | {one};")), "{one}");
+    assert!(operation.contains(&format!("| originations for all pools at once | {all} |")), "{all}");
+}
+
+/// The pages that a reader of the project sees.
+fn pages() -> Vec<String> {
+    let listed = fs::read_dir(root().join("docs")).expect("docs can be listed");
+    let names = listed.map(|entry| entry.expect("an entry can be read").file_name().into_string().expect("a name"));
+    let docs = names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}"));
+    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(str::to_owned).into_iter().chain(docs).collect()
+}
+
+/// In a block of code a link is not one: its brackets are shown as they stand.
+#[test]
+fn no_block_of_code_holds_a_link() {
+    for path in pages() {
+        let mut fenced = false;
+        for (number, line) in page(&path).lines().enumerate() {
+            fenced ^= line.starts_with("```");
+            let code = fenced || line.starts_with("    ");
+            assert!(!(code && line.contains("](")), "{path}:{}: {line}", number + 1);
+        }
+    }
+}
+
+#[test]
+fn users_read_that_an_http_client_sends_the_host_itself() {
+    for path in ["README.md", "docs/configuration.md", "config/minimal.toml"] {
+        let text = page(path);
+        assert!(text.contains("Host: ") && text.contains("curl --connect-to ::127.0.0.1:8080 http://"), "{path}");
     }
 }
 

@@ -49,6 +49,7 @@ mod lifecycle;
 mod listeners;
 mod log;
 mod memory;
+mod needs;
 mod parts;
 mod passthrough;
 mod pool;
