@@ -232,8 +232,13 @@ impl Drop for Report<'_> {
     }
 }
 
-/// What an alert or a breach of the protocol was, which the reason does not tell.
+/// What an alert or a breach of the protocol was, which the reason does not say.
 fn detail(ended: &Ended) -> Option<String> {
+    if *ended == Ended::RenegotiationDeclined {
+        return Some(
+            "the upstream asked for a renegotiation, got the alert no_renegotiation, and ended the stream".into(),
+        );
+    }
     let alert = ended.alert().map(|alert| format!("the upstream sent the alert {alert:?}"));
     alert.or_else(|| ended.tls_error().map(ToString::to_string))
 }

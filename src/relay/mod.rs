@@ -45,9 +45,10 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::config::values::StreamLimits;
+use crate::logging::flood::{self, Event, Key};
 use crate::net;
 use crate::tls::handshake::Established;
-use crate::tls::session::Session;
+use crate::tls::session::{Renegotiation, Session};
 
 use account::Account;
 use clock::Clock;
@@ -99,6 +100,7 @@ pub fn relay(
         session: upstream.session,
         up: Upload::new(early, upstream.unsent, sent),
         down: Download::new(upstream.received, limits.eof, Account::new(&counters.received)),
+        renegotiation_logged: false,
     };
     run(Sides::new(downstream, upstream.tcp), stream, limits, forced)
 }
@@ -136,6 +138,10 @@ trait Mechanism<'a> {
     fn holds(&self) -> [bool; 2];
     /// What carries the bytes, as it stands now.
     fn carrier(&self) -> Carrier;
+    /// The end by what the mechanism knows of it.
+    fn named(&self, ended: Ended) -> Ended {
+        ended
+    }
     /// What was sent and what was received.
     fn accounts(&mut self) -> [&mut Account<'a>; 2];
 }
@@ -188,6 +194,7 @@ fn run<'a>(
             ended => Box::pin(linger::linger(&mut stream, &sides, ended, clock.silence(), forced)).await,
         };
         sides.closes_as(&ended);
+        let ended = stream.named(ended);
         let carrier = stream.carrier();
         let [sent, received] = stream.accounts();
         let first_byte = received.first_byte().map(|at| at.duration_since(clock.born()));
@@ -216,6 +223,8 @@ struct Stream<'a> {
     session: Session,
     up: Upload<'a>,
     down: Download<'a>,
+    /// A renegotiation that the server asked for was logged: once for each stream.
+    renegotiation_logged: bool,
 }
 
 impl<'a> Mechanism<'a> for Stream<'a> {
@@ -224,6 +233,10 @@ impl<'a> Mechanism<'a> for Stream<'a> {
         let down = self.down.poll(cx, &sides.upstream, &sides.downstream, &mut self.session, self.up.is_ended());
         if let (Poll::Ready(Err(_)), Some(alert)) = (&down, self.down.owed_alert()) {
             self.up.say(cx, &sides.upstream, &mut self.session, alert);
+        }
+        if self.session.renegotiation() == Renegotiation::Asked && !self.renegotiation_logged {
+            self.renegotiation_logged = true;
+            log_declined(&sides.upstream);
         }
         let alone = down.is_ready();
         both(down, || self.up.poll(cx, &sides.downstream, &sides.upstream, &mut self.session, alone))
@@ -257,9 +270,28 @@ impl<'a> Mechanism<'a> for Stream<'a> {
         kernel::carrier(&self.session)
     }
 
+    fn named(&self, ended: Ended) -> Ended {
+        ended.after(self.session.renegotiation())
+    }
+
     fn accounts(&mut self) -> [&mut Account<'a>; 2] {
         [self.up.account(), self.down.account()]
     }
+}
+
+/// The server gets a warning, and may go on.
+fn log_declined(upstream: &TcpStream) {
+    let (endpoint, reason) = (upstream.peer_addr().ok(), Ended::RenegotiationDeclined.reason());
+    if !flood::is_first(Key::new(Event::RenegotiationDeclined, reason).endpoint(endpoint)) {
+        return;
+    }
+    tracing::warn!(
+        endpoint = endpoint.map(tracing::field::display),
+        reason,
+        detail = "the server asked for a renegotiation of TLS 1.2 and got the alert no_renegotiation; some servers end the \
+                  stream then",
+        "renegotiation declined",
+    );
 }
 
 /// What two directions come to whose stream is over: an error ends that direction.

@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use rustls::AlertDescription;
 
+use crate::tls::session::Renegotiation;
+
 /// What became of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -74,6 +76,8 @@ pub enum Ended {
     DownstreamReset,
     /// The upstream sent a fatal alert.
     UpstreamAlert(AlertDescription),
+    /// The upstream asked for a renegotiation, which is declined, and ended the stream.
+    RenegotiationDeclined,
     /// The upstream broke the protocol of TLS (a record that does not decrypt, a message that must not
     /// come). It was sent an alert.
     UpstreamTls(rustls::Error),
@@ -101,6 +105,7 @@ impl Ended {
             Self::UpstreamReset => "upstream_reset",
             Self::DownstreamReset => "downstream_reset",
             Self::UpstreamAlert(_) => "upstream_alert",
+            Self::RenegotiationDeclined => "renegotiation_declined",
             Self::UpstreamTls(_) => "upstream_tls_error",
             Self::KeyUsageLimit => "key_usage_limit",
             Self::KernelKeyUpdate => "kernel_tls_key_update",
@@ -139,6 +144,19 @@ impl Ended {
         match error {
             rustls::Error::AlertReceived(alert) => Self::UpstreamAlert(alert),
             error => Self::UpstreamTls(error),
+        }
+    }
+
+    /// This end of a stream whose server may have asked for a renegotiation: OpenSSL's server answers the warning with a
+    /// fatal alert, others close or reset. After more data, only the alerts that speak of it do.
+    pub(super) fn after(self, renegotiation: Renegotiation) -> Self {
+        use AlertDescription::{HandshakeFailure, NoRenegotiation};
+        match (&self, renegotiation) {
+            (Self::UpstreamAlert(HandshakeFailure | NoRenegotiation), Renegotiation::Asked | Renegotiation::GoneOn)
+            | (Self::UpstreamAlert(_) | Self::Truncated | Self::UpstreamReset, Renegotiation::Asked) => {
+                Self::RenegotiationDeclined
+            }
+            _ => self,
         }
     }
 

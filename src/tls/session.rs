@@ -23,11 +23,23 @@ pub struct Session {
     bother: u8,
     /// What the peer's messages oblige us to send.
     reply: Option<Reply>,
+    renegotiation: Renegotiation,
     closed: bool,
     /// Blocks left at which a key that cannot be changed is warned of; zero once it was.
     warn_at: u64,
     /// What of it the operating system's kernel has, or is to get.
     offload: Option<Box<Offload>>,
+}
+
+/// Whether the peer has asked for a renegotiation (TLS 1.2), which is declined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renegotiation {
+    /// It has not.
+    NotAsked,
+    /// It has, and has sent no data since.
+    Asked,
+    /// It has, and went on.
+    GoneOn,
 }
 
 type Kernel = KernelConnection<ClientConnectionData>;
@@ -157,6 +169,7 @@ impl Session {
             joiner: Joiner::default(),
             bother: 0,
             reply: None,
+            renegotiation: Renegotiation::NotAsked,
             closed: false,
             warn_at: if tls13 { 0 } else { limit / WARN_PART },
             offload: offers.and_then(|offers| Offload::new(offers, tls13, secrets.tx.1, secrets.rx.1)),
@@ -218,6 +231,11 @@ impl Session {
     /// Whether `control` has something to say that should not wait for data.
     pub const fn owes_reply(&self) -> bool {
         self.reply.is_some()
+    }
+
+    /// Whether the peer has asked for a renegotiation.
+    pub const fn renegotiation(&self) -> Renegotiation {
+        self.renegotiation
     }
 
     /// Whether the key of a version that cannot change it nears its limit; true once.
@@ -349,6 +367,9 @@ impl Session {
         match kind {
             ContentType::ApplicationData => {
                 self.bother = 0;
+                if self.renegotiation == Renegotiation::Asked {
+                    self.renegotiation = Renegotiation::GoneOn;
+                }
                 return Ok(Heeded::Data);
             }
             ContentType::Handshake => self.handshake(body)?,
@@ -377,7 +398,7 @@ impl Session {
     }
 
     fn handshake(&mut self, fragment: &[u8]) -> Result<(), Error> {
-        let Self { joiner, kernel, opener, bother, reply, offload, .. } = self;
+        let Self { joiner, kernel, opener, bother, reply, renegotiation, offload, .. } = self;
         joiner.feed(fragment, |message, last| match (message, kernel.as_mut()) {
             (Message::Ticket(body), Some(kernel)) => {
                 handed::with(body.len(), || kernel.handle_new_session_ticket(body)).map_err(reject)
@@ -396,7 +417,10 @@ impl Session {
                 Ok(())
             }
             (Message::HelloRequest, None) => {
+                // A new handshake could bring another certificate than the one that was verified, and TLS 1.3 has none
+                // (RFC 8446 section 4.1.2). A server may go on without (RFC 5246 section 7.2.2).
                 *reply = Some(Reply::NoRenegotiation);
+                *renegotiation = Renegotiation::Asked;
                 bear(bother)
             }
             _ => Err(Fault::UnexpectedMessage.into()),

@@ -2,20 +2,15 @@
 //! health of the endpoint.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use egret::tls::record::Sealer;
-use egret::tls::session::CONTROL;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{
-    ContentType, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig, ServerConnection,
-    SupportedProtocolVersion,
-};
+use rustls::{ContentType, HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use crate::support::egret::{Egret, listener, roots};
 use crate::support::free_port;
@@ -23,6 +18,7 @@ use crate::support::openssl::OpensslServer;
 use crate::support::peer::{self, Accepted, Peer};
 use crate::support::pki::{Pair, Pki};
 use crate::support::plain::{ask, ask_and_finish};
+use crate::support::records::{Records, shake};
 use crate::support::tls_server::{TLS12, TLS13};
 
 const HOST: &str = "server.example.com";
@@ -48,22 +44,9 @@ fn config(pki: &Pki, pair: &Pair, versions: &[&'static SupportedProtocolVersion]
 
 /// Ends the connection with this fatal alert, at whatever point it is.
 fn end_with(tls: Accepted, alert: u8) {
-    let (conn, mut tcp): (ServerConnection, TcpStream) = (tls.conn, tls.sock);
-    let tls13 = conn.protocol_version() == Some(ProtocolVersion::TLSv1_3);
-    let (sequence, secrets) = conn.dangerous_extract_secrets().unwrap().tx;
-    let mut sealer = Sealer::new(tls13, &secrets, sequence, u64::MAX).unwrap();
-    let (mut record, front) = ([0; CONTROL], sealer.layout().front());
-    record[front..front + 2].copy_from_slice(&[2, alert]);
-    let wire = sealer.seal(ContentType::Alert, &mut record, 2).unwrap();
-    let _ = tcp.write_all(&record[..wire]);
-    let _ = tcp.shutdown(Shutdown::Write);
-    let _ = tcp.read_to_end(&mut Vec::new());
-}
-
-fn shake(tls: &mut Accepted) {
-    while tls.conn.is_handshaking() || tls.conn.wants_write() {
-        tls.conn.complete_io(&mut tls.sock).unwrap();
-    }
+    let mut records = Records::of(tls);
+    records.send(ContentType::Alert, &[2, alert]);
+    records.finish();
 }
 
 fn upstream(servers: &[SocketAddr], identity: bool, more: &str) -> String {

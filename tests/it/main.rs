@@ -56,6 +56,7 @@ mod pool;
 mod relay;
 mod reload;
 mod reload_streams;
+mod renegotiation;
 mod resolve;
 mod resumption;
 mod resumption_real;

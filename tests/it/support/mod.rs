@@ -24,6 +24,7 @@ pub(crate) mod pki;
 pub(crate) mod plain;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod records;
 pub(crate) mod redis;
 pub(crate) mod tls_server;
 
