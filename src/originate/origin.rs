@@ -317,6 +317,16 @@ impl OriginKey {
         self.key_share == KeyShare::Auto && self.classic_group().is_some()
     }
 
+    /// Every ClientHello carries the hybrid's key share, whatever the endpoint tolerates.
+    pub(crate) fn pins_hybrid_share(&self) -> bool {
+        let is_pinned = match self.key_share {
+            KeyShare::Hybrid => true,
+            KeyShare::Auto => self.classic_group().is_none(),
+            KeyShare::Classic => false,
+        };
+        is_pinned && self.is_hybrid_share(NamedGroup::X25519MLKEM768)
+    }
+
     /// Not every group that egret knows is offered.
     pub fn narrows_key_exchange(&self) -> bool {
         KEY_EXCHANGE.iter().any(|group| !self.key_exchange.contains(group))

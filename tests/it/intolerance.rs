@@ -11,18 +11,18 @@ use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
 use crate::support::egret::{Egret, listener, roots};
-use crate::support::free_port;
 use crate::support::peer::{self, Peer, echo, versions};
 use crate::support::pki::Pki;
 use crate::support::plain::reset;
 use crate::support::process::attempt;
 use crate::support::tls_server::{TLS12, TLS13};
+use crate::support::{eventually, free_port};
 
 const HOST: &str = "server.example.com";
 
 /// What a server, or what stands before it, does to a ClientHello that it does not like.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Answer {
+pub(crate) enum Answer {
     Alert(u8),
     Close,
     Reset,
@@ -47,7 +47,7 @@ fn extensions(hello: &[u8]) -> Vec<(u16, Vec<u8>)> {
 }
 
 /// The session that a ClientHello offers: the first identity of pre_shared_key, or the ticket of TLS 1.2.
-fn session(hello: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn session(hello: &[u8]) -> Option<Vec<u8>> {
     extensions(hello).into_iter().find_map(|(kind, body)| match kind {
         41 => Some(body[4..4 + usize::from(u16::from_be_bytes([body[2], body[3]]))].to_vec()),
         35 if !body.is_empty() => Some(body),
@@ -56,7 +56,7 @@ fn session(hello: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The whole ClientHello, which stays where it is.
-fn peek(tcp: &TcpStream) -> Option<Vec<u8>> {
+pub(crate) fn peek(tcp: &TcpStream) -> Option<Vec<u8>> {
     let mut bytes = vec![0; 20_000];
     loop {
         let read = tcp.peek(&mut bytes).ok().filter(|read| *read > 0)?;
@@ -67,7 +67,7 @@ fn peek(tcp: &TcpStream) -> Option<Vec<u8>> {
     }
 }
 
-fn refuse(mut tcp: TcpStream, hello: &[u8], answer: Answer) {
+pub(crate) fn refuse(mut tcp: TcpStream, hello: &[u8], answer: Answer) {
     if answer == Answer::Reset {
         return reset(tcp);
     }
@@ -240,10 +240,55 @@ fn the_key_share_is_that_of_the_setting() {
             let done = client.write_all(b"hello").and_then(|()| client.read_exact(&mut answer));
             assert_eq!(done.is_ok(), served, "{more}\n{}", egret.log_text());
             assert_eq!(egret.metrics().sum("egret_handshake_repeats_total", &[]), 0.0, "{more}");
+            let failed = |line: &serde_json::Value| line["message"] == "origination failed";
+            if !served {
+                let line = egret.wait_for_log("the failure", failed);
+                let names = line["detail"].as_str().is_some_and(|detail| detail.contains("more than one packet"));
+                assert!(line["reason"] == "reset_in_handshake" && names, "{line}");
+            }
             let groups = groups.lock().unwrap();
             // X25519MLKEM768.
             assert!(groups.iter().all(|(_, list)| list.chunks(2).any(|group| group == [0x11, 0xec])), "{more}");
         }
+    }
+}
+
+/// Whoever originates: the pool meets the refusal before any client does.
+#[test]
+fn a_pool_is_filled_although_the_server_refuses_sessions() {
+    const STOCK: f64 = 3.0;
+    for (all, answer) in
+        [(TLS13, Answer::Alert(80)), (TLS13, Answer::Close), (TLS12, Answer::Alert(40)), (TLS12, Answer::Reset)]
+    {
+        let pool = "pool = { min_idle = 3, max_idle = 3 }";
+        let scene = Scene::start(move |pki| tickets(pki, all), session, answer, pool);
+        let what = format!("{answer:?}");
+        let filled = || {
+            let full = scene.egret.metrics().sum("egret_pool_warm", &[]) >= STOCK;
+            full.then_some(())
+        };
+        eventually("a full shelf", filled);
+        scene.asks(4, &what);
+        eventually("a full shelf again", filled);
+        assert!(!scene.refused.lock().unwrap().is_empty(), "{what}: no session was offered");
+        assert!(scene.repeats("resumption_intolerant", "succeeded") > 0.0, "{what}");
+        assert_eq!(scene.egret.metrics().sum("egret_pool_fills_total", &[("result", "failed")]), 0.0, "{what}");
+        assert!(!scene.is_blamed(), "{what}\n{}", scene.egret.log_text());
+    }
+}
+
+#[test]
+fn an_active_check_does_not_eject_a_server_that_refuses_sessions() {
+    for (all, answer) in [(TLS13, Answer::Alert(80)), (TLS13, Answer::Reset), (TLS12, Answer::Close)] {
+        let check = "active_check = { interval = \"50ms\", kind = \"tls\" }\nejection = { failures = 1 }";
+        let scene = Scene::start(move |pki| tickets(pki, all), session, answer, check);
+        let what = format!("{answer:?}");
+        // The first client leaves a session, which a check or another client offers.
+        scene.asks(3, &what);
+        eventually("a repeat", || (scene.repeats("resumption_intolerant", "succeeded") > 0.0).then_some(()));
+        scene.asks(2, &what);
+        assert_eq!(scene.egret.metrics().sum("egret_endpoint_healthy", &[]), 1.0, "{what}");
+        assert!(!scene.is_blamed(), "{what}\n{}", scene.egret.log_text());
     }
 }
 

@@ -41,6 +41,7 @@ mod import_mutations;
 mod import_stories;
 mod interop;
 mod intolerance;
+mod intolerance_origins;
 mod kernel_tls;
 mod key_log;
 mod late_alerts;

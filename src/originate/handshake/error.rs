@@ -195,6 +195,11 @@ impl Error {
     }
 }
 
+/// What may be wrong where the settings allow no smaller ClientHello, so that none was tried.
+const LARGE_HELLO: &str = "the server, or a middlebox before it, drops a ClientHello of more than one packet, which the key \
+                           share of post-quantum key exchange makes; only that share is allowed (key_exchange_share, \
+                           key_exchange)";
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.cause)?;
@@ -210,6 +215,14 @@ impl fmt::Display for Error {
             }
             (Cause::NoCommonParameters, _) if !self.scene.key.sni() => {
                 f.write_str("; some servers say so when no server name (SNI) was sent")
+            }
+            (Cause::Closed(Flight::BeforeServerHello) | Cause::Reset(Flight::BeforeServerHello), _)
+                if self.scene.key.pins_hybrid_share() =>
+            {
+                write!(f, "; or {LARGE_HELLO}")
+            }
+            (Cause::TimedOut(_), _) if self.scene.key.pins_hybrid_share() => {
+                write!(f, "; if it answered nothing, likely: {LARGE_HELLO}")
             }
             _ => Ok(()),
         }
