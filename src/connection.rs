@@ -7,7 +7,7 @@ use crate::classify;
 use crate::drain::Watch;
 use crate::net::{Peer, Stream};
 use crate::originate::endpoint::Endpoint;
-use crate::originate::{Client, Wire};
+use crate::originate::{Client, Distrust, Wire};
 use crate::relay::{self, Ended};
 use crate::report::Report;
 use crate::route::RouteTable;
@@ -47,7 +47,9 @@ pub async fn serve(accepted: Accepted, watch: Watch) {
     };
     // The guard counts the stream at its endpoint until this function ends.
     let (facts, upstream, in_flight) = report.facts(opened, class.protocol);
-    let forced = cut_off(&watch, in_flight.endpoint(), route.originator.closes_on_removal());
+    let endpoint = in_flight.endpoint();
+    let distrust = route.originator.watch_trust(endpoint.origin(), facts.negotiated());
+    let forced = cut_off(&watch, endpoint, route.originator.closes_on_removal(), distrust);
     let (early, limits, counters) = (class.early, &route.limits, &route.counters);
     let outcome = match upstream {
         Wire::Tls(upstream) => relay::relay(stream, early, upstream, limits, counters, forced).await,
@@ -57,16 +59,28 @@ pub async fn serve(accepted: Accepted, watch: Watch) {
 }
 
 /// Resolves when a stream has to end that is not over.
-async fn cut_off(watch: &Watch, endpoint: &Endpoint, closes_on_removal: bool) -> Ended {
-    if !closes_on_removal {
+async fn cut_off(
+    watch: &Watch,
+    endpoint: &Endpoint,
+    closes_on_removal: bool,
+    distrust: Option<Box<Distrust>>,
+) -> Ended {
+    if !closes_on_removal && distrust.is_none() {
         watch.forced().await;
         return Ended::Drained;
     }
     // In a box: few upstreams ask for it, and every idle stream would keep its place.
     let retired = Box::pin(endpoint.retired());
+    let distrusted = Box::pin(async move {
+        match distrust {
+            Some(distrust) => distrust.came().await,
+            None => std::future::pending().await,
+        }
+    });
     tokio::select! {
         () = watch.forced() => Ended::Drained,
-        () = retired => Ended::Removed,
+        () = retired, if closes_on_removal => Ended::Removed,
+        () = distrusted => Ended::Distrusted,
     }
 }
 

@@ -39,6 +39,13 @@ pub struct Facts {
     relayed: Duration,
 }
 
+impl Facts {
+    /// What the handshake has agreed on.
+    pub fn negotiated(&self) -> Option<&Negotiated> {
+        self.negotiated.as_ref()
+    }
+}
+
 impl<'a> Report<'a> {
     /// Counts the connection as active until the report is dropped.
     pub fn begin(routes: &'a RouteTable, client: &'a Peer) -> Self {

@@ -105,6 +105,7 @@ fn tls(spec: &Tls) -> Value {
             KeyShare::Classic => "classic",
         },
         "resumption": spec.resumption,
+        "close_on_revocation": spec.close_on_revocation,
     })
 }
 

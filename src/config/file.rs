@@ -276,6 +276,9 @@ section! {
         key_exchange_share: KeyShare,
         /// Continue sessions by tickets. Tickets never cross an identity or trust. Default: true.
         resumption: bool,
+        /// End a stream when a reload brings a trust under which its server is revoked or no longer believed: a revocation
+        /// list that names it, a root or pin that was removed. Without resumption. Default: false, streams go on.
+        close_on_revocation: bool,
     }
 }
 

@@ -388,6 +388,8 @@ pub struct Tls {
     pub key_share: KeyShare,
     /// Continue sessions by tickets. Default true.
     pub resumption: bool,
+    /// End the streams to a server that a later trust does not believe any more. Default false.
+    pub close_on_revocation: bool,
 }
 
 /// What becomes of a server that does not pass.

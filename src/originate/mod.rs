@@ -11,6 +11,7 @@ pub mod balance;
 pub mod certificate;
 pub mod contents;
 pub mod dial;
+mod distrust;
 pub mod endpoint;
 pub mod endpoints;
 mod failure;
@@ -54,6 +55,8 @@ use crate::metrics::UpstreamMetrics;
 use crate::net::{Options, Role};
 use crate::tls::handshake::Established;
 use account::Account;
+pub use distrust::Distrust;
+use distrust::Running;
 use endpoint::{Endpoint, InFlight};
 use endpoints::{Endpoints, Way};
 pub use failure::{Failure, Phase, Rest, Stage};
@@ -78,6 +81,7 @@ pub struct Originator {
     rules: Rules,
     check: Option<ActiveCheck>,
     closes_on_removal: bool,
+    running: Running,
     lacks: Option<Lack>,
     metrics: UpstreamMetrics,
     pool: Option<Pool>,
@@ -155,6 +159,7 @@ impl Originator {
             rules,
             check: spec.active_check,
             closes_on_removal: spec.close_on_removal,
+            running: previous.map_or_else(Running::default, |previous| Arc::clone(&previous.running)),
             lacks: None,
             metrics,
             pool: None,

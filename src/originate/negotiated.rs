@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::originate::certificate::CertificateFacts;
 use crate::originate::observe::CertificateRequest;
+use crate::originate::presented::Presented;
 use crate::originate::refusal::Refusal;
 use crate::originate::resumption::Resumption;
 
@@ -30,4 +31,6 @@ pub struct Negotiated {
     /// The server asked for a client certificate, in this handshake or in the one that a resumed session descends from;
     /// `Some(true)`: it got one.
     pub certificate_sent: Option<bool>,
+    /// The server's chain; only where it is to be judged again by later trusts.
+    pub chain: Option<Presented>,
 }

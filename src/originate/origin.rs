@@ -41,6 +41,7 @@ pub struct OriginKey {
     key_exchange: Vec<KeyExchange>,
     key_share: KeyShare,
     resumption: bool,
+    keeps_chain: bool,
 }
 
 /// One identity's way to one server name of an upstream. Owns its verifier, its client-certificate
@@ -248,7 +249,9 @@ impl OriginKey {
             alpn: tls.alpn.clone(),
             key_exchange,
             key_share: tls.key_share,
-            resumption: tls.resumption,
+            // A resumed session shows no chain that could be judged again.
+            resumption: tls.resumption && !tls.close_on_revocation,
+            keeps_chain: tls.close_on_revocation,
         }
     }
 
@@ -271,7 +274,18 @@ impl OriginKey {
             ("key_exchange", format!("{:?}", self.key_exchange)),
             ("key_exchange_share", format!("{:?}", self.key_share)),
             ("resumption", self.resumption.to_string()),
+            ("close_on_revocation", self.keeps_chain.to_string()),
         ]
+    }
+
+    /// What becomes of a server that does not pass.
+    pub(crate) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Its streams keep the chain that their server has shown.
+    pub(crate) fn keeps_chain(&self) -> bool {
+        self.keeps_chain
     }
 
     /// The protocols that are offered by ALPN; of these the server has to choose one.

@@ -40,8 +40,12 @@ impl Originator {
     }
 
     /// Fills the pool no more, since `next` has taken this one's place. Shelves that `next` has too are left to it;
-    /// the others are closed, and nothing of theirs is handed out after the return.
+    /// the others are closed, and nothing of theirs is handed out after the return. Streams that asked for it are judged by
+    /// the trust of `next`.
     pub fn rest(&self, next: Option<&Self>) {
+        if let Some(next) = next {
+            self.hand_trust_over(next);
+        }
         let Some(pool) = &self.pool else { return };
         if let Some(task) = self.tending().take() {
             task.abort();

@@ -39,7 +39,7 @@ impl Bound {
         match ended {
             Ended::Truncated | Ended::UpstreamAlert(_) | Ended::UpstreamTls(_) => Self { silence, total: LONGEST },
             _ if ended.is_downstream() || ended.upstream_is_gone() => RESET,
-            Ended::Drained | Ended::Removed => DRAINED,
+            Ended::Drained | Ended::Removed | Ended::Distrusted => DRAINED,
             _ => OURS,
         }
     }

@@ -67,6 +67,8 @@ pub enum Ended {
     Drained,
     /// The server's address was removed from DNS, and its streams are to end then.
     Removed,
+    /// A reload has brought a trust under which the server is revoked or not believed.
+    Distrusted,
     /// The upstream's FIN came without close_notify while the client still waited, or amid a record: the end of its
     /// data may be missing (RFC 8446 section 6.1).
     Truncated,
@@ -101,6 +103,7 @@ impl Ended {
             Self::HalfClosed => "half_closed_timeout",
             Self::Drained => "drained",
             Self::Removed => "removed",
+            Self::Distrusted => "server_distrusted",
             Self::Truncated => "upstream_truncated",
             Self::UpstreamReset => "upstream_reset",
             Self::DownstreamReset => "downstream_reset",

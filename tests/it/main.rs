@@ -61,6 +61,7 @@ mod renegotiation;
 mod resolve;
 mod resumption;
 mod resumption_real;
+mod revocation;
 mod rotation;
 mod seeds;
 mod servers;

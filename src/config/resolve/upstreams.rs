@@ -156,6 +156,7 @@ fn tls(section: &file::Tls, file: &File, resolver: &mut Resolver<'_>) -> Option<
         key_exchange,
         key_share,
         resumption: section.resumption.or(true),
+        close_on_revocation: section.close_on_revocation.or(false),
     })
 }
 

@@ -72,6 +72,7 @@ mod tests {
             would_fail: None,
             client_certificate: None,
             certificate_sent,
+            chain: None,
         };
         late_refusal(alert.into(), &negotiated).map(|cause| cause.reason())
     }

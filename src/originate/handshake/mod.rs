@@ -141,7 +141,8 @@ impl<'a> Handshake<'a> {
                 return Err(Broken::of(failed, &self.observed));
             }
         };
-        let negotiated = negotiated(&session, view, &self.observed);
+        let keeps_chain = self.origin.key().keeps_chain();
+        let negotiated = negotiated(&session, view, &self.observed, keeps_chain);
         let kernel = self.origin.kernel();
         let established = tls::handshake::establish_for(kernel, tcp, session, rest).map_err(Broken::Tls)?;
         if wants_alpn && negotiated.alpn.is_none() {
@@ -165,7 +166,12 @@ async fn part(mut tcp: TcpStream) {
     }
 }
 
-fn negotiated(session: &UnbufferedClientConnection, view: Option<&View>, observed: &Observed) -> Negotiated {
+fn negotiated(
+    session: &UnbufferedClientConnection,
+    view: Option<&View>,
+    observed: &Observed,
+    keeps_chain: bool,
+) -> Negotiated {
     let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
     let facts = observed.take();
     Negotiated {
@@ -181,5 +187,6 @@ fn negotiated(session: &UnbufferedClientConnection, view: Option<&View>, observe
         would_fail: if resumed { view.and_then(View::inherited_refusal) } else { facts.refusal.clone() },
         certificate_sent: if resumed { view.and_then(View::inherited_certificate) } else { facts.certificate_sent() },
         client_certificate: facts.request,
+        chain: facts.presented.filter(|_| keeps_chain),
     }
 }

@@ -51,6 +51,7 @@ pub fn upstream(endpoint: SocketAddr) -> Upstream {
             key_exchange: Vec::new(),
             key_share: KeyShare::Auto,
             resumption: true,
+            close_on_revocation: false,
         },
         upgrade: None,
         pool: None,
