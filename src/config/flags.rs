@@ -7,7 +7,7 @@ use crate::config::formats::Reference;
 use crate::config::load::{Loaded, finish};
 use crate::config::problems::Problems;
 use crate::config::read::{Given, Key, Named, Reader, Text};
-use crate::config::source::{Source, Span};
+use crate::config::source::{COMMAND_LINE, Source, Span};
 use crate::config::values::{Name, Server};
 
 /// What can be said by arguments. Paths are relative to the working folder.
@@ -35,16 +35,13 @@ pub struct Flags {
 
 /// The one name that identity, trust and upstream have, and the label of their metrics.
 const NAME: &str = "default";
-/// What problems say instead of a path.
-const ORIGIN: &str = "command line";
-
 /// Understands arguments.
 ///
 /// # Errors
 /// Everything that is wrong with them.
 pub fn from_flags(flags: &Flags) -> Result<Loaded, Problems> {
     let (line, arguments) = Line::of(flags);
-    let source = Arc::new(Source::new(ORIGIN, &line));
+    let source = Arc::new(Source::new(COMMAND_LINE, &line));
     // A shell has put the variables in; a `${` that is left is meant.
     let mut reader = Reader::new(&source, &|_| None);
     let file = arguments.file(&mut reader);

@@ -8,6 +8,7 @@
 //! problems > source.
 
 mod document;
+mod edit;
 pub mod file;
 pub mod flags;
 pub mod formats;

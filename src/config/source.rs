@@ -28,6 +28,9 @@ pub struct Position {
     pub column: usize,
 }
 
+/// The origin of a configuration that was typed as arguments.
+pub(super) const COMMAND_LINE: &str = "command line";
+
 impl Source {
     /// A text under the path or word `origin`. Relative paths in it are relative to the folder of `origin`.
     pub fn new(origin: &str, text: &str) -> Self {
@@ -44,6 +47,11 @@ impl Source {
     /// A message about this text without the values of its variables.
     pub(crate) fn hide_values(&self, message: &str) -> String {
         self.variables.hide(message)
+    }
+
+    /// Whether it is a file that a person can edit, and not the command line.
+    pub(crate) fn is_file(&self) -> bool {
+        self.origin != COMMAND_LINE
     }
 
     /// Path of the file, or what stands for it.
