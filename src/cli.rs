@@ -1,4 +1,4 @@
-//! Arguments and output, nothing else: what was asked for, and how it is told.
+//! Arguments and output, nothing else: what was asked for, and how the answer is printed.
 
 mod diff;
 mod explain;
@@ -26,34 +26,34 @@ use crate::config::{self, Advice, Environment, Loaded, Problems, Style};
 use crate::originate::certificate::Date;
 use crate::snapshot::Rigour;
 
-/// Gives verified mutual TLS to programs that do not speak it: plain TCP in, TLS out.
+/// Layer-4 proxy that gives verified mutual TLS to programs that do not speak it: plain TCP in, TLS out
 #[derive(Debug, Parser)]
 #[command(name = "egret", version, about)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The commands of `egret`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Carry traffic, by a configuration file or by arguments.
+    /// Run the proxy, from a configuration file or from arguments
     Run(Box<Run>),
-    /// Say everything that is wrong with a configuration file, without listening anywhere.
+    /// Check a configuration file and the files it names, without listening
     Check(Check),
-    /// Say which listeners, identities, tickets and warm connections a reload would touch.
+    /// Show what a reload would change: listeners, identities, sessions, pooled connections
     Diff(Diff),
-    /// Certificates: fetch those of a server, show those of a file, list those that end soon.
+    /// Fetch, show and list certificates
     #[command(subcommand)]
     Trust(Trust),
-    /// Say why a TLS server cannot be reached, or is not believed, and which lines mend it.
+    /// Diagnose a TLS server and print the configuration that fixes it
     Explain(Box<Explain>),
-    /// Make a configuration out of that of another proxy, and say what is wrong with that one.
+    /// Convert another proxy's configuration and report its problems
     Import(Import),
-    /// Print the JSON schema of the configuration file, for editors.
+    /// Print the JSON schema of the configuration file
     Schema,
-    /// Show what egret does, without any set-up: an upstream that asks for certificates, egret in front of it.
+    /// Run a demonstration: a server that asks for client certificates, and egret in front of it
     Demo,
 }
 
@@ -63,22 +63,22 @@ pub struct Run {
     /// The configuration file.
     #[arg(required_unless_present = "listen", conflicts_with = "listen")]
     pub file: Option<PathBuf>,
-    /// Tunnel by arguments.
+    /// One tunnel, without a file.
     #[command(flatten)]
     pub tunnel: Tunnel,
-    /// Shape of the log, in place of the configured one.
+    /// Log format: `text` or `json`; overrides the file
     #[arg(long, value_name = "FORMAT", value_parser = parse_text::<LogFormat>)]
     pub log: Option<LogFormat>,
-    /// What is logged, in place of the configured: a level, and levels of modules.
+    /// Log level, with levels of modules (`info,egret::pipeline=debug`); overrides the file
     #[arg(long, value_name = "LEVEL", value_parser = parse_level)]
     pub log_level: Option<String>,
-    /// Take key files that other users may read, for every identity.
+    /// Accept private keys that other users may read, for every identity
     #[arg(long)]
     pub allow_loose_key_permissions: bool,
-    /// Start, and reload, only if every file that the configuration names can be used.
+    /// Start and reload only if every file that the configuration names can be used
     #[arg(long)]
     pub strict: bool,
-    /// Append the secrets of every TLS session to this file, for Wireshark: who has it reads the traffic.
+    /// Append the secrets of every TLS session to FILE, for Wireshark; whoever has the file can read the traffic
     #[arg(long, value_name = "FILE")]
     pub key_log: Option<PathBuf>,
 }
@@ -86,31 +86,31 @@ pub struct Run {
 /// A listener, an upstream, an identity and a trust, without a file.
 #[derive(Debug, Args)]
 pub struct Tunnel {
-    /// Where to listen: an address and port, or unix:/path.
+    /// Address to listen on: `IP:PORT` or `unix:/PATH`
     #[arg(long, value_name = "ADDRESS", requires = "to")]
     pub listen: Option<String>,
-    /// TLS server; several share the streams.
+    /// TLS server (repeatable; connections are spread over all)
     #[arg(long, value_name = "HOST:PORT", requires = "listen")]
     pub to: Vec<String>,
-    /// Client certificate: a PEM chain or PKCS#12.
+    /// Client certificate: PEM chain or PKCS#12
     #[arg(long, value_name = "FILE", requires = "listen")]
     pub cert: Option<String>,
-    /// Its private key; default: in the file of the certificate.
+    /// Private key of the certificate [default: in the certificate's file]
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<String>,
-    /// File whose first line is the password of the key.
+    /// File with the password of the private key in its first line
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub password_file: Option<String>,
-    /// Name to verify and to send as SNI; default: the host of the server.
+    /// Name to verify and to send as SNI [default: the server's host]
     #[arg(long, value_name = "NAME", requires = "listen")]
     pub server_name: Option<String>,
-    /// Root certificates in place of the system's: a file or folder, may be repeated.
+    /// Root certificates, in place of the system's (repeatable)
     #[arg(long, value_name = "FILE|DIR", requires = "listen")]
     pub trust: Vec<String>,
-    /// What is said in plaintext before TLS begins: postgres.
+    /// STARTTLS-style protocol spoken before TLS: `postgres`
     #[arg(long, value_name = "PROTOCOL", requires = "listen")]
     pub upgrade: Option<String>,
-    /// Network that may come, may be repeated; needed for addresses other than loopback.
+    /// Allow clients from this network (repeatable); required unless the address is loopback
     #[arg(long, value_name = "NETWORK", requires = "listen")]
     pub allow: Vec<String>,
 }
@@ -120,22 +120,23 @@ pub struct Tunnel {
 pub struct Check {
     /// The configuration file.
     pub file: PathBuf,
-    /// Take advice for problems: exit 2 if there is any.
+    /// Treat warnings as errors (exit 2)
     #[arg(long)]
     pub strict: bool,
-    /// How it is told: text on standard error; json, sarif or github on standard output.
+    /// Report format: `text` goes to standard error, the others to standard output
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
     /// The same as `--format json`.
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
-    /// Warn about certificates that expire within DAYS; default: when a third of their life is left, at most 30 days.
+    /// Warn about certificates that expire within DAYS [default: when a third of their life is left,
+    /// at most 30 days]
     #[arg(long, value_name = "DAYS")]
     pub expires_within: Option<u32>,
-    /// File of Rego rules over the resolved configuration, may be repeated.
+    /// File of Rego rules that the resolved configuration must meet (repeatable)
     #[arg(long, value_name = "FILE.rego")]
     pub policy: Vec<PathBuf>,
-    /// What the rules see as `input.parameters.NAME`, may be repeated.
+    /// Value that the rules see as `input.parameters.NAME` (repeatable)
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_parameter, requires = "policy")]
     pub policy_parameter: Vec<(String, String)>,
 }
@@ -210,7 +211,7 @@ impl Tunnel {
 }
 
 impl Check {
-    /// Checks a file and tells what it found: to people on `err`, in the other formats on `out`.
+    /// Checks a file and reports what it found: as text on `err`, in the other formats on `out`.
     ///
     /// # Errors
     /// Those of writing.
@@ -247,7 +248,7 @@ impl Check {
     }
 }
 
-/// Tells advice to a person.
+/// Prints advice for people.
 ///
 /// # Errors
 /// Those of writing.
@@ -255,7 +256,7 @@ pub fn tell_advice(loaded: &Loaded, advice: &[Advice], err: &mut dyn Write, styl
     advice.iter().try_for_each(|one| writeln!(err, "{}\n", one.render(loaded, style)))
 }
 
-/// Tells problems to a person, and how many there are.
+/// Prints problems for people, and their number.
 ///
 /// # Errors
 /// Those of writing.

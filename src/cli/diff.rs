@@ -19,16 +19,16 @@ use crate::snapshot::{Rigour, Snapshot};
 /// `egret diff OLD NEW`, or `egret diff --admin ADDRESS NEW`.
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// The configuration that runs.
+    /// Configuration that is running
     #[arg(required_unless_present = "admin")]
     pub old: Option<PathBuf>,
-    /// The configuration that is to run.
+    /// Configuration to compare it with
     #[arg(required_unless_present = "admin")]
     pub new: Option<PathBuf>,
-    /// Ask the running process at this admin address what it runs; one file is then enough.
+    /// Compare with the running process at this admin address, in place of OLD
     #[arg(long, value_name = "ADDRESS|unix:/PATH")]
     pub admin: Option<String>,
-    /// Tell for programs: one JSON array.
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -43,7 +43,7 @@ enum Trouble {
 }
 
 impl Diff {
-    /// Tells what a reload would touch, and gives back the exit code: 0 nothing, 1 something, 2 it could not be told.
+    /// Prints what a reload would change. Returns the exit code: 0 nothing, 1 something, 2 a configuration cannot be read.
     ///
     /// # Errors
     /// Those of writing.

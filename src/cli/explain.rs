@@ -18,66 +18,66 @@ use crate::explain::{self, Files, Progress, Target, redact};
 
 /// `egret explain HOST:PORT`, or `egret explain --config FILE --upstream NAME`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 nothing is wrong, 3 something is, 2 the arguments or files cannot be used, 1 \
-    the explanation could not be written.")]
+#[command(after_help = "Exit codes: 0 no cause found, 1 the report could not be written, 2 the arguments or files \
+    cannot be used, 3 a cause was found.")]
 pub struct Explain {
-    /// The TLS server.
+    /// TLS server
     #[arg(value_name = "HOST:PORT", value_parser = parse_text::<Server>, required_unless_present = "config")]
     pub server: Option<Server>,
-    /// Explain an upstream of this configuration file, with its identity, trust and settings.
+    /// Take an upstream of this configuration file, with its identity, trust and settings
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Which upstream; default: the only one.
+    /// Upstream of the file [default: the only one]
     #[arg(long, value_name = "NAME", requires = "config")]
     pub upstream: Option<String>,
-    /// How TLS is spoken, without a file.
+    /// TLS settings, without a file.
     #[command(flatten)]
     pub settings: Settings,
-    /// Of one attempt, from connect to handshake: a duration such as 500ms or 5s.
+    /// Time limit of one attempt, from connect to the end of the handshake
     #[arg(long, value_name = "DURATION", value_parser = parse_text::<Duration>, default_value = "5s")]
     pub timeout: Duration,
-    /// Tell for programs: one JSON object on standard output, as in docs/explain.schema.json.
+    /// Print JSON (docs/explain.schema.json)
     #[arg(long)]
     pub json: bool,
-    /// Show the ClientHello field by field.
+    /// Show the ClientHello field by field
     #[arg(long)]
     pub show_hello: bool,
-    /// Mask names, addresses, paths and fingerprints in the output.
+    /// Mask names, addresses, paths and fingerprints in the output
     #[arg(long)]
     pub redact: bool,
-    /// Tell every step on standard error also where that is no terminal.
+    /// Print progress to standard error even when it is not a terminal
     #[arg(long)]
     pub progress: bool,
 }
 
-/// How TLS is spoken to a server that no configuration describes.
+/// TLS settings for a server that no configuration describes.
 #[derive(Debug, Args)]
 pub struct Settings {
-    /// Name to verify and to send as SNI; default: the host of the server.
+    /// Name to verify and to send as SNI [default: the server's host]
     #[arg(long, visible_alias = "sni", value_name = "NAME", value_parser = parse_text::<ServedName>, conflicts_with = "config")]
     pub server_name: Option<ServedName>,
-    /// Send no SNI, as nginx does by default.
+    /// Send no SNI, as nginx does by default
     #[arg(long, conflicts_with = "config")]
     pub no_sni: bool,
-    /// Client certificate: a PEM chain or PKCS#12.
+    /// Client certificate: PEM chain or PKCS#12
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub cert: Option<PathBuf>,
-    /// Its private key; default: in the file of the certificate.
+    /// Private key of the certificate [default: in the certificate's file]
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
-    /// File whose first line is the password of the key.
+    /// File with the password of the private key in its first line
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub password_file: Option<PathBuf>,
-    /// Root certificates in place of the system's: a file or folder, may be repeated.
+    /// Root certificates, in place of the system's (repeatable)
     #[arg(long, visible_alias = "trust", value_name = "FILE|DIR", conflicts_with = "config")]
     pub ca: Vec<PathBuf>,
-    /// Revocation list of an authority in --ca, may be repeated.
+    /// Revocation list of an authority in --ca (repeatable)
     #[arg(long, value_name = "FILE", requires = "ca")]
     pub crl: Vec<PathBuf>,
-    /// Protocol for ALPN, may be repeated.
+    /// ALPN protocol to offer (repeatable)
     #[arg(long, value_name = "PROTOCOL", value_parser = parse_text::<Alpn>, conflicts_with = "config")]
     pub alpn: Vec<Alpn>,
-    /// What is said in plaintext before TLS begins: postgres.
+    /// STARTTLS-style protocol spoken before TLS: `postgres`
     #[arg(long, value_name = "PROTOCOL", value_parser = parse_text::<Upgrade>, conflicts_with = "config")]
     pub upgrade: Option<Upgrade>,
 }

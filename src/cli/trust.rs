@@ -17,11 +17,11 @@ use crate::originate::fingerprint::{Sha256, labelled_hex};
 /// What to do with certificates.
 #[derive(Debug, Subcommand)]
 pub enum Trust {
-    /// Get the chain of a server and, once its fingerprint is confirmed, write the certificate to believe.
+    /// Fetch a server's chain and, once its fingerprint is confirmed, write the certificate to trust
     Fetch(Fetch),
-    /// Tell in words what a file of certificates holds: PEM, DER or PKCS#12.
+    /// Show what a certificate file holds (PEM, DER, PKCS#12)
     Show(Show),
-    /// List everything with an end that a configuration uses; exit 1 if anything ends soon.
+    /// List certificates and CRLs by expiry date
     Expiry(Expiry),
 }
 
@@ -31,19 +31,19 @@ pub struct Fetch {
     /// The TLS server.
     #[arg(value_name = "HOST:PORT", value_parser = parse_text::<Server>)]
     pub server: Server,
-    /// Name to send as SNI; default: the host of the server.
+    /// Name to send as SNI [default: the server's host]
     #[arg(long, value_name = "NAME", value_parser = parse_text::<ServedName>)]
     pub server_name: Option<ServedName>,
-    /// What is said in plaintext before TLS begins: postgres.
+    /// STARTTLS-style protocol spoken before TLS: `postgres`
     #[arg(long, value_name = "PROTOCOL", value_parser = parse_text::<Upgrade>)]
     pub upgrade: Option<Upgrade>,
-    /// The fingerprint of the certificate to believe, got by another way than this connection.
+    /// Fingerprint of the certificate to trust, obtained by another way than this connection
     #[arg(long, value_name = "sha256:HEX", value_parser = parse_fingerprint)]
     pub fingerprint: Option<Sha256>,
-    /// Where to write the certificate; default: it is only shown.
+    /// Write the certificate to FILE [default: only show it]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// For everything: a duration such as 5s.
+    /// Time limit of the whole command
     #[arg(long, value_name = "DURATION", value_parser = parse_text::<Duration>, default_value = "10s")]
     pub timeout: Duration,
 }
@@ -53,10 +53,10 @@ pub struct Fetch {
 pub struct Show {
     /// The file.
     pub file: PathBuf,
-    /// File whose first line is the password of a PKCS#12 file.
+    /// File with the password of the PKCS#12 file in its first line
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
-    /// Tell for programs: one JSON array.
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -66,10 +66,11 @@ pub struct Show {
 pub struct Expiry {
     /// The configuration file.
     pub file: PathBuf,
-    /// Exit 1 if anything expires within DAYS; default: when a third of its life is left, at most 30 days.
+    /// Exit 1 if anything expires within DAYS [default: when a third of its life is left, at
+    /// most 30 days]
     #[arg(long, value_name = "DAYS")]
     pub within: Option<u32>,
-    /// Tell for programs: one JSON array.
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -82,7 +83,7 @@ const HELD: u8 = 1;
 const TROUBLE: u8 = 2;
 
 impl Trust {
-    /// Does it; gives back the exit code. Questions are answered from `input`.
+    /// Runs the command and returns the exit code. Answers to questions are read from `input`.
     ///
     /// # Errors
     /// Those of reading and writing.
