@@ -29,7 +29,7 @@ section! {
     /// Every string may hold `${NAME}`, which stands for the environment variable NAME; `$${` is a literal `${`.
     /// Relative paths start at the folder of the file.
     pub struct File {
-        /// How long streams may finish after SIGTERM before they are reset. A duration: `ms`, `s`, `m`, `h`, `d`.
+        /// Time that streams have to finish after SIGTERM before they are reset. A duration: `ms`, `s`, `m`, `h`, `d`.
         /// Default: "30s".
         drain_timeout: Duration,
         /// How the log is written.
@@ -40,17 +40,17 @@ section! {
         limits: Limits,
         /// Name resolution.
         dns: Dns,
-        /// Where the process is watched and steered: metrics, health, status, reload. Default: nowhere.
+        /// Admin address: metrics, health, status, reload, drain. Default: none.
         admin: Admin,
         /// What starts a reload besides SIGHUP and `POST /reload`.
         reload: Reload,
-        /// Who egret is: certificates with their private keys, each under a name.
+        /// Client certificates with their private keys, each under a name.
         identities: Named<Identity>,
-        /// Whom egret believes, each under a name.
+        /// What makes a server trusted, each under a name.
         trust: Named<Trust>,
         /// Destinations, each under a name.
         upstreams: Named<Upstream>,
-        /// Where connections are accepted, and where they go. At least one.
+        /// Addresses on which connections are accepted, and the upstream of each. At least one.
         listeners: List<Listener>,
     }
 }
@@ -58,9 +58,9 @@ section! {
 section! {
     /// How the log is written.
     pub struct Log {
-        /// The shape of a line: "text" for people, "json" for programs. Default: "text".
+        /// Format of a line: "text" for people, "json" for programs. Default: "text".
         format: LogFormat,
-        /// What is logged: off, error, warn, info, debug or trace, with exceptions for single modules
+        /// Log level: off, error, warn, info, debug or trace, with exceptions for single modules
         /// after a comma. Default: "info".
         level: LogLevel,
     }
@@ -71,9 +71,9 @@ section! {
     pub struct Runtime {
         /// Worker threads, at most 1024. Default: one per processor.
         workers: Count,
-        /// Processors on which all threads run, by their numbers. Default: those that the system gives.
+        /// Numbers of the processors that all threads run on. Default: those that the system allows.
         affinity: List<Processor>,
-        /// Whether the kernel may make the records of TLS: "off", "auto" where it can do so without loss, or
+        /// Whether the kernel may encrypt and decrypt TLS records: "off", "auto" where nothing is lost by it, or
         /// "prefer" wherever it can, though a change of keys may then end a stream. Default: "off".
         kernel_tls: KernelTls,
     }
@@ -82,12 +82,12 @@ section! {
 section! {
     /// Bounds of the whole process.
     pub struct Limits {
-        /// Connections at once, over all listeners. Default, and the most: what the limit of open files allows.
+        /// Concurrent connections, over all listeners. Default and upper limit: what the limit of open files allows.
         max_connections: Count,
         /// Memory for buffers, connections and sessions together, such as "256MiB"; at least 4 MiB. Default: half of
         /// the smallest limit of the process's control groups, or of the machine's memory.
         memory: Bytes,
-        /// Warm connections at once, over all pools; at most a quarter of the limit of open files. Default: 256, or an
+        /// Pooled connections, over all upstreams; at most a quarter of the limit of open files. Default: 256, or an
         /// eighth of that limit if it is less.
         max_warm: Count,
     }
@@ -98,24 +98,24 @@ section! {
     pub struct Dns {
         /// Name servers, with a port if it is not 53. Default: those of the system.
         servers: List<DnsServer>,
-        /// An answer is kept at least so long, however short its time to live. Default: "1s".
+        /// Shortest time that an answer is kept, even if its time to live is shorter. Default: "1s".
         min_ttl: Duration,
-        /// An answer is kept at most so long. Default: "5m".
+        /// Longest time that an answer is kept. Default: "5m".
         max_ttl: Duration,
     }
 }
 
 section! {
-    /// Where the process is watched and steered.
+    /// The admin address: metrics, health, status, reload, drain.
     #[schemars(extend("required" = ["listen"]))]
     pub struct Admin {
         /// An address and port, or "unix:/path". Other addresses than loopback need `allow`.
         listen: Listen,
-        /// Networks that may come; needed for addresses other than loopback. Default: everyone who reaches
-        /// the loopback address.
+        /// Networks whose clients are allowed; required for addresses other than loopback. Default: all clients that
+        /// reach the loopback address.
         allow: List<IpNet>,
-        /// Users of this machine that may come, by name or id; Unix sockets only. Default: everyone whom
-        /// the mode of the socket lets in.
+        /// Users of this machine that are allowed, by name or id; Unix sockets only. Default: all users that the mode
+        /// of the socket lets in.
         allow_users: List<User>,
         /// Mode of the Unix socket, in octal. Default: "0600".
         mode: Mode,
@@ -131,7 +131,7 @@ section! {
 }
 
 section! {
-    /// Who egret is: a certificate chain and its private key.
+    /// A client certificate: the chain and its private key.
     #[schemars(extend("required" = ["certificate"]))]
     pub struct Identity {
         /// File with the certificate chain as PEM, the leaf first; or a PKCS#12 file.
@@ -141,26 +141,26 @@ section! {
         private_key: Location,
         /// File whose first line is the password of the key or of the PKCS#12 file. Default: no password.
         password_file: Location,
-        /// Take a key file that other users may read. Default: false.
+        /// Accept a key file that other users may read. Default: false.
         allow_loose_key_permissions: bool,
     }
 }
 
 section! {
-    /// Whom egret believes.
+    /// What makes a server trusted: roots, one exact certificate, or pins; names; revocation lists.
     pub struct Trust {
         /// PEM files with root certificates, and folders of such files.
         roots: List<Location>,
-        /// Believe the roots of the system. Default: true if neither `roots` nor `certificate` nor `pins_only` is set.
+        /// Trust the system's roots. Default: true if neither `roots` nor `certificate` nor `pins_only` is set.
         system_roots: bool,
-        /// Root certificates that are to replace `roots`, files and folders: whether servers would pass with them alone
-        /// is counted, and changes nothing. Default: none.
+        /// Root certificates that are to replace `roots` later, files and folders: metrics count whether servers would
+        /// be trusted by them alone; nothing else changes. Default: none.
         candidate_roots: List<Location>,
-        /// Believe exactly one certificate, whatever it says of itself: its file, or "sha256:" and its fingerprint.
+        /// Trust exactly one certificate, whoever issued it: its file, or "sha256:" and its fingerprint.
         /// Name and dates are still checked. In place of roots.
         certificate: CertificateText,
         /// Public keys, "sha256/" and the base64 of the SHA-256 of a SubjectPublicKeyInfo: one must be in the
-        /// verified chain. Default: none is asked for.
+        /// verified chain. Default: no pins.
         pins: List<Pin>,
         /// The pinned key of the server's certificate is enough: no chain is built. Name and dates are still
         /// checked. Default: false.
@@ -180,32 +180,31 @@ section! {
     pub struct Upstream {
         /// Servers with their ports, or names of services in DNS without one. At least one.
         servers: List<Listed>,
-        /// Which address of the servers gets a stream: "least_connections", of two drawn at random the one with
-        /// fewer streams; "round_robin", in turns; "priority", the first of the list that is to be had.
+        /// Which address of the servers gets the next stream: "least_connections", the one with fewer streams of two
+        /// drawn at random; "round_robin", each in turn; "priority", the first of the list that is available.
         /// Default: "least_connections".
         balance: Strategy,
-        /// When an address that fails gets no streams for a while.
+        /// When a failing address is ejected: it gets no streams for a while.
         ejection: Ejection,
-        /// Asking every address whether it is there, besides what streams tell. Default: streams only.
+        /// Active health checks, in addition to what live traffic shows. Default: none.
         active_check: ActiveCheck,
-        /// End the streams to an address that DNS names no more. Default: false, they go on.
+        /// Close the streams to an address that DNS no longer returns. Default: false, they go on.
         close_on_removal: bool,
-        /// How TLS is spoken.
+        /// TLS settings.
         tls: Tls,
-        /// The client speaks TLS with the server itself: its bytes go through untouched, and it has to begin
-        /// with a ClientHello. Without `tls`, `upgrade`, `pool` and `eof`. Default: false.
+        /// Pass the client's own TLS through untouched; the client has to begin with a ClientHello. Excludes `tls`, `upgrade`, `pool` and `eof`. Default: false.
         passthrough: bool,
-        /// What is said in plaintext before TLS begins: "postgres". Default: nothing.
+        /// STARTTLS-style protocol spoken before TLS: "postgres". Default: none.
         upgrade: Upgrade,
         /// One deadline for name resolution, connect, upgrade and handshake, over all servers that are tried. Default: "10s".
         originate_timeout: Duration,
-        /// Finished handshakes that are kept ready. Default: none.
+        /// Pool of finished handshakes, kept ready for new clients. Default: none.
         pool: Pool,
-        /// No byte in either direction for so long ends a stream; or "never". Default: "1h".
+        /// Close a stream after this long without traffic in either direction; or "never". Default: "1h".
         idle_timeout: Limit,
-        /// A stream ends at this age; or "never". Default: "never".
+        /// Close a stream at this age; or "never". Default: "never".
         max_lifetime: Limit,
-        /// With one direction ended, no byte in the other for so long ends the stream. Default: "60s", or the
+        /// Close a stream of which one direction has ended after this long without traffic in the other. Default: "60s", or the
         /// idle timeout if that is shorter.
         half_closed_timeout: Duration,
         /// What a FIN of the server without close_notify means while the client has not ended: "strict", a truncation,
@@ -217,13 +216,13 @@ section! {
 }
 
 section! {
-    /// Options of TCP connections. What the kernel does not have is warned about and left out.
+    /// Options of TCP connections. Options that the kernel lacks are left out with a warning.
     pub struct Tcp {
-        /// The peer is probed after so long a silence, nine times at a quarter of it; or "never". 1 s to 9 h.
+        /// Probe the peer after this long a silence, nine times at a quarter of it; or "never". 1 s to 9 h.
         /// Default: "60s".
         keepalive: Limit,
-        /// The connection is given up when bytes sent, or probes, go unacknowledged for so long; or "never": after
-        /// as many tries as the kernel makes, some 15 minutes. Default: "never".
+        /// Close a connection when bytes or probes stay unacknowledged for this long; or "never": when the kernel gives
+        /// up, after some 15 minutes. Default: "never".
         user_timeout: Limit,
         /// TCP Fast Open: data in the first packet, where client and server have met before. Default: false.
         fast_open: bool,
@@ -237,28 +236,29 @@ section! {
 section! {
     /// Finished handshakes that nobody has used yet, kept ready for the next clients.
     pub struct Pool {
-        /// So many are kept ready without traffic too. Default: 0.
+        /// Connections to keep ready even without traffic. Default: 0.
         min_idle: Amount,
-        /// The most that are kept ready; between the two, traffic decides. Default: 8, or `min_idle` if that is more.
+        /// Most connections to keep ready; traffic decides how many between `min_idle` and this. Default: 8, or `min_idle`
+        /// if that is more.
         max_idle: Count,
-        /// One that nobody has used for so long is replaced. Default: "30s"; with an upgrade "10s".
+        /// Replace a connection that was not used for this long. Default: "30s"; with an upgrade "10s".
         max_idle_age: Duration,
     }
 }
 
 section! {
-    /// How TLS is spoken to an upstream.
+    /// TLS settings of an upstream.
     pub struct Tls {
         /// Name of the identity that is presented. Default: no client certificate.
         identity: Reference,
-        /// Name of the trust that the server must meet. Default: the roots of the system.
+        /// Name of the trust by which the server is verified. Default: the system's roots.
         trust: Reference,
         /// The name to verify and to send as SNI, a host name or an IP address. Default: the host of each server.
         server_name: ServedName,
         /// Send the server name in the ClientHello; an IP address is never sent. Default: true.
         sni: bool,
-        /// What becomes of a server that does not pass: "full", refused; "report", served and told;
-        /// "none", not looked at. The last two need `insecure_reason`. Default: "full".
+        /// Verification of the server: "full", a server that fails it is refused; "report", it is used and the failure is
+        /// logged; "none", nothing is verified. The last two need `insecure_reason`. Default: "full".
         verify: VerifyWord,
         /// Why `verify` is not "full".
         insecure_reason: Reason,
@@ -270,11 +270,11 @@ section! {
         alpn: List<Alpn>,
         /// Groups for the key exchange, in order of preference. Default: x25519mlkem768, x25519, secp256r1, secp384r1.
         key_exchange: List<KeyExchange>,
-        /// The group whose key share the ClientHello carries: "hybrid", the post-quantum one of `key_exchange`, with which
-        /// it takes two packets; "classic", the first other one, which fits one; "auto", the first of `key_exchange`, and
-        /// "classic" for an address whose answer that costs. All groups stay on the list. Default: "auto".
+        /// Group whose key share the ClientHello carries: "hybrid", the post-quantum group of `key_exchange` (the
+        /// ClientHello takes two packets); "classic", the first other group (one packet); "auto", the first of
+        /// `key_exchange`, or "classic" for an address that did not answer it. All groups are offered. Default: "auto".
         key_exchange_share: KeyShare,
-        /// Continue sessions by tickets. Tickets never cross an identity or trust. Default: true.
+        /// Resume TLS sessions. Sessions never cross an identity, trust or server name. Default: true.
         resumption: bool,
         /// End a stream when a reload brings a trust under which its server is revoked or no longer believed: a revocation
         /// list that names it, a root or pin that was removed. Without resumption. Default: false, streams go on.
@@ -283,7 +283,7 @@ section! {
 }
 
 section! {
-    /// Where connections are accepted, and where they go.
+    /// An address on which connections are accepted, and the upstream that they go to.
     #[schemars(extend("required" = ["listen"], "anyOf" = [{"required": ["upstream"]}, {"required": ["routes"]}]))]
     pub struct Listener {
         /// Its name in logs and metrics. Default: its address.
@@ -292,19 +292,19 @@ section! {
         listen: Listen,
         /// Mode of the Unix socket, in octal. Default: "0600".
         mode: Mode,
-        /// Name of the upstream that connections go to; with `routes`, those that no route is for.
-        /// Default with `routes`: those are refused. Needed without.
+        /// Name of the upstream that connections go to; with `routes`, connections that no route matches. Required without
+        /// `routes`. Default with `routes`: unmatched connections are refused.
         upstream: Reference,
-        /// Where connections go by what the client's ClientHello asks for, to upstreams with `passthrough`.
+        /// Routes by the server name or ALPN of the client's ClientHello, to upstreams with `passthrough`.
         /// Default: all go to `upstream`.
         routes: List<Route>,
-        /// Networks that may come; needed for addresses other than loopback. Default: everyone who reaches
-        /// the loopback address.
+        /// Networks whose clients are allowed; required for addresses other than loopback. Default: all clients that
+        /// reach the loopback address.
         allow: List<IpNet>,
-        /// Users of this machine that may come, by name or id; Unix sockets only. Default: everyone whom
-        /// the mode of the socket lets in.
+        /// Users of this machine that are allowed, by name or id; Unix sockets only. Default: all users that the mode
+        /// of the socket lets in.
         allow_users: List<User>,
-        /// Connections at once on this listener. Default: no bound of its own.
+        /// Concurrent connections on this listener. Default: no bound of its own.
         max_connections: Count,
         /// Options of its connections.
         tcp: Tcp,
@@ -312,15 +312,14 @@ section! {
 }
 
 section! {
-    /// A way to an upstream for some of the clients. An exact name goes before wildcards, and a longer
-    /// wildcard before a shorter one.
+    /// A route. Exact names match before wildcards, longer wildcards before shorter ones.
     #[schemars(extend("required" = ["server_names", "upstream"]))]
     pub struct Route {
-        /// Names that the client asks for by SNI; "*.example.com" stands for all names below `example.com`.
+        /// Server names (SNI) that match; "*.example.com" stands for all names below `example.com`.
         /// At least one.
         server_names: List<NamePattern>,
-        /// Protocols of which the client has to offer one by ALPN; goes before a route of the same name
-        /// without. Default: whatever it offers.
+        /// ALPN protocols of which the client has to offer one; matches before a route of the same name without. Default:
+        /// any.
         alpn: List<Alpn>,
         /// Name of the upstream, one with `passthrough`.
         upstream: Reference,

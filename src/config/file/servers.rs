@@ -19,38 +19,38 @@ pub enum Listed {
 }
 
 section! {
-    /// A server of which more than its address is said.
+    /// A server with more settings than its address.
     #[schemars(extend("required" = ["address"]))]
     pub struct ServerTable {
         /// A host and port; or the name of a service in DNS without a port, "_postgresql._tcp.example.com".
         address: Server,
-        /// Its share of the streams in proportion to that of the other servers. Default: 1.
+        /// Share of the streams, in proportion to the weights of the other servers. Default: 1.
         weight: Count,
-        /// Servers with a higher number are used only if none with a lower one is to be had. Default: 1; with
-        /// `balance = "priority"` the place in the list.
+        /// Servers with a higher number are used only if none with a lower one is available. Default: 1; with
+        /// `balance = "priority"` the position in the list.
         priority: Count,
-        /// Streams at once to each of its addresses. Default: no bound.
+        /// Concurrent streams to each of its addresses. Default: no bound.
         max_connections: Count,
     }
 }
 
 section! {
-    /// When an address that fails gets no streams for a while.
+    /// When a failing address is ejected: it gets no streams for a while.
     pub struct Ejection {
-        /// Failures in a row. Default: 3.
+        /// Failures in a row that eject it. Default: 3.
         failures: Count,
-        /// How long it gets none, the first time; each further time twice as long. Default: "1s".
+        /// Duration of the first ejection; each further one lasts twice as long. Default: "1s".
         backoff: Duration,
-        /// The longest time. Default: "1m".
+        /// Longest ejection. Default: "1m".
         max_backoff: Duration,
-        /// At most this part of the addresses is left out, but always one; unless all have failed. From 0, which
-        /// switches ejection off, to 1. Default: 0.5.
+        /// Part of the addresses that may be ejected together, from 0 (no ejection) to 1; one always may, and all if all
+        /// have failed. Default: 0.5.
         max_share: Fraction,
     }
 }
 
 section! {
-    /// Asking every address whether it is there, besides what streams tell.
+    /// Active health checks, in addition to what live traffic shows.
     pub struct ActiveCheck {
         /// From the end of one check to the start of the next. Default: "10s".
         interval: Duration,
