@@ -101,7 +101,7 @@ impl<'a> Report<'a> {
             reason = failure.reason(),
             detail = %failure,
             facts = %serde_json::Value::Object(facts),
-            repair = failure.repair(upstream).map(display),
+            repair = failure.repair(upstream).map(|repair| route.originator.fit(repair)).map(display),
             "origination failed",
         );
     }
@@ -227,7 +227,7 @@ impl Report<'_> {
                 true => "the server refused the client certificate after the handshake, as TLS 1.3 has it",
                 false => "the server refused the client certificate: its extended key usage lacks clientAuth",
             },
-            repair = repair.map(display),
+            repair = repair.map(|repair| route.originator.fit(repair)).map(display),
             "origination failed",
         );
     }

@@ -218,7 +218,8 @@ impl Snapshot {
         }
         let metrics = UpstreamMetrics::new(registry, name);
         let resolver = Arc::clone(&self.resolver);
-        let originator = Originator::new(name.clone(), spec, ways, resolver, metrics, old.map(AsRef::as_ref));
+        let originator = Originator::new(name.clone(), spec, ways, resolver, metrics, old.map(AsRef::as_ref))
+            .with_source(self.config.source.clone());
         Ok(match &spec.pool {
             Some(pool) => {
                 let metrics = PoolMetrics::new(registry, name);

@@ -142,7 +142,7 @@ pub fn parse(origin: &str, text: &str, environment: Environment<'_>) -> Result<L
 
 /// From what was typed to what will run, whether it was typed into a file or a command line.
 pub(super) fn finish(source: Arc<Source>, file: File, mut problems: Vec<Problem>) -> Result<Loaded, Problems> {
-    let config = resolve(&file, source.folder(), &mut problems);
+    let config = Config { source: Some(Arc::clone(&source)), ..resolve(&file, source.folder(), &mut problems) };
     if problems.is_empty() { Ok(Loaded { config, file, source }) } else { Err(Problems::new(source, problems)) }
 }
 

@@ -24,6 +24,7 @@ pub mod values;
 mod variables;
 
 pub use self::document::document;
+pub(crate) use self::edit::fit;
 pub use self::lint::{Advice, lint};
 pub use self::load::{Loaded, Place, load, log_format, parse};
 pub use self::problems::{Problem, Problems, Severity, Style};

@@ -17,6 +17,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls::pki_types::{DnsName, ServerName};
 
+use crate::config::source::Source;
+
 pub use self::servers::{ActiveCheck, Balance, CheckKind, Ejection, Share, Strategy};
 pub use self::tcp::Tcp;
 
@@ -79,6 +81,8 @@ pub struct Config {
     pub upstreams: BTreeMap<Name, Upstream>,
     /// Where connections come in, at least one. Each names an upstream that exists.
     pub listeners: Vec<Listener>,
+    /// The text that all of it came from: a repair is written as a change of it.
+    pub source: Option<Arc<Source>>,
 }
 
 /// How the log is written.

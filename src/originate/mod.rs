@@ -51,6 +51,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::values::{self, ActiveCheck, CheckKind, Name, Server, Upgrade};
+use crate::config::{Source, fit};
 use crate::metrics::UpstreamMetrics;
 use crate::net::{Options, Role};
 use crate::tls::handshake::Established;
@@ -87,6 +88,8 @@ pub struct Originator {
     pool: Option<Pool>,
     /// Fills the pool.
     tending: Mutex<Option<AbortHandle>>,
+    /// The file that a repair changes.
+    source: Option<Arc<Source>>,
 }
 
 /// Why nothing goes out by an upstream.
@@ -164,6 +167,7 @@ impl Originator {
             metrics,
             pool: None,
             tending: Mutex::default(),
+            source: None,
         }
     }
 
@@ -185,6 +189,17 @@ impl Originator {
     /// What is wrong with the part for want of which nothing goes out.
     pub fn lacks(&self) -> Option<&Arc<Broken>> {
         self.lacks.as_ref().map(|lack| &lack.broken)
+    }
+
+    /// The same, configured by this text: repairs are written as changes of it.
+    #[must_use]
+    pub fn with_source(self, source: Option<Arc<Source>>) -> Self {
+        Self { source, ..self }
+    }
+
+    /// A repair as it goes into the user's own file.
+    pub(crate) fn fit(&self, repair: String) -> String {
+        self.source.as_ref().map_or_else(|| repair.clone(), |source| fit(&repair, source))
     }
 
     /// The upstream's name.

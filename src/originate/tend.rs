@@ -252,7 +252,7 @@ fn tell(originator: &Originator, failure: &Failure) {
         reason = failure.reason(),
         detail = %failure,
         facts = %serde_json::Value::Object(facts),
-        repair = failure.repair(originator.name()).map(tracing::field::display),
+        repair = failure.repair(originator.name()).map(|repair| originator.fit(repair)).map(tracing::field::display),
         "filling the pool failed",
     );
 }

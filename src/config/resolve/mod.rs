@@ -38,6 +38,7 @@ pub(super) fn resolve(file: &File, folder: &Path, problems: &mut Vec<Problem>) -
         trusts: named(&file.trust, |section| trust::trust(section, &mut resolver)),
         upstreams: named(&file.upstreams, |section| upstreams::upstream(section, file, &mut resolver)),
         listeners: listeners::listeners(file, &mut resolver),
+        source: None,
     }
 }
 
