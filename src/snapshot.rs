@@ -219,7 +219,7 @@ impl Snapshot {
         let metrics = UpstreamMetrics::new(registry, name);
         let resolver = Arc::clone(&self.resolver);
         let originator = Originator::new(name.clone(), spec, ways, resolver, metrics, old.map(AsRef::as_ref))
-            .with_source(self.config.source.clone());
+            .with_source(self.config.source.0.clone());
         Ok(match &spec.pool {
             Some(pool) => {
                 let metrics = PoolMetrics::new(registry, name);

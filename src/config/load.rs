@@ -12,7 +12,7 @@ use crate::config::problems::{Problem, Problems};
 use crate::config::read::{Environment, Given, Named, Reader, Text};
 use crate::config::resolve::resolve;
 use crate::config::source::{Source, Span};
-use crate::config::values::{Config, LogFormat, Name};
+use crate::config::values::{Config, LogFormat, Name, Written};
 
 /// A configuration that passed, with the text it came from.
 #[derive(Clone, Debug)]
@@ -142,7 +142,8 @@ pub fn parse(origin: &str, text: &str, environment: Environment<'_>) -> Result<L
 
 /// From what was typed to what will run, whether it was typed into a file or a command line.
 pub(super) fn finish(source: Arc<Source>, file: File, mut problems: Vec<Problem>) -> Result<Loaded, Problems> {
-    let config = Config { source: Some(Arc::clone(&source)), ..resolve(&file, source.folder(), &mut problems) };
+    let written = Written(Some(Arc::clone(&source)));
+    let config = Config { source: written, ..resolve(&file, source.folder(), &mut problems) };
     if problems.is_empty() { Ok(Loaded { config, file, source }) } else { Err(Problems::new(source, problems)) }
 }
 

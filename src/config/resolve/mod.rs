@@ -21,7 +21,7 @@ use crate::config::nearest::suggest;
 use crate::config::problems::{Problem, quote};
 use crate::config::read::{Given, Key, Named};
 use crate::config::source::Span;
-use crate::config::values::{Config, Identity, Name};
+use crate::config::values::{Config, Identity, Name, Written};
 
 /// Resolves a whole file. The configuration is meaningful only if no problem was added.
 pub(super) fn resolve(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Config {
@@ -38,7 +38,7 @@ pub(super) fn resolve(file: &File, folder: &Path, problems: &mut Vec<Problem>) -
         trusts: named(&file.trust, |section| trust::trust(section, &mut resolver)),
         upstreams: named(&file.upstreams, |section| upstreams::upstream(section, file, &mut resolver)),
         listeners: listeners::listeners(file, &mut resolver),
-        source: None,
+        source: Written::default(),
     }
 }
 
