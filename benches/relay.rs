@@ -10,7 +10,7 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use egret::config::values::{Eof, StreamLimits};
 use egret::net;
-use egret::relay::{Counters, relay};
+use egret::pipeline::relay::{Counters, relay};
 use egret::tls::handshake::{establish, handshake};
 use metrics::Counter;
 use rcgen::{CertifiedKey, generate_simple_self_signed};

@@ -7,7 +7,7 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use egret::config::values::{Eof, StreamLimits};
 use egret::net::{self, Pipe};
-use egret::relay::{Counters, pass_through};
+use egret::pipeline::relay::{Counters, pass_through};
 use metrics::Counter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream};

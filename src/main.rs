@@ -10,11 +10,11 @@ use anyhow::Context;
 use clap::Parser;
 use egret::cli::{self, Check, Cli, Command, Diff, Explain, Run, Trust, Verdict};
 use egret::config::{self, Loaded, values};
-use egret::demo;
-use egret::logging;
-use egret::originate::key_log::KeyLogFile;
-use egret::supervise::{self, Ended, Start};
-use egret::writer;
+use egret::control::supervise::{self, Ended, Start};
+use egret::observe::logging;
+use egret::observe::writer;
+use egret::pipeline::originate::key_log::KeyLogFile;
+use egret::tools::demo;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::runtime::{Builder, Runtime};
 

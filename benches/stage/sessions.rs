@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use egret::originate::certificate::Date;
-use egret::originate::observe::{Observed, note};
-use egret::originate::resumption::Store;
+use egret::credentials::certificate::Date;
+use egret::credentials::observation::{Observed, note};
+use egret::pipeline::originate::origin::resumption::Store;
 use rustls::client::{ClientSessionStore, Resumption};
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;

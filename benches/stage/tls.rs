@@ -4,8 +4,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use egret::config::values::Name;
-use egret::metrics::OriginMetrics;
-use egret::originate::trust::{Mode, Trust, Verifier};
+use egret::credentials::trust::{Mode, Trust, Verifier};
+use egret::observe::metrics::OriginMetrics;
 use egret::tls::record::{Opener, Sealer};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::cipher::{AeadKey, Iv};

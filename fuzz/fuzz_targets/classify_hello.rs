@@ -3,8 +3,8 @@
 #![no_main]
 
 use bytes::BytesMut;
-use egret::classify::hello::{Hello, MAX_HELLO};
-use egret::classify::{Machine, Protocol, Refusal, Step};
+use egret::pipeline::classify::hello::{Hello, MAX_HELLO};
+use egret::pipeline::classify::{Machine, Protocol, Refusal, Step};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -2,8 +2,8 @@
 #![no_main]
 
 use bytes::BytesMut;
-use egret::classify::postgres::Postgres;
-use egret::classify::{Machine, Step};
+use egret::pipeline::classify::postgres::Postgres;
+use egret::pipeline::classify::{Machine, Step};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

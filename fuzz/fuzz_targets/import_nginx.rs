@@ -4,8 +4,8 @@
 use std::io;
 use std::path::Path;
 
-use egret::import::files::{Files, ReadError};
-use egret::import::{Options, nginx, stunnel};
+use egret::tools::import::files::{Files, ReadError};
+use egret::tools::import::{Options, nginx, stunnel};
 use libfuzzer_sys::fuzz_target;
 
 struct Text<'a>(&'a str);

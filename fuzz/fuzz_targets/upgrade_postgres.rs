@@ -1,8 +1,8 @@
 //! Any server: no panic, one byte read before a yes, bounded text without control characters.
 #![no_main]
 
-use egret::originate::upgrade::postgres::Postgres;
-use egret::originate::upgrade::{Refusal, Step, Steps};
+use egret::pipeline::originate::upgrade::postgres::Postgres;
+use egret::pipeline::originate::upgrade::{Refusal, Step, Steps};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

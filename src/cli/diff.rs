@@ -10,11 +10,11 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{Verdict, style_for, tell_problems};
-use crate::check::diff::diff;
 use crate::config::{self, Environment, Problem};
-use crate::metrics::Registry;
-use crate::outline::outline;
-use crate::snapshot::{Rigour, Snapshot};
+use crate::control::reload_fingerprint::outline;
+use crate::control::snapshot::{Rigour, Snapshot};
+use crate::observe::metrics::Registry;
+use crate::tools::check::diff::diff;
 
 /// `egret diff OLD NEW`, or `egret diff --admin ADDRESS NEW`.
 #[derive(Debug, Args)]

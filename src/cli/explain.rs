@@ -11,10 +11,10 @@ use crate::config::flags::{Flags, from_flags};
 use crate::config::formats::{Alpn, ServedName};
 use crate::config::values::{Config, Dns, Name, Server, Upgrade};
 use crate::config::{self, Problems};
-use crate::explain::repair::Plan;
-use crate::explain::report::Explanation;
-use crate::explain::text::Text;
-use crate::explain::{self, Files, Progress, Target, redact};
+use crate::tools::explain::repair::Plan;
+use crate::tools::explain::report::Explanation;
+use crate::tools::explain::text::Text;
+use crate::tools::explain::{self, Files, Progress, Target, redact};
 
 /// `egret explain HOST:PORT`, or `egret explain --config FILE --upstream NAME`.
 #[derive(Debug, Args)]

@@ -9,10 +9,10 @@ use ipnet::IpNet;
 
 use super::{Verdict, style_for, tell_problems};
 use crate::config::{Severity, Style};
-use crate::import::files::Disk;
-use crate::import::findings::Weight;
-use crate::import::nginx::include::Error;
-use crate::import::{Imported, Options, nginx, stunnel};
+use crate::tools::import::files::Disk;
+use crate::tools::import::findings::Weight;
+use crate::tools::import::nginx::include::Error;
+use crate::tools::import::{Imported, Options, nginx, stunnel};
 
 /// `egret import nginx FILE`, `egret import stunnel FILE`.
 #[derive(Debug, Args)]

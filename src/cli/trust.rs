@@ -7,12 +7,12 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::{environment, parse_text, style_for, tell_problems};
-use crate::bundle::{expiry, fetch, read, show};
 use crate::config;
 use crate::config::formats::ServedName;
 use crate::config::values::{Server, Upgrade};
-use crate::originate::certificate::Date;
-use crate::originate::fingerprint::{Sha256, labelled_hex};
+use crate::credentials::certificate::Date;
+use crate::credentials::fingerprint::{Sha256, labelled_hex};
+use crate::tools::certificates::{expiry, fetch, read, show};
 
 /// What to do with certificates.
 #[derive(Debug, Subcommand)]

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use egret::admin::{self, Control, Kept, Swapped};
-use egret::admit::Admission;
 use egret::config::values::{Access, ListenAddress, User};
+use egret::control::admin::{self, Control, Kept, Swapped};
 use egret::net::{Options, Socket};
+use egret::pipeline::admit::Admission;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};

@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use egret::config::values::{Anchors, Identity as IdentitySpec, Trust as TrustSpec};
-use egret::originate::contents::{self, Contents};
-use egret::originate::identity::Identity;
-use egret::originate::trust::Trust;
+use egret::credentials::contents::{self, Contents};
+use egret::credentials::identity::Identity;
+use egret::credentials::trust::Trust;
 use proptest::prelude::*;
 use tempfile::TempDir;
 

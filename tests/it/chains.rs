@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use egret::config::values::{Name, Trust as TrustSpec};
-use egret::metrics::{OriginMetrics, Registry};
-use egret::originate::origin::{Origin, OriginKey};
-use egret::originate::resumption::Resumption;
-use egret::originate::trust::{Mode, Trust, Verifier};
+use egret::credentials::trust::{Mode, Trust, Verifier};
+use egret::observe::metrics::{OriginMetrics, Registry};
+use egret::pipeline::originate::origin::resumption::Resumption;
+use egret::pipeline::originate::origin::{Origin, OriginKey};
 use rustls::Error;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use egret::classify::postgres::Startup;
-use egret::classify::{Class, Error, Expect, Protocol, classify};
 use egret::net::Stream;
+use egret::pipeline::classify::postgres::Startup;
+use egret::pipeline::classify::{Class, Error, Expect, Protocol, classify};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::time::timeout;

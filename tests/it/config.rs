@@ -5,11 +5,11 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use egret::check::FileCheck;
 use egret::cli::{self, Check, Cli, Command, Verdict};
 use egret::config::values::quoting::{key, string};
 use egret::config::values::{Anchors, Config, ListenAddress, Name, Verify};
 use egret::config::{self, Loaded, Place, Problem, Problems, Style};
+use egret::tools::check::FileCheck;
 
 use clap::Parser;
 use proptest::prelude::*;

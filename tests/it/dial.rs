@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use egret::net::Options;
-use egret::originate::dial::{Cause, dial, dial_before};
+use egret::pipeline::originate::dial::{Cause, dial, dial_before};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};

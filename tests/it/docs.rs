@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use egret::config;
-use egret::metrics::Registry;
+use egret::observe::metrics::Registry;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -47,12 +47,12 @@ fn commands_of_the_first_page_work_in_a_clone() {
 
 #[test]
 fn every_metric_family_has_a_row_in_the_page_of_operation_and_no_row_is_left_over() {
-    let code = page("src/metrics.rs");
+    let code = page("src/observe/metrics/mod.rs");
     let table = code.split_once("const FAMILIES").expect("the table of families").1;
     let table = table.split_once("];").expect("the end of the table").0;
     let mut known = words(table, "egret_");
     // One name stands in the table as a constant.
-    known.insert(egret::metrics::NOT_AFTER.to_owned());
+    known.insert(egret::observe::metrics::NOT_AFTER.to_owned());
     let told: BTreeSet<String> =
         rows(&page("docs/operation.md")).into_iter().filter(|row| row.starts_with("egret_")).collect();
     assert_eq!(told, known);
@@ -86,17 +86,17 @@ fn alerts_ask_for_families_and_labels_that_exist() {
 fn labels_in_the_page_of_operation_are_those_of_the_metrics() {
     let name = config::values::Name::new("x");
     let registry = Registry::new();
-    let listener = egret::metrics::ListenerMetrics::new(&registry, &name);
+    let listener = egret::observe::metrics::ListenerMetrics::new(&registry, &name);
     listener.refused.increment("r");
     listener.accept_errors.increment("r");
-    egret::metrics::RouteMetrics::new(&registry, &name, &name).ended.increment("r");
-    let upstream = egret::metrics::UpstreamMetrics::new(&registry, &name);
+    egret::observe::metrics::RouteMetrics::new(&registry, &name, &name).ended.increment("r");
+    let upstream = egret::observe::metrics::UpstreamMetrics::new(&registry, &name);
     upstream.resumption.increment("r");
     upstream.failures.increment("r");
     upstream.would_fail.increment("r");
-    egret::metrics::PoolMetrics::new(&registry, &name).discards.increment("r");
-    let _ = egret::metrics::ReloadMetrics::new(&registry);
-    let endpoint = egret::metrics::EndpointMetrics::new(&registry, &name, ([192, 0, 2, 1], 443).into());
+    egret::observe::metrics::PoolMetrics::new(&registry, &name).discards.increment("r");
+    let _ = egret::observe::metrics::ReloadMetrics::new(&registry);
+    let endpoint = egret::observe::metrics::EndpointMetrics::new(&registry, &name, ([192, 0, 2, 1], 443).into());
     endpoint.served(true);
     endpoint.discarded("r");
     endpoint.shaken(true, std::time::Duration::from_millis(1));

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use egret::config::values::{Anchors, ExactCertificate, KeyExchange, TlsVersion, Trust as TrustSpec, Verify};
-use egret::originate::handshake::{Cause, Error, Flight, Plaintext, late_refusal};
-use egret::originate::origin::Origin;
-use egret::originate::trust::Trust;
+use egret::credentials::trust::Trust;
+use egret::pipeline::originate::handshake::{Cause, Error, Flight, Plaintext, late_refusal};
+use egret::pipeline::originate::origin::Origin;
 use rustls::{AlertDescription, SupportedProtocolVersion};
 use tempfile::TempDir;
 use time::Duration;
@@ -64,7 +64,7 @@ async fn a_server_that_is_not_believed_is_refused_by_class_and_hears_the_alert()
         let error = refused(&leaf, &trusted).await;
         assert_eq!(error.reason(), class, "{error}");
         let facts = error.facts();
-        let sha256 = egret::originate::fingerprint::labelled_hex(&leaf.sha256());
+        let sha256 = egret::credentials::fingerprint::labelled_hex(&leaf.sha256());
         assert!(facts.contains(&("sha256", sha256)), "{facts:?}");
         assert!(facts.contains(&("expected", "dns:localhost".into())), "{facts:?}");
     }
@@ -98,7 +98,7 @@ async fn the_repair_of_a_self_signed_server_lets_it_in() {
         let table = parsed(&error);
         assert_eq!(table["upstreams"]["up"]["tls"]["trust"].as_str(), Some("up"));
         let text = table["trust"]["up"]["certificate"].as_str().unwrap().strip_prefix("sha256:").unwrap();
-        assert_eq!(text, egret::originate::fingerprint::hex(&leaf.sha256()));
+        assert_eq!(text, egret::credentials::fingerprint::hex(&leaf.sha256()));
         for versions in VERSIONS {
             let server = TlsServer::start(&leaf, Setup { versions, ..Setup::default() }).await;
             let origin = origin(&upstream(server.address()), None, &exactly(leaf.sha256()));
@@ -127,14 +127,15 @@ async fn pins_hold_in_addition_to_the_chain_and_in_its_place() {
     let folder = TempDir::new().unwrap();
     let ca = Ca::new("servers");
     let leaf = ca.leaf(&Wish::default());
-    let pin = |leaf: &Leaf| egret::originate::certificate::CertificateFacts::read(&leaf.chain[0]).unwrap().spki_sha256;
+    let pin =
+        |leaf: &Leaf| egret::credentials::certificate::CertificateFacts::read(&leaf.chain[0]).unwrap().spki_sha256;
     let only = TrustSpec { anchors: Anchors::PinsOnly, ..TrustSpec::default() };
     for base in [roots(folder.path(), &[&ca]), only] {
         let wrong = trust(&TrustSpec { pins: vec![[7; 32]], ..base.clone() });
         let error = refused(&leaf, &wrong).await;
         assert_eq!(error.reason(), "certificate_pin_mismatch");
         let repaired = parsed(&error)["trust"]["test"]["pins"][0].as_str().unwrap().to_owned();
-        assert_eq!(repaired, egret::originate::fingerprint::labelled_pin(&pin(&leaf)));
+        assert_eq!(repaired, egret::credentials::fingerprint::labelled_pin(&pin(&leaf)));
         let right = trust(&TrustSpec { pins: vec![[7; 32], pin(&leaf)], ..base });
         let server = TlsServer::start(&leaf, Setup::default()).await;
         visit(server.address(), server.address(), &origin(&upstream(server.address()), None, &right)).await;
@@ -412,7 +413,7 @@ async fn a_whole_chain_is_presented_and_reaches_the_server() {
     }
 }
 
-fn identity_chain(folder: &std::path::Path, root: &Ca) -> Arc<egret::originate::identity::Identity> {
+fn identity_chain(folder: &std::path::Path, root: &Ca) -> Arc<egret::credentials::identity::Identity> {
     let between = root.intermediate("clients");
     let mut leaf = between.leaf(&Wish { cn: "me", ..Wish::default() });
     leaf.pem += &between.pem;

@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use egret::config::values::Identity as Spec;
-use egret::originate::certificate::Date;
-use egret::originate::identity::{Error, Identity};
+use egret::credentials::certificate::Date;
+use egret::credentials::identity::{Error, Identity};
 use tempfile::TempDir;
 
 use crate::support::authority::{Ca, Leaf, Wish, openssl, write_key};

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 use egret::config::{self, Style};
-use egret::import::files::{Disk, Files, ReadError};
-use egret::import::findings::CODES;
-use egret::import::nginx::parse::{self, Directive};
-use egret::import::nginx::token::{Kind, Lexer, write_word};
-use egret::import::report::Outcome;
-use egret::import::{Imported, Options, nginx, stunnel};
+use egret::tools::import::files::{Disk, Files, ReadError};
+use egret::tools::import::findings::CODES;
+use egret::tools::import::nginx::parse::{self, Directive};
+use egret::tools::import::nginx::token::{Kind, Lexer, write_word};
+use egret::tools::import::report::Outcome;
+use egret::tools::import::{Imported, Options, nginx, stunnel};
 
 use proptest::prelude::*;
 

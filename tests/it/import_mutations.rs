@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use egret::config::Style;
-use egret::import::files::{Files, ReadError};
-use egret::import::{Options, nginx, stunnel};
+use egret::tools::import::files::{Files, ReadError};
+use egret::tools::import::{Options, nginx, stunnel};
 
 /// One text, and nothing else.
 struct Text(String);

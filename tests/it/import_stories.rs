@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use egret::import::files::{Disk, Files, ReadError};
-use egret::import::{Imported, Options, nginx};
+use egret::tools::import::files::{Disk, Files, ReadError};
+use egret::tools::import::{Imported, Options, nginx};
 
 use crate::support::egret::{Egret, Settings};
 use crate::support::http::{Answer, curl};

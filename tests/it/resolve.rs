@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use egret::config::values::{Dns, Host};
-use egret::originate::resolve::{Error, Files, Resolver};
+use egret::pipeline::originate::servers::resolve::{Error, Files, Resolver};
 use rustls::pki_types::DnsName;
 use tokio::time::{Instant, sleep, timeout};
 

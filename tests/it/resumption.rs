@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use egret::config::values::{ExpectedName, KeyExchange, TlsVersion, Upstream, Verify};
-use egret::originate::identity::Identity;
-use egret::originate::origin::Origin;
-use egret::originate::resumption::{MAX_PER_ENDPOINT, MAX_SESSIONS, Resumption};
-use egret::originate::trust::Trust;
+use egret::credentials::identity::Identity;
+use egret::credentials::trust::Trust;
+use egret::pipeline::originate::origin::Origin;
+use egret::pipeline::originate::origin::resumption::{MAX_PER_ENDPOINT, MAX_SESSIONS, Resumption};
 use rustls::SupportedProtocolVersion;
 use rustls::pki_types::ServerName;
 use tempfile::TempDir;

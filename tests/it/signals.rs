@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use egret::signals::{Signal, Signals, Stop};
+use egret::control::signals::{Signal, Signals, Stop};
 use rustix::process::{self, Signal as Unix};
 use tokio::time::timeout;
 

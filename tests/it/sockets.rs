@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use egret::config::values::{ListenAddress, Tcp};
 use egret::net::{Options, Role, Socket, Stream};
-use egret::originate::dial::dial_before;
+use egret::pipeline::originate::dial::dial_before;
 use rustix::net::sockopt;
 use socket2::{Protocol, SockRef};
 

@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use egret::config::values::{Anchors, ExactCertificate, ExpectedName, Trust as TrustSpec};
-use egret::originate::certificate::CertificateFacts;
-use egret::originate::refusal::Refusal;
-use egret::originate::trust::Trust;
+use egret::credentials::certificate::CertificateFacts;
+use egret::credentials::refusal::Refusal;
+use egret::credentials::trust::Trust;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tempfile::TempDir;
 
@@ -25,7 +25,7 @@ fn exactly(file: &Path) -> TrustSpec {
 }
 
 fn read(file: &Path) -> Vec<CertificateDer<'static>> {
-    let sections = egret::originate::pem::sections(&std::fs::read(file).unwrap()).unwrap();
+    let sections = egret::credentials::pem::sections(&std::fs::read(file).unwrap()).unwrap();
     sections.iter().map(|section| section.body.expose().to_vec().into()).collect()
 }
 
@@ -314,7 +314,7 @@ fn roots_come_from_files_and_folders() {
     assert_eq!(check(&spec(&inside), &chain(&two), "localhost"), Err(Refusal::UnknownIssuer));
     assert_eq!(trust(&spec(&inside)).roots().len(), 1);
     let der = folder.path().join("two.der");
-    std::fs::write(&der, egret::originate::pem::sections(two.pem.as_bytes()).unwrap()[0].body.expose()).unwrap();
+    std::fs::write(&der, egret::credentials::pem::sections(two.pem.as_bytes()).unwrap()[0].body.expose()).unwrap();
     assert_eq!(check(&spec(&der), &chain(&two), "localhost"), Ok(()));
 }
 

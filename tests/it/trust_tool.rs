@@ -31,7 +31,7 @@ fn text(output: &Output) -> String {
 
 fn sha256(pem: &str) -> String {
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-    egret::originate::fingerprint::labelled_hex(&egret::originate::fingerprint::sha256(&der))
+    egret::credentials::fingerprint::labelled_hex(&egret::credentials::fingerprint::sha256(&der))
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The plaintext before TLS, against servers that behave and servers that do not.
 
 use egret::config::values::{Name, Upgrade};
-use egret::originate::upgrade::postgres::Postgres;
-use egret::originate::upgrade::{Error, drive, upgrade};
+use egret::pipeline::originate::upgrade::postgres::Postgres;
+use egret::pipeline::originate::upgrade::{Error, drive, upgrade};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};

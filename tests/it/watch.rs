@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use egret::reload::watch::Watcher;
+use egret::control::reload::watch::Watcher;
 use tempfile::TempDir;
 use tokio::time::timeout;
 

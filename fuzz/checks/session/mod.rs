@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use egret::relay::Ended;
+use egret::pipeline::relay::Ended;
 use egret::tls::record::{Frame, MAX_WIRE, Opener, Sealer};
 use egret::tls::session::{CONTROL, Heeded, Opened, Session};
 use rustls::crypto::aws_lc_rs::cipher_suite as suites;

@@ -7,6 +7,16 @@ use crate::config::formats::word::Location;
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text};
 
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// `sha256:HEX`, the form that `trust.NAME.certificate` takes.
+pub fn labelled_hex(digest: &[u8; 32]) -> String {
+    format!("sha256:{}", hex(digest))
+}
+
 /// The SHA-256 of a SubjectPublicKeyInfo, in the form of RFC 7469 without its quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pin(pub [u8; 32]);

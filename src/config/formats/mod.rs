@@ -9,7 +9,7 @@ mod word;
 
 pub use self::address::{DnsServer, Listen, Mode};
 pub use self::bytes::Bytes;
-pub use self::digest::{CertificateText, Pin};
+pub use self::digest::{CertificateText, Pin, hex, labelled_hex};
 pub use self::host::ServedName;
 pub use self::time::Limit;
 pub use self::word::{Alpn, Congestion, Location, LogLevel, Reason, Reference, VerifyWord};

@@ -149,7 +149,7 @@ fn a_client_certificate_is_kept_from_a_server_that_is_not_believed() {
 #[test]
 fn the_schema_is_that_of_the_code() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/explain.schema.json");
-    let schema = format!("{:#}\n", schemars::schema_for!(egret::explain::report::Explanation).as_value());
+    let schema = format!("{:#}\n", schemars::schema_for!(egret::tools::explain::report::Explanation).as_value());
     if std::env::var_os("EGRET_BLESS").is_some() {
         fs::write(&file, &schema).unwrap();
     }
@@ -167,15 +167,15 @@ fn every_finer_word_has_a_row_in_the_page_and_no_row_is_left_over() {
             .map(Into::into)
             .collect()
     };
-    let kinds = read("src/explain/cause/kind.rs");
+    let kinds = read("src/tools/explain/cause/kind.rs");
     let (_, words) = kinds.split_once("pub fn word(").unwrap();
     let mut known = quoted(words.split_once("impl ").unwrap().0);
-    let notes = read("src/explain/notes.rs");
+    let notes = read("src/tools/explain/notes.rs");
     for part in notes.split("note(").skip(1) {
         let first = part.trim_start();
         known.extend(first.starts_with('"').then(|| first.split('"').nth(1).unwrap().to_owned()));
     }
-    let attempts = read("src/explain/attempt.rs");
+    let attempts = read("src/tools/explain/attempt.rs");
     let (_, words) = attempts.split_once("pub fn word(").unwrap();
     known.extend(quoted(words.split_once("pub fn title").unwrap().0));
     let page = read("docs/explain.md");

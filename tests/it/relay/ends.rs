@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use egret::config::values::Eof;
 use egret::net::abort_on_close;
-use egret::relay::{Ended, relay};
+use egret::pipeline::relay::{Ended, relay};
 use rustls::AlertDescription;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

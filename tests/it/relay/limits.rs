@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use egret::relay::Ended;
+use egret::pipeline::relay::Ended;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::stage::{CHUNK, Setup, Stage, counters, fill, read_all, read_error, read_exactly, within};
@@ -142,7 +142,8 @@ async fn future_of_a_stream_keeps_its_size() {
     let downstream = egret::net::Stream::Tcp(downstream);
     // Without a size of its own.
     let forced = std::future::poll_fn(|_| std::task::Poll::Ready(Ended::Drained));
-    let future = egret::relay::relay(downstream, Default::default(), upstream, &setup.limits, &counters, forced);
+    let future =
+        egret::pipeline::relay::relay(downstream, Default::default(), upstream, &setup.limits, &counters, forced);
     let size = size_of_val(&future);
     assert!(FUTURE.contains(&size), "{size} bytes; if that is meant, say so in FUTURE");
 }

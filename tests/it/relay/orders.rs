@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 
 use egret::config::values::Eof;
-use egret::relay::Ended;
+use egret::pipeline::relay::Ended;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;

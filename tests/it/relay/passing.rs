@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use egret::net::{Pipe, Stream, abort_on_close};
-use egret::relay::{Ended, Outcome, pass_through};
+use egret::pipeline::relay::{Ended, Outcome, pass_through};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;

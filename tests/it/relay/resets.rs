@@ -1,7 +1,7 @@
 //! A reset is noticed whichever direction moves: no limit of time is set here, so nothing else ends these streams.
 
 use egret::net::abort_on_close;
-use egret::relay::Ended;
+use egret::pipeline::relay::Ended;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use egret::config::values::{Eof, StreamLimits};
 use egret::net;
-use egret::relay::{Counters, Ended, Outcome, relay};
+use egret::pipeline::relay::{Counters, Ended, Outcome, relay};
 use egret::tls::handshake::{Established, establish, handshake};
 use metrics::Counter;
 use rcgen::{CertifiedKey, generate_simple_self_signed};

@@ -104,7 +104,7 @@ impl Leaf {
     }
 
     pub fn sha256(&self) -> [u8; 32] {
-        egret::originate::fingerprint::sha256(&self.chain[0])
+        egret::credentials::fingerprint::sha256(&self.chain[0])
     }
 
     /// Writes `NAME.crt` and `NAME.key`.

@@ -10,12 +10,12 @@ use egret::config::values::{
     Anchors, Balance, Ejection, Eof, Host, Identity as IdentitySpec, KeyShare, Name, Server, StreamLimits, Tcp, Tls,
     TlsVersion, Trust as TrustSpec, Upstream, Verify,
 };
+use egret::credentials::identity::Identity;
+use egret::credentials::trust::Trust;
 use egret::net;
-use egret::originate::handshake::{Error, Negotiated, handshake};
-use egret::originate::identity::Identity;
-use egret::originate::origin::{Origin, OriginKey};
-use egret::originate::trust::Trust;
-use egret::relay::{Counters, Ended, Outcome, relay};
+use egret::pipeline::originate::handshake::{Error, Negotiated, handshake};
+use egret::pipeline::originate::origin::{Origin, OriginKey};
+use egret::pipeline::relay::{Counters, Ended, Outcome, relay};
 use egret::tls::handshake::Established;
 use metrics::Counter;
 use rustls::pki_types::ServerName;

@@ -129,7 +129,7 @@ fn config(leaf: &Leaf, setup: &Setup<'_>) -> ServerConfig {
     let builder = ServerConfig::builder_with_protocol_versions(setup.versions);
     let roots = |ca: &Ca| {
         let mut roots = RootCertStore::empty();
-        let pem = egret::originate::pem::sections(ca.pem.as_bytes()).unwrap();
+        let pem = egret::credentials::pem::sections(ca.pem.as_bytes()).unwrap();
         roots.add(pem[0].body.expose().to_vec().into()).unwrap();
         WebPkiClientVerifier::builder(Arc::new(roots))
     };

@@ -1,0 +1,366 @@
+//! Arguments and output, nothing else: what was asked for, and how the answer is printed.
+
+mod diff;
+mod explain;
+mod import;
+mod trust;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+pub use self::diff::Diff;
+pub use self::import::Import;
+pub use self::trust::Trust;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use self::explain::Explain;
+use crate::config::flags::{Flags, from_flags};
+use crate::config::formats::LogLevel;
+use crate::config::read::Text;
+use crate::config::values::LogFormat;
+use crate::config::{self, Advice, Environment, Loaded, Problems, Style};
+use crate::control::snapshot::Rigour;
+use crate::credentials::certificate::Date;
+use crate::tools::check::format::{self, Format};
+use crate::tools::check::{self, FileCheck, Scope};
+
+/// Layer-4 proxy that gives verified mutual TLS to programs that do not speak it: plain TCP in, TLS out
+#[derive(Debug, Parser)]
+#[command(name = "egret", version, about)]
+pub struct Cli {
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands of `egret`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the proxy, from a configuration file or from arguments
+    Run(Box<Run>),
+    /// Check a configuration file and the files it names, without listening
+    Check(Check),
+    /// Show what a reload would change: listeners, identities, sessions, pooled connections
+    Diff(Diff),
+    /// Fetch, show and list certificates
+    #[command(subcommand)]
+    Trust(Trust),
+    /// Diagnose a TLS server and print the configuration that fixes it
+    Explain(Box<Explain>),
+    /// Convert another proxy's configuration and report its problems
+    Import(Import),
+    /// Print the JSON schema of the configuration file
+    Schema,
+    /// Run a demonstration: a server that asks for client certificates, and egret in front of it
+    Demo,
+}
+
+/// `egret run FILE`, or `egret run --listen ADDRESS --to HOST:PORT`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The configuration file.
+    #[arg(required_unless_present = "listen", conflicts_with = "listen")]
+    pub file: Option<PathBuf>,
+    /// One tunnel, without a file.
+    #[command(flatten)]
+    pub tunnel: Tunnel,
+    /// Log format: `text` or `json`; overrides the file
+    #[arg(long, value_name = "FORMAT", value_parser = parse_text::<LogFormat>)]
+    pub log: Option<LogFormat>,
+    /// Log level, with levels of modules (`info,egret::pipeline=debug`); overrides the file
+    #[arg(long, value_name = "LEVEL", value_parser = parse_level)]
+    pub log_level: Option<String>,
+    /// Accept private keys that other users may read, for every identity
+    #[arg(long)]
+    pub allow_loose_key_permissions: bool,
+    /// Start and reload only if every file that the configuration names can be used
+    #[arg(long)]
+    pub strict: bool,
+    /// Append the secrets of every TLS session to FILE, for Wireshark; whoever has the file can read the traffic
+    #[arg(long, value_name = "FILE")]
+    pub key_log: Option<PathBuf>,
+}
+
+/// A listener, an upstream, an identity and a trust, without a file.
+#[derive(Debug, Args)]
+pub struct Tunnel {
+    /// Address to listen on: `IP:PORT` or `unix:/PATH`
+    #[arg(long, value_name = "ADDRESS", requires = "to")]
+    pub listen: Option<String>,
+    /// TLS server (repeatable; connections are spread over all)
+    #[arg(long, value_name = "HOST:PORT", requires = "listen")]
+    pub to: Vec<String>,
+    /// Client certificate: PEM chain or PKCS#12
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    pub cert: Option<String>,
+    /// Private key of the certificate [default: in the certificate's file]
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<String>,
+    /// File with the password of the private key in its first line
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub password_file: Option<String>,
+    /// Name to verify and to send as SNI [default: the server's host]
+    #[arg(long, value_name = "NAME", requires = "listen")]
+    pub server_name: Option<String>,
+    /// Root certificates, in place of the system's (repeatable)
+    #[arg(long, value_name = "FILE|DIR", requires = "listen")]
+    pub trust: Vec<String>,
+    /// STARTTLS-style protocol spoken before TLS: `postgres`
+    #[arg(long, value_name = "PROTOCOL", requires = "listen")]
+    pub upgrade: Option<String>,
+    /// Allow clients from this network (repeatable); required unless the address is loopback
+    #[arg(long, value_name = "NETWORK", requires = "listen")]
+    pub allow: Vec<String>,
+}
+
+/// `egret check FILE`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// Treat warnings as errors (exit 2)
+    #[arg(long)]
+    pub strict: bool,
+    /// Report format: `text` goes to standard error, the others to standard output
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// The same as `--format json`.
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+    /// Warn about certificates that expire within DAYS [default: when a third of their life is left,
+    /// at most 30 days]
+    #[arg(long, value_name = "DAYS")]
+    pub expires_within: Option<u32>,
+    /// File of Rego rules that the resolved configuration must meet (repeatable)
+    #[arg(long, value_name = "FILE.rego")]
+    pub policy: Vec<PathBuf>,
+    /// Value that the rules see as `input.parameters.NAME` (repeatable)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_parameter, requires = "policy")]
+    pub policy_parameter: Vec<(String, String)>,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Exit code 0.
+    Good,
+    /// Exit code 2: something is wrong with the configuration.
+    Bad,
+}
+
+impl Verdict {
+    /// The exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Good => 0,
+            Self::Bad => 2,
+        }
+    }
+}
+
+/// The variables of this process.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl Run {
+    /// The configuration that was asked for. Reload reads it by the same call.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(&self, environment: Environment<'_>) -> Result<Loaded, Problems> {
+        let mut loaded = match &self.file {
+            Some(file) => config::load(file, environment)?,
+            None => from_flags(&self.tunnel.flags())?,
+        };
+        let config = &mut loaded.config;
+        config.log.format = self.log.unwrap_or(config.log.format);
+        if let Some(level) = &self.log_level {
+            config.log.level.clone_from(level);
+        }
+        for identity in config.identities.values_mut() {
+            identity.allow_loose_key_permissions |= self.allow_loose_key_permissions;
+        }
+        Ok(loaded)
+    }
+}
+
+impl Run {
+    /// What a file that cannot be used does.
+    pub fn rigour(&self) -> Rigour {
+        if self.strict { Rigour::Strict } else { Rigour::PartByPart }
+    }
+}
+
+impl Tunnel {
+    fn flags(&self) -> Flags {
+        Flags {
+            listen: self.listen.clone().unwrap_or_default(),
+            to: self.to.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            password_file: self.password_file.clone(),
+            server_name: self.server_name.clone(),
+            trust: self.trust.clone(),
+            upgrade: self.upgrade.clone(),
+            allow: self.allow.clone(),
+        }
+    }
+}
+
+impl Check {
+    /// Checks a file and reports what it found: as text on `err`, in the other formats on `out`.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn run(
+        &self,
+        environment: Environment<'_>,
+        files: FileCheck<'_>,
+        out: &mut dyn Write,
+        err: &mut dyn Write,
+    ) -> io::Result<Verdict> {
+        let found = match check::check(&self.file, environment, files, &self.scope()) {
+            Ok(found) => found,
+            Err(error) => {
+                writeln!(err, "egret: {error} ({})", error.reason())?;
+                return Ok(Verdict::Bad);
+            }
+        };
+        match if self.json { Format::Json } else { self.format } {
+            Format::Text => write!(err, "{}", format::text(&found, style_for(&io::stderr())))?,
+            Format::Json => writeln!(out, "{:#}", format::json(&found))?,
+            Format::Sarif => writeln!(out, "{:#}", format::sarif(&found))?,
+            Format::Github => write!(out, "{}", format::github(&found))?,
+        }
+        Ok(if found.is_good(self.strict) { Verdict::Good } else { Verdict::Bad })
+    }
+
+    fn scope(&self) -> Scope {
+        Scope {
+            now: Date::now(),
+            expires_within: self.expires_within.map(|days| i64::from(days) * 24 * 60 * 60),
+            policies: self.policy.clone(),
+            parameters: self.policy_parameter.clone(),
+        }
+    }
+}
+
+/// Prints advice for people.
+///
+/// # Errors
+/// Those of writing.
+pub fn tell_advice(loaded: &Loaded, advice: &[Advice], err: &mut dyn Write, style: Style) -> io::Result<()> {
+    advice.iter().try_for_each(|one| writeln!(err, "{}\n", one.render(loaded, style)))
+}
+
+/// Prints problems for people, and their number.
+///
+/// # Errors
+/// Those of writing.
+pub fn tell_problems(problems: &Problems, err: &mut dyn Write, style: Style) -> io::Result<()> {
+    let noun = if problems.count() == 1 { "problem" } else { "problems" };
+    writeln!(err, "{}\n", problems.render(style))?;
+    writeln!(err, "egret: {} {noun} in {}", problems.count(), problems.source().origin())
+}
+
+/// Logs advice, for programs.
+pub fn log_advice(loaded: &Loaded, advice: &[Advice]) {
+    for one in advice {
+        let place = one.problem.span.as_ref().map(|span| loaded.source().position(span.start));
+        tracing::warn!(
+            code = one.code,
+            file = loaded.source().origin(),
+            line = place.map(|place| place.line),
+            column = place.map(|place| place.column),
+            detail = one.problem.label,
+            repair = one.problem.repair,
+            "{}",
+            one.problem.title,
+        );
+    }
+}
+
+/// Logs problems, for programs.
+pub fn log_problems(problems: &Problems) {
+    for problem in problems.shown() {
+        let place = problem.span.as_ref().map(|span| problems.source().position(span.start));
+        tracing::error!(
+            reason = problems.reason(),
+            file = problems.source().origin(),
+            line = place.map(|place| place.line),
+            column = place.map(|place| place.column),
+            detail = problem.label,
+            repair = problem.repair,
+            "{}",
+            problem.title,
+        );
+    }
+    tracing::error!(reason = problems.reason(), problems = problems.count(), "the configuration cannot be used");
+}
+
+/// Whether these arguments, which have no meaning as a whole, ask `egret run` for a log in JSON.
+pub fn asks_for_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let arguments: Vec<_> = arguments.skip(1).collect();
+    let is_run = arguments.first().is_some_and(|command| command == "run");
+    let has_pair = arguments.windows(2).any(|pair| pair[0] == "--log" && pair[1] == "json");
+    is_run && (has_pair || arguments.iter().any(|argument| argument == "--log=json"))
+}
+
+/// Colours for terminals, unless the person asked for none (no-color.org).
+pub fn style_for(stream: &impl IsTerminal) -> Style {
+    let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if stream.is_terminal() && !colourless { Style::Coloured } else { Style::Plain }
+}
+
+/// Prints the JSON schema of the configuration file.
+///
+/// # Errors
+/// Those of writing.
+pub fn print_schema(out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{:#}", config::schema())
+}
+
+fn parse_text<T: Text>(text: &str) -> Result<T, String> {
+    T::parse(text).map_err(|fault| format!("{}; {}", fault.title, fault.repair))
+}
+
+fn parse_parameter(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn parse_level(text: &str) -> Result<String, String> {
+    parse_text::<LogLevel>(text).map(|level| level.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_takes_a_file_or_a_tunnel() {
+        let run = |line: &str| Cli::try_parse_from(line.split(' '));
+        assert!(run("egret run egret.toml").is_ok());
+        assert!(run("egret run --listen 127.0.0.1:1 --to a.example.com:443 --cert c --key k --log json").is_ok());
+        for wrong in [
+            "egret run",
+            "egret run --listen 127.0.0.1:1",
+            "egret run --to a.example.com:443",
+            "egret run x.toml --listen 127.0.0.1:1 --to a.example.com:443",
+            "egret run x.toml --server-name a.example.com",
+            "egret run x.toml --log xml",
+        ] {
+            assert!(run(wrong).is_err(), "{wrong}");
+        }
+    }
+}

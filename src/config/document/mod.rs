@@ -1,0 +1,199 @@
+//! A configuration as a document: every key with its value or default, under the names that the file uses. What
+//! policies ask about, and what two configurations are compared by.
+
+mod upstreams;
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use self::upstreams::{tcp, upstream};
+use crate::config::formats::labelled_hex;
+use crate::config::values::{
+    Access, Anchors, Config, Destination, ExactCertificate, Identity, KernelTls, KeyExchange, KeyShare, ListenAddress,
+    Listener, LogFormat, Name, Rule, Tls, TlsVersion, Trust, User, Verify,
+};
+
+/// The whole of it. Durations are in seconds; `null` stands for "never" and "no bound". Paths and names only: no
+/// content of a file is in it.
+pub fn document(config: &Config) -> Value {
+    json!({
+        "drain_timeout": seconds(config.drain_timeout),
+        "log": {
+            "level": config.log.level,
+            "format": match config.log.format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            },
+        },
+        "runtime": {
+            "workers": config.runtime.workers,
+            "affinity": config.runtime.affinity,
+            "kernel_tls": match config.runtime.kernel_tls {
+                KernelTls::Off => "off",
+                KernelTls::Auto => "auto",
+                KernelTls::Prefer => "prefer",
+            },
+        },
+        "dns": {
+            "servers": config.dns.servers,
+            "min_ttl": seconds(config.dns.min_ttl),
+            "max_ttl": seconds(config.dns.max_ttl),
+        },
+        "limits": {
+            "max_connections": config.limits.max_connections,
+            "memory": config.limits.memory,
+            "max_warm": config.limits.max_warm,
+        },
+        "reload": { "watch": config.reload.watch },
+        "admin": config.admin.as_ref().map(|admin| entrance(&admin.listen, &admin.access)),
+        "identities": table(config.identities.iter().map(|(name, spec)| (name, identity(spec)))),
+        "trust": table(config.trusts.iter().map(|(name, spec)| (name, trust(spec)))),
+        "upstreams": table(config.upstreams.iter().map(|(name, spec)| (name, upstream(spec)))),
+        "listeners": config.listeners.iter().map(listener).collect::<Vec<_>>(),
+    })
+}
+
+fn identity(spec: &Identity) -> Value {
+    json!({
+        "certificate": spec.certificate,
+        "private_key": spec.private_key,
+        "password_file": spec.password_file,
+        "allow_loose_key_permissions": spec.allow_loose_key_permissions,
+    })
+}
+
+fn trust(spec: &Trust) -> Value {
+    let (system, roots, certificate) = match &spec.anchors {
+        Anchors::Roots { system, paths } => (*system, paths.clone(), Value::Null),
+        Anchors::Certificate(ExactCertificate::File(file)) => (false, Vec::new(), json!(file)),
+        Anchors::Certificate(ExactCertificate::Sha256(sha256)) => (false, Vec::new(), labelled_hex(sha256).into()),
+        Anchors::PinsOnly => (false, Vec::new(), Value::Null),
+    };
+    json!({
+        "system_roots": system,
+        "roots": roots,
+        "certificate": certificate,
+        "pins": spec.pins.iter().map(labelled_hex).collect::<Vec<_>>(),
+        "pins_only": matches!(spec.anchors, Anchors::PinsOnly),
+        "names": spec.names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "crls": spec.crls,
+        "candidate_roots": spec.candidate_roots,
+    })
+}
+
+fn tls(spec: &Tls) -> Value {
+    let (verify, reason) = match &spec.verify {
+        Verify::Full => ("full", None),
+        Verify::Report { reason } => ("report", Some(reason)),
+        Verify::None { reason } => ("none", Some(reason)),
+    };
+    json!({
+        "identity": spec.identity.as_ref().map(Name::as_str),
+        "trust": spec.trust.as_ref().map(Name::as_str),
+        "server_name": spec.server_name.as_ref().map(|name| name.to_str().into_owned()),
+        "sni": spec.sni,
+        "verify": verify,
+        "insecure_reason": reason,
+        "min_version": version(spec.min_version),
+        "max_version": version(spec.max_version),
+        "alpn": protocols(&spec.alpn),
+        "key_exchange": spec.key_exchange.iter().map(|group| group_name(*group)).collect::<Vec<_>>(),
+        "key_exchange_share": match spec.key_share {
+            KeyShare::Auto => "auto",
+            KeyShare::Hybrid => "hybrid",
+            KeyShare::Classic => "classic",
+        },
+        "resumption": spec.resumption,
+        "close_on_revocation": spec.close_on_revocation,
+    })
+}
+
+fn protocols(alpn: &[Vec<u8>]) -> Vec<String> {
+    alpn.iter().map(|protocol| String::from_utf8_lossy(protocol).into_owned()).collect()
+}
+
+fn version(version: TlsVersion) -> &'static str {
+    match version {
+        TlsVersion::V1_2 => "1.2",
+        TlsVersion::V1_3 => "1.3",
+    }
+}
+
+fn group_name(group: KeyExchange) -> &'static str {
+    match group {
+        KeyExchange::X25519Mlkem768 => "x25519mlkem768",
+        KeyExchange::X25519 => "x25519",
+        KeyExchange::Secp256r1 => "secp256r1",
+        KeyExchange::Secp384r1 => "secp384r1",
+    }
+}
+
+fn listener(spec: &Listener) -> Value {
+    let mut value = entrance(&spec.listen, &spec.access);
+    for (key, part) in [
+        ("name", json!(spec.name.as_str())),
+        ("loopback", is_local(&spec.listen).into()),
+        ("upstream", default(&spec.destination).map(Name::as_str).into()),
+        ("routes", routes(&spec.destination)),
+        ("max_connections", spec.max_connections.into()),
+        ("tcp", tcp(&spec.tcp)),
+    ] {
+        value[key] = part;
+    }
+    value
+}
+
+/// Where connections go that no route fits.
+fn default(destination: &Destination) -> Option<&Name> {
+    match destination {
+        Destination::One(name) => Some(name),
+        Destination::ByHello { default, .. } => default.as_ref(),
+    }
+}
+
+fn routes(destination: &Destination) -> Value {
+    let Destination::ByHello { rules, .. } = destination else { return Value::Array(Vec::new()) };
+    let route = |rule: &Rule| {
+        json!({
+            "server_names": rule.server_names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "alpn": protocols(&rule.alpn),
+            "upstream": rule.upstream.as_str(),
+        })
+    };
+    rules.iter().map(route).collect()
+}
+
+/// Whether only this machine reaches it.
+fn is_local(listen: &ListenAddress) -> bool {
+    match listen {
+        ListenAddress::Tcp(address) => address.ip().is_loopback(),
+        ListenAddress::Unix { .. } => true,
+    }
+}
+
+/// Where one comes in, and who may.
+fn entrance(listen: &ListenAddress, access: &Access) -> Value {
+    let users = access.users.iter().map(|user| match user {
+        User::Id(id) => json!(id),
+        User::Name(name) => json!(name),
+    });
+    let mode = match listen {
+        ListenAddress::Unix { mode, .. } => Some(format!("{mode:04o}")),
+        ListenAddress::Tcp(_) => None,
+    };
+    json!({
+        "listen": listen.to_string(),
+        "mode": mode,
+        "allow": access.networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "allow_users": users.collect::<Vec<_>>(),
+    })
+}
+
+fn table<'a>(entries: impl Iterator<Item = (&'a Name, Value)>) -> Map<String, Value> {
+    entries.map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}

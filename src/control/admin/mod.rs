@@ -1,0 +1,183 @@
+//! Where the process is watched and steered: HTTP/1.1 on a loopback address or a Unix socket.
+//!
+//! One request a connection, a bounded number of connections, a deadline for each: nothing a client
+//! does here can take more than that from the streams, nor keep another client from its answer.
+
+mod exchanges;
+mod guard;
+mod page;
+mod routes;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::{sleep, timeout};
+
+use crate::net::{Peer, Socket, Stream};
+use crate::observe::logging::flood::{self, Event, Key};
+use crate::pipeline::admit::Admission;
+use exchanges::{Exchanges, Progress};
+
+/// What the routes show and do. Made by whoever supervises the process.
+pub trait Control: Send + Sync + 'static {
+    /// The text that Prometheus reads.
+    fn metrics(&self) -> String;
+
+    /// Whether all new connections are served: listeners are up, nothing drains, and no upstream lacks its identity or
+    /// its trust.
+    fn ready(&self) -> bool;
+
+    /// What runs, for machines; the page for people shows the same.
+    fn status(&self) -> serde_json::Value;
+
+    /// The running configuration, without secrets.
+    fn config(&self) -> serde_json::Value;
+
+    /// What the running generation consists of, for whoever compares it with another.
+    fn outline(&self) -> serde_json::Value;
+
+    /// Loads the configuration again; answers with what runs now.
+    ///
+    /// Dropping the future (the client went away) gives up the answer, never the reload half-way.
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<Swapped, Kept>> + Send + '_>>;
+
+    /// Begins the drain of the process and returns at once.
+    fn drain(&self);
+}
+
+/// A reload that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swapped {
+    /// The generation that runs now.
+    pub generation: u64,
+    /// A line for each identity and trust that is not as its files say: kept, or unavailable, and why.
+    pub troubled: Vec<String>,
+}
+
+/// A reload that did not happen: the running generation was kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kept {
+    /// The configuration or a file it names has problems; this text lists them all.
+    Rejected(String),
+    /// The process drains.
+    Draining,
+}
+
+/// A request line and its headers come in one segment; five seconds allow for retransmissions.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Request line and headers of a browser stay below 4 KiB without cookies, which are not for us. Also
+/// the least that hyper accepts as a buffer.
+const MAX_HEADER: usize = 8192;
+/// A whole exchange. The longest is a reload, which reads files and waits for no network.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Connections that are open when the process ends get this long to send their request: most are in the socket by
+/// then, and a client that stays silent does not hold up the end for longer than people notice.
+const LAST_REQUESTS: Duration = Duration::from_millis(250);
+
+/// Answers requests until `stop` completes; answers under way are then finished, for a bounded time.
+///
+/// To be stopped last: while the process drains, probes still want to hear that it is not ready.
+pub async fn serve(
+    socket: Arc<Socket>,
+    admission: Admission,
+    control: Arc<dyn Control>,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let desk = Arc::new(routes::Desk::new(guard::Guard::of(&socket), control));
+    let mut acceptor = Acceptor { socket, admission, desk, exchanges: Exchanges::default() };
+    tokio::select! {
+        biased;
+        () = stop => {}
+        () = acceptor.serve() => {}
+    }
+    // Whoever asked for the drain waits for its answer.
+    let _ = timeout(LAST_REQUESTS, acceptor.serve_waiting()).await;
+    acceptor.exchanges.finish().await;
+}
+
+/// Where connections come in.
+struct Acceptor {
+    socket: Arc<Socket>,
+    admission: Admission,
+    desk: Arc<routes::Desk>,
+    exchanges: Exchanges,
+}
+
+impl Acceptor {
+    /// Accepts for ever; an error of accept is a pause.
+    async fn serve(&mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                true = self.exchanges.ended() => continue,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    pause = FIRST_PAUSE;
+                    self.admit(stream, &peer);
+                }
+                Err(error) => {
+                    if flood::is_first(Key::new(Event::AdminAcceptingPauses, "accept_failed")) {
+                        tracing::warn!(%error, ?pause, "admin cannot accept, pausing");
+                    }
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LAST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Accepts what waits, until every exchange has ended.
+    async fn serve_waiting(&mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                Ok((stream, peer)) = self.socket.accept() => self.admit(stream, &peer),
+                more = self.exchanges.ended() => if !more { return },
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: Stream, peer: &Peer) {
+        match self.admission.check(peer) {
+            Ok(()) => {
+                let desk = Arc::clone(&self.desk);
+                self.exchanges.start(|progress| exchange(stream, desk, progress));
+            }
+            Err(refused) => {
+                if flood::is_first(Key::new(Event::AdminConnectionRefused, refused.reason())) {
+                    tracing::info!(%peer, reason = refused.reason(), %refused, "admin connection refused");
+                }
+            }
+        }
+    }
+}
+
+/// The pauses of Go's net/http after an error of accept.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// One request and its answer. Connections are not kept for another one: whoever comes here comes every
+/// few seconds at most, and an idle connection would be one more thing to bound.
+async fn exchange(stream: Stream, desk: Arc<routes::Desk>, progress: Progress) {
+    let service = service_fn(|request| routes::answer(&desk, request, &progress));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(EXCHANGE_TIMEOUT, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "admin exchange failed"),
+        Err(_) => tracing::debug!("admin exchange took too long"),
+    }
+}

@@ -1,0 +1,227 @@
+//! The routes: which there are, and what each answers.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::exchanges::Progress;
+use super::guard::Guard;
+use super::{Control, Kept, Swapped, page};
+use crate::escape;
+use crate::observe::logging::flood::{self, Event, Key};
+use crate::observe::tasks;
+
+/// Where requests are answered.
+pub(super) struct Desk {
+    guard: Guard,
+    control: Arc<dyn Control>,
+    reloads: Semaphore,
+}
+
+/// Reloads that may wait for each other: a quarter of the connections, so that three quarters are never kept by a disk
+/// that hangs.
+const MAX_RELOADS: usize = 8;
+
+impl Desk {
+    pub(super) fn new(guard: Guard, control: Arc<dyn Control>) -> Self {
+        Self { guard, control, reloads: Semaphore::new(MAX_RELOADS) }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Metrics,
+    Health,
+    Ready,
+    Status,
+    Config,
+    Outline,
+    Reload,
+    Drain,
+}
+
+impl Route {
+    fn find(path: &str) -> Option<Self> {
+        Some(match path {
+            "/metrics" => Self::Metrics,
+            "/healthz" => Self::Health,
+            "/readyz" => Self::Ready,
+            "/status" => Self::Status,
+            "/config" => Self::Config,
+            "/outline" => Self::Outline,
+            "/reload" => Self::Reload,
+            "/drain" => Self::Drain,
+            _ => return None,
+        })
+    }
+
+    /// The methods, as the `Allow` header lists them (RFC 9110, section 10.2.1).
+    fn allow(self) -> &'static str {
+        match self {
+            Self::Reload | Self::Drain => "POST",
+            _ => "GET, HEAD",
+        }
+    }
+
+    fn allows(self, method: &Method) -> bool {
+        self.allow().split(", ").any(|allowed| allowed == method.as_str())
+    }
+}
+
+const ROUTES: &str =
+    "GET /metrics\nGET /healthz\nGET /readyz\nGET /status\nGET /config\nGET /outline\nPOST /reload\nPOST /drain\n";
+
+/// No route reads a body; what a client sends all the same is read up to here, so that it gets its
+/// answer and not a reset.
+const MAX_BODY: usize = 16 << 10;
+/// As for the headers.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The answer to one request.
+pub(super) async fn answer(
+    desk: &Desk,
+    request: Request<Incoming>,
+    progress: &Progress,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let answer = match choose(desk, &parts) {
+        Err(refusal) => refusal.answer(),
+        Ok(route) => match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+            Ok(Ok(_)) => {
+                progress.working();
+                tasks::caught(act(route, desk, &parts.headers)).await.unwrap_or_else(|_| failed())
+            }
+            Ok(Err(_)) => text(StatusCode::PAYLOAD_TOO_LARGE, "no body is needed"),
+            Err(_) => text(StatusCode::REQUEST_TIMEOUT, "the body did not come"),
+        },
+    };
+    progress.answering();
+    Ok(answer)
+}
+
+/// The answer of a route that panicked; the log has the place.
+fn failed() -> Response<Full<Bytes>> {
+    text(StatusCode::INTERNAL_SERVER_ERROR, "a fault of egret, see its log")
+}
+
+/// Why a request is not looked into any further.
+enum Refusal {
+    Guarded(&'static str),
+    NoRoute,
+    Method(Route),
+}
+
+impl Refusal {
+    fn answer(self) -> Response<Full<Bytes>> {
+        match self {
+            Self::Guarded(why) => text(StatusCode::FORBIDDEN, why),
+            Self::NoRoute => text(StatusCode::NOT_FOUND, ROUTES),
+            Self::Method(route) => {
+                with(text(StatusCode::METHOD_NOT_ALLOWED, route.allow()), header::ALLOW, route.allow())
+            }
+        }
+    }
+}
+
+fn choose(desk: &Desk, request: &Parts) -> Result<Route, Refusal> {
+    let route = Route::find(request.uri.path());
+    // Probes ask under any name and learn one word.
+    if !matches!(route, Some(Route::Health | Route::Ready))
+        && let Err(why) = desk.guard.check(request)
+    {
+        if flood::is_first(Key::new(Event::AdminRequestRefused, why)) {
+            tracing::warn!(path = request.uri.path(), why, "admin request refused");
+        }
+        return Err(Refusal::Guarded(why));
+    }
+    let route = route.ok_or(Refusal::NoRoute)?;
+    if route.allows(&request.method) { Ok(route) } else { Err(Refusal::Method(route)) }
+}
+
+async fn act(route: Route, desk: &Desk, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    let control = &desk.control;
+    match route {
+        Route::Metrics => with(text(StatusCode::OK, control.metrics()), header::CONTENT_TYPE, PROMETHEUS),
+        Route::Health => text(StatusCode::OK, "ok"),
+        Route::Ready if control.ready() => text(StatusCode::OK, "ready"),
+        Route::Ready => text(StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+        Route::Status => status(&control.status(), headers),
+        Route::Config => json(&control.config()),
+        Route::Outline => json(&control.outline()),
+        Route::Reload => reload(desk).await,
+        Route::Drain => {
+            control.drain();
+            text(StatusCode::ACCEPTED, "draining")
+        }
+    }
+}
+
+async fn reload(desk: &Desk) -> Response<Full<Bytes>> {
+    let Ok(_permit) = desk.reloads.try_acquire() else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, format!("{MAX_RELOADS} reloads are waiting already"));
+    };
+    match desk.control.reload().await {
+        Ok(swapped) => text(StatusCode::OK, told(&swapped)),
+        Err(Kept::Rejected(problems)) => text(StatusCode::UNPROCESSABLE_ENTITY, problems),
+        Err(Kept::Draining) => text(StatusCode::CONFLICT, "draining"),
+    }
+}
+
+/// The generation, and below it a line for each part that is not as its files say.
+fn told(swapped: &Swapped) -> String {
+    let lines = swapped.troubled.iter().map(|line| format!("\n{line}"));
+    format!("generation {}", swapped.generation) + &lines.collect::<String>()
+}
+
+/// On lines of its own for each key: people read it too.
+fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
+    with(text(StatusCode::OK, format!("{value:#}\n")), header::CONTENT_TYPE, "application/json")
+}
+
+/// JSON, or for whoever names HTML among what it accepts (a browser does, curl does not) a page.
+fn status(status: &serde_json::Value, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    let accepts = headers.get_all(header::ACCEPT);
+    let person = accepts.iter().any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")));
+    let response = match person {
+        true => {
+            let page =
+                with(text(StatusCode::OK, page::render(status)), header::CONTENT_TYPE, "text/html; charset=utf-8");
+            with(page, header::CONTENT_SECURITY_POLICY, PAGE_POLICY)
+        }
+        false => {
+            with(text(StatusCode::OK, escape::json(format!("{status:#}"))), header::CONTENT_TYPE, "application/json")
+        }
+    };
+    with(response, header::VARY, "Accept")
+}
+
+/// The text format of Prometheus.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// The page runs nothing and loads nothing.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
+
+/// A text that ends with a line break, as people at a terminal like it.
+fn text(status: StatusCode, text: impl Into<String>) -> Response<Full<Bytes>> {
+    let mut text = text.into();
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    let response = with(response, header::CONTENT_TYPE, "text/plain; charset=utf-8");
+    let response = with(response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    with(response, header::CACHE_CONTROL, "no-store")
+}
+
+fn with(mut response: Response<Full<Bytes>>, name: HeaderName, value: &'static str) -> Response<Full<Bytes>> {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+    response
+}

@@ -1,0 +1,18 @@
+//! The life of the process: what runs, and how it is replaced, watched and ended.
+//!
+//! | file | idea |
+//! | --- | --- |
+//! | [`snapshot`] | one immutable generation of everything built from the configuration |
+//! | [`supervise`] | starts and stops everything |
+//! | [`reload`] | replaces one generation by the next; watches the files |
+//! | [`reload_fingerprint`] | what a reload compares |
+//! | [`admin`] | the HTTP endpoint: metrics, health, status, reload, drain |
+//! | [`signals`], [`systemd`] | what the system asks, and what it is told |
+
+pub mod admin;
+pub mod reload;
+pub mod reload_fingerprint;
+pub mod signals;
+pub mod snapshot;
+pub mod supervise;
+pub mod systemd;

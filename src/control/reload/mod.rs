@@ -1,0 +1,382 @@
+//! One reload: read, check, load everything, bind what is new, then one swap. Any failure before the swap
+//! leaves the running generation as it is, and says so. An identity or a trust whose files cannot be used is no such
+//! failure: it stays as it was, or is unavailable, and the rest goes live.
+
+pub mod watch;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::config::values::{self, Anchors, Config, ExactCertificate, ListenAddress, ListenerKey};
+use crate::config::{self, Loaded, Problems, Style};
+use crate::control::snapshot::{BuildError, Rigour, Snapshot};
+use crate::net::{self, BindError, Options, Role, Socket};
+use crate::observe::logging;
+use crate::observe::metrics::{Registry, ReloadMetrics};
+use crate::observe::tasks::{self, Failures};
+use crate::pipeline::accept::{Listener, Shared};
+
+use watch::Watcher;
+
+/// Where the configuration comes from: the file, or the flags of the one-liner.
+pub type Source = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
+
+/// Who asked for a reload, for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// SIGHUP.
+    Signal,
+    /// A watched file changed.
+    Files,
+    /// `POST /reload`.
+    Admin,
+}
+
+impl Cause {
+    /// The word in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Signal => "signal",
+            Self::Files => "files",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Why a configuration was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejected {
+    /// The text is wrong.
+    #[error("{}", .0.render(Style::Plain))]
+    Configuration(Problems),
+    /// The text is right, but a file that it names is not.
+    #[error("{}", BuildErrors(.0))]
+    Build(Vec<BuildError>),
+    /// A new listener's address is not to be had.
+    #[error(transparent)]
+    Bind(BindError),
+    /// A file cannot be read to its end.
+    #[error("the files could not be read within {} s: a disk hangs, or a file is a pipe", DEADLINE.as_secs())]
+    TooLate,
+    /// The process is ending.
+    #[error("the load was interrupted")]
+    Interrupted,
+}
+
+/// Files are small and a key derivation takes a second: who takes this long does not come back. Shorter than
+/// what the admin endpoint gives an exchange, so that it can still say so.
+const DEADLINE: Duration = Duration::from_secs(50);
+
+impl Rejected {
+    /// The class, for the log.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Configuration(problems) => problems.reason(),
+            Self::Build(errors) => errors.first().map_or("interrupted", BuildError::reason),
+            Self::Bind(_) => "bind_failed",
+            Self::TooLate => "reload_timeout",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+struct BuildErrors<'a>(&'a [BuildError]);
+
+impl fmt::Display for BuildErrors<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, error) in self.0.iter().enumerate() {
+            if n > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Owns the listeners and replaces the generation they work from.
+pub struct Reloader {
+    source: Source,
+    files: Files,
+    log: logging::Handle,
+    registry: Registry,
+    metrics: ReloadMetrics,
+    shared: Shared<ArcSwap<Snapshot>>,
+    rigour: Rigour,
+    listeners: HashMap<ListenerKey, Running>,
+}
+
+/// The files that a generation is made of, and who watches them.
+pub struct Files {
+    /// The configuration file; none for the one-liner.
+    pub configuration: Option<PathBuf>,
+    /// None where the configuration says `watch = false`.
+    pub watcher: Option<Watcher>,
+}
+
+impl Files {
+    /// Watches what `config` names.
+    ///
+    /// # Errors
+    /// Those of [`Watcher::new`].
+    pub fn of(configuration: Option<PathBuf>, config: &Config) -> Result<Self, watch::Error> {
+        let watcher =
+            if config.reload.watch { Some(Watcher::new(named_by(configuration.as_deref(), config))?) } else { None };
+        Ok(Self { configuration, watcher })
+    }
+
+    /// Watches what `config` names from now on: before those files are read, so that no change is missed, and
+    /// also if it is going to be rejected, since the file that repairs it may be one of them.
+    async fn follow(&mut self, config: &Config) {
+        let Some(watcher) = &mut self.watcher else { return };
+        if let Err(error) = watcher.set_files(named_by(self.configuration.as_deref(), config)).await {
+            tracing::warn!(%error, reason = error.reason(), "changed files may be noticed late or not at all");
+        }
+    }
+
+    /// Completes when the content of a file differs from what was last read. Cancel safe.
+    async fn changed(&mut self) {
+        match &mut self.watcher {
+            Some(watcher) => {
+                let changed = watcher.changed().await;
+                tracing::info!(?changed, "files changed");
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// A listener at work; it stops accepting when this is dropped.
+struct Running {
+    address: String,
+    socket: Arc<Socket>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Accepted connections have tasks of their own, but for one that waits for a permit: it is reset, as
+        // those are that the kernel has not handed out yet.
+        self.task.abort();
+    }
+}
+
+impl Reloader {
+    /// Binds the first generation's listeners and starts to accept.
+    ///
+    /// # Errors
+    /// An address cannot be listened on; nothing accepts then.
+    pub fn start(
+        source: Source,
+        files: Files,
+        log: logging::Handle,
+        registry: Registry,
+        shared: Shared<ArcSwap<Snapshot>>,
+        rigour: Rigour,
+    ) -> Result<Self, BindError> {
+        let snapshot = shared.snapshot.load_full();
+        let metrics = ReloadMetrics::new(&registry);
+        let mut reloader = Self { source, files, log, registry, metrics, shared, rigour, listeners: HashMap::new() };
+        let bound = reloader.bind_new(&snapshot.config)?;
+        reloader.accept_from(bound);
+        snapshot.log_parts();
+        snapshot.publish(None, &reloader.registry);
+        snapshot.tend(None);
+        reloader.metrics.started(snapshot.generation);
+        Ok(reloader)
+    }
+
+    /// Loads and swaps, or keeps the running generation and says why.
+    ///
+    /// # Errors
+    /// Why the configuration was not taken; already logged and counted.
+    ///
+    /// Cancel safe: nothing has changed before the swap, and in the swap nothing is awaited.
+    pub async fn reload(&mut self, cause: Cause) -> Result<u64, Rejected> {
+        let old = self.shared.snapshot.load_full();
+        let prepared = timeout(DEADLINE, self.prepare(&old)).await;
+        match prepared.unwrap_or(Err(Rejected::TooLate)) {
+            Ok((snapshot, bound)) => Ok(self.swap(&old, snapshot, bound, cause)),
+            Err(rejected) => {
+                self.metrics.rejected();
+                tracing::error!(
+                    cause = cause.as_str(),
+                    reason = rejected.reason(),
+                    detail = %rejected,
+                    generation = old.generation,
+                    "kept generation {}",
+                    old.generation,
+                );
+                Err(rejected)
+            }
+        }
+    }
+
+    /// Everything that can fail. Files are read on threads that may block: on a disk that hangs, streams go on.
+    async fn prepare(&mut self, old: &Arc<Snapshot>) -> Result<(Snapshot, Vec<Listener>), Rejected> {
+        let source = Arc::clone(&self.source);
+        let loaded = blocking(move || source().map_err(Rejected::Configuration)).await?;
+        self.files.follow(&loaded.config).await;
+        for advice in config::lint(&loaded) {
+            tracing::warn!(code = advice.code, "{}", advice.problem.title);
+        }
+        let (registry, previous, rigour) = (self.registry.clone(), Arc::clone(old), self.rigour);
+        let build = move || {
+            let key_log = previous.key_log();
+            Snapshot::build(loaded.config, Some(&previous), &registry, key_log, rigour).map_err(Rejected::Build)
+        };
+        let snapshot = blocking(build).await?;
+        let bound = self.bind_new(&snapshot.config).map_err(Rejected::Bind)?;
+        Ok((snapshot, bound))
+    }
+
+    /// The one swap and what follows from it; nothing here can fail.
+    fn swap(&mut self, old: &Snapshot, snapshot: Snapshot, bound: Vec<Listener>, cause: Cause) -> u64 {
+        let generation = snapshot.generation;
+        snapshot.log_parts();
+        snapshot.publish(Some(old), &self.registry);
+        self.follow_log_level(&old.config, &snapshot.config);
+        warn_of_what_needs_a_restart(&old.config, &snapshot.config);
+        follow_modes(&old.config, &snapshot.config);
+        self.follow_options(&old.config, &snapshot.config);
+        let snapshot = Arc::new(snapshot);
+        self.shared.snapshot.store(Arc::clone(&snapshot));
+        self.shared.swapped.notify_waiters();
+        snapshot.tend(Some(old));
+        self.accept_from(bound);
+        self.listeners.retain(|key, running| {
+            let stays = snapshot.entry(key).is_some();
+            if !stays {
+                tracing::info!(address = running.address, "listener removed");
+            }
+            stays
+        });
+        self.metrics.accepted(generation);
+        tracing::info!(cause = cause.as_str(), generation, "running generation {generation}");
+        generation
+    }
+
+    /// Completes when a file of the running generation has changed. Cancel safe. A watcher that panics goes on with
+    /// the next look.
+    pub async fn files_changed(&mut self) {
+        let mut failures = Failures::of("watcher", &self.registry);
+        while tasks::caught(self.files.changed()).await.is_err() {
+            failures.pause("panicked").await;
+        }
+    }
+
+    /// Nothing is made ready for new streams any more: there will be none.
+    pub fn rest(&self) {
+        self.shared.snapshot.load().rest();
+    }
+
+    /// The running configuration.
+    pub fn config(&self) -> Config {
+        self.shared.snapshot.load().config.clone()
+    }
+
+    /// A line for each identity and trust of the running generation that is not as its files say.
+    pub fn troubled(&self) -> Vec<String> {
+        self.shared.snapshot.load().troubled().map(|part| part.to_string()).collect()
+    }
+
+    /// The running generation.
+    pub fn generation(&self) -> u64 {
+        self.shared.snapshot.load().generation
+    }
+
+    fn follow_log_level(&self, old: &Config, new: &Config) {
+        if old.log.level != new.log.level
+            && let Err(error) = self.log.set_level(&new.log.level)
+        {
+            tracing::warn!(%error, reason = error.reason(), "the log's level stays");
+        }
+    }
+
+    /// Listeners that stay give connections from now on the options of the new generation.
+    fn follow_options(&self, old: &Config, new: &Config) {
+        for (spec, _) in kept(old, new).filter(|(spec, before)| spec.tcp != before.tcp) {
+            let Some(running) = self.listeners.get(&spec.key()) else { continue };
+            let options = Options::of_or_warn(&spec.tcp, Role::Listen, &spec.name);
+            if let Err(error) = running.socket.set(&options) {
+                tracing::warn!(listener = %spec.name, %error, "some options of the socket stay");
+            }
+        }
+    }
+
+    fn bind_new(&self, config: &Config) -> Result<Vec<Listener>, BindError> {
+        let new = config.listeners.iter().filter(|spec| !self.listeners.contains_key(&spec.key()));
+        new.map(Listener::bind).collect()
+    }
+
+    fn accept_from(&mut self, bound: Vec<Listener>) {
+        for listener in bound {
+            let (key, address, socket) = (listener.key().clone(), listener.local_address(), listener.socket());
+            tracing::info!(listener = %listener.name(&self.shared), address, "listening");
+            let task = tokio::spawn(listener.run(self.shared.clone(), self.registry.clone()));
+            self.listeners.insert(key, Running { address, socket, task });
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Rejected> + Send + 'static,
+) -> Result<T, Rejected> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Rejected::Interrupted)?
+}
+
+/// Every file whose content a generation depends on.
+fn named_by(file: Option<&Path>, config: &Config) -> Vec<PathBuf> {
+    let identities = config.identities.values().flat_map(|identity| {
+        let values::Identity { certificate, private_key, password_file, .. } = identity;
+        [Some(certificate.clone()), private_key.clone(), password_file.clone()].into_iter().flatten()
+    });
+    let trusts = config.trusts.values().flat_map(|trust| {
+        let anchors = match &trust.anchors {
+            Anchors::Roots { paths, .. } => paths.clone(),
+            Anchors::Certificate(ExactCertificate::File(path)) => vec![path.clone()],
+            Anchors::Certificate(ExactCertificate::Sha256(_)) | Anchors::PinsOnly => Vec::new(),
+        };
+        anchors.into_iter().chain(trust.crls.iter().cloned()).chain(trust.candidate_roots.iter().cloned())
+    });
+    file.map(Path::to_owned).into_iter().chain(identities).chain(trusts).collect()
+}
+
+/// Listeners that both generations have: as they are now, as they were before.
+fn kept<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = (&'a values::Listener, &'a values::Listener)> {
+    let before = |spec: &values::Listener| old.listeners.iter().find(|before| before.key() == spec.key());
+    new.listeners.iter().filter_map(move |spec| Some((spec, before(spec)?)))
+}
+
+/// Listeners on Unix sockets keep them, with the mode that the file has to have now.
+fn follow_modes(old: &Config, new: &Config) {
+    for (spec, _) in kept(old, new) {
+        if let ListenAddress::Unix { path, mode } = &spec.listen
+            && let Err(error) = net::set_mode(path, *mode)
+        {
+            tracing::warn!(listener = %spec.name, %error, "the mode of the socket stays");
+        }
+    }
+}
+
+/// Some settings are read once, at start.
+fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
+    let fixed: [(&str, bool); 6] = [
+        ("runtime", old.runtime != new.runtime),
+        ("limits", old.limits != new.limits),
+        ("log.format", old.log.format != new.log.format),
+        ("admin", old.admin != new.admin),
+        ("reload.watch", old.reload != new.reload),
+        ("listeners.tcp.multipath", kept(old, new).any(|(spec, before)| spec.tcp.multipath != before.tcp.multipath)),
+    ];
+    for (setting, _) in fixed.into_iter().filter(|(_, changed)| *changed) {
+        tracing::warn!(setting, "changed, but takes effect only at the next start");
+    }
+}

@@ -1,0 +1,298 @@
+//! Values + the previous generation -> one immutable generation of everything that lives.
+//!
+//! This is the only builder of live things. What did not change is carried over as the same object, since
+//! rustls resumes a session only under the very verifier and certificate resolver that made it; what did
+//! change is built new, with an empty store, since a session must never outlive the identity or the trust
+//! that it was made under.
+
+mod entry;
+mod parts;
+mod publish;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::config::values::{self, Config, ListenerKey, Name, Server};
+use crate::credentials::identity::Identity;
+use crate::credentials::part::{Broken, Part};
+use crate::credentials::trust::Trust;
+use crate::observe::metrics::{OriginMetrics, PoolMetrics, Registry, UpstreamMetrics};
+use crate::pipeline::accept::Entry;
+use crate::pipeline::admit;
+use crate::pipeline::originate::Originator;
+use crate::pipeline::originate::key_log::KeyLogFile;
+use crate::pipeline::originate::origin::{self, Origin, OriginKey};
+use crate::pipeline::originate::pool::Pool;
+use crate::pipeline::originate::servers::endpoints::Way;
+use crate::pipeline::originate::servers::resolve::{self, Resolver};
+use crate::tls::kernel::Offers;
+pub use parts::Troubled;
+
+/// One generation.
+pub struct Snapshot {
+    /// Counts from 1.
+    pub generation: u64,
+    /// What it was built from.
+    pub config: Config,
+    identities: BTreeMap<Name, Part<Identity>>,
+    trusts: BTreeMap<Name, Part<Trust>>,
+    upstreams: BTreeMap<Name, Arc<Originator>>,
+    listeners: HashMap<ListenerKey, Arc<Entry>>,
+    resolver: Arc<Resolver>,
+    key_log: Option<Arc<KeyLogFile>>,
+    kernel: Option<Arc<Offers>>,
+    /// One permit a warm connection, over all pools and generations.
+    warm: Arc<Semaphore>,
+}
+
+/// What a file that cannot be used does to the generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rigour {
+    /// It harms only the upstreams that need it.
+    PartByPart,
+    /// There is no generation: all files are right, and every certificate of ours is valid today.
+    Strict,
+}
+
+/// Why a configuration that is right in itself cannot run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// An identity or a trust cannot be used; only where all of them have to be ([`Rigour::Strict`]).
+    #[error("{}", .0.fault)]
+    Part(Arc<Broken>),
+    /// TLS cannot be spoken as an upstream says.
+    #[error("upstream {0}: {1}")]
+    Upstream(Name, origin::Error),
+    /// A listener's access list names a user whom this machine does not know.
+    #[error("listener {0}: {1}")]
+    Listener(Name, admit::Error),
+    /// Names cannot be resolved as the configuration says.
+    #[error("dns: {0}")]
+    Dns(resolve::Error),
+}
+
+impl BuildError {
+    /// What to change.
+    pub fn repair(&self) -> String {
+        match self {
+            Self::Part(_) => "put the right file in its place, or name another".to_owned(),
+            Self::Upstream(..) => "change the settings under tls that contradict each other".to_owned(),
+            Self::Listener(..) => "name a user of this machine, or a numeric user id".to_owned(),
+            Self::Dns(_) => "check [dns] and the resolver configuration of the system".to_owned(),
+        }
+    }
+
+    /// The class, for log and metric.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Part(broken) => broken.fault.reason(),
+            Self::Upstream(_, error) => error.reason(),
+            Self::Listener(_, error) => error.reason(),
+            Self::Dns(error) => error.reason(),
+        }
+    }
+}
+
+impl Snapshot {
+    /// What a listener needs; none if this generation has no such listener.
+    pub fn entry(&self, key: &ListenerKey) -> Option<Arc<Entry>> {
+        self.listeners.get(key).map(Arc::clone)
+    }
+
+    /// Builds a generation; reads every file that the configuration names, so it belongs on a thread that
+    /// may block.
+    ///
+    /// An identity or trust whose files cannot be used keeps the state that it has in `previous`, or is unavailable;
+    /// under [`Rigour::Strict`] it is an error.
+    ///
+    /// # Errors
+    /// All that is wrong, not only the first.
+    pub fn build(
+        config: Config,
+        previous: Option<&Self>,
+        registry: &Registry,
+        key_log: Option<Arc<KeyLogFile>>,
+        rigour: Rigour,
+    ) -> Result<Self, Vec<BuildError>> {
+        let (identities, trusts) = (parts::identities(&config, previous, rigour), parts::trusts(&config, previous));
+        let mut errors = if rigour == Rigour::Strict { parts::errors(&identities, &trusts) } else { Vec::new() };
+        let resolver = resolver(&config, previous, &mut errors);
+        let (Some(resolver), true) = (resolver, errors.is_empty()) else { return Err(errors) };
+
+        // Asked once: origins that are carried over keep what they were told.
+        let kernel = previous.map_or_else(|| kernel_offers(&config), |previous| previous.kernel.clone());
+        let warm = match previous {
+            Some(previous) => Arc::clone(&previous.warm),
+            None => Arc::new(Semaphore::new(warm_at_once(&config))),
+        };
+        let mut snapshot = Self {
+            generation: previous.map_or(1, |previous| previous.generation + 1),
+            config,
+            identities,
+            trusts,
+            upstreams: BTreeMap::new(),
+            listeners: HashMap::new(),
+            resolver,
+            key_log,
+            kernel,
+            warm,
+        };
+        snapshot.build_upstreams(previous, registry, &mut errors);
+        if errors.is_empty() {
+            snapshot.build_listeners(previous, registry, &mut errors);
+        }
+        if errors.is_empty() { Ok(snapshot) } else { Err(errors) }
+    }
+}
+
+impl Snapshot {
+    /// Where the secrets of sessions are written, if a person asked for it.
+    pub fn key_log(&self) -> Option<Arc<KeyLogFile>> {
+        self.key_log.clone()
+    }
+
+    /// The ways out, by name.
+    pub fn upstreams(&self) -> &BTreeMap<Name, Arc<Originator>> {
+        &self.upstreams
+    }
+
+    /// The identities, by name.
+    pub fn identities(&self) -> &BTreeMap<Name, Part<Identity>> {
+        &self.identities
+    }
+
+    /// The trusts, by name; that of upstreams which name none is among them.
+    pub fn trusts(&self) -> &BTreeMap<Name, Part<Trust>> {
+        &self.trusts
+    }
+
+    /// Begins the background work of this generation, and ends that of the one before. From its return on, nothing
+    /// that was made warm by an origin of `previous` alone is handed out. To be called once it runs.
+    pub fn tend(&self, previous: Option<&Self>) {
+        self.upstreams.values().for_each(Originator::tend);
+        for (name, old) in previous.iter().flat_map(|previous| &previous.upstreams) {
+            old.rest(self.upstreams.get(name).map(AsRef::as_ref));
+        }
+    }
+
+    /// Ends the background work: there will be no new streams.
+    pub fn rest(&self) {
+        self.upstreams.values().for_each(|originator| originator.rest(None));
+    }
+
+    /// Descriptors that warm connections may take.
+    pub fn warm_descriptors(&self) -> usize {
+        let pools = self.config.upstreams.values().any(|upstream| upstream.pool.is_some());
+        if pools { warm_at_once(&self.config) } else { 0 }
+    }
+
+    fn build_upstreams(&mut self, previous: Option<&Self>, registry: &Registry, errors: &mut Vec<BuildError>) {
+        for (name, spec) in &self.config.upstreams {
+            let old = previous.and_then(|previous| previous.upstreams.get(name));
+            match self.originator(name, spec, old, registry) {
+                Ok(originator) => drop(self.upstreams.insert(name.clone(), Arc::new(originator))),
+                Err(error) => errors.push(BuildError::Upstream(name.clone(), error)),
+            }
+        }
+    }
+
+    fn originator(
+        &self,
+        name: &Name,
+        spec: &values::Upstream,
+        old: Option<&Arc<Originator>>,
+        registry: &Registry,
+    ) -> Result<Originator, origin::Error> {
+        if let Some(broken) = self.lacking(spec) {
+            let (metrics, resolver) = (UpstreamMetrics::new(registry, name), Arc::clone(&self.resolver));
+            return Ok(Originator::unavailable(name.clone(), spec, resolver, metrics, Arc::clone(broken)));
+        }
+        let mut ways: Vec<Way> = Vec::with_capacity(spec.servers.len());
+        for server in &spec.servers {
+            let metrics = || Arc::new(OriginMetrics::new(registry, name));
+            let origin = (!spec.passthrough).then(|| self.origin(server, spec, &ways, old, metrics)).transpose()?;
+            ways.push(Way { server: server.clone(), origin, share: spec.balance.share(server) });
+        }
+        let metrics = UpstreamMetrics::new(registry, name);
+        let resolver = Arc::clone(&self.resolver);
+        let originator = Originator::new(name.clone(), spec, ways, resolver, metrics, old.map(AsRef::as_ref))
+            .with_source(self.config.source.0.clone());
+        Ok(match &spec.pool {
+            Some(pool) => {
+                let metrics = PoolMetrics::new(registry, name);
+                let before = old.and_then(|old| old.pool());
+                originator.with_pool(Pool::new(pool.clone(), Arc::clone(&self.warm), metrics, before))
+            }
+            None => originator,
+        })
+    }
+
+    /// The origin for a server: one that this upstream already has, else the previous generation's if
+    /// nothing of its key changed, else a new one.
+    fn origin(
+        &self,
+        server: &Server,
+        spec: &values::Upstream,
+        ways: &[Way],
+        old: Option<&Arc<Originator>>,
+        metrics: impl FnOnce() -> Arc<OriginMetrics>,
+    ) -> Result<Arc<Origin>, origin::Error> {
+        let (identity, trust) = self.usable(spec);
+        let server_name = spec.tls.server_name.clone().unwrap_or_else(|| server.host.server_name());
+        let key = OriginKey::new(spec, &server_name, identity.map(AsRef::as_ref), trust);
+        let known = ways.iter().chain(old.map(|old| old.ways()).unwrap_or_default());
+        let mut known = known.filter_map(|way| way.origin.as_ref());
+        let metrics = known.clone().next().map_or_else(metrics, |origin| Arc::clone(origin.metrics()));
+        match known.find(|origin| *origin.key() == key) {
+            Some(origin) => Ok(Arc::clone(origin)),
+            None => {
+                let mut origin = Origin::counted(key, identity.cloned(), Arc::clone(trust), metrics)?;
+                if let Some(log) = &self.key_log {
+                    origin.log_keys(Arc::clone(log) as _);
+                }
+                if let Some(offers) = &self.kernel {
+                    origin.offer_to_kernel(Arc::clone(offers));
+                }
+                Ok(Arc::new(origin))
+            }
+        }
+    }
+}
+
+/// Warm connections at once. By default few beside streams, of whose descriptors they are taken; never more than a
+/// quarter of those.
+fn warm_at_once(config: &Config) -> usize {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let descriptors = usize::try_from(descriptors.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let asked = config.limits.max_warm.unwrap_or_else(|| 256.min(descriptors / 8));
+    asked.min(descriptors / 4).max(1)
+}
+
+/// The resolver and its cache live on while the settings stay.
+fn resolver(config: &Config, previous: Option<&Snapshot>, errors: &mut Vec<BuildError>) -> Option<Arc<Resolver>> {
+    if let Some(previous) = previous.filter(|previous| previous.config.dns == config.dns) {
+        return Some(Arc::clone(&previous.resolver));
+    }
+    Resolver::new(&config.dns).map(Arc::new).map_err(|error| errors.push(BuildError::Dns(error))).ok()
+}
+
+/// What the kernel may have of streams, said in the log: a setting that does nothing should not be silent.
+fn kernel_offers(config: &Config) -> Option<Arc<Offers>> {
+    let policy = config.runtime.kernel_tls;
+    if policy == values::KernelTls::Off {
+        return None;
+    }
+    match Offers::detect(policy) {
+        Ok(offers) => {
+            tracing::info!(suites = %offers, new_keys = offers.renews(), "kernel TLS");
+            Some(Arc::new(offers)).filter(|offers| !offers.is_empty())
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the kernel has no TLS: all records are made in user space");
+            None
+        }
+    }
+}

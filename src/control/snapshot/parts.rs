@@ -1,0 +1,165 @@
+//! Identities and trusts of a generation: each is loaded by itself, and fails by itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{BuildError, Rigour, Snapshot};
+use crate::config::values::{self, Config, Name};
+use crate::credentials::certificate::Date;
+use crate::credentials::identity::Identity;
+use crate::credentials::part::{Broken, Fault, Part};
+use crate::credentials::trust::Trust;
+
+/// The name of the trust of upstreams that name none. No configured trust can have it: of the letters of names,
+/// these are none.
+const DEFAULT_TRUST: &str = "(system roots)";
+
+fn default_trust() -> Name {
+    Name::new(DEFAULT_TRUST)
+}
+
+/// The configured trusts, and the default one if any upstream leaves its trust open.
+fn with_default_trust(config: &Config) -> BTreeMap<Name, values::Trust> {
+    let mut trusts = config.trusts.clone();
+    if config.upstreams.values().any(|upstream| !upstream.passthrough && upstream.tls.trust.is_none()) {
+        trusts.insert(default_trust(), values::Trust::default());
+    }
+    trusts
+}
+
+pub(super) fn identities(
+    config: &Config,
+    previous: Option<&Snapshot>,
+    rigour: Rigour,
+) -> BTreeMap<Name, Part<Identity>> {
+    let one = |name: &Name, spec: &values::Identity| {
+        let identity = Identity::load(name, spec)?;
+        if rigour == Rigour::Strict {
+            identity.check_period(Date::now())?;
+        }
+        Ok(identity)
+    };
+    let one = |name: &Name, spec: &_| one(name, spec).map_err(|error| Fault::Identity(name.clone(), error));
+    load(&config.identities, previous.map(Snapshot::identities), one)
+}
+
+pub(super) fn trusts(config: &Config, previous: Option<&Snapshot>) -> BTreeMap<Name, Part<Trust>> {
+    let one = |name: &Name, spec: &_| Trust::load(name, spec).map_err(|error| Fault::Trust(name.clone(), error));
+    load(&with_default_trust(config), previous.map(Snapshot::trusts), one)
+}
+
+fn load<S, T>(
+    specs: &BTreeMap<Name, S>,
+    previous: Option<&BTreeMap<Name, Part<T>>>,
+    one: impl Fn(&Name, &S) -> Result<T, Fault>,
+) -> BTreeMap<Name, Part<T>> {
+    let before = |name: &Name| previous.and_then(|previous| previous.get(name));
+    let part = |(name, spec)| (Name::clone(name), Part::after(one(name, spec), before(name), Date::now()));
+    specs.iter().map(part).collect()
+}
+
+/// What is wrong with any of them, as errors of the whole.
+pub(super) fn errors(
+    identities: &BTreeMap<Name, Part<Identity>>,
+    trusts: &BTreeMap<Name, Part<Trust>>,
+) -> Vec<BuildError> {
+    let broken = identities.values().filter_map(Part::broken).chain(trusts.values().filter_map(Part::broken));
+    broken.map(|broken| BuildError::Part(Arc::clone(broken))).collect()
+}
+
+/// A part that is not as its files say.
+#[derive(Clone, Copy, Debug)]
+pub struct Troubled<'a> {
+    /// `kept` or `unavailable`.
+    pub state: &'static str,
+    /// Which, why, and since when.
+    pub broken: &'a Broken,
+}
+
+impl std::fmt::Display for Troubled<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { state, broken: Broken { fault, since } } = self;
+        write!(f, "{state} since {since}: {fault} ({})", fault.reason())
+    }
+}
+
+impl Snapshot {
+    /// The parts that are kept in an earlier state, or unavailable.
+    pub fn troubled(&self) -> impl Iterator<Item = Troubled<'_>> {
+        let identities = self.identities.values().map(|part| (part.state(), part.broken()));
+        let trusts = self.trusts.values().map(|part| (part.state(), part.broken()));
+        identities.chain(trusts).filter_map(|(state, broken)| Some(Troubled { state, broken: broken? }))
+    }
+
+    /// Every part with its state: kind, name, state.
+    pub fn states(&self) -> impl Iterator<Item = (&'static str, &Name, &'static str)> {
+        let identities = self.identities.iter().map(|(name, part)| ("identity", name, part.state()));
+        identities.chain(self.trusts.iter().map(|(name, part)| ("trust", name, part.state())))
+    }
+
+    /// No upstream lacks what it needs. A part that nothing uses may be unavailable.
+    pub fn is_whole(&self) -> bool {
+        self.upstreams.values().all(|upstream| upstream.lacks().is_none())
+    }
+
+    /// Says in the log what is wrong with which part, and which upstreams suffer for it. Nothing that is wrong goes
+    /// by in silence; what was wrong before is said again, by each load.
+    pub fn log_parts(&self) {
+        for Troubled { state, broken: Broken { fault, since } } in self.troubled() {
+            let upstreams = self.users_of(fault);
+            let (kind, name, reason) = (fault.kind(), fault.name(), fault.reason());
+            match state {
+                "kept" => tracing::warn!(
+                    kind, %name, reason, detail = %fault, %since, upstreams,
+                    "the files cannot be used: the last good state stays in force"
+                ),
+                _ => tracing::error!(
+                    kind, %name, reason, detail = %fault, %since, upstreams,
+                    "the files cannot be used: the upstreams that need them are unavailable"
+                ),
+            }
+        }
+        for (name, identity) in self.identities.iter().filter_map(|(name, part)| Some((name, part.usable()?))) {
+            if let Err(error) = identity.check_period(Date::now()) {
+                let (kind, reason) = ("identity", error.reason());
+                tracing::warn!(
+                    kind, %name, reason, detail = %error,
+                    "our certificate is out of its period: it is presented all the same, and the server judges"
+                );
+            }
+        }
+    }
+
+    fn users_of(&self, fault: &Fault) -> String {
+        let uses = |spec: &values::Upstream| match fault {
+            Fault::Identity(name, _) => spec.tls.identity.as_ref() == Some(name),
+            Fault::Trust(name, _) => trust_of(spec) == *name,
+        };
+        let users = self.config.upstreams.iter().filter(|(_, spec)| !spec.passthrough && uses(spec));
+        users.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// What is wrong with the part for want of which the upstream cannot be served.
+    pub(super) fn lacking(&self, spec: &values::Upstream) -> Option<&Arc<Broken>> {
+        if spec.passthrough {
+            return None;
+        }
+        let identity = spec.tls.identity.as_ref().map(|name| &self.identities[name]);
+        identity.and_then(unavailable).or_else(|| unavailable(&self.trusts[&trust_of(spec)]))
+    }
+
+    /// Identity and trust of an upstream that lacks nothing.
+    pub(super) fn usable(&self, spec: &values::Upstream) -> (Option<&Arc<Identity>>, &Arc<Trust>) {
+        let why = "an upstream that lacks a part has no origin";
+        let identity = spec.tls.identity.as_ref().map(|name| self.identities[name].usable().expect(why));
+        (identity, self.trusts[&trust_of(spec)].usable().expect(why))
+    }
+}
+
+fn trust_of(spec: &values::Upstream) -> Name {
+    spec.tls.trust.clone().unwrap_or_else(default_trust)
+}
+
+fn unavailable<T>(part: &Part<T>) -> Option<&Arc<Broken>> {
+    part.broken().filter(|_| part.usable().is_none())
+}

@@ -1,0 +1,123 @@
+//! Who may ask for what: signals and the admin endpoint; and what has to be done on a timer meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::trim::Trim;
+use crate::control::admin::{Kept, Swapped};
+use crate::control::reload::Cause;
+use crate::control::signals::{Signal, Signals};
+use crate::control::systemd;
+use crate::observe::metrics::Registry;
+
+/// Where the result of a reload goes.
+pub(super) type Answer = oneshot::Sender<Result<Swapped, Kept>>;
+
+/// What the admin endpoint may ask of the process.
+#[derive(Clone)]
+pub(super) struct Orders {
+    /// One reload after the other.
+    pub(super) reloads: mpsc::Sender<Answer>,
+    /// To drain: not in the queue of reloads, which may be full, or wait for a disk.
+    pub(super) drain: Arc<Notify>,
+}
+
+/// The other end of [`Orders`].
+pub(super) struct Ordered {
+    reloads: mpsc::Receiver<Answer>,
+    drain: Arc<Notify>,
+}
+
+/// Reloads of the admin endpoint that may wait; it serves few connections at once.
+const RELOADS: usize = 16;
+
+pub(super) fn orders() -> (Orders, Ordered) {
+    let (sender, receiver) = mpsc::channel(RELOADS);
+    let drain = Arc::new(Notify::new());
+    (Orders { reloads: sender, drain: Arc::clone(&drain) }, Ordered { reloads: receiver, drain })
+}
+
+/// What is asked of the process.
+pub(super) enum Asked {
+    Reload(Cause, Option<Answer>),
+    Drain,
+    Quit,
+}
+
+/// What is asked of the process and cannot wait.
+pub(super) enum Stop {
+    Drain,
+    Quit,
+}
+
+/// Everyone who may ask, but for files that change.
+pub(super) struct Causes {
+    signals: Signals,
+    ordered: Ordered,
+    /// SIGHUP came during a reload, which may have read the files before they were changed.
+    hangup: bool,
+    registry: Registry,
+    trim: Trim,
+    upkeep: Interval,
+    alive: Interval,
+}
+
+/// Histograms hold what was recorded until they are folded; at a thousand connections a second, five seconds
+/// are some 300 KiB.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+impl Causes {
+    pub(super) fn new(signals: Signals, ordered: Ordered, registry: Registry, trim: Trim) -> Self {
+        let mut upkeep = interval(UPKEEP);
+        let mut alive = interval(systemd::watchdog_interval().unwrap_or(UPKEEP));
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { signals, ordered, hangup: false, registry, trim, upkeep, alive }
+    }
+
+    /// The next thing that is asked for. Cancel safe.
+    pub(super) async fn next(&mut self) -> Asked {
+        loop {
+            if std::mem::take(&mut self.hangup) {
+                return Asked::Reload(Cause::Signal, None);
+            }
+            tokio::select! {
+                signal = self.signals.next() => match signal {
+                    Signal::Reload => self.hangup = true,
+                    Signal::Drain(_) => return Asked::Drain,
+                    Signal::Quit => return Asked::Quit,
+                },
+                () = self.ordered.drain.notified() => return Asked::Drain,
+                Some(answer) = self.ordered.reloads.recv() => return Asked::Reload(Cause::Admin, Some(answer)),
+                _ = self.upkeep.tick() => self.registry.upkeep(),
+                () = self.trim.when_quiet() => {}
+                _ = self.alive.tick() => systemd::alive(),
+            }
+        }
+    }
+
+    /// The next request to stop; requests to reload wait. Cancel safe.
+    pub(super) async fn stop(&mut self) -> Stop {
+        loop {
+            tokio::select! {
+                signal = self.signals.next() => match signal {
+                    Signal::Reload => self.hangup = true,
+                    Signal::Drain(_) => return Stop::Drain,
+                    Signal::Quit => return Stop::Quit,
+                },
+                () = self.ordered.drain.notified() => return Stop::Drain,
+                _ = self.upkeep.tick() => self.registry.upkeep(),
+                () = self.trim.when_quiet() => {}
+                _ = self.alive.tick() => systemd::alive(),
+            }
+        }
+    }
+
+    /// For the drain: whoever waits for a reload is told, and nobody can ask for one.
+    pub(super) fn into_signals(self) -> Signals {
+        self.signals
+    }
+}

@@ -1,0 +1,337 @@
+//! Starts and stops everything: a list of starts, one loop of causes, and the end.
+
+mod budget;
+mod causes;
+mod descriptors;
+mod endpoints;
+mod status;
+mod trim;
+
+use std::mem;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustix::process::{Resource, Rlimit};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::config::values::{self, Config};
+use crate::config::{Loaded, Place, Problem};
+use crate::control::admin::{self, Kept, Swapped};
+use crate::control::reload::watch;
+use crate::control::reload::{Cause, Files, Reloader, Source};
+use crate::control::signals::{self, Signal, Signals};
+use crate::control::snapshot::{BuildError, Rigour, Snapshot};
+use crate::control::systemd;
+use crate::credentials::part::Fault;
+use crate::drain::{self, Drain, Drained, Watch};
+use crate::net::{BindError, Options, Socket};
+use crate::observe::logging;
+use crate::observe::metrics::Registry;
+use crate::observe::tasks;
+use crate::pipeline::accept::Shared;
+use crate::pipeline::admit::{self, Admission};
+use crate::pipeline::originate::key_log::KeyLogFile;
+use causes::{Asked, Causes, Stop};
+use status::Desk;
+use trim::Trim;
+
+/// What to run.
+pub struct Start {
+    /// Reads the configuration, now and at every reload.
+    pub source: Source,
+    /// The configuration file, if there is one: it is watched.
+    pub file: Option<PathBuf>,
+    /// The first configuration.
+    pub config: Config,
+    /// The running log, whose level a reload may change.
+    pub log: logging::Handle,
+    /// Where the secrets of sessions are written, for Wireshark.
+    pub key_log: Option<Arc<KeyLogFile>>,
+    /// What a file that cannot be used does, now and at every reload.
+    pub rigour: Rigour,
+}
+
+/// Why nothing runs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file that the configuration names cannot be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Build(Vec<BuildError>),
+    /// An address is not to be had.
+    #[error(transparent)]
+    Bind(BindError),
+    /// The admin endpoint's access list names a user whom this machine does not know.
+    #[error("admin: {0}")]
+    Admin(admit::Error),
+    /// Signals cannot be received.
+    #[error(transparent)]
+    Signals(signals::Error),
+    /// Files cannot be watched.
+    #[error(transparent)]
+    Watch(watch::Error),
+    /// The thread that built the first generation ended early.
+    #[error("the start was interrupted")]
+    Interrupted,
+    /// The main loop panicked; the log has the place.
+    #[error("the process ends after a panic of its main loop")]
+    Panicked,
+}
+
+impl Error {
+    /// The class, for the log.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Build(errors) => errors.first().map_or("interrupted", BuildError::reason),
+            Self::Bind(_) => "bind_failed",
+            Self::Admin(error) => error.reason(),
+            Self::Signals(error) => error.reason(),
+            Self::Watch(error) => error.reason(),
+            Self::Interrupted => "interrupted",
+            Self::Panicked => "panicked",
+        }
+    }
+
+    /// The configuration, or a file it names, is at fault.
+    pub fn is_of_configuration(&self) -> bool {
+        matches!(self, Self::Build(_) | Self::Admin(_))
+    }
+}
+
+/// How the process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Asked to, after a drain.
+    Drained,
+    /// By a second signal, without waiting.
+    Quit,
+}
+
+/// Runs until it is asked to stop. Everything is loaded and bound before the first connection is accepted.
+///
+/// # Errors
+/// Why it could not start; nothing is bound then. Once it runs, nothing ends it but a signal or `POST /drain`.
+pub async fn run(start: Start) -> Result<Ended, Error> {
+    let signals = Signals::new().map_err(Error::Signals)?;
+    run_under(signals, start).await
+}
+
+/// As [`run`], with signals that were caught before: for a caller who has something to clean up. A stop that was
+/// asked for meanwhile is heard.
+///
+/// # Errors
+/// Those of [`run`].
+pub async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Error> {
+    forbid_core_dumps();
+    let descriptors = descriptors::raise_limit();
+    let registry = Registry::new();
+    logging::count_dropped(&registry);
+    systemd::count_dropped(&registry);
+    let Start { source, file, config, log, key_log, rigour } = start;
+    key_log.iter().for_each(|key_log| key_log.count_dropped(&registry));
+    let (files, snapshot) = tokio::select! {
+        loaded = first_generation(file, config, &registry, key_log, rigour) => loaded?,
+        () = stop_asked(&mut signals) => return Ok(Ended::Drained),
+    };
+    let (drain, streams) = drain::channel();
+    let shared = Shared {
+        snapshot: Arc::new(ArcSwap::new(snapshot)),
+        permits: Arc::new(Semaphore::new(0)),
+        swapped: Arc::new(Notify::new()),
+        streams,
+    };
+    let config = shared.snapshot.load().config.clone();
+    let bound = descriptors::connections(&config.limits, descriptors, shared.snapshot.load().warm_descriptors());
+    let bound = budget::connections(&config.limits, bound);
+    shared.permits.add_permits(bound.min(Semaphore::MAX_PERMITS));
+
+    let admin = bind_admin(&config)?;
+    let (desk, orders) = Desk::new(Arc::clone(&shared.snapshot), registry.clone(), bound, Arc::clone(&shared.permits));
+    let desk = Arc::new(desk);
+    let trim = Trim::new(bound, Arc::clone(&shared.permits));
+    let reloader = Reloader::start(source, files, log, registry.clone(), shared, rigour).map_err(Error::Bind)?;
+    let (no_admin, admin_ends) = drain::channel();
+    if let Some((socket, admission)) = admin {
+        tracing::info!(address = socket.local_address(), "admin listening");
+        tokio::spawn(serve_admin(socket, admission, Arc::clone(&desk), registry.clone(), admin_ends.clone()));
+    }
+    drop(admin_ends);
+    desk.set_ready(true);
+    systemd::ready(&running(1, reloader.troubled().len()));
+    let running = Running { causes: Causes::new(signals, orders, registry, trim), reloader };
+    let ended = tasks::caught(running.until_stopped(&desk, drain)).await;
+    match ended {
+        Ok(Ended::Quit) => no_admin.stop(),
+        // The client that asked for the drain has yet to get its answer.
+        _ => drop(no_admin.drain(ADMIN_GRACE).await),
+    }
+    ended.map_err(|_| Error::Panicked)
+}
+
+/// The admin endpoint ends by itself within this time: it bounds the answers that are under way.
+const ADMIN_GRACE: Duration = Duration::from_secs(3);
+
+/// Holds the watch until the last answer is sent.
+async fn serve_admin(socket: Socket, admission: Admission, desk: Arc<Desk>, registry: Registry, ends: Watch) {
+    let socket = Arc::new(socket);
+    let serve = || admin::serve(Arc::clone(&socket), admission.clone(), Arc::clone(&desk) as _, ends.draining());
+    tasks::keep_running("admin", &registry, || ends.is_draining(), serve).await;
+}
+
+/// What the loop owns.
+struct Running {
+    causes: Causes,
+    reloader: Reloader,
+}
+
+impl Running {
+    async fn until_stopped(mut self, desk: &Desk, drain: Drain) -> Ended {
+        loop {
+            let (cause, answer) = match self.asked().await {
+                Asked::Reload(cause, answer) => (cause, answer),
+                Asked::Drain => break,
+                Asked::Quit => return Ended::Quit,
+            };
+            // A reload waits for disks: whoever asks to stop meanwhile does not.
+            let result = tokio::select! {
+                result = reload(&mut self.reloader, cause) => result,
+                asked = self.causes.stop() => match asked {
+                    Stop::Drain => break,
+                    Stop::Quit => return Ended::Quit,
+                },
+            };
+            // The client may be gone by now; the reload was done all the same.
+            drop(answer.map(|answer| answer.send(result)));
+        }
+        self.drain(desk, drain).await
+    }
+
+    async fn asked(&mut self) -> Asked {
+        // One future for the whole wait: each beginning of it reads all files.
+        tokio::select! {
+            asked = self.causes.next() => asked,
+            () = self.reloader.files_changed() => Asked::Reload(Cause::Files, None),
+        }
+    }
+
+    async fn drain(self, desk: &Desk, drain: Drain) -> Ended {
+        let Self { causes, reloader } = self;
+        desk.set_ready(false);
+        let deadline = reloader.config().drain_timeout;
+        systemd::stopping("draining");
+        tracing::info!(?deadline, "draining");
+        // The listeners go, and with them their watches: what is left are streams.
+        reloader.rest();
+        drop(reloader);
+        let mut signals = causes.into_signals();
+        tokio::select! {
+            drained = drain.drain(deadline) => {
+                match drained {
+                    Drained::Finished => tracing::info!("drained: every stream finished"),
+                    Drained::Forced { held } | Drained::Stuck { held } => {
+                        tracing::warn!(streams = held, "drained: the deadline came, streams were reset");
+                    }
+                }
+                Ended::Drained
+            }
+            () = quit(&mut signals) => {
+                tracing::warn!("ended at once by a second signal");
+                Ended::Quit
+            }
+        }
+    }
+}
+
+async fn reload(reloader: &mut Reloader, cause: Cause) -> Result<Swapped, Kept> {
+    systemd::reloading();
+    let result = reloader.reload(cause).await;
+    systemd::ready(&match &result {
+        Ok(generation) => running(*generation, reloader.troubled().len()),
+        Err(rejected) => format!("kept generation {}: {}", reloader.generation(), rejected.reason()),
+    });
+    let generation = result.map_err(|rejected| Kept::Rejected(rejected.to_string()))?;
+    Ok(Swapped { generation, troubled: reloader.troubled() })
+}
+
+/// What systemd shows of the service.
+fn running(generation: u64, troubled: usize) -> String {
+    match troubled {
+        0 => format!("running generation {generation}"),
+        some => format!("running generation {generation}; files that cannot be used: {some}, see the log"),
+    }
+}
+
+async fn quit(signals: &mut Signals) {
+    while signals.next().await != Signal::Quit {}
+}
+
+async fn stop_asked(signals: &mut Signals) {
+    while signals.next().await == Signal::Reload {}
+}
+
+/// Begins to watch the files and reads them, on a thread that may block: on a disk that hangs, signals are heard.
+async fn first_generation(
+    file: Option<PathBuf>,
+    config: Config,
+    registry: &Registry,
+    key_log: Option<Arc<KeyLogFile>>,
+    rigour: Rigour,
+) -> Result<(Files, Arc<Snapshot>), Error> {
+    let registry = registry.clone();
+    let build = move || {
+        // The first random draw takes some 20 ms (the library seeds itself from CPU jitter): paid here, not
+        // by the first client.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut [0; 32]);
+        let files = Files::of(file, &config).map_err(Error::Watch)?;
+        let snapshot = Snapshot::build(config, None, &registry, key_log, rigour).map_err(Error::Build)?;
+        Ok((files, Arc::new(snapshot)))
+    };
+    tokio::task::spawn_blocking(build).await.map_err(|_| Error::Interrupted)?
+}
+
+fn bind_admin(config: &Config) -> Result<Option<(Socket, Admission)>, Error> {
+    let Some(values::Admin { listen, access }) = &config.admin else { return Ok(None) };
+    let admission = Admission::load(access).map_err(Error::Admin)?;
+    Ok(Some((Socket::bind(listen, &Options::default()).map_err(Error::Bind)?, admission)))
+}
+
+/// Keys are in the memory: no crash may write it to a disk. The limit is one byte, which is less than any file
+/// needs, and not zero: a program that the system has put in the file's place (core(5)) is given the memory
+/// whatever the limit, and only a limit of 1 tells the kernel to start none.
+fn forbid_core_dumps() {
+    let one = Rlimit { current: Some(1), maximum: Some(1) };
+    if let Err(error) = rustix::process::setrlimit(Resource::Core, one) {
+        tracing::warn!(%error, "cannot forbid core dumps: a crash may write keys to a disk");
+    }
+}
+
+/// What is wrong with the files that a configuration names, placed in its text: for `egret check`, which
+/// binds nothing.
+pub fn check_files(loaded: &Loaded) -> Vec<Problem> {
+    match Snapshot::build(loaded.config.clone(), None, &Registry::silent(), None, Rigour::Strict) {
+        Ok(snapshot) => {
+            // The process ends soon, and its memory with it: taking ten thousand upstreams apart takes a tenth of all.
+            mem::forget(snapshot);
+            Vec::new()
+        }
+        Err(errors) => errors.iter().map(|error| problem(loaded, error)).collect(),
+    }
+}
+
+fn problem(loaded: &Loaded, error: &BuildError) -> Problem {
+    let place = match error {
+        BuildError::Part(broken) => Some(match &broken.fault {
+            Fault::Identity(name, _) => Place::Identity(name),
+            Fault::Trust(name, _) => Place::Trust(name),
+        }),
+        BuildError::Upstream(name, _) => Some(Place::Upstream(name)),
+        BuildError::Listener(name, _) => Some(Place::Listener(name)),
+        BuildError::Dns(_) => None,
+    };
+    match place.and_then(|place| loaded.locate(place)) {
+        Some(span) => Problem::new(span, error.to_string(), error.reason(), error.repair()),
+        None => Problem::of_file(error.to_string(), error.repair()),
+    }
+}

@@ -1,0 +1,99 @@
+//! Digests by which keys, certificates and whole trusts are told apart.
+
+pub use crate::config::formats::{hex, labelled_hex};
+use aws_lc_rs::digest::{Context, SHA256, digest};
+
+/// A SHA-256 digest.
+pub type Sha256 = [u8; 32];
+
+/// SHA-256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> Sha256 {
+    fixed(digest(&SHA256, bytes).as_ref())
+}
+
+/// `sha256/BASE64`, the form that `trust.NAME.pins` takes (RFC 7469 section 2.4 has the digest, curl the form).
+pub fn labelled_pin(digest: &Sha256) -> String {
+    format!("sha256/{}", base64(digest))
+}
+
+/// A digest over several fields. Each is tagged and carries its length, so that no two lists of
+/// fields read the same.
+pub struct Fields(Context);
+
+impl Fields {
+    /// Without any field.
+    pub fn new() -> Self {
+        Self(Context::new(&SHA256))
+    }
+
+    /// Adds one field.
+    pub fn add(&mut self, tag: &str, bytes: &[u8]) {
+        for part in [tag.as_bytes(), bytes] {
+            self.0.update(&(part.len() as u64).to_be_bytes());
+            self.0.update(part);
+        }
+    }
+
+    /// Adds a set: the order in which its members come does not matter.
+    pub fn add_set(&mut self, tag: &str, members: impl IntoIterator<Item = Sha256>) {
+        let mut members: Vec<Sha256> = members.into_iter().collect();
+        members.sort_unstable();
+        members.dedup();
+        self.add(tag, &members.concat());
+    }
+
+    /// The digest.
+    pub fn finish(self) -> Sha256 {
+        fixed(self.0.finish().as_ref())
+    }
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn fixed(digest: &[u8]) -> Sha256 {
+    digest.try_into().expect("SHA-256 has 32 bytes")
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Base64 with padding (RFC 4648 section 4).
+fn base64(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let at = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
+        let group = at(0) << 16 | at(1) << 8 | at(2);
+        for i in 0..4 {
+            let sextet = (group >> (18 - 6 * i)) & 63;
+            text.push(if i <= chunk.len() { char::from(ALPHABET[sextet as usize]) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        let vectors = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
+        for (plain, encoded) in vectors {
+            assert_eq!(base64(plain.as_bytes()), encoded);
+        }
+    }
+
+    #[test]
+    fn fields_do_not_run_into_each_other() {
+        let digest = |fields: &[(&str, &[u8])]| {
+            let mut all = Fields::new();
+            fields.iter().for_each(|(tag, bytes)| all.add(tag, bytes));
+            all.finish()
+        };
+        assert_ne!(digest(&[("a", b"bc")]), digest(&[("ab", b"c")]));
+        assert_ne!(digest(&[("a", b"b"), ("c", b"")]), digest(&[("a", b"bc"), ("", b"")]));
+    }
+}

@@ -1,0 +1,228 @@
+//! Who egret is: a certificate chain and its private key, read from files.
+
+mod error;
+mod key;
+mod permission;
+mod pkcs12;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::CertificateDer;
+use rustls::sign::CertifiedKey;
+
+pub use self::error::{Error, Wrong};
+use self::key::Key;
+use crate::config::values::{self, Name};
+use crate::credentials::certificate::{self, CertificateFacts, Date, public_key};
+use crate::credentials::contents::{self, Contents, Kind, Part};
+use crate::credentials::files::{self, Content};
+use crate::credentials::fingerprint::{Fields, Sha256};
+
+/// A certificate chain and its private key, ready to sign.
+#[derive(Debug)]
+pub struct Identity {
+    name: Name,
+    file: PathBuf,
+    certified: Arc<CertifiedKey>,
+    leaf: CertificateFacts,
+    not_after: Date,
+    fingerprint: Fingerprint,
+    remarks: Vec<String>,
+}
+
+/// What tells identities apart. Two with the same are the same to every server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint {
+    /// SHA-256 of the leaf's DER encoding.
+    pub leaf: Sha256,
+    /// SHA-256 of the key's SubjectPublicKeyInfo.
+    pub key: Sha256,
+    /// Over the whole chain: a new intermediate is a new identity.
+    pub chain: Sha256,
+}
+
+impl Identity {
+    /// Reads the files, opens what is encrypted, and checks that key and certificate belong together. Blocks on the
+    /// file system and, with an encrypted key, for the time that its key derivation is meant to take.
+    ///
+    /// Dates are no reason to refuse it: the server judges them, and its clock may be the right one of the two.
+    /// [`Identity::check_period`] says what a server is going to find.
+    ///
+    /// # Errors
+    /// [`Error`] names the file and what is wrong with it.
+    pub fn load(name: &Name, spec: &values::Identity) -> Result<Self, Error> {
+        let material = Material::read(spec)?;
+        let key_file = spec.private_key.as_deref().unwrap_or(&spec.certificate);
+        let signing = any_supported_type(&material.key)
+            .map_err(|error| Error { file: key_file.into(), what: Wrong::BadKey(error.to_string()) })?;
+        let blame = |what| Error { file: spec.certificate.clone(), what };
+        let leaf = material.chain.first().ok_or_else(|| blame(Wrong::NoCertificate(Vec::new())))?;
+        let belongs = signing.public_key().is_some_and(|spki| public_key(leaf).as_ref() == Some(&spki));
+        if !belongs {
+            return Err(blame(Wrong::KeyMismatch(key_file.into())));
+        }
+        let facts = facts(&material.chain).map_err(blame)?;
+        let Material { chain, remarks, .. } = material;
+        Ok(Self::new(name.clone(), spec, CertifiedKey::new(chain, signing), &facts, remarks))
+    }
+
+    fn new(
+        name: Name,
+        spec: &values::Identity,
+        certified: CertifiedKey,
+        facts: &[CertificateFacts],
+        remarks: Vec<String>,
+    ) -> Self {
+        let leaf = facts[0].clone();
+        let mut chain = Fields::new();
+        facts.iter().for_each(|facts| chain.add("certificate", &facts.sha256));
+        let fingerprint = Fingerprint { leaf: leaf.sha256, key: leaf.spki_sha256, chain: chain.finish() };
+        let not_after = earliest_end(facts, Date::now());
+        let file = spec.certificate.clone();
+        Self { name, file, certified: Arc::new(certified), leaf, not_after, fingerprint, remarks }
+    }
+
+    /// What the configuration calls it.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// What tells it from others.
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    /// What the leaf certificate says of itself.
+    pub fn leaf(&self) -> &CertificateFacts {
+        &self.leaf
+    }
+
+    /// Whether the leaf is valid at `now`.
+    ///
+    /// # Errors
+    /// It is over, or has not begun: most servers will refuse it.
+    pub fn check_period(&self, now: Date) -> Result<(), Error> {
+        let subject = self.leaf.subject.clone();
+        let what = if self.leaf.not_after < now {
+            Wrong::Expired { subject, since: self.leaf.not_after }
+        } else if self.leaf.not_before > now {
+            Wrong::NotYetValid { subject, from: self.leaf.not_before }
+        } else {
+            return Ok(());
+        };
+        Err(Error { file: self.file.clone(), what })
+    }
+
+    /// The earliest end of the leaf and of the certificates that lead from it to a root. Those of the file that no
+    /// server needs do not count: an expired cross-certificate, a spare.
+    pub fn not_after(&self) -> Date {
+        self.not_after
+    }
+
+    /// What its files hold beside the chain and the key, each with its file and line.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// Chain and key in the form that rustls signs with.
+    pub fn certified(&self) -> &Arc<CertifiedKey> {
+        &self.certified
+    }
+}
+
+/// Chain and key, as read.
+struct Material {
+    chain: Vec<CertificateDer<'static>>,
+    key: Key,
+    remarks: Vec<String>,
+}
+
+impl Material {
+    fn read(spec: &values::Identity) -> Result<Self, Error> {
+        let file = &spec.certificate;
+        let content = read(file)?;
+        let loose_is_fine = spec.allow_loose_key_permissions;
+        match parts(file, &content)? {
+            Contents::Parts(parts) => {
+                let chain = chain(&parts).map_err(|what| Error { file: file.clone(), what })?;
+                let mut remarks = remarks(file, &parts, spec.private_key.is_none());
+                if let Some(file) = &spec.private_key {
+                    let (key, parts) = key::from_file(file, spec)?;
+                    // Many keep the certificate in the key's file as well.
+                    let others = parts.into_iter().filter(|part| part.certificate().is_none()).collect::<Vec<_>>();
+                    remarks.extend(self::remarks(file, &others, true));
+                    return Ok(Self { chain, key, remarks });
+                }
+                let key = key::from_parts(&parts, file, spec)?;
+                permission::check(file, &content, loose_is_fine)?;
+                Ok(Self { chain, key, remarks })
+            }
+            Contents::Unknown(bytes) => {
+                permission::check(file, &content, loose_is_fine)?;
+                let (chain, key) = pkcs12::open(bytes.expose(), spec)?;
+                Ok(Self { chain, key, remarks: Vec::new() })
+            }
+        }
+    }
+}
+
+fn parts(file: &Path, content: &Content) -> Result<Contents, Error> {
+    contents::read(content.bytes.expose()).map_err(|error| Error { file: file.into(), what: Wrong::Damaged(error) })
+}
+
+fn chain(parts: &[Part]) -> Result<Vec<CertificateDer<'static>>, Wrong> {
+    let chain: Vec<_> = parts.iter().filter_map(Part::certificate).cloned().collect();
+    if chain.is_empty() {
+        return Err(Wrong::NoCertificate(labels_of(parts)));
+    }
+    for part in parts {
+        if part.certificate().is_some_and(|der| CertificateFacts::read(der).is_none()) {
+            return Err(Wrong::BadCertificate(part.line));
+        }
+    }
+    Ok(chain)
+}
+
+/// What a file holds that an identity does not use.
+fn remarks(file: &Path, parts: &[Part], with_key: bool) -> Vec<String> {
+    let remark = |part: &Part| match &part.kind {
+        Kind::Certificate(_) | Kind::Trusted(_) => part.cut(),
+        Kind::Key(_) if with_key => None,
+        _ => part.unused(),
+    };
+    parts.iter().filter_map(remark).map(|remark| format!("{}: {remark}", file.display())).collect()
+}
+
+fn labels_of(parts: &[Part]) -> Vec<String> {
+    parts.iter().map(|part| certificate::clean(&part.label)).collect()
+}
+
+fn facts(chain: &[CertificateDer<'_>]) -> Result<Vec<CertificateFacts>, Wrong> {
+    let read = |(index, der): (usize, &CertificateDer<'_>)| {
+        CertificateFacts::read(der).ok_or(Wrong::BadCertificate(index + 1))
+    };
+    chain.iter().enumerate().map(read).collect()
+}
+
+/// From the leaf up: of several certificates for one issuer, a server can take the one that ends last. One that is out
+/// of its period is not on any path that a server builds, or no path is there at all, which the server reports.
+fn earliest_end(chain: &[CertificateFacts], now: Date) -> Date {
+    let mut end = chain[0].not_after;
+    let mut last = &chain[0];
+    // Each step goes up by one; two authorities that vouch for each other must not make it endless.
+    for _ in 1..chain.len() {
+        let vouches =
+            |one: &&CertificateFacts| one.subject == last.issuer && one.not_before <= now && now <= one.not_after;
+        let issuer = chain[1..].iter().filter(vouches).max_by_key(|one| one.not_after);
+        let Some(issuer) = issuer.filter(|issuer| !last.self_signed && !issuer.self_signed) else { break };
+        end = end.min(issuer.not_after);
+        last = issuer;
+    }
+    end
+}
+
+fn read(path: &Path) -> Result<Content, Error> {
+    files::read(path).map_err(|error| Error { file: path.into(), what: Wrong::File(error) })
+}

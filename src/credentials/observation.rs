@@ -1,0 +1,107 @@
+//! What happened inside one handshake.
+//!
+//! The verifier and the client-certificate resolver of an origin are shared by all of its handshakes:
+//! rustls resumes a session only under the very same objects. So they cannot hold what belongs to one
+//! handshake; they write it to the observation of the task that polls them.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::credentials::certificate::CertificateFacts;
+use crate::credentials::period::Period;
+use crate::credentials::presented::Presented;
+use crate::credentials::refusal::Refusal;
+
+tokio::task_local! {
+    static OBSERVED: Arc<Observed>;
+}
+
+/// The observation of one handshake.
+#[derive(Debug, Default)]
+pub struct Observed(Mutex<Facts>);
+
+/// What was seen so far.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The chain that the server presented; none in a resumed handshake.
+    pub presented: Option<Presented>,
+    /// What its leaf says of itself, once the chain was given away.
+    pub server: Option<Arc<CertificateFacts>>,
+    /// The first objection against the server, whether it ended the handshake or was only reported.
+    pub refusal: Option<Refusal>,
+    /// The verifier has passed the server (or was told to let it pass).
+    pub passed: bool,
+    /// What the verifier vouches for: from the verification to notAfter of the chain or nextUpdate of the lists.
+    pub valid: Option<Period>,
+    /// Bytes of the chain that the server presented.
+    pub chain_bytes: usize,
+    /// The server asked for a client certificate. rustls answers only when the server has passed, see
+    /// [`Facts::answered`].
+    pub request: Option<CertificateRequest>,
+}
+
+/// A server's request for a client certificate, and the answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificateRequest {
+    /// Distinguished names of the authorities that the server accepts; empty if it does not say.
+    pub acceptable: Vec<String>,
+    /// A certificate was sent.
+    pub answered: bool,
+    /// There is an identity, but its key can make none of the signatures that the server accepts.
+    pub unusable_key: bool,
+    /// `acceptable` names no issuer of the identity's chain.
+    pub foreign_issuer: bool,
+}
+
+impl Facts {
+    /// What the leaf that the server presented says of itself; none in a resumed handshake.
+    pub fn server(&self) -> Option<Arc<CertificateFacts>> {
+        self.server.clone().or_else(|| self.presented.as_ref()?.server())
+    }
+
+    /// Whether a certificate was sent; `None`: the server asked for none.
+    pub fn certificate_sent(&self) -> Option<bool> {
+        self.request.as_ref().map(|request| request.answered)
+    }
+
+    /// The server's request, if it was answered: before the server has passed, nothing is.
+    pub fn answered(&self) -> Option<&CertificateRequest> {
+        self.request.as_ref().filter(|_| self.passed)
+    }
+}
+
+impl Observed {
+    /// Polls `handshake` so that verifier and resolver write here.
+    ///
+    /// No `async fn`: that would lay `handshake` out twice.
+    pub fn during<F: Future>(self: &Arc<Self>, handshake: F) -> impl Future<Output = F::Output> + use<F> {
+        OBSERVED.scope(Arc::clone(self), handshake)
+    }
+
+    /// Looks at what was seen so far.
+    pub fn read<T>(&self, look: impl FnOnce(&Facts) -> T) -> T {
+        look(&self.lock())
+    }
+
+    /// What was seen so far. The chain is given away: the observation may live as long as its connection,
+    /// and should not hold kilobytes for it.
+    pub fn take(&self) -> Facts {
+        let mut facts = self.lock();
+        let presented = facts.presented.take();
+        if let Some(presented) = &presented {
+            facts.server = presented.server();
+        }
+        Facts { presented, ..facts.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        // No write can fail halfway, so the facts of a poisoned lock are good.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes to the observation of the running task; without one (a configuration that is used outside of
+/// a handshake of ours) nothing is kept.
+pub fn note(write: impl FnOnce(&mut Facts)) {
+    let _ = OBSERVED.try_with(|observed| write(&mut observed.lock()));
+}

@@ -1,0 +1,235 @@
+//! Reads roots, certificates and revocation lists.
+
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::{CertificateDer, TrustAnchor};
+use webpki::{OwnedCertRevocationList, anchor_from_trusted_cert};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509Version};
+
+use super::{Anchors, Crl, Error, RootFacts, Wrong};
+use crate::config::values::{self, ExactCertificate};
+use crate::credentials::certificate::{self, CertificateFacts, Date, clean};
+use crate::credentials::contents::{self, Contents, Kind, Part};
+use crate::credentials::files;
+use crate::credentials::fingerprint::{Sha256, sha256};
+
+/// What anchors were made of.
+pub(super) struct Loaded {
+    pub(super) anchors: Anchors,
+    pub(super) digests: Vec<Sha256>,
+    pub(super) roots: Vec<RootFacts>,
+    pub(super) remarks: Vec<String>,
+}
+
+impl Loaded {
+    fn alone(anchors: Anchors, digests: Vec<Sha256>, remarks: Vec<String>) -> Self {
+        Self { anchors, digests, roots: Vec::new(), remarks }
+    }
+}
+
+/// Debian's folder of roots has some 300 entries, links included.
+pub(super) const MAX_FOLDER: usize = 4096;
+
+pub(super) fn anchors(spec: &values::Anchors, pins: &[Sha256]) -> Result<Loaded, Error> {
+    match spec {
+        values::Anchors::Roots { system, paths } => roots(*system, paths),
+        values::Anchors::Certificate(ExactCertificate::Sha256(sha256)) => {
+            Ok(Loaded::alone(Anchors::Exactly(*sha256), vec![*sha256], Vec::new()))
+        }
+        values::Anchors::Certificate(ExactCertificate::File(file)) => {
+            let (sha256, remarks) = exactly_one(file)?;
+            Ok(Loaded::alone(Anchors::Exactly(sha256), vec![sha256], remarks))
+        }
+        values::Anchors::PinsOnly if pins.is_empty() => Err(Error { file: None, what: Wrong::NoPins }),
+        values::Anchors::PinsOnly => Ok(Loaded::alone(Anchors::Pins, Vec::new(), Vec::new())),
+    }
+}
+
+pub(super) fn roots(system: bool, paths: &[PathBuf]) -> Result<Loaded, Error> {
+    let mut roots = Roots::default();
+    if system {
+        roots.add_system()?;
+    }
+    for path in paths {
+        if path.is_dir() { roots.add_folder(path)? } else { roots.add_file(path)? }
+    }
+    if roots.anchors.is_empty() {
+        return Err(Error { file: None, what: Wrong::NoRoots });
+    }
+    let digests = roots.facts.iter().map(|facts| facts.sha256).collect();
+    Ok(Loaded { anchors: Anchors::Roots(roots.anchors), digests, roots: roots.facts, remarks: roots.remarks })
+}
+
+/// Roots while they are gathered; each is kept once.
+#[derive(Default)]
+struct Roots {
+    anchors: Vec<TrustAnchor<'static>>,
+    facts: Vec<RootFacts>,
+    remarks: Vec<String>,
+    /// How many certificates were taken, those that are there twice counted twice.
+    usable: usize,
+}
+
+impl Roots {
+    fn add_system(&mut self) -> Result<(), Error> {
+        let found = rustls_native_certs::load_native_certs();
+        for der in &found.certs {
+            // A bundle of a distribution is not ours to judge: what cannot be a root is left out.
+            let _ = self.add(der, true);
+        }
+        if self.anchors.is_empty() {
+            // No certificates is no error to the library if the folder exists and is empty.
+            let why = found.errors.first().map(ToString::to_string);
+            return Err(Error { file: None, what: Wrong::NoSystemRoots(why) });
+        }
+        Ok(())
+    }
+
+    fn add_file(&mut self, file: &Path) -> Result<(), Error> {
+        let parts = parts(file)?;
+        if !parts.iter().any(|part| part.certificate().is_some()) {
+            return Err(Error { file: Some(file.into()), what: Wrong::NoCertificate });
+        }
+        self.add_all(file, &parts)
+    }
+
+    /// Every file of a folder that holds certificates; a file without any part (a README) is skipped, and so are hidden
+    /// entries (Kubernetes keeps the same files once more under `..data`).
+    fn add_folder(&mut self, folder: &Path) -> Result<(), Error> {
+        let blame = |error| Error { file: Some(folder.into()), what: Wrong::Folder(error) };
+        let before = self.facts.len();
+        for (index, entry) in std::fs::read_dir(folder).map_err(blame)?.enumerate() {
+            if index >= MAX_FOLDER {
+                return Err(Error { file: Some(folder.into()), what: Wrong::FolderTooLarge });
+            }
+            let path = entry.map_err(blame)?.path();
+            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            if !hidden && path.is_file() {
+                match parts(&path) {
+                    Err(Error { what: Wrong::File(files::Error::Empty), .. }) => {}
+                    parts => self.add_parts(&path, &parts?),
+                }
+            }
+        }
+        if self.facts.len() == before {
+            return Err(Error { file: Some(folder.into()), what: Wrong::NoCertificate });
+        }
+        Ok(())
+    }
+
+    /// A root that cannot be used is left out by name; a file of which none is left is refused.
+    fn add_all(&mut self, file: &Path, parts: &[Part]) -> Result<(), Error> {
+        let (usable, remarks) = (self.usable, self.remarks.len());
+        self.add_parts(file, parts);
+        if self.usable == usable {
+            let why = self.remarks.split_off(remarks).join("; ");
+            return Err(Error { file: Some(file.into()), what: Wrong::NoUsableRoot(why) });
+        }
+        Ok(())
+    }
+
+    fn add_parts(&mut self, file: &Path, parts: &[Part]) {
+        for part in parts {
+            let remark = match part.certificate() {
+                Some(der) => match self.add(der, false) {
+                    Ok(()) => part.cut(),
+                    Err(why) => Some(format!("line {}: the root is left out: {why}", part.line)),
+                },
+                None => part.unused(),
+            };
+            self.remarks.extend(remark.map(|remark| format!("{}: {remark}", file.display())));
+        }
+    }
+
+    fn add(&mut self, der: &CertificateDer<'_>, system: bool) -> Result<(), String> {
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+        let anchor = anchor_from_trusted_cert(der).map_err(|error| error.to_string())?.to_owned();
+        if let Some(oid) = certificate::unknown_critical_extension(&parsed) {
+            let subject = clean(&parsed.subject().to_string());
+            return Err(format!(
+                "`{subject}` has a critical extension that is not known ({oid}; RFC 5280 section 4.2)"
+            ));
+        }
+        self.usable += 1;
+        let facts = RootFacts {
+            subject: clean(&parsed.subject().to_string()),
+            issuer: clean(&parsed.issuer().to_string()),
+            not_before: Date(parsed.validity().not_before.timestamp()),
+            not_after: Date(parsed.validity().not_after.timestamp()),
+            sha256: sha256(der),
+            system,
+            authority: parsed.is_ca() || parsed.version() == X509Version::V1,
+            self_signed: parsed.subject().as_raw() == parsed.issuer().as_raw(),
+            weak_key: certificate::has_weak_key(&parsed),
+        };
+        if self.facts.iter().all(|known| known.sha256 != facts.sha256) {
+            self.anchors.push(anchor);
+            self.facts.push(facts);
+        }
+        Ok(())
+    }
+}
+
+fn exactly_one(file: &Path) -> Result<(Sha256, Vec<String>), Error> {
+    let blame = |what| Error { file: Some(file.into()), what };
+    let parts = parts(file)?;
+    let certificates: Vec<_> = parts.iter().filter_map(Part::certificate).collect();
+    let [der] = &certificates[..] else {
+        let number = certificates.len();
+        return Err(blame(if number == 0 { Wrong::NoCertificate } else { Wrong::NotOneCertificate(number) }));
+    };
+    X509Certificate::from_der(der).map_err(|_| blame(Wrong::BadCertificate))?;
+    let remark = |part: &Part| if part.certificate().is_some() { part.cut() } else { part.unused() };
+    let remarks = parts.iter().filter_map(remark).map(|remark| format!("{}: {remark}", file.display()));
+    Ok((sha256(der), remarks.collect()))
+}
+
+/// What the file of a single certificate holds, for advice on it; `None` if that cannot be told.
+pub fn facts_of(file: &Path) -> Option<CertificateFacts> {
+    CertificateFacts::read(parts(file).ok()?.iter().find_map(Part::certificate)?)
+}
+
+/// Revocation lists, the digest of each, and what else their files hold.
+#[derive(Default)]
+pub(super) struct Lists {
+    pub(super) crls: Vec<Crl>,
+    pub(super) digests: Vec<Sha256>,
+    pub(super) remarks: Vec<String>,
+}
+
+/// The lists of PEM and DER files.
+pub(super) fn crls(files: &[PathBuf]) -> Result<Lists, Error> {
+    let Lists { mut crls, mut digests, mut remarks } = Lists::default();
+    for file in files {
+        let before = crls.len();
+        for part in parts(file)? {
+            let Kind::Crl(der) = &part.kind else {
+                remarks.extend(part.unused().map(|remark| format!("{}: {remark}", file.display())));
+                continue;
+            };
+            let blame = |why| Error { file: Some(file.clone()), what: Wrong::BadCrl { line: part.line, why } };
+            crls.push(crl(der).map_err(blame)?);
+            digests.push(sha256(der));
+        }
+        if crls.len() == before {
+            return Err(Error { file: Some(file.clone()), what: Wrong::NoCrl });
+        }
+    }
+    Ok(Lists { crls, digests, remarks })
+}
+
+fn crl(der: &[u8]) -> Result<Crl, String> {
+    let list = OwnedCertRevocationList::from_der(der).map_err(|error| error.to_string())?.into();
+    let (_, parsed) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
+    Ok(Crl { list, next_update: parsed.next_update().map(|time| Date(time.timestamp())) })
+}
+
+/// What a file holds; nothing, if it is no form that certificates come in.
+fn parts(file: &Path) -> Result<Vec<Part>, Error> {
+    let blame = |what| Error { file: Some(file.into()), what };
+    let content = files::read(file).map_err(|error| blame(Wrong::File(error)))?;
+    match contents::read(content.bytes.expose()).map_err(|error| blame(Wrong::Damaged(error)))? {
+        Contents::Parts(parts) => Ok(parts),
+        Contents::Unknown(_) => Ok(Vec::new()),
+    }
+}

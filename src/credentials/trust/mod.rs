@@ -1,0 +1,235 @@
+//! Whom egret believes: roots, one certificate or pins; names; revocation lists.
+
+mod chain;
+mod error;
+mod exact;
+mod load;
+pub mod names;
+mod verified;
+mod verifier;
+
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use webpki::CertRevocationList;
+
+pub use self::error::{Error, Wrong};
+pub use self::load::facts_of;
+pub use self::verifier::{Mode, Verifier};
+use crate::config::values::{self, ExpectedName, Name};
+use crate::credentials::certificate::Date;
+use crate::credentials::fingerprint::{Fields, Sha256};
+use crate::credentials::refusal::Refusal;
+
+/// Whom egret believes, loaded and never changed: a new root is a new trust.
+pub struct Trust {
+    name: Name,
+    anchors: Anchors,
+    pins: Vec<Sha256>,
+    names: Vec<ExpectedName>,
+    crls: Vec<Crl>,
+    roots: Vec<RootFacts>,
+    candidates: Option<Candidates>,
+    digest: Sha256,
+    remarks: Vec<String>,
+}
+
+/// Roots that are to replace the others, and are only asked in shadow.
+struct Candidates {
+    anchors: Vec<TrustAnchor<'static>>,
+    roots: Vec<RootFacts>,
+}
+
+/// A server that is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Believed {
+    /// Until then: the earliest end of a certificate of its chain, or of a list that was asked.
+    pub until: Date,
+    /// Which of [`Trust::roots`] vouches for it; `None` where no chain is built.
+    pub root: Option<usize>,
+    /// What the candidate roots alone say; `None`: there are none.
+    pub candidate: Option<Result<(), &'static str>>,
+}
+
+/// What a certificate is checked against.
+enum Anchors {
+    /// It has to chain to one of these.
+    Roots(Vec<TrustAnchor<'static>>),
+    /// It has to be the one with this SHA-256.
+    Exactly(Sha256),
+    /// Its key has to be pinned.
+    Pins,
+}
+
+/// A revocation list.
+struct Crl {
+    list: CertRevocationList<'static>,
+    next_update: Option<Date>,
+}
+
+/// A root, for metrics and status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootFacts {
+    /// Its distinguished name.
+    pub subject: String,
+    /// That of who signed it.
+    pub issuer: String,
+    /// It vouches for nobody before this date.
+    pub not_before: Date,
+    /// It vouches for nobody after this date.
+    pub not_after: Date,
+    /// Of its DER encoding.
+    pub sha256: Sha256,
+    /// It came with the system, and not from a file of the configuration.
+    pub system: bool,
+    /// It may sign other certificates: basic constraints say so, or it is of version 1 and cannot say.
+    pub authority: bool,
+    /// Subject and issuer are the same.
+    pub self_signed: bool,
+    /// An RSA key that is too short for chains to it to be believed.
+    pub weak_key: bool,
+}
+
+impl Trust {
+    /// Reads every file and folder. Blocks on the file system.
+    ///
+    /// # Errors
+    /// [`Error`] names the file and what is wrong with it. No certificate at all is an error: it would
+    /// refuse every server.
+    pub fn load(name: &Name, spec: &values::Trust) -> Result<Self, Error> {
+        let loaded = load::anchors(&spec.anchors, &spec.pins)?;
+        if !spec.crls.is_empty() && !matches!(loaded.anchors, Anchors::Roots(_)) {
+            return Err(Error { file: None, what: Wrong::CrlsWithoutChain });
+        }
+        let lists = load::crls(&spec.crls)?;
+        let mut remarks = loaded.remarks;
+        remarks.extend(lists.remarks);
+        let mut fields = Fields::new();
+        fields.add("anchors", loaded.anchors.kind().as_bytes());
+        fields.add_set("certificates", loaded.digests);
+        fields.add_set("pins", spec.pins.iter().copied());
+        fields.add_set("names", spec.names.iter().map(names::digest));
+        fields.add_set("crls", lists.digests);
+        let candidates =
+            (!spec.candidate_roots.is_empty()).then(|| load::roots(false, &spec.candidate_roots)).transpose()?;
+        // They decide about nobody; but an origin that is carried over would not ask new ones.
+        fields.add_set("candidates", candidates.iter().flat_map(|loaded| loaded.digests.iter().copied()));
+        remarks.extend(candidates.iter().flat_map(|loaded| loaded.remarks.iter().cloned()));
+        let candidates = candidates.and_then(|loaded| match loaded.anchors {
+            Anchors::Roots(anchors) => Some(Candidates { anchors, roots: loaded.roots }),
+            Anchors::Exactly(_) | Anchors::Pins => None,
+        });
+        Ok(Self {
+            name: name.clone(),
+            anchors: loaded.anchors,
+            pins: spec.pins.clone(),
+            names: spec.names.clone(),
+            crls: lists.crls,
+            roots: loaded.roots,
+            candidates,
+            digest: fields.finish(),
+            remarks,
+        })
+    }
+
+    /// What the configuration calls it.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Over everything that decides whom it believes. Two with the same believe the same servers.
+    pub fn digest(&self) -> &Sha256 {
+        &self.digest
+    }
+
+    /// The roots; none if one certificate or pins decide.
+    pub fn roots(&self) -> &[RootFacts] {
+        &self.roots
+    }
+
+    /// The roots that are to replace those.
+    pub fn candidate_roots(&self) -> &[RootFacts] {
+        self.candidates.as_ref().map(|candidates| &candidates.roots[..]).unwrap_or_default()
+    }
+
+    /// When the revocation lists end, of those that say so.
+    pub fn crl_next_updates(&self) -> impl Iterator<Item = Date> {
+        self.crls.iter().filter_map(|crl| crl.next_update)
+    }
+
+    /// What its files hold that is not used, each with its file and line.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// The names of the configuration ([`Trust::expected`]).
+    pub fn names(&self) -> &[ExpectedName] {
+        &self.names
+    }
+
+    /// The names of which a server's certificate must carry one: those of the configuration, else the server name. None
+    /// where the certificate itself, or its key, was chosen.
+    pub fn expected(&self, server_name: &ServerName<'_>) -> Vec<ExpectedName> {
+        match (&self.names[..], &self.anchors) {
+            ([], Anchors::Roots(_)) => names::expected(server_name).into_iter().collect(),
+            (names, _) => names.to_vec(),
+        }
+    }
+
+    /// Whether a server with these certificates is believed, and until when. The signature of the
+    /// handshake, which proves that the server has the key, is checked elsewhere ([`Verifier`]).
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn check(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<Believed, Refusal> {
+        let anchors = match &self.anchors {
+            Anchors::Roots(anchors) => Authorities { anchors, roots: &self.roots },
+            Anchors::Exactly(sha256) => {
+                return exact::check(Some(sha256), &self.pins, leaf, &self.names, now).map(alone);
+            }
+            Anchors::Pins => return exact::check(None, &self.pins, leaf, &self.names, now).map(alone),
+        };
+        let expected = &self.expected(server_name)[..];
+        if expected.is_empty() {
+            return Err(Refusal::Invalid("no name to expect".into()));
+        }
+        let (until, root) = chain::check(self, anchors, leaf, intermediates, expected, now)?;
+        let candidate = self.candidates.as_ref().map(|Candidates { anchors, roots }| {
+            let verdict = chain::check(self, Authorities { anchors, roots }, leaf, intermediates, expected, now);
+            verdict.map(drop).map_err(|refusal| refusal.reason())
+        });
+        Ok(Believed { until, root: Some(root), candidate })
+    }
+}
+
+/// Roots in the form that chains are built to, and beside each what it says of itself.
+#[derive(Clone, Copy)]
+struct Authorities<'a> {
+    anchors: &'a [TrustAnchor<'static>],
+    roots: &'a [RootFacts],
+}
+
+/// Believed without a chain.
+fn alone(until: Date) -> Believed {
+    Believed { until, root: None, candidate: None }
+}
+
+impl std::fmt::Debug for Trust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trust").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Anchors {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Roots(_) => "roots",
+            Self::Exactly(_) => "certificate",
+            Self::Pins => "pins",
+        }
+    }
+}

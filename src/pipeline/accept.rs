@@ -1,0 +1,231 @@
+//! Accepts: bind, admit, back off, hand over to [`connection`](crate::pipeline::connection).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+
+use crate::config::values::{self, ListenerKey, Name};
+use crate::drain::Watch;
+use crate::net::{BindError, Options, Peer, Role, Socket, Stream};
+use crate::observe::logging::flood::{self, Event, Key};
+use crate::observe::metrics::Registry;
+use crate::observe::tasks;
+use crate::pipeline::admit::Admission;
+use crate::pipeline::connection::{self, Accepted};
+use crate::pipeline::route::RouteTable;
+
+/// The pauses after an error of accept (descriptors are out, most often): as long as Go's net/http takes.
+const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_secs(1);
+
+/// A bound address.
+pub struct Listener {
+    key: ListenerKey,
+    socket: Arc<Socket>,
+}
+
+/// The running generation, as a listener sees it.
+pub trait Generation: Send + Sync + 'static {
+    /// What it says of a listener; none when a reload has removed the listener.
+    fn entry(&self, key: &ListenerKey) -> Option<Arc<Entry>>;
+}
+
+/// What a generation says of a listener.
+pub struct Entry {
+    /// Who may come.
+    pub admission: Admission,
+    /// Where connections go.
+    pub routes: Arc<RouteTable>,
+    /// Concurrent connections on this listener, if bounded.
+    pub permits: Option<Arc<Semaphore>>,
+    /// The bound behind `permits`.
+    pub max_connections: Option<usize>,
+}
+
+/// What all listeners share.
+pub struct Shared<G> {
+    /// The running generation; a listener reads it once for each connection.
+    pub snapshot: Arc<G>,
+    /// One permit a connection, over all listeners.
+    pub permits: Arc<Semaphore>,
+    /// Wakes whoever waits for a permit when the running generation was replaced: the bound may be another.
+    pub swapped: Arc<Notify>,
+    /// Streams hold it until they end.
+    pub streams: Watch,
+}
+
+impl<G> Clone for Shared<G> {
+    fn clone(&self) -> Self {
+        Self {
+            snapshot: Arc::clone(&self.snapshot),
+            permits: Arc::clone(&self.permits),
+            swapped: Arc::clone(&self.swapped),
+            streams: self.streams.clone(),
+        }
+    }
+}
+
+impl Listener {
+    /// Binds the address of a listener and listens.
+    ///
+    /// # Errors
+    /// See [`Socket::bind`].
+    pub fn bind(spec: &values::Listener) -> Result<Self, BindError> {
+        let options = Options::of_or_warn(&spec.tcp, Role::Listen, &spec.name);
+        Ok(Self { key: spec.key(), socket: Arc::new(Socket::bind(&spec.listen, &options)?) })
+    }
+
+    /// What makes it the same listener in the next generation.
+    pub fn key(&self) -> &ListenerKey {
+        &self.key
+    }
+
+    /// The address in fact: with the port that the kernel chose, where the configuration says 0.
+    pub fn local_address(&self) -> String {
+        self.socket.local_address()
+    }
+
+    /// The socket, for who changes its options while it is accepted from. It is closed with its last owner.
+    pub fn socket(&self) -> Arc<Socket> {
+        Arc::clone(&self.socket)
+    }
+
+    /// The name by which the running generation calls it.
+    pub fn name<G: Generation>(&self, shared: &Shared<G>) -> Name {
+        self.entry(shared).map_or_else(|| Name::new(self.local_address()), |entry| entry.routes.listener.clone())
+    }
+
+    /// Accepts until its address is gone from the running generation, or the future is dropped. An error of
+    /// accept never ends it: it pauses and goes on. After a panic it accepts again.
+    pub async fn run<G: Generation>(self, shared: Shared<G>, registry: Registry) {
+        let is_over = || self.entry(&shared).is_none();
+        tasks::keep_running("listener", &registry, is_over, || self.accept_from(&shared)).await;
+    }
+
+    /// While it waits for a client it holds neither a permit, which another listener may need, nor anything
+    /// of a generation, which may be replaced meanwhile and has keys in it.
+    async fn accept_from<G: Generation>(&self, shared: &Shared<G>) {
+        let mut pause = *PAUSE.start();
+        while self.permits(shared).await.is_some() {
+            match self.socket.accept().await {
+                Ok((stream, peer)) => {
+                    pause = *PAUSE.start();
+                    self.hand_over(InHand(Some(stream)), peer, shared).await;
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    self.count(&error, pause, shared);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(*PAUSE.end());
+                }
+            }
+        }
+    }
+
+    /// The part of the running generation that is about this listener; gone when a reload removed it.
+    fn entry<G: Generation>(&self, shared: &Shared<G>) -> Option<Arc<Entry>> {
+        shared.snapshot.entry(&self.key)
+    }
+
+    /// Waits for the right to one more connection under the running generation; none when a reload removed
+    /// this listener.
+    async fn permits<G: Generation>(&self, shared: &Shared<G>) -> Option<(Permits, Arc<Entry>)> {
+        loop {
+            // Before the look at the generation, so that no swap is missed.
+            let swapped = shared.swapped.notified();
+            let entry = self.entry(shared)?;
+            tokio::select! {
+                permits = Permits::acquire(&entry, shared) => return Some((permits, entry)),
+                () = swapped => {}
+            }
+        }
+    }
+
+    /// The generation is loaded after accept: a connection that was accepted after a reload's answer never
+    /// sees what the reload replaced. When all listeners together have taken the last permit at once, one
+    /// connection of each may have to wait here.
+    async fn hand_over<G: Generation>(&self, stream: InHand, peer: Peer, shared: &Shared<G>) {
+        let Some((permits, entry)) = self.permits(shared).await else { return };
+        let Some(stream) = stream.pass() else { return };
+        entry.routes.metrics.accepted.increment(1);
+        if let Err(refused) = entry.admission.check(&peer) {
+            entry.routes.metrics.refused.increment(refused.reason());
+            let key = Key::new(Event::ConnectionRefused, refused.reason()).listener(&entry.routes.listener);
+            if flood::is_first(key) {
+                tracing::warn!(listener = %entry.routes.listener, client = %peer, reason = refused.reason(), "connection refused");
+            }
+            return stream.reset();
+        }
+        let accepted = Accepted { stream, peer, routes: Arc::clone(&entry.routes) };
+        let watch = shared.streams.clone();
+        tokio::spawn(async move {
+            let _permits = permits;
+            connection::serve(accepted, watch).await;
+        });
+    }
+
+    fn count<G: Generation>(&self, error: &io::Error, pause: Duration, shared: &Shared<G>) {
+        let Some(entry) = self.entry(shared) else { return };
+        let (listener, reason) = (&entry.routes.listener, accept_error(error));
+        entry.routes.metrics.accept_errors.increment(reason);
+        if flood::is_first(Key::new(Event::AcceptingPauses, reason).listener(listener)) {
+            tracing::warn!(%listener, reason, %error, ?pause, "accepting pauses");
+        }
+    }
+}
+
+/// A connection that nobody serves yet. If its listener ends before, the client sees a reset, as do those
+/// whom the kernel still held back.
+struct InHand(Option<Stream>);
+
+impl InHand {
+    fn pass(mut self) -> Option<Stream> {
+        self.0.take()
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.take() {
+            stream.reset();
+        }
+    }
+}
+
+/// The right to one connection, of the process and of the listener.
+struct Permits {
+    _process: Option<OwnedSemaphorePermit>,
+    _listener: Option<OwnedSemaphorePermit>,
+}
+
+impl Permits {
+    /// Waits for both. The semaphores are never closed, so an error cannot come; it would mean no bound.
+    async fn acquire<G: Generation>(entry: &Entry, shared: &Shared<G>) -> Self {
+        let listener = match &entry.permits {
+            Some(permits) => Arc::clone(permits).acquire_owned().await.ok(),
+            None => None,
+        };
+        Self { _listener: listener, _process: Arc::clone(&shared.permits).acquire_owned().await.ok() }
+    }
+}
+
+/// Errors that accept(2) passes on from one connection which died in the queue (accept(2), "Error handling").
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | HostUnreachable | Interrupted | NetworkDown | NetworkUnreachable
+    )
+}
+
+fn accept_error(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => "no_descriptors",
+        Some(rustix::io::Errno::NOBUFS | rustix::io::Errno::NOMEM) => "no_memory",
+        _ => "accept_failed",
+    }
+}

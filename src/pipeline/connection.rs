@@ -1,0 +1,121 @@
+//! The story of one connection: classify, route, originate, relay, report. No mechanism of its own.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::drain::Watch;
+use crate::net::{Peer, Stream};
+use crate::pipeline::classify;
+use crate::pipeline::originate::servers::endpoint::Endpoint;
+use crate::pipeline::originate::{Client, Distrust, Wire};
+use crate::pipeline::relay::{self, Ended};
+use crate::pipeline::report::Report;
+use crate::pipeline::route::RouteTable;
+
+/// A connection that was accepted and admitted.
+pub struct Accepted {
+    /// The client's socket.
+    pub stream: Stream,
+    /// Who the client is.
+    pub peer: Peer,
+    /// The listener's routes in the generation that was running at accept.
+    pub routes: Arc<RouteTable>,
+}
+
+/// Serves one connection to its end. `watch` is held until then; once it is forced the client is reset.
+pub async fn serve(accepted: Accepted, watch: Watch) {
+    let Accepted { mut stream, peer, routes } = accepted;
+    let report = Report::begin(&routes, &peer);
+    let mut class = match unless_forced(&watch, classify::classify(routes.expect, &mut stream, routes.patience)).await {
+        Some(Ok(class)) => class,
+        Some(Err(error)) => return report.unclassified(&error, stream),
+        None => return report.over(None, &Ended::Drained, stream),
+    };
+    let route = match routes.find(&class) {
+        Ok(route) => route,
+        Err(error) => return report.unrouted(&error, stream),
+    };
+    let failed = |failure: &_| report.origination_failed(route, failure);
+    // In a box: it is large, and gone before the stream begins. In here it would be moved with this future each time
+    // that the runtime moves it, and every idle stream would keep its place.
+    let client = Client { stream: &stream, early: &mut class.early };
+    let opening = Box::pin(route.originator.open(client, failed));
+    let opened = match unless_over(&watch, &stream, opening).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(failure)) => return report.unoriginated(route, &failure, stream),
+        Err(ended) => return report.over(Some(route), &ended, stream),
+    };
+    // The guard counts the stream at its endpoint until this function ends.
+    let (facts, upstream, in_flight) = report.facts(opened, class.protocol);
+    let endpoint = in_flight.endpoint();
+    let distrust = route.originator.watch_trust(endpoint.origin(), facts.negotiated());
+    let forced = cut_off(&watch, endpoint, route.originator.closes_on_removal(), distrust);
+    let (early, limits, counters) = (class.early, &route.limits, &route.counters);
+    let outcome = match upstream {
+        Wire::Tls(upstream) => relay::relay(stream, early, upstream, limits, counters, forced).await,
+        Wire::Plain(upstream) => relay::pass_through(stream, early, upstream, limits, counters, forced).await,
+    };
+    report.stream(route, &facts, &outcome);
+}
+
+/// Resolves when a stream has to end that is not over.
+async fn cut_off(
+    watch: &Watch,
+    endpoint: &Endpoint,
+    closes_on_removal: bool,
+    distrust: Option<Box<Distrust>>,
+) -> Ended {
+    if !closes_on_removal && distrust.is_none() {
+        watch.forced().await;
+        return Ended::Drained;
+    }
+    // In a box: few upstreams ask for it, and every idle stream would keep its place.
+    let retired = Box::pin(endpoint.retired());
+    let distrusted = Box::pin(async move {
+        match distrust {
+            Some(distrust) => distrust.came().await,
+            None => std::future::pending().await,
+        }
+    });
+    tokio::select! {
+        () = watch.forced() => Ended::Drained,
+        () = retired, if closes_on_removal => Ended::Removed,
+        () = distrusted => Ended::Distrusted,
+    }
+}
+
+/// An error when nobody needs the work any more: the client has reset its connection, or the drain's deadline came.
+async fn unless_over<T>(watch: &Watch, client: &Stream, work: Pin<Box<impl Future<Output = T>>>) -> Result<T, Ended> {
+    tokio::select! {
+        done = work => Ok(done),
+        () = watch.forced() => Err(Ended::Drained),
+        () = client.was_reset() => Err(Ended::DownstreamReset),
+    }
+}
+
+/// `None` when the drain's deadline came first.
+async fn unless_forced<T>(watch: &Watch, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = watch.forced() => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of what every connection holds to its end: half of it is the relay's. Both ways, as there: a bound that is
+    /// not tight would not notice growth.
+    const FUTURE: std::ops::RangeInclusive<usize> = 2500..=2900;
+
+    fn size<F: Future>(_: impl FnOnce(Accepted, Watch) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn future_of_a_connection_keeps_its_size() {
+        let size = size(serve);
+        assert!(FUTURE.contains(&size), "{size} bytes; if that is meant, say so in FUTURE");
+    }
+}

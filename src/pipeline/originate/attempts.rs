@@ -1,0 +1,333 @@
+//! The tries of one stream: which endpoints, in which order, with how much of the time each.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::config::values::{Ejection, Strategy};
+use crate::pipeline::originate::servers::balance::Candidate;
+use crate::pipeline::originate::servers::endpoint::{Endpoint, InFlight, Trial};
+use crate::pipeline::originate::servers::endpoints::{Member, Members};
+use crate::pipeline::originate::servers::health::{self, Attempt, Gate};
+
+/// How the endpoints of an upstream are chosen and left out.
+#[derive(Clone, Copy)]
+pub(super) struct Rules {
+    pub(super) strategy: Strategy,
+    pub(super) ejection: Ejection,
+    /// Trials are made by the active check or the pool, not by streams.
+    pub(super) checked: bool,
+}
+
+/// What is left to try.
+pub(super) struct Round {
+    rules: Rules,
+    members: Arc<Members>,
+    /// Places of those that have not failed in this round.
+    left: Vec<usize>,
+    deadline: Instant,
+    timeout: Duration,
+    /// How long a stream that has nowhere to go waits for a trial.
+    patience: Option<Instant>,
+}
+
+/// One try: at the chosen endpoint, or at another address of the same server if the chosen one does not answer.
+///
+/// The dial race of RFC 8305 is between addresses of one server only, so that whoever wins it is spoken to by the
+/// same origin, and so that a backup server is not reached merely because it is nearer. The chosen endpoint has a
+/// head start of a quarter of a second: the choice holds unless the address does not answer.
+pub(super) struct Turn {
+    /// Counts the stream at the chosen endpoint.
+    chosen: InFlight,
+    trial: Option<Trial>,
+    /// Streams that the chosen endpoint may have.
+    limit: Option<usize>,
+    /// Addresses of the same server that may take its place.
+    others: Vec<Member>,
+    pub(super) began: Instant,
+    /// When the try is over.
+    pub(super) deadline: Instant,
+    /// There is time enough that running out of it is the endpoint's fault.
+    pub(super) is_fair: bool,
+}
+
+/// Why there is nothing to try.
+pub(super) enum Exhausted {
+    /// Everything was tried, or the time is over.
+    Tried,
+    /// No server has an address.
+    Nowhere,
+    /// All circuits are open; this is the first that will be tried again.
+    Open(Arc<Endpoint>, Duration),
+    /// All that could be asked have as many streams as they may have; such as this one.
+    Full(Arc<Endpoint>),
+}
+
+/// A try may take at least this part of the time that is left, however many endpoints wait behind it: of ten
+/// seconds three, which is a lost packet of each phase. Endpoints that refuse take no time, so many of those can
+/// still be tried.
+const LEAST_SHARE: u32 = 3;
+
+/// A try that had less than this part of the time says nothing about its endpoint if it runs out.
+const FAIR_SHARE: u32 = 10;
+
+/// So long a stream waits for the outcome of another's trial, or for the next to begin, when there is no other
+/// endpoint: a handshake with a server that is back takes less, and whoever is refused after that has been told at
+/// once. More than the pause between trials of a server that refuses: with 100 ms, and a busy machine on which a
+/// refusal took 10 ms, streams gave up just before the trial that would have succeeded.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+impl Round {
+    /// The tries of a stream that has so much time until `deadline`.
+    pub(super) fn new(rules: Rules, members: Arc<Members>, timeout: Duration, deadline: Instant) -> Self {
+        let left = (0..members.list().len()).collect();
+        Self { rules, members, left, deadline, timeout, patience: None }
+    }
+
+    /// The next try.
+    ///
+    /// Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Turn, Exhausted> {
+        loop {
+            let now = Instant::now();
+            if self.left.is_empty() || now >= self.deadline {
+                return Err(self.exhausted(now));
+            }
+            let gates = self.gates(now);
+            let closed = self.open_to_streams(&gates);
+            let turn = self.trial_that_is_due(&gates, &closed).or_else(|| self.choice(&closed));
+            if let Some(turn) = turn.or_else(|| self.trial_for_want_of_others()) {
+                return Ok(turn);
+            }
+            if !self.wait(&gates, now).await {
+                return Err(self.exhausted(now));
+            }
+        }
+    }
+
+    /// Where a stream may go that needs no origination: the choice of the balance first, then what else is healthy
+    /// and no worse, so that what is ready is used before anyone waits. Each counts as a stream when it comes.
+    pub(super) fn entries(&self) -> impl Iterator<Item = InFlight> {
+        let open = self.open_to_streams(&self.gates(Instant::now()));
+        let chosen = self.choice(&open).map(|turn| turn.chosen);
+        let best = open.iter().map(|place| self.member(*place).tier).min();
+        let first = chosen.as_ref().map(|chosen| Arc::as_ptr(chosen.endpoint()));
+        let others = open
+            .into_iter()
+            .map(|place| self.member(place))
+            .filter(move |member| Some(member.tier) == best && Some(Arc::as_ptr(&member.endpoint)) != first);
+        chosen.into_iter().chain(others.filter_map(|member| member.endpoint.enter_below(member.max_connections)))
+    }
+
+    /// Until when a stream may wait.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// These addresses of the turn's server failed: they are not tried again.
+    pub(super) fn lost(&mut self, turn: &Turn, failed: &[SocketAddr]) {
+        let (server, chosen) = (turn.endpoint().server(), turn.endpoint().address());
+        let list = self.members.list();
+        self.left.retain(|place| {
+            let endpoint = &list[*place].endpoint;
+            endpoint.server() != server || (endpoint.address() != chosen && !failed.contains(&endpoint.address()))
+        });
+    }
+
+    /// This address has no room any more: another stream was faster.
+    pub(super) fn took_the_last_room(&mut self, address: SocketAddr) {
+        let list = self.members.list();
+        self.left.retain(|place| list[*place].endpoint.address() != address);
+    }
+
+    fn gates(&self, now: Instant) -> Vec<Gate> {
+        self.members.list().iter().map(|member| member.endpoint.gate(now)).collect()
+    }
+
+    /// Places that any stream may go to, as far as health is concerned.
+    fn open_to_streams(&self, gates: &[Gate]) -> Vec<usize> {
+        let mut tiers = BTreeMap::<_, Vec<usize>>::new();
+        for (place, member) in self.members.list().iter().enumerate() {
+            tiers.entry(member.tier).or_default().push(place);
+        }
+        let mut open = Vec::new();
+        for places in tiers.into_values() {
+            let of_tier: Vec<_> = places.iter().map(|place| gates[*place]).collect();
+            let spared = health::spared(&of_tier, &self.rules.ejection);
+            let usable = places.iter().zip(spared).filter(|(place, spared)| *spared || gates[**place] == Gate::Closed);
+            open.extend(usable.map(|(place, _)| *place));
+        }
+        open.retain(|place| self.left.contains(place) && !self.member(*place).endpoint.is_retired());
+        open
+    }
+
+    fn member(&self, place: usize) -> &Member {
+        &self.members.list()[place]
+    }
+
+    /// An endpoint whose back-off is over gets one stream, unless it is a worse one than those at hand.
+    fn trial_that_is_due(&self, gates: &[Gate], closed: &[usize]) -> Option<Turn> {
+        if self.rules.checked {
+            return None;
+        }
+        let best = closed.iter().map(|place| self.member(*place).tier).min();
+        let due = self.left.iter().filter(|place| gates[**place] == Gate::Due);
+        let mut due = due.filter(|place| best.is_none_or(|best| self.member(**place).tier <= best));
+        due.find_map(|place| self.trial(*place, false, closed))
+    }
+
+    fn trial_for_want_of_others(&self) -> Option<Turn> {
+        let mut places = self.left.clone();
+        places.sort_by_key(|place| self.member(*place).tier);
+        places.into_iter().find_map(|place| self.trial(place, true, &[]))
+    }
+
+    fn trial(&self, place: usize, urgent: bool, others: &[usize]) -> Option<Turn> {
+        let member = self.member(place);
+        if member.endpoint.is_retired() {
+            return None;
+        }
+        let chosen = member.endpoint.enter_below(member.max_connections)?;
+        let trial = member.endpoint.begin_trial(urgent)?;
+        Some(self.turn(place, chosen, Some(trial), others))
+    }
+
+    /// The choice of the balance among those that have room.
+    fn choice(&self, open: &[usize]) -> Option<Turn> {
+        let mut candidates: Vec<_> = open.iter().map(|place| self.candidate(*place)).collect();
+        candidates.retain(|candidate| {
+            let limit = self.member(candidate.place).max_connections;
+            limit.is_none_or(|limit| candidate.load < limit)
+        });
+        loop {
+            let place = self.members.choose(self.rules.strategy, &candidates)?.place;
+            let member = self.member(place);
+            if let Some(chosen) = member.endpoint.enter_below(member.max_connections) {
+                return Some(self.turn(place, chosen, None, open));
+            }
+            // Another stream took the last room meanwhile.
+            candidates.retain(|candidate| candidate.place != place);
+        }
+    }
+
+    fn candidate(&self, place: usize) -> Candidate {
+        let Member { endpoint, tier, weight, .. } = self.member(place);
+        Candidate { place, tier: *tier, weight: *weight, load: endpoint.in_flight() }
+    }
+
+    fn turn(&self, place: usize, chosen: InFlight, trial: Option<Trial>, open: &[usize]) -> Turn {
+        let first = self.member(place);
+        let others = open.iter().filter(|other| **other != place).map(|other| self.member(*other));
+        let others = others.filter(|other| (other.way, other.tier) == (first.way, first.tier)).cloned().collect();
+        let (began, limit) = (Instant::now(), first.max_connections);
+        let parts = u32::try_from(self.left.len()).unwrap_or(u32::MAX).min(LEAST_SHARE);
+        let share = self.deadline.saturating_duration_since(began) / parts;
+        Turn {
+            chosen,
+            trial,
+            limit,
+            others,
+            began,
+            deadline: began + share,
+            is_fair: share >= self.timeout / FAIR_SHARE,
+        }
+    }
+
+    /// Waits for what may soon be known. False: nothing may, or the patience is over.
+    async fn wait(&mut self, gates: &[Gate], now: Instant) -> bool {
+        let patience = *self.patience.get_or_insert(now + PATIENCE);
+        let patience = patience.min(self.deadline);
+        if patience <= now {
+            return false;
+        }
+        let again = self.left.iter().filter_map(|place| match gates[*place] {
+            Gate::Open { again, .. } => Some(again),
+            _ => None,
+        });
+        let until = again.filter(|again| *again < patience).min();
+        // A trial that runs for longer will not be over in a moment.
+        let running = |place: &&usize| matches!(gates[**place], Gate::Trial { since } if since + PATIENCE > now);
+        let trial = self.left.iter().find(running);
+        match (trial, until) {
+            (None, None) => return false,
+            (None, Some(until)) => sleep_until(until).await,
+            (Some(place), until) => self.member(*place).endpoint.found_out(until.unwrap_or(patience)).await,
+        }
+        true
+    }
+
+    fn exhausted(&self, now: Instant) -> Exhausted {
+        let list = self.members.list();
+        if list.is_empty() {
+            return Exhausted::Nowhere;
+        }
+        if self.left.len() < list.len() {
+            return Exhausted::Tried;
+        }
+        if now >= self.deadline {
+            // DNS took all of it.
+            return Exhausted::Nowhere;
+        }
+        let closed = list.iter().find(|member| member.endpoint.gate(now) == Gate::Closed);
+        if let Some(full) = closed {
+            return Exhausted::Full(Arc::clone(&full.endpoint));
+        }
+        let again = |member: &&Member| match member.endpoint.gate(now) {
+            Gate::Open { again, .. } => again,
+            _ => now,
+        };
+        list.iter().min_by_key(again).map_or(Exhausted::Nowhere, |next| {
+            Exhausted::Open(Arc::clone(&next.endpoint), again(&next).saturating_duration_since(now))
+        })
+    }
+}
+
+impl Turn {
+    /// A check of this endpoint; `None` while its circuit is open and it is to be left alone.
+    pub(super) fn check(endpoint: &Arc<Endpoint>, deadline: Instant) -> Option<Self> {
+        let trial = match endpoint.gate(Instant::now()) {
+            Gate::Closed => None,
+            _ => Some(endpoint.begin_trial(true)?),
+        };
+        let began = Instant::now();
+        Some(Self { chosen: endpoint.enter(), trial, limit: None, others: Vec::new(), began, deadline, is_fair: true })
+    }
+
+    /// The chosen endpoint.
+    pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
+        self.chosen.endpoint()
+    }
+
+    /// It is to find out whether an endpoint is well again.
+    pub(super) fn is_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+
+    /// The endpoints to race for, the chosen one first.
+    pub(super) fn candidates(&self) -> Vec<Arc<Endpoint>> {
+        let others = self.others.iter().map(|other| &other.endpoint);
+        std::iter::once(self.endpoint()).chain(others).map(Arc::clone).collect()
+    }
+
+    /// Whether the chosen endpoint has room for this try beside so many that count as no stream yet.
+    pub(super) fn has_room_beside(&self, warm: usize) -> bool {
+        self.limit.is_none_or(|limit| self.endpoint().in_flight() + warm <= limit)
+    }
+
+    /// What an attempt at one of them was.
+    pub(super) fn attempt(&self, endpoint: &Endpoint) -> Attempt {
+        let chosen = endpoint.address() == self.endpoint().address();
+        if chosen && self.trial.is_some() { Attempt::Trial } else { Attempt::Usual }
+    }
+
+    /// The guard of the stream at the endpoint that won the race; `None` if it has no room.
+    pub(super) fn won(self, address: SocketAddr) -> Option<InFlight> {
+        match self.others.iter().find(|other| other.endpoint.address() == address) {
+            Some(other) => other.endpoint.enter_below(other.max_connections),
+            None => Some(self.chosen),
+        }
+    }
+}

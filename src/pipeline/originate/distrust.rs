@@ -1,0 +1,71 @@
+//! Streams whose server a later trust does not believe any more: `tls.close_on_revocation`.
+
+use std::sync::Arc;
+
+use rustls::pki_types::UnixTime;
+use tokio::sync::watch;
+
+use crate::credentials::presented::Presented;
+use crate::credentials::refusal::Refusal;
+use crate::credentials::trust::{Mode, Trust};
+use crate::pipeline::originate::negotiated::Negotiated;
+use crate::pipeline::originate::origin::Origin;
+use crate::pipeline::originate::upstream::Originator;
+
+impl Originator {
+    /// `next` has taken this one's place: streams are judged by its trust. A `verify` that refuses nobody ends nothing.
+    pub(super) fn hand_trust_over(&self, next: &Self) {
+        let origin = next.ways().iter().find_map(|way| way.origin.as_ref());
+        if let Some(origin) = origin.filter(|origin| origin.key().mode() == Mode::Full) {
+            self.running.send_if_modified(|running| {
+                let is_new = running.as_ref().is_none_or(|trust| trust.digest() != origin.trust().digest());
+                *running = Some(Arc::clone(origin.trust()));
+                is_new
+            });
+        }
+    }
+
+    /// What a stream has to keep to be ended when its server is no longer believed; `None`: it is not asked for.
+    pub fn watch_trust(&self, origin: Option<&Arc<Origin>>, negotiated: Option<&Negotiated>) -> Option<Box<Distrust>> {
+        let chain = negotiated?.chain.clone()?;
+        Some(Box::new(Distrust { origin: Arc::clone(origin?), chain, running: self.running.subscribe() }))
+    }
+}
+
+/// Waits for a trust that does not believe the server of one stream.
+pub struct Distrust {
+    origin: Arc<Origin>,
+    chain: Presented,
+    running: watch::Receiver<Option<Arc<Trust>>>,
+}
+
+impl Distrust {
+    /// Resolves once a running trust refuses the chain for what it is. Cancel safe.
+    pub async fn came(mut self) {
+        loop {
+            let trust = self.running.borrow_and_update().clone();
+            if trust.is_some_and(|trust| self.is_refused_by(&trust)) {
+                return;
+            }
+            if self.running.changed().await.is_err() {
+                // The upstream is gone for good, and with it whoever could distrust.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Time alone ends no stream: a certificate or a list that has expired since was good when the stream began.
+    fn is_refused_by(&self, trust: &Trust) -> bool {
+        let Some((leaf, intermediates)) = self.chain.certificates().split_first() else { return false };
+        let judged = trust.check(leaf, intermediates, self.origin.server_name(), UnixTime::now());
+        matches!(
+            judged,
+            Err(Refusal::Revoked
+                | Refusal::UnknownIssuer
+                | Refusal::SelfSigned { .. }
+                | Refusal::PinMismatch
+                | Refusal::NotTheExactOne
+                | Refusal::NameMismatch { .. })
+        )
+    }
+}

@@ -1,0 +1,156 @@
+//! Why a server could not be originated to: in which stage, and in whose words.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::values::{Name, Server};
+use crate::credentials::part::Broken;
+use crate::pipeline::originate::servers::endpoint::Endpoint;
+use crate::pipeline::originate::servers::resolve;
+use crate::pipeline::originate::{dial, handshake, upgrade};
+
+/// Why one server could not be originated to.
+#[derive(Debug)]
+pub struct Failure {
+    /// Where, and why.
+    pub stage: Stage,
+    /// The server, as configured.
+    pub server: Server,
+    /// Known once a connection stands.
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// Where it failed.
+#[derive(Debug)]
+pub enum Stage {
+    /// The server's name has no address now.
+    Resolve(resolve::Error),
+    /// No address accepted.
+    Dial(dial::Error),
+    /// The server would not go over to TLS.
+    Upgrade(upgrade::Error),
+    /// TLS itself.
+    Handshake(handshake::Error),
+    /// The deadline came in this phase.
+    Deadline(Phase),
+    /// Every endpoint has failed of late: nothing was tried.
+    CircuitOpen(Rest),
+    /// Every endpoint has as many streams as it may have.
+    Full,
+    /// The upstream's identity or trust cannot be used: nothing was tried.
+    Unavailable(Arc<Broken>),
+}
+
+/// What is known of the endpoint that will be tried first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// How it last failed.
+    pub last: Option<&'static str>,
+    /// Until the next stream may try it.
+    pub left: Duration,
+}
+
+/// A phase that has no word of its own for a deadline that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The look-up of the server's name.
+    Resolve,
+    /// The plaintext before TLS.
+    Upgrade,
+}
+
+impl Failure {
+    /// What failed at an endpoint.
+    pub(super) fn at(endpoint: &Endpoint, stage: Stage) -> Self {
+        Self { stage, server: endpoint.server().clone(), endpoint: Some(endpoint.address()) }
+    }
+
+    /// A server without an address: DNS says why, or has not answered in time.
+    pub(super) fn unresolved((server, error): (Server, Option<resolve::Error>)) -> Self {
+        let stage = error.map_or(Stage::Deadline(Phase::Resolve), Stage::Resolve);
+        Self { stage, server, endpoint: None }
+    }
+
+    /// What an upstream needs is not to be had.
+    pub(super) fn lacking(broken: Arc<Broken>, server: Server) -> Self {
+        Self { stage: Stage::Unavailable(broken), server, endpoint: None }
+    }
+
+    /// No verdict but that of the clock.
+    pub(super) fn ran_out_of_time(&self) -> bool {
+        match &self.stage {
+            Stage::Deadline(_) => true,
+            Stage::Handshake(error) => error.reason() == "handshake_timeout",
+            _ => false,
+        }
+    }
+
+    /// The addresses that failed.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        match &self.stage {
+            Stage::Dial(error) => error.attempts.iter().map(|attempt| attempt.address).collect(),
+            _ => self.endpoint.into_iter().collect(),
+        }
+    }
+
+    /// The class: the word in the log, in metrics and in explanations.
+    pub fn reason(&self) -> &'static str {
+        match &self.stage {
+            Stage::Resolve(error) => error.reason(),
+            Stage::Dial(error) => error.reason(),
+            Stage::Upgrade(error) => error.reason(),
+            Stage::Handshake(error) => error.reason(),
+            Stage::Deadline(Phase::Resolve) => "dns_timeout",
+            Stage::Deadline(Phase::Upgrade) => "upgrade_timeout",
+            Stage::CircuitOpen(_) => "circuit_open",
+            Stage::Full => "servers_full",
+            Stage::Unavailable(broken) => broken.reason(),
+        }
+    }
+
+    /// What the server presented and what was expected.
+    pub fn facts(&self) -> Vec<(&'static str, String)> {
+        match &self.stage {
+            Stage::Handshake(error) => error.facts(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What to write into the configuration, where that can mend it.
+    pub fn repair(&self, upstream: &Name) -> Option<String> {
+        match &self.stage {
+            Stage::Upgrade(error) => error.repair(upstream),
+            Stage::Handshake(error) => error.repair(upstream),
+            Stage::Full => Some(format!(
+                "[upstreams.{upstream}]\nservers = [{{ address = \"{}\", max_connections = 1000 }}]",
+                self.server
+            )),
+            // `detail` names the file; the configuration may be right.
+            Stage::Unavailable(_) => None,
+            Stage::Resolve(_) | Stage::Dial(_) | Stage::Deadline(_) | Stage::CircuitOpen(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.stage {
+            Stage::Resolve(error) => error.fmt(f),
+            Stage::Dial(error) => error.fmt(f),
+            Stage::Upgrade(error) => error.fmt(f),
+            Stage::Handshake(error) => error.fmt(f),
+            Stage::Deadline(Phase::Resolve) => write!(f, "no answer from DNS within the origination's deadline"),
+            Stage::Deadline(Phase::Upgrade) => {
+                write!(f, "{} did not answer the request for TLS within the origination's deadline", self.server)
+            }
+            Stage::CircuitOpen(Rest { last, left }) => {
+                let last = last.unwrap_or("a failure");
+                write!(f, "every address has failed several times in a row ({}: {last}); ", self.server)?;
+                write!(f, "nothing was tried, the next try is in {} ms", left.as_millis())
+            }
+            Stage::Unavailable(broken) => write!(f, "{}", broken.fault),
+            Stage::Full => write!(f, "every address has as many streams as `max_connections` allows"),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The TLS handshake with an upstream: its end is a verified stream, or a failure with class, facts and repair.
+
+mod error;
+mod first_bytes;
+mod late;
+mod repair;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::{AlertDescription, HandshakeKind, ProtocolVersion};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use self::error::Broken;
+pub use self::error::{Cause, Error, Flight};
+pub use self::first_bytes::{Plaintext, plaintext};
+pub use self::late::late_refusal;
+pub use self::repair::late_repair;
+use crate::credentials::observation::Observed;
+use crate::pipeline::originate::hello::{Feature, Offer};
+pub use crate::pipeline::originate::negotiated::Negotiated;
+use crate::pipeline::originate::origin::resumption::{Resumption, View};
+use crate::pipeline::originate::origin::{Origin, Prepared};
+use crate::tls;
+use crate::tls::handshake::Established;
+
+/// Speaks TLS with `endpoint` as `origin` says, on a stream where TLS begins with the next byte. The caller
+/// bounds the time; dropping the future drops the stream.
+///
+/// The client's last flight may still be unsent: it leaves with the first bytes of the stream.
+///
+/// # Errors
+/// The server is not believed (it got the alert that says so), does not believe us, or the handshake broke.
+pub async fn handshake(
+    tcp: TcpStream,
+    endpoint: SocketAddr,
+    origin: &Origin,
+) -> Result<(Established, Negotiated), Error> {
+    Handshake::new(endpoint, origin, Offer::default()).run(tcp).await
+}
+
+/// One handshake, and what can be known of it while it runs and when it has failed.
+pub(crate) struct Handshake<'a> {
+    endpoint: SocketAddr,
+    origin: &'a Origin,
+    offer: Offer,
+    prepared: Prepared,
+    observed: Arc<Observed>,
+    answered: AtomicBool,
+}
+
+impl<'a> Handshake<'a> {
+    /// A handshake whose ClientHello offers no more than `offer`.
+    pub(crate) fn new(endpoint: SocketAddr, origin: &'a Origin, offer: Offer) -> Self {
+        let observed = Arc::new(Observed::default());
+        let prepared = origin.for_handshake(endpoint, &observed, offer);
+        Self { endpoint, origin, offer, prepared, observed, answered: AtomicBool::new(false) }
+    }
+
+    /// As [`handshake`], to be called once.
+    pub(crate) async fn run(&self, tcp: TcpStream) -> Result<(Established, Negotiated), Error> {
+        let done = self.observed.during(self.shake(tcp)).await;
+        done.map_err(|broken| Error::new(broken, self.observed.take(), self.origin, self.endpoint))
+    }
+
+    /// As [`Handshake::run`], with a bound.
+    pub(crate) async fn run_until(&self, tcp: TcpStream, end: Instant) -> Result<(Established, Negotiated), Error> {
+        let began = Instant::now();
+        let done = timeout_at(end, self.run(tcp)).await;
+        done.unwrap_or_else(|_| Err(Error::timed_out(began.elapsed(), self.endpoint, self.origin)))
+    }
+
+    /// What its ClientHello might offer.
+    pub(crate) fn offer(&self) -> Offer {
+        self.offer
+    }
+
+    /// Whether the server has sent a byte.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Whether a session was offered, and whose: `Some(true)`, one of another endpoint.
+    pub(crate) fn has_offered_session(&self) -> Option<bool> {
+        self.prepared.view.as_ref()?.has_offered()
+    }
+
+    /// The ClientHello carries the key share of the post-quantum hybrid.
+    pub(crate) fn has_hybrid_share(&self) -> bool {
+        self.prepared.hybrid_share
+    }
+
+    /// The part of its ClientHello without which it may be tried again. Of both, it is the session: the share was part of
+    /// the handshake that brought it, unless the server has failed with it before (`doubts_share`).
+    pub(crate) fn first_suspect(&self, doubts_share: bool) -> Option<Feature> {
+        let may_go = self.prepared.hybrid_share && self.origin.key().can_leave_out_hybrid_share();
+        match self.has_offered_session() {
+            Some(_) if !(may_go && doubts_share) => Some(Feature::Session),
+            _ => may_go.then_some(Feature::HybridShare),
+        }
+    }
+
+    /// The part of its ClientHello that may have been the cause of its failure.
+    ///
+    /// A server that has begun a full handshake has declined the session, and what it says after that is about
+    /// something else: its own certificate above all, or ours. The hybrid's share is suspected only if there was no
+    /// ServerHello.
+    pub(crate) fn suspect(&self, error: &Error, doubts_share: bool) -> Option<Feature> {
+        if self.is_full() {
+            return None;
+        }
+        self.first_suspect(doubts_share)
+            .filter(|feature| *feature == Feature::Session || error.cause().may_be_of_hello())
+    }
+
+    /// The session that was offered is not offered again.
+    pub(crate) fn drop_session(&self) {
+        if let Some(view) = &self.prepared.view {
+            view.broke();
+        }
+    }
+
+    /// The server has shown a certificate, or asked for one.
+    fn is_full(&self) -> bool {
+        self.observed.read(|facts| facts.chain_bytes > 0 || facts.request.is_some())
+    }
+
+    async fn shake(&self, mut tcp: TcpStream) -> Result<(Established, Negotiated), Broken> {
+        let (config, view) = (Arc::clone(&self.prepared.config), self.prepared.view.as_deref());
+        let wants_alpn = !config.alpn_protocols.is_empty();
+        let name = self.origin.server_name().clone();
+        let mut session = UnbufferedClientConnection::new(config, name).map_err(Broken::Tls)?;
+        let rest = match tls::handshake::handshake(&mut tcp, &mut session, &self.answered).await {
+            Ok(rest) => rest,
+            Err(failed) => {
+                part(tcp).await;
+                return Err(Broken::of(failed, &self.observed));
+            }
+        };
+        let keeps_chain = self.origin.key().keeps_chain();
+        let negotiated = negotiated(&session, view, &self.observed, keeps_chain);
+        let kernel = self.origin.kernel();
+        let established = tls::handshake::establish_for(kernel, tcp, session, rest).map_err(Broken::Tls)?;
+        if wants_alpn && negotiated.alpn.is_none() {
+            established.leave(AlertDescription::NoApplicationProtocol).await;
+            return Err(Broken::NoAlpn);
+        }
+        Ok((established, negotiated))
+    }
+}
+
+/// Closes a stream whose last bytes are an alert. What the server has sent meanwhile is read first: a socket
+/// that is closed with unread bytes resets, and a reset may overtake the alert.
+async fn part(mut tcp: TcpStream) {
+    let _ = tcp.shutdown().await;
+    let mut unread = [0; 4096];
+    // A flight of a handshake has some KiB; who sends more than this is not waiting for an alert.
+    for _ in 0..32 {
+        if !matches!(tcp.try_read(&mut unread), Ok(1..)) {
+            break;
+        }
+    }
+}
+
+fn negotiated(
+    session: &UnbufferedClientConnection,
+    view: Option<&View>,
+    observed: &Observed,
+    keeps_chain: bool,
+) -> Negotiated {
+    let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    let facts = observed.take();
+    Negotiated {
+        version: match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            _ => "TLSv1.3",
+        },
+        suite: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown"),
+        group: session.negotiated_key_exchange_group().and_then(|group| group.name().as_str()).unwrap_or("none"),
+        alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+        resumed: view.map_or(Resumption::Off, |view| view.outcome(resumed)),
+        server: if resumed { view.and_then(View::inherited_server) } else { facts.server() },
+        would_fail: if resumed { view.and_then(View::inherited_refusal) } else { facts.refusal.clone() },
+        certificate_sent: if resumed { view.and_then(View::inherited_certificate) } else { facts.certificate_sent() },
+        client_certificate: facts.request,
+        chain: facts.presented.filter(|_| keeps_chain),
+    }
+}

@@ -1,0 +1,108 @@
+//! What originations tell about the health of their endpoints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::observe::logging::flood::{self, Event, Key};
+use crate::observe::logging::seconds;
+use crate::pipeline::originate::attempts::Turn;
+use crate::pipeline::originate::dial;
+use crate::pipeline::originate::failure::Failure;
+use crate::pipeline::originate::servers::endpoint::{Confirmation, Endpoint};
+use crate::pipeline::originate::servers::health::Gate;
+use crate::pipeline::originate::upstream::Originator;
+
+impl Originator {
+    /// A try went as far as this endpoint, and failed there or not.
+    pub(super) fn judge(&self, turn: &Turn, endpoint: &Endpoint, failure: Option<&Failure>) {
+        match failure {
+            None => self.praise(endpoint),
+            Some(failure) if failure.ran_out_of_time() && !turn.is_fair => {}
+            Some(failure) => self.blame(turn, endpoint, failure.reason()),
+        }
+    }
+
+    /// These candidates lost the dial race of a try.
+    pub(super) fn judge_race(&self, turn: &Turn, candidates: &[Arc<Endpoint>], lost: &[dial::Attempt]) {
+        for attempt in lost.iter().filter(|attempt| !attempt.cause.is_ours()) {
+            let unfair = attempt.cause == dial::Cause::Timeout && !turn.is_fair;
+            let endpoint = candidates.iter().find(|endpoint| endpoint.address() == attempt.address);
+            if let Some(endpoint) = endpoint.filter(|_| !unfair) {
+                self.blame(turn, endpoint, attempt.cause.reason());
+            }
+        }
+    }
+
+    /// The server refused egret's own connection after the handshake, on which no client has said a byte.
+    pub(super) fn failed_late(&self, endpoint: &Endpoint, reason: &'static str) {
+        self.metrics.failures.increment(reason);
+        if endpoint.refused_late(reason, &self.rules.ejection) {
+            self.tell_ejected(endpoint, reason);
+        }
+    }
+
+    /// The server ended a client's stream with a judgement on the client certificate.
+    ///
+    /// That is no evidence against the endpoint: the client may have provoked it with what it said, and one client must
+    /// not take an endpoint from all. If there is another endpoint, a connection of egret's own finds out.
+    pub fn stream_refused(self: &Arc<Self>, endpoint: &Arc<Endpoint>, reason: &'static str) {
+        self.metrics.failures.increment(reason);
+        let is_alone = self.endpoints.known().list().len() < 2;
+        if is_alone || endpoint.origin().is_none() || endpoint.gate(Instant::now()) != Gate::Closed {
+            return;
+        }
+        if let Some(confirmation) = endpoint.begin_confirmation() {
+            tokio::spawn(Arc::clone(self).confirm(confirmation));
+        }
+    }
+
+    /// Whether the server refuses a connection on which nothing is said, too; `make_ready` counts that.
+    async fn confirm(self: Arc<Self>, confirmation: Confirmation) {
+        let endpoint = confirmation.endpoint();
+        let Some(turn) = Turn::check(endpoint, Instant::now() + self.timeout) else { return };
+        if let Ok((warm, _)) = self.make_ready(&turn).await {
+            endpoint.served();
+            warm.leave();
+        }
+    }
+
+    pub(super) fn praise(&self, endpoint: &Endpoint) {
+        let key = || Key::new(Event::EndpointBack, "recovered").upstream(&self.name).endpoint(Some(endpoint.address()));
+        if endpoint.succeeded() && flood::is_first(key()) {
+            tracing::info!(
+                upstream = %self.name,
+                server = %endpoint.server(),
+                endpoint = %endpoint.address(),
+                "endpoint is back",
+            );
+        }
+    }
+
+    fn blame(&self, turn: &Turn, endpoint: &Endpoint, reason: &'static str) {
+        if endpoint.failed(reason, turn.attempt(endpoint), turn.began.elapsed(), &self.rules.ejection) {
+            self.tell_ejected(endpoint, reason);
+        }
+    }
+
+    fn tell_ejected(&self, endpoint: &Endpoint, reason: &'static str) {
+        let key = Key::new(Event::EndpointEjected, reason).upstream(&self.name).endpoint(Some(endpoint.address()));
+        if !flood::is_first(key) {
+            return;
+        }
+        let now = Instant::now();
+        let left = match endpoint.gate(now) {
+            Gate::Open { until, .. } => until.saturating_duration_since(now),
+            Gate::Closed | Gate::Due | Gate::Trial { .. } => Duration::ZERO,
+        };
+        tracing::warn!(
+            upstream = %self.name,
+            server = %endpoint.server(),
+            endpoint = %endpoint.address(),
+            reason,
+            seconds = seconds(left),
+            "endpoint ejected",
+        );
+    }
+}

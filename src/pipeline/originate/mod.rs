@@ -1,0 +1,41 @@
+//! From an upstream's name to a verified TLS stream: resolve, dial, upgrade, handshake, in one deadline.
+//!
+//! | file | idea |
+//! | --- | --- |
+//! | `upstream` | one upstream's way out: what it owns, and one attempt |
+//! | `attempts` | which server comes next, and how long it may take |
+//! | [`dial`] | Happy Eyeballs over the addresses of a name |
+//! | [`upgrade`] | plaintext before TLS |
+//! | [`handshake`], `hello`, `retry` | TLS; what its ClientHello offers; once more with less in it |
+//! | [`origin`] | one identity, trust and server name, with its sessions |
+//! | [`pool`] | finished handshakes that wait for clients |
+//! | [`servers`] | names, addresses, health |
+//! | `judge`, `background` | what attempts say of health; checks while no stream comes |
+//! | `failure` | why a server could not be originated to |
+//!
+//! An [`Originator`] is one upstream's way out. It owns an [`origin::Origin`] per server name, and each origin
+//! owns its verifier, its client certificate and its resumption store: what belongs to one identity has no road
+//! to another. Each address of a server is an [`Endpoint`]. Origins and endpoints are carried over a reload as
+//! the same objects when nothing of the origin's key changed.
+
+mod attempts;
+mod background;
+pub mod dial;
+mod distrust;
+mod failure;
+pub mod handshake;
+pub(crate) mod hello;
+mod judge;
+pub mod key_log;
+pub mod negotiated;
+pub mod origin;
+pub mod pool;
+mod retry;
+pub mod servers;
+pub mod upgrade;
+mod upstream;
+
+pub use distrust::Distrust;
+pub use failure::{Failure, Phase, Rest, Stage};
+pub use pool::hand_over::Client;
+pub use upstream::{Opened, Originated, Originator, Wire};

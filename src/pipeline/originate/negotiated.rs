@@ -1,0 +1,36 @@
+//! What a handshake has agreed on.
+
+use std::sync::Arc;
+
+use crate::credentials::certificate::CertificateFacts;
+use crate::credentials::observation::CertificateRequest;
+use crate::credentials::presented::Presented;
+use crate::credentials::refusal::Refusal;
+use crate::pipeline::originate::origin::resumption::Resumption;
+
+/// What a handshake has agreed on.
+#[derive(Clone, Debug)]
+pub struct Negotiated {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The cipher suite, by its name of IANA's registry.
+    pub suite: &'static str,
+    /// The group of the key exchange.
+    pub group: &'static str,
+    /// The protocol that the server chose.
+    pub alpn: Option<Vec<u8>>,
+    /// What became of resumption.
+    pub resumed: Resumption,
+    /// The server's certificate; in a resumed handshake, that of the handshake it descends from.
+    pub server: Option<Arc<CertificateFacts>>,
+    /// What `verify = "full"` would have refused.
+    pub would_fail: Option<Refusal>,
+    /// The server asked for a client certificate, and how that was answered. `None` in a resumed handshake
+    /// of an identity too: the session carries it.
+    pub client_certificate: Option<CertificateRequest>,
+    /// The server asked for a client certificate, in this handshake or in the one that a resumed session descends from;
+    /// `Some(true)`: it got one.
+    pub certificate_sent: Option<bool>,
+    /// The server's chain; only where it is to be judged again by later trusts.
+    pub chain: Option<Presented>,
+}

@@ -1,0 +1,426 @@
+//! What an origin remembers of its servers: TLS sessions, bounded in number, bytes and age.
+//!
+//! A store belongs to exactly one origin, so no session can reach another identity, trust or server name.
+//! Each handshake gets a view of its own: it prefers sessions of its endpoint, keeps the account of what
+//! was offered, and ties every session to the verification it descends from. A session never outlives
+//! that verification, however often it is continued.
+//!
+//! A TLS 1.3 session is used once, so under parallel connections a store runs dry unless every connection puts back
+//! what it took: sessions are kept wherever a stream reads them, on a warm connection that waits as well.
+
+mod room;
+mod shelf;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustls::NamedGroup;
+use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
+use rustls::pki_types::ServerName;
+
+pub use self::shelf::{MAX_BYTES, MAX_PER_ENDPOINT, MAX_SESSIONS};
+use self::shelf::{Session, Taken};
+use crate::credentials::certificate::{CertificateFacts, Date};
+use crate::credentials::observation::{Facts, Observed};
+use crate::credentials::period::Period;
+use crate::credentials::refusal::Refusal;
+use crate::observe::metrics::{OriginMetrics, SessionMetrics};
+use crate::tls::handed;
+
+/// Seconds after which a server is verified in full again. OpenSSL's servers keep TLS 1.3 tickets so long
+/// by default (7200 s), so that hardly a session is lost by it; RFC 8446 section 4.6.1 allows seven days.
+pub const MAX_AGE: i64 = 7_200;
+
+/// Bytes of a TLS 1.3 ticket that is kept. It comes back in a ClientHello, which then stays far below the 16 KiB of one
+/// record: many servers read no longer one. OpenSSL's tickets have 200 bytes, with a client's certificate in them 2 KiB;
+/// those that hold a whole chain have 6 KiB.
+pub const MAX_TICKET: usize = 8_192;
+
+/// Bytes of a server's handshake in TLS 1.2, without its chain, of which the session is kept: its ticket is one message
+/// among others, of which a list of authorities may be the longest. A ClientHello is measured before it is sent.
+const MAX_FLIGHT: usize = 32_768;
+
+/// What a session takes besides ticket and chain: secrets, names, the memory of a dozen small allocations.
+const FIXED: usize = 512;
+
+type Shelf = shelf::Shelf<Box<Tls12ClientSessionValue>, Box<Tls13ClientSessionValue>>;
+
+/// What became of resumption in one handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resumption {
+    /// A session was offered, and the server took it.
+    Resumed,
+    /// A session was offered, and the server wanted a full handshake.
+    Refused,
+    /// There was no session to offer.
+    Starved,
+    /// None was offered since a handshake with the endpoint that offered one broke lately.
+    Withheld,
+    /// The upstream says `resumption = false`.
+    Off,
+}
+
+impl Resumption {
+    /// The word for log and metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resumed => "resumed",
+            Self::Refused => "refused",
+            Self::Starved => "starved",
+            Self::Withheld => "withheld",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// The sessions of one origin.
+pub struct Store {
+    shelf: Mutex<Shelf>,
+    limit: Date,
+    metrics: Arc<OriginMetrics>,
+}
+
+/// The verification that a session descends from.
+#[derive(Debug)]
+struct Verdict {
+    /// From the verification until it has to be made again.
+    good: Period,
+    /// Bytes of the chain that was verified. rustls keeps a copy of it with each session.
+    chain_bytes: usize,
+    /// What it would have objected to, under `verify = "report"`.
+    refusal: Option<Refusal>,
+    /// What the server's certificate said of itself.
+    server: Option<Arc<CertificateFacts>>,
+    /// The server asked for a client certificate; `Some(true)`: it got one.
+    certificate_sent: Option<bool>,
+}
+
+impl Verdict {
+    /// What was found in a handshake whose server has passed.
+    fn of(facts: &Facts, limit: Date) -> Self {
+        let valid = facts.valid.unwrap_or_else(|| Period::of(Date::now(), MAX_AGE));
+        let good = Period::of(valid.from, MAX_AGE).cut_at(valid.until).cut_at(limit);
+        Self {
+            good,
+            chain_bytes: facts.chain_bytes,
+            refusal: facts.refusal.clone(),
+            server: facts.server(),
+            certificate_sent: facts.certificate_sent(),
+        }
+    }
+}
+
+impl Store {
+    /// An empty store whose sessions end at `limit` at the latest (the end of the identity).
+    pub fn new(limit: Date) -> Arc<Self> {
+        Self::counted(limit, OriginMetrics::silent())
+    }
+
+    /// The same, with its account.
+    pub fn counted(limit: Date, metrics: Arc<OriginMetrics>) -> Arc<Self> {
+        Arc::new(Self { shelf: Mutex::default(), limit, metrics })
+    }
+
+    /// The view of one handshake with `endpoint`.
+    pub fn view(self: &Arc<Self>, endpoint: SocketAddr, observed: &Arc<Observed>) -> Arc<View> {
+        self.view_for(endpoint, observed, true, None)
+    }
+
+    /// The same; without `resumes` it finds no session and keeps none. `share`: the group of the key share, whatever the
+    /// server chose before.
+    pub(crate) fn view_for(
+        self: &Arc<Self>,
+        endpoint: SocketAddr,
+        observed: &Arc<Observed>,
+        resumes: bool,
+        share: Option<NamedGroup>,
+    ) -> Arc<View> {
+        let (store, observed) = (Arc::clone(self), Arc::clone(observed));
+        let learns_share = share.is_none();
+        let share =
+            share.or_else(|| self.shelf().group.filter(|(_, known)| known.holds(Date::now())).map(|known| known.0));
+        Arc::new(View { store, endpoint, observed, resumes, share, learns_share, offered: Mutex::default() })
+    }
+
+    /// Sessions held now.
+    pub fn held(&self) -> usize {
+        self.shelf().held()
+    }
+
+    /// Sessions held now that came from `endpoint`.
+    pub fn held_of(&self, endpoint: SocketAddr) -> usize {
+        self.shelf().held_of(endpoint)
+    }
+
+    /// Drops every session and takes none from now on: the origin's key is another in the running generation, or its
+    /// upstream is gone. Connections of the old generation may still bring some.
+    pub fn retire(&self) {
+        let dropped = self.shelf().retire();
+        self.account().foreign.increment(dropped as u64);
+        self.account().held.decrement(dropped as f64);
+    }
+
+    fn account(&self) -> &SessionMetrics {
+        &self.metrics.sessions
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        // Every change is a single push or remove: a poisoned shelf is a whole shelf.
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Sessions are secrets.
+        f.debug_struct("Store").field("held", &self.held()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.account().held.decrement(self.held() as f64);
+    }
+}
+
+/// The store as one handshake sees it.
+#[derive(Debug)]
+pub struct View {
+    store: Arc<Store>,
+    endpoint: SocketAddr,
+    observed: Arc<Observed>,
+    resumes: bool,
+    share: Option<NamedGroup>,
+    learns_share: bool,
+    offered: Mutex<Option<Offered>>,
+}
+
+#[derive(Debug)]
+struct Offered {
+    number: u64,
+    /// It came from another endpoint of the same origin.
+    borrowed: bool,
+    verdict: Arc<Verdict>,
+}
+
+impl View {
+    /// What became of resumption. To be asked once, when the handshake is over: it is counted.
+    pub fn outcome(&self, resumed: bool) -> Resumption {
+        let account = self.store.account();
+        account.ratio.add(resumed);
+        let Some(borrowed) = self.offered().as_ref().map(|offered| offered.borrowed) else {
+            account.starved.increment(1);
+            return if self.resumes { Resumption::Starved } else { Resumption::Withheld };
+        };
+        if borrowed {
+            self.store.shelf().lent(self.endpoint, resumed, Date::now());
+        }
+        match resumed {
+            true => {
+                account.accepted.increment(1);
+                Resumption::Resumed
+            }
+            false => {
+                account.refused.increment(1);
+                Resumption::Refused
+            }
+        }
+    }
+
+    /// The group whose key share is sent; `None`: the first of the settings.
+    pub(crate) fn share(&self) -> Option<NamedGroup> {
+        self.share
+    }
+
+    /// Whether a session was offered, and whose: `Some(true)`, one of another endpoint.
+    pub(crate) fn has_offered(&self) -> Option<bool> {
+        self.offered().as_ref().map(|offered| offered.borrowed)
+    }
+
+    /// The handshake that offered a session broke before the server had gone over to a full one. The session is not
+    /// offered again: it is dropped, or if it is another endpoint's, this one is lent none for a while.
+    pub(crate) fn broke(&self) {
+        let Some((number, borrowed)) = self.offered().as_ref().map(|offered| (offered.number, offered.borrowed)) else {
+            return;
+        };
+        let account = self.store.account();
+        account.broken.increment(1);
+        if borrowed {
+            return self.store.shelf().lent(self.endpoint, false, Date::now());
+        }
+        let removed = self.store.shelf().remove_tls12(self.endpoint, Some(number));
+        account.held.decrement(removed as f64);
+    }
+
+    /// What the verification that a resumed session descends from would have objected to.
+    pub fn inherited_refusal(&self) -> Option<Refusal> {
+        self.offered().as_ref()?.verdict.refusal.clone()
+    }
+
+    /// What the certificate said of itself that was shown in the handshake which a resumed session descends from.
+    pub fn inherited_server(&self) -> Option<Arc<CertificateFacts>> {
+        self.offered().as_ref()?.verdict.server.clone()
+    }
+
+    /// Whether a client certificate was sent in the handshake which a resumed session descends from; `None`: the server
+    /// asked for none.
+    pub(crate) fn inherited_certificate(&self) -> Option<bool> {
+        self.offered().as_ref()?.verdict.certificate_sent
+    }
+
+    fn offered(&self) -> MutexGuard<'_, Option<Offered>> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The verification that a new session of this connection descends from: its own if it made one,
+    /// else that of the session it resumed.
+    fn verdict(&self) -> Option<Arc<Verdict>> {
+        let verified = self.observed.read(|facts| facts.passed.then(|| Verdict::of(facts, self.store.limit)));
+        match verified {
+            Some(verdict) => Some(Arc::new(verdict)),
+            None => self.offered().as_ref().map(|offered| Arc::clone(&offered.verdict)),
+        }
+    }
+
+    /// The session that `take` finds is the one that this handshake offers.
+    fn offer<T>(&self, take: impl FnOnce(&mut Shelf, Date) -> Taken<T>) -> Option<T> {
+        let taken = take(&mut self.store.shelf(), Date::now());
+        let (account, gone) = (self.store.account(), taken.expired + taken.foreign);
+        account.expired.increment(taken.expired as u64);
+        account.foreign.increment(taken.foreign as u64);
+        account.held.decrement((gone + usize::from(taken.removed)) as f64);
+        let session = taken.session?;
+        account.offered.increment(1);
+        let borrowed = session.endpoint != self.endpoint;
+        *self.offered() = Some(Offered { number: session.number, borrowed, verdict: session.verdict });
+        Some(session.value)
+    }
+
+    /// Keeps a session that `put` stands on the shelf.
+    fn keep<T>(
+        &self,
+        server_name: ServerName<'static>,
+        value: T,
+        bytes: usize,
+        put: impl FnOnce(&mut Shelf, Session<T>, Date) -> shelf::Put,
+    ) {
+        let (Some(verdict), now, true) = (self.verdict(), Date::now(), self.resumes) else { return };
+        let account = self.store.account();
+        if !verdict.good.holds(now) {
+            return;
+        }
+        let mut shelf = self.store.shelf();
+        let (room, displaced) = shelf.room_for(bytes + verdict.chain_bytes + FIXED);
+        account.displaced.increment(displaced as u64);
+        account.held.decrement(displaced as f64);
+        let Some(room) = room else { return account.oversized.increment(1) };
+        let session = Session { number: 0, server_name, endpoint: self.endpoint, verdict, room, value };
+        let put = put(&mut shelf, session, now);
+        drop(shelf);
+        account.expired.increment(put.expired as u64);
+        account.displaced.increment(put.displaced as u64);
+        account.held.decrement((put.expired + put.displaced) as f64);
+        match put.kept {
+            true => {
+                account.kept.increment(1);
+                account.held.increment(1.0);
+            }
+            false => account.foreign.increment(1),
+        }
+    }
+}
+
+impl ClientSessionStore for View {
+    fn set_kx_hint(&self, _server_name: ServerName<'static>, group: NamedGroup) {
+        // What one endpoint does not tolerate is nothing to the others.
+        if self.learns_share {
+            self.store.shelf().group = Some((group, Period::of(Date::now(), MAX_AGE)));
+        }
+    }
+
+    fn kx_hint(&self, _server_name: &ServerName<'_>) -> Option<NamedGroup> {
+        self.share
+    }
+
+    fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
+        // Of a ticket that came amid a handshake no more is known than that it is no longer than this.
+        let bytes = handed::bytes();
+        let chain = self.observed.read(|facts| facts.chain_bytes);
+        if bytes.saturating_sub(chain) > MAX_FLIGHT {
+            return self.store.account().oversized.increment(1);
+        }
+        self.keep(server_name, Box::new(value), bytes, Shelf::put_tls12);
+    }
+
+    fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        let found = |shelf: &mut Shelf, now| shelf.tls12(self.endpoint, server_name, now);
+        self.resumes.then(|| self.offer(found)).flatten().map(|value| *value)
+    }
+
+    fn remove_tls12_session(&self, _server_name: &ServerName<'static>) {
+        // Asked for when the server turned out to speak TLS 1.3, and when a resumption broke.
+        let offered = self.offered().as_ref().map(|offered| offered.number);
+        let removed = self.store.shelf().remove_tls12(self.endpoint, offered);
+        self.store.account().held.decrement(removed as f64);
+    }
+
+    fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
+        let ticket = handed::bytes();
+        if ticket > MAX_TICKET {
+            return self.store.account().oversized.increment(1);
+        }
+        self.keep(server_name, Box::new(value), ticket, Shelf::put_tls13);
+    }
+
+    fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        let found = |shelf: &mut Shelf, now| shelf.take_tls13(self.endpoint, server_name, now);
+        self.resumes.then(|| self.offer(found)).flatten().map(|value| *value)
+    }
+}
+
+/// No sessions, but the group of the key share, for an upstream without resumption.
+#[derive(Debug)]
+pub(crate) struct ShareOnly(pub(crate) NamedGroup);
+
+impl ClientSessionStore for ShareOnly {
+    fn set_kx_hint(&self, _server_name: ServerName<'static>, _group: NamedGroup) {}
+
+    fn kx_hint(&self, _server_name: &ServerName<'_>) -> Option<NamedGroup> {
+        Some(self.0)
+    }
+
+    fn set_tls12_session(&self, _server_name: ServerName<'static>, _value: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _server_name: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _server_name: ServerName<'static>, _value: Tls13ClientSessionValue) {}
+
+    fn take_tls13_ticket(&self, _server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A chain is believed for some minutes without being built again: that adds nothing to the age of its sessions.
+    #[test]
+    fn a_verdict_counts_from_the_verification_and_ends_with_the_first_thing_that_it_rests_on() {
+        let valid = Period { from: Date(1_000), until: Date(100_000) };
+        for (valid, limit, until) in [
+            (valid, Date(i64::MAX), 1_000 + MAX_AGE),
+            (Period { until: Date(1_500), ..valid }, Date(i64::MAX), 1_500),
+            (valid, Date(1_400), 1_400),
+            (Period { until: Date(1_600), ..valid }, Date(1_400), 1_400),
+        ] {
+            let facts = Facts { passed: true, valid: Some(valid), ..Facts::default() };
+            assert_eq!(Verdict::of(&facts, limit).good, Period { from: Date(1_000), until: Date(until) });
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Finished originations that nobody has used yet, kept warm: a new stream takes one and pays no handshake.
+//!
+//! A stream of bytes has no end of a request, so a used connection never comes back. What is here was never used.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `shelf` | what is ready: newest first, each once, within bounds; pure |
+//! | `warm` | one connection that waits: listened to, without a buffer |
+//! | `hand_over` | it meets its client, or dies unnoticed |
+//! | `demand` | how many are worth having; pure |
+//! | `lifetime` | how long servers let them live; pure |
+//! | `pause` | when to try again after a failure; pure |
+//!
+//! The shelf belongs to the [`Origin`](crate::pipeline::originate::origin::Origin): no connection has a road to another
+//! identity, trust or server name, and an origin that a reload carries over keeps what is ready.
+
+pub mod demand;
+pub mod hand_over;
+pub mod lifetime;
+pub mod pause;
+pub(crate) mod replenish;
+pub mod shelf;
+pub(crate) mod take;
+pub(in crate::pipeline::originate) mod waiting;
+pub mod warm;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+use crate::config::values;
+use crate::observe::metrics::PoolMetrics;
+use crate::pipeline::originate::servers::account::{Account, Tally};
+use shelf::{Bounds, Shelf};
+use warm::{Discard, Warm};
+
+/// The pool of one upstream: what its clients and whoever fills its shelves tell each other.
+pub struct Pool {
+    spec: values::Pool,
+    everywhere: Arc<Semaphore>,
+    metrics: PoolMetrics,
+    tally: Arc<Tally>,
+    arrivals: AtomicUsize,
+    /// A client was served since somebody looked: by a warm connection, and at all.
+    works: [AtomicBool; 2],
+    /// Originations for it that are under way.
+    making: AtomicUsize,
+    /// Those among them that try an endpoint which has failed.
+    trials: AtomicUsize,
+    made: Notify,
+    wake: Arc<Notify>,
+}
+
+/// An origination for the pool that is a trial of an endpoint: most fail, and some only when their time is over. Until
+/// it is dropped, nobody waits for what it makes.
+#[must_use = "the trial is over when this is dropped"]
+pub struct Trying<'a>(&'a Pool);
+
+/// An origination for the pool. Until it is dropped, a client may wait for what it makes.
+#[must_use = "the origination is over when this is dropped"]
+pub struct Making<'a>(&'a Pool);
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.making.fetch_sub(1, Ordering::Relaxed);
+        self.0.made.notify_waiters();
+    }
+}
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        self.0.trials.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pool {
+    /// A pool whose connections need a permit of `everywhere` each. It counts on where `previous` is.
+    pub fn new(spec: values::Pool, everywhere: Arc<Semaphore>, metrics: PoolMetrics, previous: Option<&Self>) -> Self {
+        let tally = previous.map(|previous| Arc::clone(&previous.tally)).unwrap_or_default();
+        let (arrivals, making, trials) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (works, made, wake) = Default::default();
+        Self { spec, everywhere, metrics, tally, arrivals, works, making, trials, made, wake }
+    }
+
+    /// Its settings.
+    pub fn spec(&self) -> &values::Pool {
+        &self.spec
+    }
+
+    /// What it did so far, over all generations.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Lets a shelf hold what the settings say.
+    pub fn bound(&self, shelf: &Shelf<Warm>) {
+        let bounds = Bounds { most: self.spec.max_idle, everywhere: Arc::clone(&self.everywhere) };
+        self.discard(shelf.bound(bounds).into_iter().map(|warm| (warm, Discard::Excess)));
+    }
+
+    /// The newest that is ready for this endpoint. Never waits.
+    pub fn take(&self, shelf: &Shelf<Warm>, endpoint: SocketAddr) -> Option<Warm> {
+        let warm = shelf.take(endpoint, Instant::now())?;
+        self.metrics.warm.decrement(1.0);
+        Some(warm)
+    }
+
+    /// One more is ready.
+    pub fn ready(&self) {
+        self.metrics.warm.increment(1.0);
+        self.metrics.filled.increment(1);
+    }
+
+    /// One could not be made.
+    pub fn failed(&self) {
+        self.metrics.failed.increment(1);
+    }
+
+    /// A client has come.
+    pub fn arrived(&self) {
+        self.arrivals.fetch_add(1, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Clients since the last call.
+    pub fn arrivals(&self) -> usize {
+        self.arrivals.swap(0, Ordering::Relaxed)
+    }
+
+    /// A client got a warm connection (or not), and its upstream works.
+    pub fn served(&self, hit: bool, by: &Account) {
+        by.served(hit);
+        self.tally.served(hit);
+        if hit {
+            self.metrics.hits.increment(1)
+        } else {
+            self.metrics.misses.increment(1)
+        }
+        self.works[usize::from(!hit)].store(true, Ordering::Relaxed);
+    }
+
+    /// Whether clients were served since the last call; true if one by a warm connection.
+    pub fn has_served(&self) -> Option<bool> {
+        let [warm, cold] = self.works.each_ref().map(|works| works.swap(false, Ordering::Relaxed));
+        (warm || cold).then_some(warm)
+    }
+
+    /// Not all warm connections that the process may have are there.
+    pub fn has_room(&self) -> bool {
+        self.everywhere.available_permits() > 0
+    }
+
+    /// An origination begins.
+    pub fn making(&self) -> Making<'_> {
+        self.making.fetch_add(1, Ordering::Relaxed);
+        Making(self)
+    }
+
+    /// Whether any is under way that is more than a trial: that one is worth waiting for.
+    pub fn is_making(&self) -> bool {
+        self.making.load(Ordering::Relaxed) > self.trials()
+    }
+
+    /// Resolves when one is over. Cancel safe.
+    pub fn made(&self) -> Notified<'_> {
+        self.made.notified()
+    }
+
+    /// An origination is a trial, and another is to be begun in its place.
+    pub fn trying(&self) -> Trying<'_> {
+        self.trials.fetch_add(1, Ordering::Relaxed);
+        self.wake.notify_one();
+        Trying(self)
+    }
+
+    /// Originations that are trials now.
+    pub fn trials(&self) -> usize {
+        self.trials.load(Ordering::Relaxed)
+    }
+
+    /// Wakes who fills: a client has come, or the pool is gone.
+    pub fn wake(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
+    }
+
+    /// Throws away what was on a shelf.
+    pub fn discard(&self, discarded: impl IntoIterator<Item = (Warm, Discard)>) {
+        for (warm, discard) in discarded {
+            self.metrics.warm.decrement(1.0);
+            self.discard_taken(warm, discard);
+        }
+    }
+
+    /// Throws away what was taken from its shelf already.
+    pub fn discard_taken(&self, warm: Warm, discard: Discard) {
+        self.died(discard, warm.account());
+        if !discard.is_of_server() {
+            warm.leave();
+        }
+    }
+
+    /// What was taken has died in other hands.
+    pub fn died(&self, discard: Discard, at: &Account) {
+        at.discarded(discard.reason());
+        self.tally.discarded(discard.reason());
+        self.metrics.discards.increment(discard.reason());
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
+}

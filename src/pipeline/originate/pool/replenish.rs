@@ -1,0 +1,321 @@
+//! Who fills the shelves of an upstream, in the background: as many as the traffic is worth, again when one was
+//! taken, has aged or has died. Every origination is one of health, too: it goes the way of those for clients.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::observe::logging::flood::{self, Event, Key};
+use crate::pipeline::originate::attempts::Turn;
+use crate::pipeline::originate::failure::{Failure, Stage};
+use crate::pipeline::originate::handshake::{self, Cause};
+use crate::pipeline::originate::pool::Pool;
+use crate::pipeline::originate::pool::demand::Demand;
+use crate::pipeline::originate::pool::lifetime::Lifetime;
+use crate::pipeline::originate::pool::pause::{Pause, Trouble};
+use crate::pipeline::originate::pool::shelf::Place;
+use crate::pipeline::originate::pool::waiting;
+use crate::pipeline::originate::pool::warm::{Discard, Warm};
+use crate::pipeline::originate::servers::endpoint::Endpoint;
+use crate::pipeline::originate::upstream::{Originated, Originator, Wire};
+
+/// Originations for one upstream's pool at once: what a hundred arrivals a second need where each takes 0.3 s, two
+/// thirds of it waiting for the server's judgement. With 8, fifty arrivals a second over a path of 100 ms waited for
+/// theirs in more than one of ten cases, and over 60 ms in most if the server sent no tickets.
+const PARALLEL: usize = 32;
+/// Clients without a connection, in the whole process, for whom a pool leaves out one of those.
+const CLIENTS_FOR_ONE: usize = 2;
+/// Originations for pools at once in the whole process: some 20 ms of a processor.
+static FILLING: Semaphore = Semaphore::const_new(64);
+
+/// How often a pool looks at what nobody tells it: the traffic has ceased, DNS has changed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the task knows.
+struct Tending {
+    demand: Demand,
+    lifetime: Lifetime,
+    pause: Pause,
+    fills: JoinSet<Filled>,
+}
+
+/// What became of one origination for the pool.
+enum Filled {
+    /// On the shelf, after so long.
+    Ready(Duration),
+    Failed(Trouble),
+    /// There was no endpoint, or no room.
+    Nowhere,
+}
+
+/// Fills until the originator is gone. Holds it only while something is done; dropping the future closes what was
+/// begun.
+pub(crate) async fn tend(originator: Weak<Originator>) {
+    let Some(wake) = originator.upgrade().and_then(|originator| originator.pool().map(Pool::wake)) else { return };
+    let mut tending = Tending::new(Instant::now());
+    loop {
+        let Some(next) = originator.upgrade().and_then(|originator| tending.go_on(&originator)) else { return };
+        tokio::select! {
+            discarded = poll_fn(|cx| listen(&originator, cx)) => tending.discarded(&discarded, Instant::now()),
+            Some(filled) = tending.fills.join_next(), if !tending.fills.is_empty() => {
+                tending.filled(filled.unwrap_or(Filled::Nowhere));
+            }
+            () = wake.notified() => {}
+            () = sleep_until(next) => {}
+        }
+    }
+}
+
+/// Listens to all that is ready. Ready when some of it had to be thrown away.
+fn listen(originator: &Weak<Originator>, cx: &mut Context<'_>) -> Poll<Vec<Discarded>> {
+    let Some(originator) = originator.upgrade() else { return Poll::Pending };
+    let Some(pool) = originator.pool() else { return Poll::Pending };
+    let now = Instant::now();
+    let mut discarded = Vec::new();
+    for origin in originator.origins() {
+        let dead = origin.shelf().inspect(|warm| match warm.poll_discard(cx) {
+            Poll::Ready(discard) => Some(discard),
+            Poll::Pending => None,
+        });
+        for (warm, discard) in dead {
+            let refused = originator.refused_late(&warm, discard);
+            let discarded_at = now.saturating_duration_since(warm.born());
+            discarded.push(Discarded { born: warm.born(), age: discarded_at, discard, refused });
+            pool.discard([(warm, discard)]);
+        }
+    }
+    if discarded.is_empty() { Poll::Pending } else { Poll::Ready(discarded) }
+}
+
+/// What is to be learned of a connection that died on the shelf.
+struct Discarded {
+    born: Instant,
+    age: Duration,
+    discard: Discard,
+    /// The server refused our certificate with it.
+    refused: bool,
+}
+
+impl Tending {
+    fn new(now: Instant) -> Self {
+        let (demand, lifetime) = (Demand::new(now), Lifetime::default());
+        Self { demand, lifetime, pause: Pause::default(), fills: JoinSet::new() }
+    }
+
+    /// Throws away what is over and begins what is missing. Returns when to look again.
+    fn go_on(&mut self, originator: &Arc<Originator>) -> Option<Instant> {
+        let (pool, now) = (originator.pool()?, Instant::now());
+        let age = self.lifetime.most(pool.spec().max_idle_age, now);
+        originator.tidy(pool, age, now);
+        self.demand.arrived(pool.arrivals(), now);
+        if let Some(warm) = pool.has_served() {
+            self.pause.worked_for_others(warm);
+        }
+        let stock = originator.stock();
+        let wanted = self.demand.wanted(pool.spec(), age, now);
+        let under_way = self.fills.len().saturating_sub(pool.trials());
+        let missing = wanted.saturating_sub(stock + under_way);
+        let pause = self.pause.ends_after(now);
+        if pause.is_none() {
+            let room = room(self.pause.is_proven(), waiting::clients()).saturating_sub(under_way);
+            for _ in 0..missing.min(room) {
+                self.fills.spawn(fill(Arc::clone(originator), age));
+            }
+        }
+        let expiry = originator.origins().filter_map(|origin| origin.shelf().next_expiry()).min();
+        // Without anything ready or wanted there is nothing to look at until a client comes.
+        let look = if stock + wanted > 0 { now + LOOK } else { now + LOOK * 60 };
+        Some([expiry, pause].into_iter().flatten().fold(look, Instant::min))
+    }
+
+    fn filled(&mut self, filled: Filled) {
+        match filled {
+            Filled::Ready(took) => {
+                self.demand.took(took);
+                self.pause.worked();
+            }
+            Filled::Failed(trouble) => self.pause.failed(trouble, fastrand::f64(), Instant::now()),
+            Filled::Nowhere => self.pause.failed(Trouble::Failed, fastrand::f64(), Instant::now()),
+        }
+    }
+
+    fn discarded(&mut self, discarded: &[Discarded], now: Instant) {
+        for Discarded { born, age, discard, refused } in discarded {
+            if matches!(discard, Discard::Closed | Discard::Reset) {
+                self.lifetime.closed(*born, *age, now);
+            }
+            // A server that ends what nobody has used is not to be given the next at once.
+            self.pause.failed(if *refused { Trouble::Refused } else { Trouble::Died }, fastrand::f64(), now);
+        }
+    }
+}
+
+/// Originations at once. As long as it is not known whether one works, one is enough; and clients who wait for theirs
+/// go first.
+fn room(proven: bool, waiting: usize) -> usize {
+    if proven { PARALLEL.saturating_sub(waiting / CLIENTS_FOR_ONE).max(1) } else { 1 }
+}
+
+/// One origination, to the shelf.
+async fn fill(originator: Arc<Originator>, age: Duration) -> Filled {
+    let Ok(_permit) = FILLING.acquire().await else { return Filled::Nowhere };
+    let (Some(pool), mut began) = (originator.pool(), Instant::now()) else { return Filled::Nowhere };
+    // Dropped last: who waits for it finds the room that it had.
+    let _making = pool.making();
+    let (mut round, mut filled) = (originator.round(originator.rules).await, Filled::Nowhere);
+    while let Ok(turn) = round.next().await {
+        let endpoint = turn.endpoint();
+        let Some(shelf) = endpoint.origin().map(|origin| origin.shelf()) else { return filled };
+        if !turn.has_room_beside(shelf.stock_of(endpoint.address())) {
+            round.took_the_last_room(endpoint.address());
+            continue;
+        }
+        let Some(place) = shelf.reserve() else { return filled };
+        let trying = turn.is_trial().then(|| pool.trying());
+        let made = originator.make_ready(&turn).await;
+        drop(trying);
+        match made {
+            Ok((warm, endpoint)) => {
+                let until = Instant::now() + age.mul_f64(1.0 - fastrand::f64() * JITTER);
+                put(pool, place, &endpoint, warm, until);
+                return Filled::Ready(began.elapsed());
+            }
+            Err(failure) => {
+                pool.failed();
+                tell(&originator, &failure);
+                if is_refusal(&failure) {
+                    return Filled::Failed(Trouble::Refused);
+                }
+                filled = Filled::Failed(Trouble::Failed);
+                if turn.is_trial() {
+                    // That time is not what one takes: another was begun in its place.
+                    began = Instant::now();
+                }
+                round.lost(&turn, &failure.addresses());
+            }
+        }
+    }
+    filled
+}
+
+/// An age is shortened by up to this part, so that those that were made together do not end together.
+const JITTER: f64 = 0.25;
+
+fn put(pool: &Pool, place: Place<Warm>, endpoint: &Endpoint, warm: Warm, until: Instant) {
+    // Counted before it is there: it may be taken at once.
+    pool.ready();
+    if let Err(warm) = place.put(endpoint.address(), warm, until) {
+        pool.discard([(warm, Discard::Replaced)]);
+    }
+}
+
+/// The server does not believe our certificate, or wants one.
+fn is_refusal(failure: &Failure) -> bool {
+    let Stage::Handshake(error) = &failure.stage else { return false };
+    matches!(error.cause(), Cause::ClientCertificateRejected(_) | Cause::ClientCertificateRequired)
+}
+
+fn tell(originator: &Originator, failure: &Failure) {
+    let key = Key::new(Event::FillFailed, failure.reason()).upstream(originator.name()).endpoint(failure.endpoint);
+    if !flood::is_first(key) {
+        return;
+    }
+    let facts: serde_json::Map<String, serde_json::Value> =
+        failure.facts().into_iter().map(|(fact, value)| (fact.to_owned(), value.into())).collect();
+    tracing::warn!(
+        upstream = %originator.name(),
+        server = %failure.server,
+        endpoint = failure.endpoint.map(tracing::field::display),
+        identity = originator.identity().map(tracing::field::display),
+        reason = failure.reason(),
+        detail = %failure,
+        facts = %serde_json::Value::Object(facts),
+        repair = failure.repair(originator.name()).map(|repair| originator.fit(repair)).map(tracing::field::display),
+        "filling the pool failed",
+    );
+}
+
+impl Originator {
+    /// Throws away what is too old, and what DNS names no more.
+    fn tidy(&self, pool: &Pool, age: Duration, now: Instant) {
+        let members = self.endpoints.known();
+        for origin in self.origins() {
+            pool.discard(origin.shelf().expire(now).into_iter().map(|warm| (warm, Discard::Aged)));
+            // Made before it was known how short the servers' patience is.
+            pool.discard(origin.shelf().inspect(|warm| (warm.born() + age <= now).then_some(Discard::Aged)));
+            let stays = |address| members.list().iter().any(|member| member.endpoint.address() == address);
+            pool.discard(origin.shelf().keep_only(stays).into_iter().map(|warm| (warm, Discard::Retired)));
+        }
+    }
+
+    /// Originates, and waits for the server's judgement.
+    pub(in crate::pipeline::originate) async fn make_ready(
+        &self,
+        turn: &Turn,
+    ) -> Result<(Warm, Arc<Endpoint>), Failure> {
+        let began = Instant::now();
+        let originated = self.originate_in(turn).await;
+        let originated = originated.inspect_err(|failure| self.metrics.failures.increment(failure.reason()))?;
+        let (Originated { wire: Wire::Tls(stream), negotiated: Some(negotiated), endpoint }, Some(origin)) =
+            (originated, turn.endpoint().origin())
+        else {
+            unreachable!("an origin was asked for a place on its shelf before")
+        };
+        let quiet = (began.elapsed() * QUIET_FACTOR).clamp(LEAST_QUIET, MOST_QUIET);
+        let facts = negotiated.clone();
+        let prepared = timeout_at(turn.deadline, Warm::prepare(stream, negotiated, quiet, endpoint.account())).await;
+        match prepared.unwrap_or(Err(Discard::Reset)) {
+            Ok(warm) => Ok((warm, endpoint)),
+            Err(discard) => {
+                let error = handshake::Error::late(discard, &facts, endpoint.address(), origin);
+                let failure = Failure::at(&endpoint, Stage::Handshake(error));
+                self.failed_late(&endpoint, failure.reason());
+                Err(failure)
+            }
+        }
+    }
+
+    /// Whether an alert on the shelf was a refusal of our certificate, by a server that thought longer than it was
+    /// waited for. It is logged and counted as the failure that it is.
+    fn refused_late(&self, warm: &Warm, discard: Discard) -> bool {
+        let Discard::Alert(alert) = discard else { return false };
+        if warm.has_greeting() || handshake::late_refusal(alert, warm.negotiated()).is_none() {
+            return false;
+        }
+        let members = self.endpoints.known();
+        let mut endpoints = members.list().iter().map(|member| &member.endpoint);
+        let endpoint = endpoints.find(|endpoint| Some(endpoint.address()) == warm.address());
+        if let Some((endpoint, origin)) = endpoint.and_then(|endpoint| Some((endpoint, endpoint.origin()?))) {
+            let error = handshake::Error::late(discard, warm.negotiated(), endpoint.address(), origin);
+            let failure = Failure::at(endpoint, Stage::Handshake(error));
+            self.failed_late(endpoint, failure.reason());
+            tell(self, &failure);
+        }
+        true
+    }
+}
+
+/// A server's answer to our last flight takes a round trip; of an origination, that is a third or less.
+const QUIET_FACTOR: u32 = 2;
+/// Servers on the same machine look at a certificate for some milliseconds; busy ones for longer.
+const LEAST_QUIET: Duration = Duration::from_millis(100);
+/// Longer is no server's business: its alert will be heard on the shelf.
+const MOST_QUIET: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_who_wait_go_first() {
+        assert_eq!((room(true, 0), room(true, CLIENTS_FOR_ONE - 1)), (PARALLEL, PARALLEL));
+        assert_eq!((room(true, CLIENTS_FOR_ONE), room(true, 3 * CLIENTS_FOR_ONE)), (PARALLEL - 1, PARALLEL - 3));
+        // However many wait, one is made: who takes it waits no more.
+        assert_eq!((room(true, 10_000), room(false, 0)), (1, 1));
+    }
+}

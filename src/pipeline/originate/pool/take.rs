@@ -1,0 +1,143 @@
+//! What a way out has ready for its clients: who may hold it, who gets it.
+
+use std::pin::pin;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
+
+use crate::pipeline::originate::attempts::Round;
+use crate::pipeline::originate::origin::Origin;
+use crate::pipeline::originate::pool::Pool;
+use crate::pipeline::originate::pool::hand_over::{Client, hand_over};
+use crate::pipeline::originate::pool::replenish::tend;
+use crate::pipeline::originate::pool::shelf::Bounds;
+use crate::pipeline::originate::pool::warm::{Discard, Warm};
+use crate::pipeline::originate::servers::endpoint::InFlight;
+use crate::pipeline::originate::upstream::{Opened, Originated, Originator, Wire};
+
+impl Originator {
+    /// The same with a pool. It is empty until [`Originator::tend`].
+    #[must_use]
+    pub fn with_pool(self, pool: Pool) -> Self {
+        Self { pool: Some(pool), ..self }
+    }
+
+    /// The finished originations that are kept ready.
+    pub fn pool(&self) -> Option<&Pool> {
+        self.pool.as_ref()
+    }
+
+    /// Fills the pool from now on, until [`Originator::rest`] or the end of this object.
+    pub fn tend(self: &Arc<Self>) {
+        let Some(pool) = &self.pool else { return };
+        self.origins().for_each(|origin| pool.bound(origin.shelf()));
+        let task = tokio::spawn(tend(Arc::downgrade(self))).abort_handle();
+        if let Some(before) = self.tending().replace(task) {
+            before.abort();
+        }
+    }
+
+    /// Fills the pool no more, since `next` has taken this one's place. Shelves that `next` has too are left to it;
+    /// the others are closed, and nothing of theirs is handed out after the return. Streams that asked for it are judged by
+    /// the trust of `next`.
+    pub fn rest(&self, next: Option<&Self>) {
+        if let Some(next) = next {
+            self.hand_trust_over(next);
+        }
+        let Some(pool) = &self.pool else { return };
+        if let Some(task) = self.tending().take() {
+            task.abort();
+        }
+        for origin in self.origins() {
+            let stays = next.is_some_and(|next| next.origins().any(|other| Arc::ptr_eq(origin, other)));
+            let left = match (stays, next.is_some_and(|next| next.pool.is_some())) {
+                (true, true) => continue,
+                // A pool may be given to it again.
+                (true, false) => origin.shelf().bound(Bounds { most: 0, everywhere: Arc::new(Semaphore::new(0)) }),
+                (false, _) => origin.shelf().close(),
+            };
+            pool.discard(left.into_iter().map(|warm| (warm, Discard::Replaced)));
+        }
+    }
+
+    fn tending(&self) -> MutexGuard<'_, Option<AbortHandle>> {
+        self.tending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A stream that was made before its client came; none if none is ready. One that dies before a byte of the
+    /// client was written to it is nobody's loss.
+    ///
+    /// Cancel safe: dropping the future closes what was taken.
+    pub(crate) async fn open_warm(&self, client: &mut Client<'_>) -> Option<Opened> {
+        let pool = self.pool.as_ref()?;
+        pool.arrived();
+        self.hand_out(pool, client).await
+    }
+
+    /// A stream for a client that finds all servers full, if it is the pool that makes them so: what is being made
+    /// takes the place of a stream, and is there for one.
+    ///
+    /// Cancel safe: dropping the future closes what was taken.
+    pub(crate) async fn open_made(&self, client: &mut Client<'_>, deadline: Instant) -> Option<Opened> {
+        let pool = self.pool.as_ref()?;
+        loop {
+            let mut made = pin!(pool.made());
+            // From here on none is missed, so that whoever is not being made any more is on the shelf.
+            made.as_mut().enable();
+            let making = pool.is_making();
+            if let Some(opened) = self.hand_out(pool, client).await {
+                return Some(opened);
+            }
+            if !making {
+                return None;
+            }
+            timeout_at(deadline, made).await.ok()?;
+        }
+    }
+
+    async fn hand_out(&self, pool: &Pool, client: &mut Client<'_>) -> Option<Opened> {
+        while let Some((warm, in_flight)) = self.take(pool) {
+            let ready = Instant::now();
+            let until = warm.born() + pool.spec().max_idle_age;
+            match hand_over(warm, client, until).await {
+                Ok((stream, negotiated)) => {
+                    pool.served(true, in_flight.endpoint().account());
+                    let endpoint = Arc::clone(in_flight.endpoint());
+                    let originated = Originated { wire: Wire::Tls(stream), endpoint, negotiated: Some(negotiated) };
+                    return Some(Opened { originated, in_flight, pooled: true, ready });
+                }
+                Err(discard) => pool.died(discard, in_flight.endpoint().account()),
+            }
+        }
+        None
+    }
+
+    /// A warm connection to the endpoint that a new stream would go to, or else to another that is as good.
+    fn take(&self, pool: &Pool) -> Option<(Warm, InFlight)> {
+        if self.stock() == 0 {
+            return None;
+        }
+        let round = Round::new(self.rules, self.endpoints.known(), self.timeout, Instant::now() + self.timeout);
+        round.entries().find_map(|in_flight| {
+            let endpoint = in_flight.endpoint();
+            let warm = pool.take(endpoint.origin()?.shelf(), endpoint.address())?;
+            Some((warm, in_flight))
+        })
+    }
+
+    /// How many are ready.
+    pub fn stock(&self) -> usize {
+        self.origins().map(|origin| origin.shelf().stock()).sum()
+    }
+
+    /// The origins of its servers, each once.
+    pub(crate) fn origins(&self) -> impl Iterator<Item = &Arc<Origin>> {
+        let ways = self.ways();
+        let of = |at: usize| ways[at].origin.as_ref();
+        let is_new =
+            move |at: usize, origin: &Arc<Origin>| !(0..at).filter_map(of).any(|other| Arc::ptr_eq(other, origin));
+        (0..ways.len()).filter_map(move |at| of(at).filter(|origin| is_new(at, origin)))
+    }
+}

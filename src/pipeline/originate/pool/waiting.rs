@@ -1,0 +1,27 @@
+//! Clients whose origination is under way, in the whole process.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Clients of the process whose origination is under way.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// How many clients wait for an origination now.
+pub(super) fn clients() -> usize {
+    WAITING.load(Ordering::Relaxed)
+}
+
+/// A client whose origination is under way: pools leave the way to it.
+pub(in crate::pipeline::originate) struct Waiting;
+
+impl Waiting {
+    pub(in crate::pipeline::originate) fn begin() -> Self {
+        WAITING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+    }
+}

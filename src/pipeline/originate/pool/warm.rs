@@ -1,0 +1,285 @@
+//! One warm connection: originated, idle, listened to.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustls::AlertDescription;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::net;
+use crate::pipeline::originate::negotiated::Negotiated;
+use crate::pipeline::originate::servers::account::Account;
+use crate::tls::handshake::{Established, Received};
+use crate::tls::pool::{Buffer, Size};
+use crate::tls::session::{self, CONTROL, Opened, Session};
+
+/// A finished origination that waits for its client. It is read through TLS all the while: tickets go to the store
+/// of its origin, a greeting stays here, and any end is noticed. It holds no buffer.
+pub struct Warm {
+    tcp: TcpStream,
+    /// Asked while it is whole: a socket that was reset has forgotten it.
+    address: Option<SocketAddr>,
+    session: Session,
+    negotiated: Negotiated,
+    /// What a server that speaks first has said.
+    greeting: Vec<u8>,
+    /// Part of a record whose rest has not come.
+    sealed: Vec<u8>,
+    /// The server has sent a record since its handshake was over.
+    heard: bool,
+    born: Instant,
+    account: Arc<Account>,
+}
+
+/// Why a warm connection is thrown away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// It has waited as long as it may.
+    Aged,
+    /// The server has ended it.
+    Closed,
+    /// It was reset, or the way to the server broke.
+    Reset,
+    /// The server sent a fatal alert.
+    Alert(AlertDescription),
+    /// The server broke the protocol of TLS.
+    Broken,
+    /// The server has said more than is kept for a client that is not there yet.
+    Overflow,
+    /// The settings allow fewer now.
+    Excess,
+    /// A reload has changed or removed its origin.
+    Replaced,
+    /// DNS names its endpoint no more.
+    Retired,
+}
+
+impl Discard {
+    /// The word for the metric.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Aged => "warm_aged",
+            Self::Closed => "warm_closed",
+            Self::Reset => "warm_reset",
+            Self::Alert(_) => "warm_alert",
+            Self::Broken => "warm_broken",
+            Self::Overflow => "warm_overflow",
+            Self::Excess => "warm_excess",
+            Self::Replaced => "warm_replaced",
+            Self::Retired => "warm_retired",
+        }
+    }
+
+    /// The server, or the network, did it.
+    pub fn is_of_server(self) -> bool {
+        !matches!(self, Self::Aged | Self::Excess | Self::Replaced | Self::Retired)
+    }
+}
+
+/// What is kept of a server that speaks before its client: one full record. Greetings of SMTP, FTP, SSH and MySQL
+/// have some hundred bytes.
+const GREETING: usize = 16_384;
+
+/// Reads for one connection in a row before another has its turn.
+const ROUNDS: usize = 4;
+
+impl Warm {
+    /// Finishes the handshake (the client's last flight may still be unsent) and waits until the server has judged
+    /// it.
+    ///
+    /// In TLS 1.3 a server looks at the client's certificate after the handshake is over for the client (RFC 8446
+    /// section 4.4.2.4). It is taken as accepted when the server has sent a record, which a careful server does
+    /// only after it has looked, or was silent for `quiet`.
+    ///
+    /// # Errors
+    /// It is of no use: the refusal, most often.
+    ///
+    /// Cancel safe: dropping the future closes the connection.
+    pub async fn prepare(
+        established: Established,
+        negotiated: Negotiated,
+        quiet: Duration,
+        account: &Arc<Account>,
+    ) -> Result<Self, Discard> {
+        let Established { tcp, session, received, unsent, .. } = established;
+        let (greeting, sealed, born) = (Vec::new(), Vec::new(), Instant::now());
+        let address = tcp.peer_addr().ok();
+        let account = Arc::clone(account);
+        let mut warm = Self { tcp, address, session, negotiated, greeting, sealed, heard: false, born, account };
+        warm.tcp.write_all(&unsent).await.map_err(|_| Discard::Reset)?;
+        if let Some(Received { mut buffer, start, end, .. }) = received {
+            warm.open(&mut buffer[start..end])?;
+        }
+        let until = Instant::now() + quiet;
+        while warm.is_judged_later() && !warm.heard {
+            match timeout_at(until, warm.tcp.readable()).await {
+                Ok(readable) => {
+                    readable.map_err(|_| Discard::Reset)?;
+                    warm.hear()?;
+                }
+                Err(_) => break,
+            }
+        }
+        Ok(warm)
+    }
+
+    /// That of its endpoint.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Listens. Ready when it has to be thrown away.
+    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Discard> {
+        for _ in 0..ROUNDS {
+            if ready!(self.tcp.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(Discard::Reset);
+            }
+            if let Err(discard) = self.hear() {
+                return Poll::Ready(discard);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Listens until it has to be thrown away, or has a greeting. Cancel safe.
+    pub async fn listen(&mut self) -> Result<(), Discard> {
+        while !self.has_greeting() {
+            self.tcp.readable().await.map_err(|_| Discard::Reset)?;
+            self.hear()?;
+        }
+        Ok(())
+    }
+
+    /// A last look before it is given away: asks the kernel, since the runtime may not have been told yet.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn look(&mut self) -> Result<(), Discard> {
+        for _ in 0..ROUNDS {
+            if !self.read(net::read_now)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the server has spoken first.
+    pub fn has_greeting(&self) -> bool {
+        !self.greeting.is_empty()
+    }
+
+    /// Leaves the server with close_notify. Best effort: nothing is waited for.
+    pub fn leave(mut self) {
+        let mut record = [0; CONTROL];
+        if let Ok(n) = self.session.alert(&mut record, AlertDescription::CloseNotify) {
+            let _ = net::try_write(&self.tcp, &[io::IoSlice::new(&record[..n])]);
+        }
+    }
+
+    /// The server's end of it; none if it was reset before anyone asked.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Since when it is ready to be used.
+    pub fn born(&self) -> Instant {
+        self.born
+    }
+
+    /// What was agreed on.
+    pub fn negotiated(&self) -> &Negotiated {
+        &self.negotiated
+    }
+
+    /// Its socket and keys, for who speaks first.
+    pub(super) fn parts(&mut self) -> (&TcpStream, &mut Session) {
+        (&self.tcp, &mut self.session)
+    }
+
+    /// A stream like one that was just originated. `unsent` are records for the server.
+    pub fn into_established(self, unsent: Vec<u8>, said: u64) -> (Established, Negotiated) {
+        let received = (self.greeting.len() + self.sealed.len() > 0).then(|| received(&self.greeting, &self.sealed));
+        (Established { tcp: self.tcp, session: self.session, received, unsent, said }, self.negotiated)
+    }
+
+    /// Reads what there is.
+    fn hear(&mut self) -> Result<(), Discard> {
+        for _ in 0..ROUNDS {
+            if !self.read(net::try_read)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One read. False: there is nothing now.
+    fn read(&mut self, read: impl FnOnce(&TcpStream, &mut [u8]) -> io::Result<usize>) -> Result<bool, Discard> {
+        let mut buffer = Buffer::take(Size::Small);
+        let held = self.sealed.len();
+        buffer[..held].copy_from_slice(&self.sealed);
+        match read(&self.tcp, &mut buffer[held..]) {
+            Ok(0) => Err(Discard::Closed),
+            Ok(n) => {
+                self.sealed = Vec::new();
+                self.open(&mut buffer[..held + n])?;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(_) => Err(Discard::Reset),
+        }
+    }
+
+    fn open(&mut self, mut records: &mut [u8]) -> Result<(), Discard> {
+        loop {
+            let wire = match self.session.open(records).map_err(Discard::from)? {
+                Opened::Partial(_) => break,
+                Opened::Closed => return Err(Discard::Closed),
+                Opened::Quiet { wire } => wire,
+                Opened::Data { wire, plain } => {
+                    self.greeting.extend_from_slice(&records[plain]);
+                    wire
+                }
+            };
+            self.heard = true;
+            if self.greeting.len() > GREETING {
+                return Err(Discard::Overflow);
+            }
+            records = &mut records[wire..];
+        }
+        self.sealed = records.to_vec();
+        Ok(())
+    }
+
+    /// Whether the server's judgement of our certificate, or of there being none, comes after the handshake. Of a resumed
+    /// session it is the same: some servers verify its certificate again.
+    fn is_judged_later(&self) -> bool {
+        self.negotiated.version == "TLSv1.3" && self.negotiated.certificate_sent.is_some()
+    }
+}
+
+impl From<session::Error> for Discard {
+    fn from(error: session::Error) -> Self {
+        match error {
+            session::Error::Alert(alert) => Self::Alert(alert),
+            session::Error::Fault(_) | session::Error::Rejected { .. } => Self::Broken,
+        }
+    }
+}
+
+/// What was heard, as it would have been received by a stream.
+fn received(greeting: &[u8], sealed: &[u8]) -> Received {
+    let (opened, end) = (0..greeting.len(), greeting.len() + sealed.len());
+    let mut buffer = Buffer::exactly(Size::Small);
+    if end > buffer.len() {
+        buffer = Buffer::exactly(Size::Medium);
+    }
+    buffer[opened.clone()].copy_from_slice(greeting);
+    buffer[opened.end..end].copy_from_slice(sealed);
+    Received { buffer, start: opened.end, opened, end }
+}

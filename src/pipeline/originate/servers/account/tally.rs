@@ -1,0 +1,41 @@
+//! What a pool, or its part at one endpoint, did so far, for people who look at the status: metrics can be counted,
+//! but not read back.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Counts; reloads do not begin them anew.
+#[derive(Debug, Default)]
+pub struct Tally {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    discards: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Tally {
+    /// A client was served, by a warm connection or not.
+    pub(in crate::pipeline::originate) fn served(&self, hit: bool) {
+        if hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A warm connection was thrown away.
+    pub(in crate::pipeline::originate) fn discarded(&self, reason: &'static str) {
+        *self.discards.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    }
+
+    /// Clients who got a warm connection.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Clients for whom none was ready.
+    pub fn misses(&self) -> u64 {
+        self.misses.load(Ordering::Relaxed)
+    }
+
+    /// Warm connections that were thrown away, by cause.
+    pub fn discards(&self) -> BTreeMap<&'static str, u64> {
+        self.discards.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,286 @@
+//! One address of one server of an upstream, for as long as DNS names it.
+//!
+//! What is known of an address (who speaks to it, how many streams it has) lives here and nowhere else: the
+//! same object is held by the set of its upstream, by each stream, and by the next generation if nothing of
+//! its origin changed.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::config::values::{Ejection, Server};
+use crate::pipeline::originate::hello::Tolerances;
+use crate::pipeline::originate::origin::Origin;
+use crate::pipeline::originate::servers::account::Account;
+use crate::pipeline::originate::servers::health::{Attempt, Breaker, Gate};
+
+/// An address that streams go to.
+pub struct Endpoint {
+    server: Server,
+    address: SocketAddr,
+    origin: Option<Arc<Origin>>,
+    account: Arc<Account>,
+    in_flight: AtomicUsize,
+    retired: watch::Sender<bool>,
+    circuit: watch::Sender<Circuit>,
+    tolerances: Mutex<Tolerances>,
+    confirming: AtomicBool,
+}
+
+#[derive(Default)]
+struct Circuit {
+    breaker: Breaker,
+    last_failure: Option<LastFailure>,
+}
+
+/// The last thing that went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastFailure {
+    /// Its class.
+    pub reason: &'static str,
+    /// When it came.
+    pub at: SystemTime,
+}
+
+/// What the endpoint gets now, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether streams go there.
+    pub gate: Gate,
+    /// Failures in a row.
+    pub failures: u32,
+    /// The last failure, however long ago.
+    pub last_failure: Option<LastFailure>,
+}
+
+impl Standing {
+    /// `healthy`; `failing`, but not yet often enough; `ejected`; `trial`, one stream tries it or may.
+    pub fn word(&self) -> &'static str {
+        match self.gate {
+            Gate::Closed if self.failures == 0 => "healthy",
+            Gate::Closed => "failing",
+            Gate::Open { .. } => "ejected",
+            Gate::Due | Gate::Trial { .. } => "trial",
+        }
+    }
+}
+
+impl Endpoint {
+    /// An endpoint without streams, of which nothing bad is known.
+    pub fn new(server: Server, address: SocketAddr, origin: Option<Arc<Origin>>, account: Account) -> Self {
+        let (retired, circuit) = (watch::Sender::new(false), watch::Sender::default());
+        let (account, in_flight, tolerances) = (Arc::new(account), AtomicUsize::new(0), Mutex::default());
+        let confirming = AtomicBool::new(false);
+        Self { server, address, origin, account, in_flight, retired, circuit, tolerances, confirming }
+    }
+
+    /// The server that it belongs to, as configured.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Who speaks to it; `None`: the client itself. All addresses of one server, and all servers of one name, share it.
+    pub fn origin(&self) -> Option<&Arc<Origin>> {
+        self.origin.as_ref()
+    }
+
+    /// What happened here so far.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// What is known of the parts of a ClientHello that it may not tolerate.
+    pub(crate) fn tolerances(&self) -> MutexGuard<'_, Tolerances> {
+        // Each change is one assignment: what is left by a panic is whole.
+        self.tolerances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Streams now, those that are being originated included.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Warm connections to it that are ready now.
+    pub fn warm(&self) -> usize {
+        self.origin.as_ref().map_or(0, |origin| origin.shelf().stock_of(self.address))
+    }
+
+    /// Counts one more stream until the guard is dropped.
+    pub fn enter(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight { endpoint: Arc::clone(self) }
+    }
+
+    /// The same, unless it has so many already.
+    pub fn enter_below(self: &Arc<Self>, limit: Option<usize>) -> Option<InFlight> {
+        let Some(limit) = limit else { return Some(self.enter()) };
+        let one_more = |now: usize| (now < limit).then_some(now + 1);
+        self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(InFlight { endpoint: Arc::clone(self) })
+    }
+
+    /// DNS names it no more: it gets no new streams. For good; if DNS names the address again, that is another
+    /// endpoint.
+    pub fn retire(&self) {
+        self.retired.send_replace(true);
+    }
+
+    /// Whether DNS names it no more.
+    pub fn is_retired(&self) -> bool {
+        *self.retired.borrow()
+    }
+
+    /// Resolves once DNS names it no more. Cancel safe.
+    pub async fn retired(&self) {
+        // The sender lives as long as `self`, so an error cannot come.
+        let _ = self.retired.subscribe().wait_for(|retired| *retired).await;
+    }
+
+    /// What a new stream may do here.
+    pub fn gate(&self, now: Instant) -> Gate {
+        self.circuit.borrow().breaker.gate(now)
+    }
+
+    /// What it gets now, and why.
+    pub fn standing(&self, now: Instant) -> Standing {
+        let circuit = self.circuit.borrow();
+        let (gate, failures) = (circuit.breaker.gate(now), circuit.breaker.failures());
+        Standing { gate, failures, last_failure: circuit.last_failure }
+    }
+
+    /// Begins the trial of an open circuit; `None`: not now, another has begun it, or the circuit is closed.
+    /// `urgent`: there is no other endpoint.
+    pub fn begin_trial(self: &Arc<Self>, urgent: bool) -> Option<Trial> {
+        let now = Instant::now();
+        let mut begun = false;
+        // Nobody waits for the beginning of a trial.
+        self.circuit.send_if_modified(|circuit| {
+            begun = circuit.breaker.begin_trial(now, urgent);
+            false
+        });
+        begun.then(|| Trial { endpoint: Arc::clone(self) })
+    }
+
+    /// Begins a connection of egret's own that finds out whether a client's refusal is everybody's; `None`: one is under
+    /// way, so that a flood of refusals costs the server one handshake at a time.
+    pub(crate) fn begin_confirmation(self: &Arc<Self>) -> Option<Confirmation> {
+        let is_first = !self.confirming.swap(true, Ordering::Relaxed);
+        is_first.then(|| Confirmation { endpoint: Arc::clone(self) })
+    }
+
+    /// An origination succeeded. True if that closed its circuit.
+    pub fn succeeded(&self) -> bool {
+        // The usual case takes no lock that others wait for.
+        if self.circuit.borrow().breaker.is_spotless() {
+            return false;
+        }
+        let mut closed = false;
+        self.circuit.send_modify(|circuit| closed = circuit.breaker.succeeded(Instant::now()));
+        closed
+    }
+
+    /// An origination failed that took so long. True if that opened its circuit.
+    pub fn failed(&self, reason: &'static str, attempt: Attempt, took: Duration, settings: &Ejection) -> bool {
+        self.fail(reason, |breaker| breaker.failed(attempt, took, Instant::now(), settings, fastrand::f64()))
+    }
+
+    /// A connection of egret's own was refused after a handshake that had seemed good. True if that opened its circuit.
+    pub fn refused_late(&self, reason: &'static str, settings: &Ejection) -> bool {
+        self.fail(reason, |breaker| breaker.refused_late(Instant::now(), settings, fastrand::f64()))
+    }
+
+    fn fail(&self, reason: &'static str, count: impl FnOnce(&mut Breaker) -> bool) -> bool {
+        let mut opened = false;
+        self.circuit.send_modify(|circuit| {
+            circuit.last_failure = Some(LastFailure { reason, at: SystemTime::now() });
+            opened = count(&mut circuit.breaker);
+        });
+        opened
+    }
+
+    /// A stream carried bytes of the server.
+    pub fn served(&self) {
+        if self.circuit.borrow().breaker.is_suspected() {
+            self.circuit.send_modify(|circuit| circuit.breaker.served());
+        }
+    }
+
+    /// Waits until something was found out about it, or until then. Cancel safe.
+    pub async fn found_out(&self, until: Instant) {
+        let mut changes = self.circuit.subscribe();
+        if !matches!(changes.borrow_and_update().breaker.gate(Instant::now()), Gate::Trial { .. }) {
+            return;
+        }
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = sleep_until(until) => {}
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({} at {})", self.server, self.address)
+    }
+}
+
+/// Counts a stream at its endpoint as long as it lives.
+#[derive(Debug)]
+#[must_use = "the stream counts as long as this lives"]
+pub struct InFlight {
+    endpoint: Arc<Endpoint>,
+}
+
+impl InFlight {
+    /// Where the stream goes.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The one trial of an open circuit. Dropped without a success or failure of the endpoint, it was none.
+#[derive(Debug)]
+#[must_use = "the trial is over when this is dropped"]
+pub struct Trial {
+    endpoint: Arc<Endpoint>,
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.endpoint.circuit.send_if_modified(|circuit| circuit.breaker.abandon_trial());
+    }
+}
+
+/// The one connection that confirms a refusal, while it is under way.
+#[derive(Debug)]
+pub(crate) struct Confirmation {
+    endpoint: Arc<Endpoint>,
+}
+
+impl Confirmation {
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+}
+
+impl Drop for Confirmation {
+    fn drop(&mut self) {
+        self.endpoint.confirming.store(false, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,323 @@
+//! The endpoints of an upstream: what DNS names now, asked again when the time to live of its answers is over.
+//!
+//! Streams that come while an answer is awaited wait for it, but not long if there is anywhere to go: a name
+//! server that is slow for one server must not hold up the way to the others.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use fastrand::Rng;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::config::values::{Host, Server, Share, Strategy};
+use crate::pipeline::originate::origin::Origin;
+use crate::pipeline::originate::servers::account::Account;
+use crate::pipeline::originate::servers::balance::{self, Candidate, Wheel};
+use crate::pipeline::originate::servers::endpoint::Endpoint;
+use crate::pipeline::originate::servers::resolve::{self, Place, Resolver};
+
+/// A server and the origin that speaks to it.
+#[derive(Clone)]
+pub struct Way {
+    /// As configured.
+    pub server: Server,
+    /// The same for all servers of one name. `None`: the client speaks to it, egret passes on.
+    pub origin: Option<Arc<Origin>>,
+    /// What its addresses get.
+    pub share: Share,
+}
+
+impl Way {
+    /// They lead to the same, under the same conditions: what differs at most is the share. They share endpoints.
+    fn is_same(&self, other: &Self) -> bool {
+        self.server == other.server && self.origin.as_ref().map(Arc::as_ptr) == other.origin.as_ref().map(Arc::as_ptr)
+    }
+}
+
+/// All endpoints of one upstream.
+pub struct Endpoints {
+    shared: Arc<Shared>,
+}
+
+/// The endpoints at one time, in the order of the servers and of the answers of DNS.
+#[derive(Debug, Default)]
+pub struct Members {
+    list: Vec<Member>,
+    /// Whose turn it is, where streams go in turns.
+    wheel: Mutex<Wheel>,
+}
+
+/// An endpoint in its set.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// The place of its server among the upstream's.
+    pub way: usize,
+    /// Higher tiers only if no lower one is to be had: by the configuration, then by DNS.
+    pub tier: (u32, u16),
+    /// In proportion to the others of its tier.
+    pub weight: u32,
+    /// Streams at once.
+    pub max_connections: Option<usize>,
+}
+
+struct Shared {
+    ways: Vec<Way>,
+    resolver: Arc<Resolver>,
+    account: Box<Opening>,
+    looks: Mutex<Vec<Look>>,
+    members: ArcSwap<Members>,
+    /// Wakes whoever waits for a look-up.
+    settled: watch::Sender<()>,
+}
+
+/// Opens the account of a new endpoint.
+type Opening = dyn Fn(SocketAddr) -> Account + Send + Sync;
+
+/// What is known of one server's name.
+#[derive(Clone, Default)]
+struct Look {
+    places: Vec<Place>,
+    error: Option<resolve::Error>,
+    good: Good,
+    /// When the look-up that is under way began.
+    since: Option<Instant>,
+}
+
+/// How long an answer holds.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Good {
+    /// An address is its own answer.
+    Forever,
+    Until(Instant),
+    #[default]
+    Never,
+}
+
+/// With endpoints of one server at hand, a stream waits so long for the names of the others: more than a look-up
+/// takes whose answer is not lost on the way, and what a client does not notice.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// An answer that was served although it is over (DNS fails) is asked for again after so long.
+const AGAIN: Duration = Duration::from_secs(1);
+
+impl Endpoints {
+    /// The endpoints of these servers. Of `previous`, a generation before, those stay whose server and origin
+    /// stayed, as the same objects; `account` opens those of the others.
+    pub fn new(
+        ways: Vec<Way>,
+        resolver: Arc<Resolver>,
+        account: impl Fn(SocketAddr) -> Account + Send + Sync + 'static,
+        previous: Option<&Self>,
+    ) -> Self {
+        let (looks, members) = match previous {
+            Some(previous) => previous.shared.left_to(&ways),
+            None => (vec![Look::default(); ways.len()], Members::default()),
+        };
+        let (looks, members) = (Mutex::new(looks), ArcSwap::from_pointee(members));
+        let (account, settled) = (Box::new(account), watch::Sender::new(()));
+        let shared = Arc::new(Shared { ways, resolver, account, looks, members, settled });
+        shared.place_addresses();
+        // What was taken over gets the shares of this generation.
+        shared.regroup(&shared.looks());
+        Self { shared }
+    }
+
+    /// The servers and their origins.
+    pub fn ways(&self) -> &[Way] {
+        &self.shared.ways
+    }
+
+    /// What is known now, however old.
+    pub fn known(&self) -> Arc<Members> {
+        self.shared.members.load_full()
+    }
+
+    /// The endpoints now. Names whose answers are over are asked for again; that is waited for until `deadline`
+    /// if there is no endpoint at all, else for a moment. May be empty: [`Endpoints::missing`] says why.
+    ///
+    /// Cancel safe: look-ups go on whoever leaves.
+    pub async fn current(&self, deadline: Instant) -> Arc<Members> {
+        let mut settled = self.shared.settled.subscribe();
+        self.shared.look_up_what_is_over();
+        while let Some(since) = self.shared.waiting_since() {
+            let members = self.known();
+            let patience = if members.list.is_empty() { deadline } else { deadline.min(since + GRACE) };
+            if patience <= Instant::now() {
+                break;
+            }
+            tokio::select! {
+                _ = settled.changed() => {}
+                () = sleep_until(patience) => {}
+            }
+        }
+        self.known()
+    }
+
+    /// Asks again for names whose answers are over, without waiting.
+    pub fn refresh(&self) {
+        self.shared.look_up_what_is_over();
+    }
+
+    /// The servers that have no endpoint, and why; `None`: DNS has not answered yet.
+    pub fn missing(&self) -> Vec<(Server, Option<resolve::Error>)> {
+        let looks = self.shared.looks();
+        let lost = self.shared.ways.iter().zip(&*looks).filter(|(_, look)| look.places.is_empty());
+        lost.map(|(way, look)| (way.server.clone(), look.error.clone())).collect()
+    }
+}
+
+impl Members {
+    /// All of them.
+    pub fn list(&self) -> &[Member] {
+        &self.list
+    }
+
+    /// One of these candidates, whose places are those of the list.
+    pub fn choose(&self, strategy: Strategy, candidates: &[Candidate]) -> Option<Candidate> {
+        let mut wheel = self.wheel.lock().expect("nothing panics under this lock");
+        balance::choose(strategy, candidates, &mut wheel, &mut Rng::new())
+    }
+
+    fn find(&self, way: usize, address: SocketAddr) -> Option<&Member> {
+        self.list.iter().find(|member| member.way == way && member.endpoint.address() == address)
+    }
+}
+
+impl Shared {
+    fn looks(&self) -> MutexGuard<'_, Vec<Look>> {
+        self.looks.lock().expect("nothing panics under this lock")
+    }
+
+    /// What a next generation with these servers takes over.
+    fn left_to(&self, ways: &[Way]) -> (Vec<Look>, Members) {
+        let looks = self.looks();
+        let known = self.members.load();
+        let mut members = Members::default();
+        let mut left = Vec::with_capacity(ways.len());
+        for (place, way) in ways.iter().enumerate() {
+            let Some(old) = self.ways.iter().position(|old| old.is_same(way)) else {
+                left.push(Look::default());
+                continue;
+            };
+            // A look-up under way tells the old generation only.
+            left.push(Look { since: None, ..looks[old].clone() });
+            let kept = known.list.iter().filter(|member| member.way == old);
+            members.list.extend(kept.map(|member| Member { way: place, ..member.clone() }));
+        }
+        (left, members)
+    }
+
+    /// Servers that are addresses need no look-up, now or later.
+    fn place_addresses(&self) {
+        for (place, way) in self.ways.iter().enumerate() {
+            if let Host::Ip(ip) = way.server.host {
+                self.settle(place, Ok(vec![Place::plain(SocketAddr::new(ip, way.server.port))]), Good::Forever);
+            }
+        }
+    }
+
+    fn look_up_what_is_over(self: &Arc<Self>) {
+        let now = Instant::now();
+        let mut begun = Vec::new();
+        for (place, look) in self.looks().iter_mut().enumerate() {
+            if look.since.is_none() && look.good.is_over(now) {
+                look.since = Some(now);
+                begun.push(place);
+            }
+        }
+        for place in begun {
+            tokio::spawn(look_up(Arc::downgrade(self), place));
+        }
+    }
+
+    /// When the last of the look-ups began that are under way.
+    fn waiting_since(&self) -> Option<Instant> {
+        self.looks().iter().filter_map(|look| look.since).max()
+    }
+
+    /// Takes over what a look-up came to. Endpoints that are named no more are retired.
+    fn settle(&self, place: usize, found: Result<Vec<Place>, resolve::Error>, good: Good) {
+        let mut looks = self.looks();
+        let look = &mut looks[place];
+        (look.since, look.good) = (None, good);
+        let before = std::mem::take(&mut look.places);
+        match found {
+            Ok(places) => (look.places, look.error) = (places, None),
+            Err(error) => look.error = Some(error),
+        }
+        if looks[place].places != before {
+            self.regroup(&looks);
+        }
+        drop(looks);
+        self.settled.send_replace(());
+    }
+
+    /// Builds the set anew from what is known of all names.
+    fn regroup(&self, looks: &[Look]) {
+        let old = self.members.load();
+        let mut members = Members::default();
+        for (way, look) in looks.iter().enumerate() {
+            for place in &look.places {
+                if members.find(way, place.address).is_none() {
+                    let known = old.find(way, place.address).map(|member| Arc::clone(&member.endpoint));
+                    members.list.push(self.member(way, place, known));
+                }
+            }
+        }
+        let gone = old.list.iter().filter(|member| members.find(member.way, member.endpoint.address()).is_none());
+        let gone: Vec<_> = gone.map(|member| Arc::clone(&member.endpoint)).collect();
+        self.members.store(Arc::new(members));
+        // After the swap: a stream that sees one retired finds the new set without it.
+        gone.iter().for_each(|endpoint| endpoint.retire());
+    }
+
+    fn member(&self, way: usize, place: &Place, known: Option<Arc<Endpoint>>) -> Member {
+        let Way { server, origin, share } = &self.ways[way];
+        let new = || {
+            let account = (self.account)(place.address);
+            Arc::new(Endpoint::new(server.clone(), place.address, origin.clone(), account))
+        };
+        Member {
+            endpoint: known.unwrap_or_else(new),
+            way,
+            tier: (share.priority, place.priority),
+            weight: share.weight.saturating_mul(place.weight.into()),
+            max_connections: share.max_connections,
+        }
+    }
+}
+
+/// Asks for one server's name, for everyone who waits.
+async fn look_up(shared: Weak<Shared>, place: usize) {
+    let Some((resolver, server)) =
+        shared.upgrade().map(|shared| (Arc::clone(&shared.resolver), shared.ways[place].server.clone()))
+    else {
+        return;
+    };
+    let found = resolver.places(&server).await;
+    let now = Instant::now();
+    let good = match &found {
+        Ok((_, Some(until))) if *until > now => Good::Until(*until),
+        Ok(_) => Good::Until(now + AGAIN),
+        // The resolver remembers what it may remember of a failure.
+        Err(_) => Good::Never,
+    };
+    if let Some(shared) = shared.upgrade() {
+        shared.settle(place, found.map(|(places, _)| places), good);
+    }
+}
+
+impl Good {
+    fn is_over(self, now: Instant) -> bool {
+        match self {
+            Self::Forever => false,
+            Self::Until(until) => until <= now,
+            Self::Never => true,
+        }
+    }
+}

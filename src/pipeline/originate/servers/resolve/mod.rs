@@ -1,0 +1,307 @@
+//! Names to addresses: by TTL, one query for a burst, and the last good answer while DNS fails.
+//!
+//! What happens to a name over time:
+//!
+//! - An answer is kept for its TTL (the lowest in the chain of aliases), clamped to `dns.min_ttl` and
+//!   `dns.max_ttl`. Entries of the hosts file come before DNS and are kept for `dns.min_ttl`.
+//! - When it has run out, the next caller asks again. While that fails, or takes longer than 1.8 s, the old
+//!   answer is served, for at most a day after it ran out (RFC 8767). Servers are verified by TLS: an
+//!   address that is no longer theirs is refused later, not believed.
+//! - "No such name" and "no address" are answers: they replace an old address at once, and are kept for
+//!   the negative TTL of the zone, at most five seconds.
+//! - A failure (no reply, SERVFAIL, refused) is remembered for a second, so that an outage is not a storm.
+//!
+//! Nothing here needs DNS to be up at the start.
+
+mod cache;
+mod lookup;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rustls::pki_types::DnsName;
+use tokio::time::{Instant, timeout};
+
+use crate::config::values::{Dns, Host, Server};
+use cache::{Ask, Flight, Names};
+use lookup::{Found, Miss, Source};
+
+/// Looks names up, for all upstreams of the process. Clones share their memory.
+#[derive(Clone)]
+pub struct Resolver {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    names: Mutex<Names<Arc<[IpAddr]>>>,
+    services: Mutex<Names<Arc<[Target]>>>,
+    source: Source,
+}
+
+/// A whole look-up, search list and retries included, ends after so long: half of the default
+/// `originate_timeout`, so that what is left suffices to connect.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// With an old answer at hand, a caller waits so long for a new one (RFC 8767 section 5, "client
+/// response timer").
+const PATIENCE: Duration = Duration::from_millis(1800);
+
+/// An address of a server, and what DNS says of its share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Higher numbers only if no lower one is to be had; 0 for hosts.
+    pub priority: u16,
+    /// In proportion to the others of its priority; 1 for hosts.
+    pub weight: u16,
+}
+
+/// A host of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    host: DnsName<'static>,
+    port: u16,
+    priority: u16,
+    weight: u16,
+}
+
+/// What a resolver reads besides DNS.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// Read at each look-up that the cache does not answer.
+    pub hosts: PathBuf,
+    /// Read likewise if the configuration names no servers, so that a network that comes up after egret
+    /// is noticed. Without name servers in it, the one on this machine is asked, as resolv.conf(5) says.
+    pub resolv_conf: PathBuf,
+}
+
+impl Default for Files {
+    /// Those of the system.
+    fn default() -> Self {
+        Self { hosts: "/etc/hosts".into(), resolv_conf: "/etc/resolv.conf".into() }
+    }
+}
+
+impl Resolver {
+    /// A resolver with an empty cache. Asks nobody yet.
+    ///
+    /// # Errors
+    ///
+    /// `dns_failure` if the configured servers cannot be used at all (none is known to do so).
+    pub fn new(dns: &Dns) -> Result<Self, Error> {
+        Self::with_files(dns, Files::default())
+    }
+
+    /// The same with other files than the system's.
+    pub fn with_files(dns: &Dns, files: Files) -> Result<Self, Error> {
+        let names = Mutex::new(Names::new(dns.min_ttl, dns.max_ttl));
+        let services = Mutex::new(Names::new(dns.min_ttl, dns.max_ttl));
+        let source = Source::new(&dns.servers, files)?;
+        Ok(Self { shared: Arc::new(Shared { names, services, source }) })
+    }
+
+    /// The addresses of a host: IPv6 before IPv4, each family in the order of the answer, never empty.
+    /// An IP is its own answer; a service has those of its hosts, whose ports [`Resolver::places`] tells.
+    ///
+    /// Cancel safe: the look-up is shared by all who wait for it and ends within five seconds whoever leaves.
+    pub async fn resolve(&self, host: &Host) -> Result<Arc<[IpAddr]>, Error> {
+        match host {
+            Host::Ip(ip) => Ok(Arc::new([*ip])),
+            Host::Dns(name) => self.addresses(name).await,
+            Host::Service(name) => {
+                let places = self.service_places(name).await?.0;
+                Ok(places.iter().map(|place| place.address.ip()).collect())
+            }
+        }
+    }
+
+    /// Where a server is now, and until when the answer holds; a stale one holds no longer, and that of an IP
+    /// for ever.
+    ///
+    /// # Errors
+    /// No address. A service errs only if none of its hosts has one.
+    ///
+    /// Cancel safe, as [`Resolver::resolve`].
+    pub async fn places(&self, server: &Server) -> Result<(Vec<Place>, Option<Instant>), Error> {
+        match &server.host {
+            Host::Ip(ip) => Ok((vec![Place::plain(SocketAddr::new(*ip, server.port))], None)),
+            Host::Dns(name) => {
+                let addresses = self.addresses(name).await?;
+                let places = addresses.iter().map(|ip| Place::plain(SocketAddr::new(*ip, server.port)));
+                Ok((places.collect(), self.shared.names().good_until(name)))
+            }
+            Host::Service(name) => self.service_places(name).await,
+        }
+    }
+
+    async fn service_places(&self, name: &DnsName<'static>) -> Result<(Vec<Place>, Option<Instant>), Error> {
+        let targets = self.targets(name).await?;
+        let mut until = self.shared.services().good_until(name);
+        let looks: Vec<_> = targets.iter().map(|target| tokio::spawn(self.clone().target(target.clone()))).collect();
+        let (mut places, mut last) = (Vec::new(), None);
+        for look in looks {
+            match look.await {
+                Ok(Ok((found, good))) => {
+                    places.extend(found);
+                    until = until.min(good);
+                }
+                Ok(Err(error)) => last = Some(error),
+                Err(_) => last = Some(Error::failure(name, "the look-up was abandoned")),
+            }
+        }
+        match last {
+            Some(error) if places.is_empty() => Err(error),
+            _ => Ok((places, until)),
+        }
+    }
+
+    async fn target(self, target: Target) -> Result<(Vec<Place>, Option<Instant>), Error> {
+        let addresses = self.addresses(&target.host).await?;
+        let places = addresses.iter().map(|ip| Place {
+            address: SocketAddr::new(*ip, target.port),
+            priority: target.priority,
+            // RFC 2782: a weight of 0 has a very small chance, not none.
+            weight: target.weight.max(1),
+        });
+        Ok((places.collect(), self.shared.names().good_until(&target.host)))
+    }
+
+    async fn addresses(&self, name: &DnsName<'static>) -> Landed<Arc<[IpAddr]>> {
+        let ask = self.shared.names().ask(name, Instant::now());
+        match ask {
+            Ask::Known(known) => known,
+            Ask::Join { flight, stale } => wait(name, flight, stale).await,
+            Ask::Start { takeoff, flight, stale } => {
+                let (shared, asked) = (Arc::clone(&self.shared), name.clone());
+                tokio::spawn(async move {
+                    let reply = bounded(&asked, shared.source.lookup(&asked)).await;
+                    let verdict = shared.names().settle(&asked, reply, Instant::now());
+                    // No receiver is left when every caller has gone; the cache has the answer.
+                    let _ = takeoff.send(Some(verdict));
+                });
+                wait(name, flight, stale).await
+            }
+        }
+    }
+
+    async fn targets(&self, name: &DnsName<'static>) -> Landed<Arc<[Target]>> {
+        let ask = self.shared.services().ask(name, Instant::now());
+        match ask {
+            Ask::Known(known) => known,
+            Ask::Join { flight, stale } => wait(name, flight, stale).await,
+            Ask::Start { takeoff, flight, stale } => {
+                let (shared, asked) = (Arc::clone(&self.shared), name.clone());
+                tokio::spawn(async move {
+                    let reply = bounded(&asked, shared.source.service(&asked)).await;
+                    let verdict = shared.services().settle(&asked, reply, Instant::now());
+                    let _ = takeoff.send(Some(verdict));
+                });
+                wait(name, flight, stale).await
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Where nothing but the address is known.
+    pub(crate) fn plain(address: SocketAddr) -> Self {
+        Self { address, priority: 0, weight: 1 }
+    }
+}
+
+impl Shared {
+    fn names(&self) -> MutexGuard<'_, Names<Arc<[IpAddr]>>> {
+        self.names.lock().expect("nothing panics under this lock")
+    }
+
+    fn services(&self) -> MutexGuard<'_, Names<Arc<[Target]>>> {
+        self.services.lock().expect("nothing panics under this lock")
+    }
+}
+
+/// What one look-up came to, for everyone who waits for it.
+type Landed<A> = Result<A, Error>;
+
+/// One look-up. It runs in a task of its own, so that no caller's end is its end.
+async fn bounded<A>(
+    name: &DnsName<'static>,
+    lookup: impl Future<Output = Result<Found<A>, Miss>>,
+) -> Result<Found<A>, Miss> {
+    match timeout(LOOKUP_TIMEOUT, lookup).await {
+        Ok(reply) => reply,
+        Err(_) => Err(Miss::from(Error::Timeout { name: shown(name) })),
+    }
+}
+
+async fn wait<A: Clone>(name: &DnsName<'static>, mut flight: Flight<A>, stale: Option<A>) -> Landed<A> {
+    let landing = async {
+        match flight.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(landed)) => landed.clone(),
+            // The sender is gone without a word: the runtime is shutting down.
+            Ok(None) | Err(_) => Err(Error::failure(name, "the look-up was abandoned")),
+        }
+    };
+    match stale {
+        None => landing.await,
+        Some(stale) => timeout(PATIENCE, landing).await.unwrap_or(Ok(stale)),
+    }
+}
+
+fn shown(name: &DnsName<'_>) -> Arc<str> {
+    Arc::from(name.as_ref())
+}
+
+/// Why a name has no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// DNS says that the name does not exist.
+    #[error("{name}: no such name in DNS or the hosts file")]
+    NoSuchName {
+        /// As it was asked for.
+        name: Arc<str>,
+    },
+    /// The name exists, but has neither A nor AAAA record (or none that can be connected to).
+    #[error("{name}: the name exists, but has no IPv4 or IPv6 address")]
+    NoAddress {
+        /// As it was asked for.
+        name: Arc<str>,
+    },
+    /// No name server replied in time.
+    #[error("{name}: no name server replied in time")]
+    Timeout {
+        /// As it was asked for.
+        name: Arc<str>,
+    },
+    /// The name servers could not be asked or replied with an error.
+    #[error("{name}: look-up failed: {detail}")]
+    Failure {
+        /// As it was asked for.
+        name: Arc<str>,
+        /// What the resolver says.
+        detail: Arc<str>,
+    },
+}
+
+impl Error {
+    fn failure(name: &DnsName<'_>, detail: impl Into<Arc<str>>) -> Self {
+        Self::Failure { name: shown(name), detail: detail.into() }
+    }
+
+    /// The class, for logs and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoSuchName { .. } => "dns_no_such_name",
+            Self::NoAddress { .. } => "dns_no_address",
+            Self::Timeout { .. } => "dns_timeout",
+            Self::Failure { .. } => "dns_failure",
+        }
+    }
+
+    /// Whether DNS has spoken, as opposed to could not be heard: such an answer ends an older one.
+    fn is_answer(&self) -> bool {
+        matches!(self, Self::NoSuchName { .. } | Self::NoAddress { .. })
+    }
+}

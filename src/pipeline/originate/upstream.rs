@@ -1,0 +1,357 @@
+//! One upstream's way out: what it owns, and one attempt to originate.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use metrics::Histogram;
+use rustls::AlertDescription;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::values::{self, ActiveCheck, CheckKind, Name, Server, Upgrade};
+use crate::config::{Source, fit};
+use crate::credentials::part::Broken;
+use crate::credentials::trust::Trust;
+use crate::net::{Options, Role};
+use crate::observe::metrics::UpstreamMetrics;
+use crate::pipeline::originate::attempts::{Exhausted, Round, Rules, Turn};
+use crate::pipeline::originate::dial;
+use crate::pipeline::originate::failure::{Failure, Phase, Rest, Stage};
+use crate::pipeline::originate::handshake::Negotiated;
+use crate::pipeline::originate::pool::Pool;
+use crate::pipeline::originate::pool::hand_over::Client;
+use crate::pipeline::originate::pool::waiting::Waiting;
+use crate::pipeline::originate::servers::account::Account;
+use crate::pipeline::originate::servers::endpoint::{Endpoint, InFlight};
+use crate::pipeline::originate::servers::endpoints::{Endpoints, Way};
+use crate::pipeline::originate::servers::resolve::Resolver;
+use crate::pipeline::originate::upgrade;
+use crate::tls::handshake::Established;
+
+/// The trust of an upstream in the running generation; all its generations share it. `None`: none came after the first.
+pub(super) type Running = Arc<watch::Sender<Option<Arc<Trust>>>>;
+
+/// One upstream's way out.
+pub struct Originator {
+    pub(super) name: Name,
+    pub(super) identity: Option<Name>,
+    pub(super) endpoints: Endpoints,
+    pub(super) upgrade: Option<Upgrade>,
+    /// For all endpoints together.
+    pub(super) timeout: Duration,
+    /// Of connections to its servers.
+    pub(super) options: Options,
+    pub(super) rules: Rules,
+    pub(super) check: Option<ActiveCheck>,
+    pub(super) closes_on_removal: bool,
+    pub(super) running: Running,
+    pub(super) lacks: Option<Lack>,
+    pub(super) metrics: UpstreamMetrics,
+    pub(super) pool: Option<Pool>,
+    /// Fills the pool.
+    pub(super) tending: Mutex<Option<AbortHandle>>,
+    /// The file that a repair changes.
+    pub(super) source: Option<Arc<Source>>,
+}
+
+/// Why nothing goes out by an upstream.
+pub(super) struct Lack {
+    pub(super) broken: Arc<Broken>,
+    /// The first that the upstream would go to.
+    pub(super) server: Server,
+}
+
+/// A finished origination: a stream on which nothing was said yet.
+pub struct Originated {
+    /// What the relay gets.
+    pub wire: Wire,
+    /// Where it goes.
+    pub endpoint: Arc<Endpoint>,
+    /// What was agreed on; for TLS of egret's own.
+    pub negotiated: Option<Negotiated>,
+}
+
+/// What stands towards a server.
+#[expect(clippy::large_enum_variant, reason = "each is moved once, and most are of the larger kind")]
+pub enum Wire {
+    /// TLS, verified for the name of the endpoint's origin.
+    Tls(Established),
+    /// A bare connection: TLS is between the client and the server.
+    Plain(TcpStream),
+}
+
+/// An origination for a client, counted at its endpoint while the guard lives.
+pub struct Opened {
+    /// The stream.
+    pub originated: Originated,
+    /// To be held as long as the stream.
+    pub in_flight: InFlight,
+    /// It was warm: no handshake was waited for.
+    pub pooled: bool,
+    /// When it was there.
+    pub ready: Instant,
+}
+
+impl Originator {
+    /// A way out over `ways`. Endpoints of `previous`, the generation before, are taken over where nothing of
+    /// their origin changed.
+    pub fn new(
+        name: Name,
+        spec: &values::Upstream,
+        ways: Vec<Way>,
+        resolver: Arc<Resolver>,
+        metrics: UpstreamMetrics,
+        previous: Option<&Self>,
+    ) -> Self {
+        let (registry, upstream) = (metrics.registry.clone(), name.clone());
+        let account = move |address| Account::new(&registry, &upstream, address);
+        let endpoints = Endpoints::new(ways, resolver, account, previous.map(|previous| &previous.endpoints));
+        let (identity, upgrade, timeout) = (spec.tls.identity.clone(), spec.upgrade, spec.originate_timeout);
+        let mut options = Options::of_or_warn(&spec.tcp, Role::Connect, &name);
+        if !spec.passthrough {
+            // A ClientHello, or the client's word of an upgrade.
+            options = options.speaking_first();
+        }
+        let rules =
+            Rules { strategy: spec.balance.strategy, ejection: spec.ejection, checked: spec.active_check.is_some() };
+        Self {
+            name,
+            identity,
+            endpoints,
+            upgrade,
+            timeout,
+            options,
+            rules,
+            check: spec.active_check,
+            closes_on_removal: spec.close_on_removal,
+            running: previous.map_or_else(Running::default, |previous| Arc::clone(&previous.running)),
+            lacks: None,
+            metrics,
+            pool: None,
+            tending: Mutex::default(),
+            source: None,
+        }
+    }
+
+    /// A way out that leads nowhere, since its identity or its trust is not to be had. It has no server to connect to:
+    /// nothing of it can go out under another identity, or under none.
+    pub fn unavailable(
+        name: Name,
+        spec: &values::Upstream,
+        resolver: Arc<Resolver>,
+        metrics: UpstreamMetrics,
+        broken: Arc<Broken>,
+    ) -> Self {
+        let server =
+            spec.servers.first().expect("an upstream has a server: checked when the configuration is resolved");
+        let lacks = Some(Lack { broken, server: server.clone() });
+        Self { lacks, check: None, ..Self::new(name, spec, Vec::new(), resolver, metrics, None) }
+    }
+
+    /// What is wrong with the part for want of which nothing goes out.
+    pub fn lacks(&self) -> Option<&Arc<Broken>> {
+        self.lacks.as_ref().map(|lack| &lack.broken)
+    }
+
+    /// The same, configured by this text: repairs are written as changes of it.
+    #[must_use]
+    pub fn with_source(self, source: Option<Arc<Source>>) -> Self {
+        Self { source, ..self }
+    }
+
+    /// A repair as it goes into the user's own file.
+    pub(crate) fn fit(&self, repair: String) -> String {
+        self.source.as_ref().map_or_else(|| repair.clone(), |source| fit(&repair, source))
+    }
+
+    /// The upstream's name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The identity that is presented.
+    pub fn identity(&self) -> Option<&Name> {
+        self.identity.as_ref()
+    }
+
+    /// Whether the extended key usage of the certificate that is presented, if any, is for clients.
+    pub fn is_for_clients(&self) -> bool {
+        let identities = self.ways().iter().filter_map(|way| way.origin.as_ref()?.identity());
+        identities.into_iter().all(|identity| identity.leaf().for_clients)
+    }
+
+    /// The servers and their origins.
+    pub fn ways(&self) -> &[Way] {
+        self.endpoints.ways()
+    }
+
+    /// The addresses of the servers.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// Streams to an address that DNS names no more are to be ended.
+    pub fn closes_on_removal(&self) -> bool {
+        self.closes_on_removal
+    }
+
+    /// A new stream: a warm one, else to the first endpoint that lets us. All tries share one deadline; each may use
+    /// an equal part of what is left, but at least a third, so that one black hole does not take the time of the
+    /// endpoints behind it.
+    ///
+    /// # Errors
+    /// The failure of the last try; every failure is handed to `failed` and counted.
+    ///
+    /// Cancel safe: dropping the future closes whatever was begun.
+    pub async fn open(&self, mut client: Client<'_>, mut failed: impl FnMut(&Failure)) -> Result<Opened, Failure> {
+        if let Some(Lack { broken, server }) = &self.lacks {
+            let failure = Failure::lacking(Arc::clone(broken), server.clone());
+            self.tell(&failure, &mut failed);
+            return Err(failure);
+        }
+        if let Some(opened) = self.open_warm(&mut client).await {
+            return Ok(opened);
+        }
+        let _waiting = Waiting::begin();
+        let mut round = self.round(self.rules_for_clients()).await;
+        let mut last = None;
+        loop {
+            let turn = match round.next().await {
+                Ok(turn) => turn,
+                Err(exhausted) => {
+                    if matches!(exhausted, Exhausted::Full(_))
+                        && let Some(opened) = self.open_made(&mut client, round.deadline()).await
+                    {
+                        return Ok(opened);
+                    }
+                    return Err(last.unwrap_or_else(|| self.untried(exhausted, failed)));
+                }
+            };
+            match self.originate_in(&turn).await {
+                Ok(originated) => {
+                    let address = originated.endpoint.address();
+                    match turn.won(address) {
+                        Some(in_flight) => {
+                            self.pool.iter().for_each(|pool| pool.served(false, in_flight.endpoint().account()));
+                            return Ok(Opened { originated, in_flight, pooled: false, ready: Instant::now() });
+                        }
+                        None => {
+                            let full = Failure::at(&originated.endpoint, Stage::Full);
+                            self.tell(&full, &mut failed);
+                            round.took_the_last_room(address);
+                            last = Some(full);
+                        }
+                    }
+                }
+                Err(failure) => {
+                    self.tell(&failure, &mut failed);
+                    round.lost(&turn, &failure.addresses());
+                    last = Some(failure);
+                }
+            }
+        }
+    }
+
+    /// With a pool that has room, it is the pool's affair to find out who is well again: no client waits for it.
+    pub(super) fn rules_for_clients(&self) -> Rules {
+        let tried = self.rules.checked || self.pool.as_ref().is_some_and(Pool::has_room);
+        Rules { checked: tried, ..self.rules }
+    }
+
+    /// The tries that a new stream has.
+    pub(super) async fn round(&self, rules: Rules) -> Round {
+        let began = Instant::now();
+        let deadline = began + self.timeout;
+        let members = self.endpoints.current(deadline).await;
+        lap(began, &self.metrics.resolve);
+        Round::new(rules, members, self.timeout, deadline)
+    }
+
+    /// What a check does: a connection, or all that a stream would do before its first byte.
+    pub(super) async fn check(&self, turn: &Turn, kind: CheckKind) -> Result<(), Failure> {
+        match kind {
+            CheckKind::Tcp => {
+                let addresses = [turn.endpoint().address()];
+                let dialed = dial::race(&addresses, &self.options, Some(turn.deadline)).await;
+                let lost = dialed.as_ref().map_or_else(|error| &error.attempts, |won| &won.lost);
+                self.judge_race(turn, &turn.candidates(), lost);
+                dialed.map_err(|error| Failure::at(turn.endpoint(), Stage::Dial(error)))?;
+                self.praise(turn.endpoint());
+            }
+            CheckKind::Tls => {
+                let originated = self.originate_in(turn).await?;
+                if let Wire::Tls(stream) = originated.wire {
+                    let _ = timeout_at(turn.deadline, stream.leave(AlertDescription::CloseNotify)).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection on which TLS can begin: dial and upgrade. The first of the turn's candidates that answers it is.
+    /// Its failures count for health; its success does not yet, where a handshake follows.
+    pub(super) async fn connect(&self, turn: &Turn) -> Result<(TcpStream, Arc<Endpoint>), Failure> {
+        let candidates = turn.candidates();
+        let addresses: Vec<_> = candidates.iter().map(|endpoint| endpoint.address()).collect();
+        let dialed = dial::race(&addresses, &self.options, Some(turn.deadline)).await;
+        self.judge_race(turn, &candidates, dialed.as_ref().map_or_else(|error| &error.attempts, |won| &won.lost));
+        let mut dialed = dialed.map_err(|error| Failure::at(turn.endpoint(), Stage::Dial(error)))?;
+        let began = lap(turn.began, &self.metrics.dial);
+        let won = candidates.into_iter().find(|endpoint| endpoint.address() == dialed.address);
+        let won = won.expect("the race is won by an address that was in it");
+        if let Err(stage) = self.upgrade(&mut dialed.tcp, turn.deadline).await {
+            let failure = Failure::at(&won, stage);
+            self.judge(turn, &won, Some(&failure));
+            return Err(failure);
+        }
+        lap(began, &self.metrics.upgrade);
+        Ok((dialed.tcp, won))
+    }
+
+    pub(super) async fn upgrade(&self, tcp: &mut TcpStream, deadline: Instant) -> Result<(), Stage> {
+        let Some(kind) = self.upgrade else { return Ok(()) };
+        match timeout_at(deadline, upgrade::upgrade(kind, tcp)).await {
+            Ok(done) => done.map_err(Stage::Upgrade),
+            Err(_) => Err(Stage::Deadline(Phase::Upgrade)),
+        }
+    }
+
+    /// Nothing was tried: what is the stream's failure then?
+    pub(super) fn untried(&self, exhausted: Exhausted, mut failed: impl FnMut(&Failure)) -> Failure {
+        let failure = match exhausted {
+            Exhausted::Open(endpoint, left) => {
+                let last = endpoint.standing(Instant::now()).last_failure.map(|failure| failure.reason);
+                Failure::at(&endpoint, Stage::CircuitOpen(Rest { last, left }))
+            }
+            Exhausted::Full(endpoint) => Failure::at(&endpoint, Stage::Full),
+            Exhausted::Nowhere | Exhausted::Tried => return self.nowhere(failed),
+        };
+        self.tell(&failure, &mut failed);
+        failure
+    }
+
+    /// The name of every server failed, and the last failure is the stream's.
+    pub(super) fn nowhere(&self, mut failed: impl FnMut(&Failure)) -> Failure {
+        let mut failures: Vec<_> = self.endpoints.missing().into_iter().map(Failure::unresolved).collect();
+        if failures.is_empty() {
+            // An answer has come just now, too late for this stream.
+            let servers = self.ways().iter().map(|way| way.server.clone());
+            failures.extend(servers.map(|server| Failure::unresolved((server, None))));
+        }
+        failures.iter().for_each(|failure| self.tell(failure, &mut failed));
+        failures.pop().expect("an upstream has at least one server, checked when the configuration is resolved")
+    }
+
+    pub(super) fn tell(&self, failure: &Failure, failed: &mut impl FnMut(&Failure)) {
+        self.metrics.failures.increment(failure.reason());
+        failed(failure);
+    }
+}
+
+pub(super) fn lap(since: Instant, histogram: &Histogram) -> Instant {
+    let now = Instant::now();
+    histogram.record(now - since);
+    now
+}

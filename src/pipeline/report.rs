@@ -1,0 +1,257 @@
+//! What is said of one connection: its one log line and its one set of metrics.
+//!
+//! Every word for a reason comes from the `reason()` of the stage that failed, so log and metrics agree.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::credentials::refusal::Refusal;
+use crate::net::{Peer, Stream};
+use crate::observe::logging::flood::{self, Event, Key};
+use crate::observe::logging::{milliseconds, seconds};
+use crate::pipeline::classify::{self, Protocol};
+use crate::pipeline::originate::handshake::{self, Cause, Negotiated};
+use crate::pipeline::originate::origin::resumption::Resumption;
+use crate::pipeline::originate::servers::endpoint::{Endpoint, InFlight};
+use crate::pipeline::originate::{Failure, Opened, Originated, Wire};
+use crate::pipeline::relay::{Ended, Outcome};
+use crate::pipeline::route::{NoRoute, Route, RouteTable};
+
+/// The reporter of one connection.
+pub struct Report<'a> {
+    routes: &'a RouteTable,
+    client: &'a Peer,
+    began: Instant,
+}
+
+/// What is worth knowing of an originated stream after its TLS state went into the relay.
+pub struct Facts {
+    endpoint: Arc<Endpoint>,
+    /// What the client asked for in a ClientHello of its own.
+    asked: Option<Box<str>>,
+    /// `None`: TLS is between the client and the server.
+    negotiated: Option<Negotiated>,
+    pooled: bool,
+    /// From accept until the upstream was ready.
+    ready: Duration,
+    /// From accept until the relay began. Only a client of a warm connection that is slow to speak makes it later.
+    relayed: Duration,
+}
+
+impl Facts {
+    /// What the handshake has agreed on.
+    pub fn negotiated(&self) -> Option<&Negotiated> {
+        self.negotiated.as_ref()
+    }
+}
+
+impl<'a> Report<'a> {
+    /// Counts the connection as active until the report is dropped.
+    pub fn begin(routes: &'a RouteTable, client: &'a Peer) -> Self {
+        routes.metrics.active.increment(1.0);
+        Self { routes, client, began: Instant::now() }
+    }
+
+    /// Keeps the facts of a stream that is about to be relayed.
+    pub fn facts(&self, opened: Opened, protocol: Protocol) -> (Facts, Wire, InFlight) {
+        let Opened { originated, in_flight, pooled, ready } = opened;
+        let Originated { wire, endpoint, negotiated } = originated;
+        let asked = match protocol {
+            Protocol::Tls(hello) => hello.server_name,
+            Protocol::Unknown | Protocol::Postgres(_) => None,
+        };
+        let ready = ready.into_std().saturating_duration_since(self.began);
+        let facts = Facts { endpoint, asked, negotiated, pooled, ready, relayed: self.began.elapsed() };
+        (facts, wire, in_flight)
+    }
+
+    /// The client said nothing, or nothing that can be served.
+    pub fn unclassified(&self, error: &classify::Error, downstream: Stream) {
+        downstream.reset();
+        self.routes.metrics.refused.increment(error.reason());
+        self.refused(error.reason(), error, error.repair().as_deref());
+    }
+
+    /// There is no way for what the client asks for.
+    pub fn unrouted(&self, error: &NoRoute, downstream: Stream) {
+        // A reset could overtake what it is told.
+        classify::hello::disown(&downstream);
+        drop(downstream);
+        self.routes.metrics.refused.increment(error.reason());
+        self.refused(error.reason(), error, Some(&error.repair()));
+    }
+
+    /// One server could not be originated to; another may follow.
+    pub fn origination_failed(&self, route: &Route, failure: &Failure) {
+        let upstream = route.originator.name();
+        let key = Key::new(Event::OriginationFailed, failure.reason()).upstream(upstream).endpoint(failure.endpoint);
+        if !flood::is_first(key) {
+            return;
+        }
+        let facts: serde_json::Map<String, serde_json::Value> =
+            failure.facts().into_iter().map(|(fact, value)| (fact.to_owned(), value.into())).collect();
+        tracing::warn!(
+            listener = %self.routes.listener,
+            client = %self.client,
+            upstream = %upstream,
+            server = %failure.server,
+            endpoint = failure.endpoint.map(display),
+            identity = route.originator.identity().map(display),
+            reason = failure.reason(),
+            detail = %failure,
+            facts = %serde_json::Value::Object(facts),
+            repair = failure.repair(upstream).map(|repair| route.originator.fit(repair)).map(display),
+            "origination failed",
+        );
+    }
+
+    /// No server could be originated to: the client gets a reset before a byte of its data went anywhere.
+    pub fn unoriginated(&self, route: &Route, failure: &Failure, downstream: Stream) {
+        downstream.reset();
+        route.metrics.ended.increment(failure.reason());
+        self.unserved(Some(route), failure.reason());
+    }
+
+    /// The client left, or the drain's deadline came, before the upstream was ready; `route` is known once one was
+    /// asked.
+    pub fn over(&self, route: Option<&Route>, ended: &Ended, downstream: Stream) {
+        downstream.reset();
+        let counted = route.map_or(&self.routes.metrics.refused, |route| &route.metrics.ended);
+        counted.increment(ended.reason());
+        self.unserved(route, ended.reason());
+    }
+
+    /// A stream ended.
+    pub fn stream(&self, route: &Route, facts: &Facts, outcome: &Outcome) {
+        if outcome.received > 0 {
+            facts.endpoint.served();
+        }
+        let refused = late_refusal(facts, outcome);
+        if let Some(cause) = &refused {
+            self.refused_late(route, facts, cause);
+        }
+        let ended = refused.map_or_else(|| outcome.ended.reason(), |cause| cause.reason());
+        route.metrics.ended.increment(ended);
+        route.metrics.carried.increment(outcome.carrier.as_str());
+        let Facts { endpoint, asked, negotiated, pooled, ready, relayed } = facts;
+        let verified = endpoint.origin().map(|origin| origin.server_name().to_str());
+        let negotiated = negotiated.as_ref();
+        let alpn = negotiated.and_then(|negotiated| negotiated.alpn.as_deref());
+        let would_fail = negotiated.and_then(|negotiated| negotiated.would_fail.as_ref());
+        tracing::info!(
+            listener = %self.routes.listener,
+            client = %self.client,
+            upstream = %route.originator.name(),
+            server = %endpoint.server(),
+            endpoint = %endpoint.address(),
+            identity = route.originator.identity().map(display),
+            server_name = verified.as_deref().or(asked.as_deref()),
+            tls_version = negotiated.map(|negotiated| negotiated.version),
+            suite = negotiated.map(|negotiated| negotiated.suite),
+            group = negotiated.map(|negotiated| negotiated.group),
+            alpn = alpn.map(|alpn| String::from_utf8_lossy(alpn).into_owned()),
+            resumed = negotiated.map(|negotiated| matches!(negotiated.resumed, Resumption::Resumed)),
+            resumption = negotiated.map(|negotiated| negotiated.resumed.as_str()),
+            would_fail = would_fail.map(Refusal::reason),
+            pooled,
+            ready_ms = milliseconds(*ready),
+            first_byte_ms = outcome.first_byte.map(|first| milliseconds(*relayed + first)),
+            sent = outcome.sent,
+            received = outcome.received,
+            mechanism = outcome.carrier.as_str(),
+            ended,
+            detail = detail(&outcome.ended),
+            seconds = seconds(self.began.elapsed()),
+            "connection",
+        );
+    }
+}
+
+impl Report<'_> {
+    /// The line of a client that no upstream was asked for.
+    fn refused(&self, reason: &'static str, error: &dyn fmt::Display, repair: Option<&str>) {
+        if !flood::is_first(Key::new(Event::ConnectionRefused, reason).listener(&self.routes.listener)) {
+            return;
+        }
+        tracing::warn!(
+            listener = %self.routes.listener,
+            client = %self.client,
+            reason,
+            detail = %error,
+            repair,
+            "connection refused",
+        );
+    }
+
+    /// The line of a connection whose upstream was never ready.
+    fn unserved(&self, route: Option<&Route>, ended: &'static str) {
+        let upstream = route.map(|route| route.originator.name());
+        let key = Key::new(Event::Unserved, ended).listener(&self.routes.listener);
+        let key = upstream.into_iter().fold(key, Key::upstream);
+        if !flood::is_first(key) {
+            return;
+        }
+        tracing::info!(
+            listener = %self.routes.listener,
+            client = %self.client,
+            upstream = upstream.map(display),
+            identity = route.and_then(|route| route.originator.identity()).map(display),
+            sent = 0,
+            received = 0,
+            ended,
+            seconds = seconds(self.began.elapsed()),
+            "connection",
+        );
+    }
+
+    /// The server judged our certificate after the handshake was over for us.
+    fn refused_late(&self, route: &Route, facts: &Facts, cause: &Cause) {
+        route.originator.stream_refused(&facts.endpoint, cause.reason());
+        let address = facts.endpoint.address();
+        let key = Key::new(Event::OriginationFailed, cause.reason()).upstream(route.originator.name());
+        if !flood::is_first(key.endpoint(Some(address))) {
+            return;
+        }
+        let request = facts.negotiated.as_ref().and_then(|negotiated| negotiated.client_certificate.as_ref());
+        let repair = handshake::late_repair(cause, request, route.originator.name());
+        tracing::warn!(
+            listener = %self.routes.listener,
+            client = %self.client,
+            upstream = %route.originator.name(),
+            server = %facts.endpoint.server(),
+            endpoint = %address,
+            identity = route.originator.identity().map(display),
+            reason = cause.reason(),
+            detail = match route.originator.is_for_clients() {
+                true => "the server refused the client certificate after the handshake, as TLS 1.3 has it",
+                false => "the server refused the client certificate: its extended key usage lacks clientAuth",
+            },
+            repair = repair.map(|repair| route.originator.fit(repair)).map(display),
+            "origination failed",
+        );
+    }
+}
+
+impl Drop for Report<'_> {
+    fn drop(&mut self) {
+        self.routes.metrics.active.decrement(1.0);
+    }
+}
+
+/// What an alert or a breach of the protocol was, which the reason does not say.
+fn detail(ended: &Ended) -> Option<String> {
+    if *ended == Ended::RenegotiationDeclined {
+        return Some(
+            "the upstream asked for a renegotiation, got the alert no_renegotiation, and ended the stream".into(),
+        );
+    }
+    let alert = ended.alert().map(|alert| format!("the upstream sent the alert {alert:?}"));
+    alert.or_else(|| ended.tls_error().map(ToString::to_string))
+}
+
+/// The judgement on the client certificate that ended a stream: one that comes after data is about what was said.
+fn late_refusal(facts: &Facts, outcome: &Outcome) -> Option<Cause> {
+    let alert = outcome.ended.alert().filter(|_| outcome.first_byte.is_none())?;
+    handshake::late_refusal(alert, facts.negotiated.as_ref()?)
+}

@@ -1,0 +1,295 @@
+//! Advice on the certificates that a configuration names. What cannot be read is no advice but a problem, told
+//! elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::values::{self, Anchors, ExactCertificate, Name, Verify};
+use crate::config::{Advice, Loaded, Place, Problem};
+use crate::credentials::certificate::{CertificateFacts, Date, soon_from};
+use crate::credentials::identity::Identity;
+use crate::credentials::trust::{RootFacts, Trust, facts_of};
+
+/// What is unwise about the certificates, keys and lists of a configuration, and about its reasons. Blocks on the
+/// file system. `within` is in seconds; `None`: by the share of the life that is left.
+pub fn advise(loaded: &Loaded, now: Date, within: Option<i64>) -> Vec<Advice> {
+    let mut advisor = Advisor { loaded, now, within, advice: Vec::new() };
+    let trusts: BTreeMap<&Name, Trust> =
+        loaded.config.trusts.iter().filter_map(|(name, spec)| Some((name, Trust::load(name, spec).ok()?))).collect();
+    for (name, trust) in &trusts {
+        advisor.trust(name, trust);
+    }
+    for (name, spec) in &loaded.config.trusts {
+        advisor.exact(name, spec);
+        advisor.candidates(name, spec);
+    }
+    for (name, spec) in &loaded.config.identities {
+        if let Ok(identity) = Identity::load(name, spec) {
+            advisor.identity(name, &identity, &trusts);
+        }
+    }
+    advisor.one_identity_several_trusts();
+    advisor.reasons();
+    advisor.advice
+}
+
+struct Advisor<'a> {
+    loaded: &'a Loaded,
+    now: Date,
+    within: Option<i64>,
+    advice: Vec<Advice>,
+}
+
+impl Advisor<'_> {
+    fn tell(&mut self, code: &'static str, place: Place<'_>, title: String, label: &str, repair: &str) {
+        let problem = match self.loaded.locate(place) {
+            Some(span) => Problem::new(span, title, label, repair),
+            None => Problem::of_file(title, repair),
+        };
+        self.advice.push(Advice { code, problem });
+    }
+
+    fn identity(&mut self, name: &Name, identity: &Identity, trusts: &BTreeMap<&Name, Trust>) {
+        let place = Place::Identity(name);
+        let chain: Vec<CertificateFacts> =
+            identity.certified().cert.iter().filter_map(|der| CertificateFacts::read(der)).collect();
+        // A leaf that is out of its period is an error, told with the other files; of what is beside it, an expired
+        // cross-certificate harms nobody. Each by its own life: the issuer of a leaf of six days lives for years.
+        let valid = identity.check_period(self.now).is_ok();
+        let alive = chain.iter().filter(|facts| valid && facts.not_after >= self.now);
+        let ending = alive.filter_map(|facts| Some((facts, self.days_left(facts.not_before, facts.not_after)?)));
+        if let Some((facts, days)) = ending.min_by_key(|(facts, _)| facts.not_after) {
+            let title = format!("the identity `{name}` {days}, at {}", facts.not_after);
+            self.tell("identity-expires", place, title, "ends soon", "renew it: egret takes the new files by itself");
+        }
+        if !identity.leaf().for_clients {
+            let title = format!(
+                "the extended key usage of the certificate of `{name}` lacks clientAuth: it is not for clients"
+            );
+            let repair = "have it issued with clientAuth; public authorities no longer do, a private one does";
+            self.tell("identity-not-for-clients", place, title, "for servers only", repair);
+        }
+        self.remarks(place, identity.remarks());
+        self.strength(place, &chain);
+        self.order(name, &chain);
+        let roots: Vec<&RootFacts> = trusts.values().flat_map(Trust::roots).collect();
+        self.completeness(name, &chain, &roots);
+    }
+
+    fn strength(&mut self, place: Place<'_>, chain: &[CertificateFacts]) {
+        for facts in chain {
+            if facts.has_weak_key() {
+                let title = format!("the RSA key of `{}` has only {} bits", facts.subject, facts.key_bits);
+                self.tell("weak-key", place, title, "weak", "replace it by one of P-256, or of 3072 bits");
+            }
+            if let Some(algorithm) = facts.weak_signature.filter(|_| !facts.self_signed) {
+                let title = format!("the certificate `{}` is signed with {algorithm}", facts.subject);
+                self.tell("weak-signature", place, title, "weak", "have it signed with SHA-256");
+            }
+        }
+    }
+
+    /// Each certificate has to be issued by the next (RFC 5246, section 7.4.2; RFC 8446, section 4.4.2).
+    fn order(&mut self, name: &Name, chain: &[CertificateFacts]) {
+        let broken = chain.windows(2).find(|pair| pair[0].issuer != pair[1].subject);
+        if let Some([one, next]) = broken {
+            let known = chain.iter().any(|facts| facts.subject == one.issuer);
+            let title = format!(
+                "in the chain of `{name}`, `{}` is followed by `{}`, which did not issue it",
+                one.subject, next.subject
+            );
+            let repair = if known {
+                "put the leaf first, and after each certificate the one that issued it"
+            } else {
+                "remove what does not belong to the chain, and put in the issuer"
+            };
+            self.tell("chain-disorder", Place::Identity(name), title, "out of order", repair);
+        }
+        if let [_, .., last] = chain
+            && last.self_signed
+        {
+            let title = format!(
+                "the chain of `{name}` carries its root `{}`: servers have it, or do not believe it",
+                last.subject
+            );
+            self.tell("root-superfluous", Place::Identity(name), title, "superfluous", "remove the root from the file");
+        }
+    }
+
+    /// An intermediate is missing for certain if a root bundle of this configuration holds it as such; it is
+    /// likely missing if the leaf says where its issuer is fetched and nobody here knows that issuer.
+    fn completeness(&mut self, name: &Name, chain: &[CertificateFacts], roots: &[&RootFacts]) {
+        let Some(last) = chain.last().filter(|last| !last.self_signed) else { return };
+        let issuer = roots.iter().find(|root| root.subject == last.issuer);
+        if issuer.is_some_and(|root| !root.self_signed) {
+            let title = format!("the chain of `{name}` ends before the intermediate `{}`", last.issuer);
+            let repair =
+                "append the intermediate to the file: a server that only has the root cannot complete the chain";
+            self.tell("chain-incomplete", Place::Identity(name), title, "incomplete", repair);
+        }
+    }
+
+    /// What files hold that is not used: nothing of a file is skipped in silence.
+    fn remarks(&mut self, place: Place<'_>, remarks: &[String]) {
+        for remark in remarks {
+            let repair = "remove it from the file, or put right what is wrong with it";
+            self.tell("file-part-unused", place, remark.clone(), "not used", repair);
+        }
+    }
+
+    fn trust(&mut self, name: &Name, trust: &Trust) {
+        self.remarks(Place::Trust(name), trust.remarks());
+        self.roots(name, trust);
+        self.lists(name, trust);
+    }
+
+    /// The one certificate that is believed ends like any other.
+    fn exact(&mut self, name: &Name, spec: &values::Trust) {
+        let Anchors::Certificate(ExactCertificate::File(file)) = &spec.anchors else { return };
+        let Some(facts) = facts_of(file) else { return };
+        let Some(days) = self.days_left(facts.not_before, facts.not_after) else { return };
+        let title = format!("the certificate `{}` of `{name}` {days}, at {}", facts.subject, facts.not_after);
+        let repair =
+            "have the server renew it, and take the new one; both need `roots`, or the same key by `pins_only`";
+        self.tell("certificate-expires", Place::Trust(name), title, "ends soon", repair);
+    }
+
+    /// Roots that are to be believed have the faults of those that are.
+    fn candidates(&mut self, name: &Name, spec: &values::Trust) {
+        let anchors = Anchors::Roots { system: false, paths: spec.candidate_roots.clone() };
+        let alone = values::Trust { anchors, ..values::Trust::default() };
+        if !spec.candidate_roots.is_empty()
+            && let Ok(trust) = Trust::load(name, &alone)
+        {
+            self.roots(name, &trust);
+        }
+    }
+
+    fn roots(&mut self, name: &Name, trust: &Trust) {
+        let place = Place::Trust(name);
+        for root in trust.roots().iter().filter(|root| !root.system) {
+            let subject = &root.subject;
+            if let Some(days) = self.days_left(root.not_before, root.not_after) {
+                let unused = if root.not_after < self.now { ", and is not used" } else { "" };
+                let title = format!("the root `{subject}` of `{name}` {days}, at {}{unused}", root.not_after);
+                let repair = "put its successor beside it, and remove it when no server needs it any more";
+                self.tell("root-expires", place, title, "ends soon", repair);
+            }
+            if !root.authority {
+                let title = format!("`{subject}` is no authority but a server's own certificate");
+                let repair = "write `certificate = \"...\"` in place of `roots` to believe exactly this one";
+                self.tell("leaf-as-root", place, title, "not a root", repair);
+            } else if !root.self_signed {
+                let title = format!(
+                    "`{subject}` is an intermediate: it is believed here, programs with OpenSSL ask for its root"
+                );
+                self.tell(
+                    "intermediate-as-root",
+                    place,
+                    title,
+                    "not a root",
+                    "put the root in its place, unless it is meant",
+                );
+            }
+            if root.weak_key {
+                let title = format!("the RSA key of the root `{subject}` is shorter than 2048 bits");
+                self.tell("weak-key", place, title, "weak", "replace the authority: chains to it are refused");
+            }
+        }
+    }
+
+    fn lists(&mut self, name: &Name, trust: &Trust) {
+        let place = Place::Trust(name);
+        if let Some(stale) = trust.crl_next_updates().filter(|next| *next < self.now).min() {
+            let title = format!("a revocation list of `{name}` is stale since {stale}: every server is refused");
+            self.tell(
+                "crl-stale",
+                place,
+                title,
+                "stale",
+                "fetch the list anew, by a timer: egret takes the new file by itself",
+            );
+        } else if let Some(next) = trust.crl_next_updates().min().filter(|next| next.0 - self.now.0 < DAY) {
+            let title =
+                format!("a revocation list of `{name}` is stale from {next} on, and then every server is refused");
+            self.tell("crl-ends", place, title, "ends within a day", "fetch the list by a timer, well before it ends");
+        }
+    }
+
+    /// Who shows one certificate to strangers of each other lets them know that it is the same client, and every
+    /// rotation has to suit all of them.
+    fn one_identity_several_trusts(&mut self) {
+        let mut trusts: BTreeMap<&Name, BTreeSet<Option<&Name>>> = BTreeMap::new();
+        for upstream in self.loaded.config.upstreams.values() {
+            if let Some(identity) = &upstream.tls.identity {
+                trusts.entry(identity).or_default().insert(upstream.tls.trust.as_ref());
+            }
+        }
+        let shared: Vec<_> = trusts.into_iter().filter(|(_, trusts)| trusts.len() > 1).collect();
+        for (identity, trusts) in shared {
+            let title = format!("the identity `{identity}` is shown to servers of {} trusts", trusts.len());
+            let repair = "give each side an identity of its own, unless one authority stands behind all of them";
+            self.tell("identity-several-trusts", Place::Identity(identity), title, "shared", repair);
+        }
+    }
+
+    /// "until 2026-03-01" in a reason is a promise.
+    fn reasons(&mut self) {
+        let upstreams: Vec<_> = self.loaded.config.upstreams.iter().collect();
+        for (name, upstream) in upstreams {
+            let (Verify::Report { reason } | Verify::None { reason }) = &upstream.tls.verify else { continue };
+            let last = dates(reason).max();
+            if let Some(day) = last.as_ref().filter(|day| **day < today(self.now)) {
+                let title = format!("the reason for the insecure `{name}` is past its date, {day}");
+                let repair = "remove `verify` and `insecure_reason`, or say why it still has to be";
+                self.tell("insecure-reason-past", Place::Upstream(name), title, "past its date", repair);
+            } else if last.is_none() {
+                let title = format!("the reason for the insecure `{name}` names no day on which it ends");
+                let repair = "add the day by which it is mended: `insecure_reason = \"... until 2030-01-31\"`";
+                self.tell("insecure-reason-endless", Place::Upstream(name), title, "no end", repair);
+            }
+        }
+    }
+
+    /// In words how long is left; `None` if that is long enough.
+    fn days_left(&self, begin: Date, end: Date) -> Option<String> {
+        let left = end.0 - self.now.0;
+        let within = self.within.unwrap_or_else(|| end.0 - soon_from(begin, end).0);
+        (left < within).then(|| match left / DAY {
+            days if left < 0 => format!("has ended {} days ago", -days),
+            0 => "ends in less than a day".to_owned(),
+            1 => "ends in 1 day".to_owned(),
+            days => format!("ends in {days} days"),
+        })
+    }
+}
+
+const DAY: i64 = 24 * 60 * 60;
+
+fn today(now: Date) -> String {
+    now.to_string().chars().take(10).collect()
+}
+
+/// The calendar dates (YYYY-MM-DD) of a text: they compare as texts.
+fn dates(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !c.is_ascii_digit() && c != '-').filter(|word| is_date(word)).map(str::to_owned)
+}
+
+fn is_date(word: &str) -> bool {
+    let parts: Vec<&str> = word.split('-').collect();
+    let [year, month, day] = parts[..] else { return false };
+    let number = |part: &str, length: usize| if part.len() == length { part.parse::<u32>().ok() } else { None };
+    number(year, 4).is_some()
+        && number(month, 2).is_some_and(|month| (1..=12).contains(&month))
+        && number(day, 2).is_some_and(|day| (1..=31).contains(&day))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_of_a_reason_are_found() {
+        let found: Vec<_> = dates("until 2026-03-01, or 2026-13-01; see 1-2-3 and (2027-01-31)").collect();
+        assert_eq!(found, ["2026-03-01", "2027-01-31"]);
+    }
+}

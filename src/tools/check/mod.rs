@@ -1,0 +1,111 @@
+//! What can be told of a configuration before it runs: what is wrong, what is unwise, what the house forbids.
+//!
+//! Problems come from the text and from building what it names; advice from the text ([`config::lint`]) and from
+//! the certificates that it names ([`files`]); violations from the user's own rules ([`policy`]).
+
+pub mod diff;
+pub mod files;
+pub mod format;
+pub mod policy;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{self, Environment, Loaded, Problem, Severity, Source};
+use crate::credentials::certificate::Date;
+
+/// Looks at the files that a configuration names, and tells what is wrong with them; binds nothing.
+pub type FileCheck<'a> = &'a dyn Fn(&Loaded) -> Vec<Problem>;
+
+/// What to look for besides mistakes.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The present.
+    pub now: Date,
+    /// Certificates that expire within this many seconds are reported; `None`: by the share of their life that is left.
+    pub expires_within: Option<i64>,
+    /// Files of Rego rules.
+    pub policies: Vec<PathBuf>,
+    /// What the rules may ask for beside the configuration.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// All that was found, in the order of the text.
+#[derive(Clone, Debug)]
+pub struct Found {
+    source: Arc<Source>,
+    findings: Vec<Finding>,
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How grave it is, and its code.
+    pub severity: Severity,
+    /// Where, what, and what repairs it.
+    pub problem: Problem,
+}
+
+/// Reads a configuration and everything it names. Blocks on the file system.
+///
+/// # Errors
+/// A policy that cannot be evaluated. Whatever is wrong with the configuration is no error, but what is looked for.
+pub fn check(
+    path: &Path,
+    environment: Environment<'_>,
+    files: FileCheck<'_>,
+    scope: &Scope,
+) -> Result<Found, policy::Error> {
+    let loaded = match config::load(path, environment) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            let findings = problems.iter().map(|problem| Finding::error(problem.clone())).collect();
+            return Ok(Found { source: Arc::new(problems.source().clone()), findings });
+        }
+    };
+    let mut findings: Vec<Finding> = files(&loaded).into_iter().map(Finding::error).collect();
+    findings.extend(config::lint(&loaded).into_iter().map(Finding::from));
+    findings.extend(files::advise(&loaded, scope.now, scope.expires_within).into_iter().map(Finding::from));
+    findings.extend(policy::evaluate(&loaded, &scope.policies, &scope.parameters)?);
+    let source = loaded.source();
+    let mut findings: Vec<Finding> = findings.into_iter().map(|finding| finding.without_values(source)).collect();
+    findings.sort_by_key(|finding| {
+        (finding.problem.span.as_ref().map(|span| (span.start, span.end)), finding.severity.is_error())
+    });
+    findings.dedup();
+    Ok(Found { source: Arc::new(loaded.source().clone()), findings })
+}
+
+impl Found {
+    /// Nothing is wrong; with `strict`, nothing is advised against either.
+    pub fn is_good(&self, strict: bool) -> bool {
+        let is_bad = |severity: Severity| severity.is_error() || strict && severity.is_warning();
+        !self.findings.iter().any(|finding| is_bad(finding.severity))
+    }
+
+    /// The text that was checked.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// What was found, in the order of the text.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+}
+
+impl Finding {
+    fn error(problem: Problem) -> Self {
+        Self { severity: Severity::Error, problem }
+    }
+
+    fn without_values(self, source: &Source) -> Self {
+        Self { problem: self.problem.without_values(source), ..self }
+    }
+}
+
+impl From<config::Advice> for Finding {
+    fn from(advice: config::Advice) -> Self {
+        Self { severity: advice.severity(), problem: advice.problem }
+    }
+}

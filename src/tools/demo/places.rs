@@ -1,0 +1,86 @@
+//! Where to listen: the ports of the story if they are free, others if not.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use crate::tools::demo::Error;
+
+/// Where egret will listen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places {
+    /// With a client certificate.
+    pub(super) with_identity: Place,
+    /// Without.
+    pub(super) without_identity: Place,
+    /// `/status`, `/metrics`.
+    pub(super) admin: Place,
+}
+
+/// A port of 127.0.0.1.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The port of the story.
+    pub(super) wanted: u16,
+    /// The port in fact.
+    pub(super) port: u16,
+}
+
+impl Places {
+    /// Tries the ports. They are free again afterwards, for egret binds them itself: whoever takes one in these
+    /// milliseconds makes the start fail, with a word about it.
+    pub(super) fn choose() -> Result<Self, Error> {
+        // All are held until all are chosen, so that no two are the same.
+        let (with_identity, _first) = Place::choose(8080)?;
+        let (without_identity, _second) = Place::choose(8081)?;
+        let (admin, _third) = Place::choose(9465)?;
+        Ok(Self { with_identity, without_identity, admin })
+    }
+
+    /// A sentence for each port that is not the one of the story.
+    pub(super) fn replaced(&self) -> impl Iterator<Item = String> {
+        let all = [self.with_identity, self.without_identity, self.admin];
+        all.into_iter().filter(|place| place.port != place.wanted).map(|place| {
+            let Place { wanted, port } = place;
+            format!("Port {wanted} is taken: {port} is used in its place.\n")
+        })
+    }
+}
+
+impl Place {
+    fn choose(wanted: u16) -> Result<(Self, TcpListener), Error> {
+        let listener = match bind(wanted) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => bind(0),
+            bound => bound,
+        };
+        let listener = listener.map_err(Error::Listen)?;
+        let port = listener.local_addr().map_err(Error::Listen)?.port();
+        Ok((Self { wanted, port }, listener))
+    }
+
+    /// As it is written in configurations and URLs.
+    pub(super) fn address(self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+}
+
+/// Like the listeners of egret, the standard library sets SO_REUSEADDR: what is free here is free there.
+fn bind(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_replaced_by_a_free_one() {
+        let taken = bind(0).unwrap();
+        let wanted = taken.local_addr().unwrap().port();
+        let (place, _held) = Place::choose(wanted).unwrap();
+        assert_ne!(place.port, wanted);
+        let free = Place { wanted: 1, port: 1 };
+        let places = Places { with_identity: free, without_identity: place, admin: free };
+        let said: Vec<String> = places.replaced().collect();
+        assert_eq!(said, [format!("Port {wanted} is taken: {} is used in its place.\n", place.port)]);
+    }
+}

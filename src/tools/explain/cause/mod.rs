@@ -1,0 +1,243 @@
+//! From what was observed to what is wrong: a pure function.
+
+mod certificate;
+mod kind;
+
+use std::net::SocketAddr;
+
+use rustls::AlertDescription;
+use rustls::pki_types::ServerName;
+
+pub use self::kind::{Kind, Protocol};
+use crate::config::values::{self, TlsVersion};
+use crate::credentials::certificate::Date;
+use crate::credentials::refusal::Refusal;
+use crate::pipeline::originate::handshake::{Cause as Broken, Flight, Plaintext};
+use crate::tools::explain::attempt::Kind as Attempt;
+use crate::tools::explain::chain::{Anchor, Chain};
+use crate::tools::explain::look::{Greeting, SslRequest};
+use crate::tools::explain::probe::{Observation, Stage};
+use crate::tools::explain::wide::Answer;
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// What it is.
+    pub kind: Kind,
+    /// The class that log and metrics have for it.
+    pub reason: &'static str,
+    /// Where it shows, if not at the look-up of the name.
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// Everything that a verdict is made from.
+pub struct Evidence<'a> {
+    /// The upstream as it is configured.
+    pub spec: &'a values::Upstream,
+    /// The name that is verified, and sent if it is a DNS name.
+    pub server_name: &'a ServerName<'static>,
+    /// What a certificate must carry one of, in words.
+    pub expected: &'a [String],
+    /// This machine's clock.
+    pub now: Date,
+    /// The look-up failed: its class, and a sentence.
+    pub unresolved: Option<(&'static str, String)>,
+    /// All attempts.
+    pub observations: &'a [Observation],
+    /// The certificate of the identity is not for clients by its extended key usage.
+    pub not_for_clients: bool,
+    /// What the server presented.
+    pub chain: &'a Chain,
+    /// The roots of the configured trust.
+    pub anchors: &'a [Anchor],
+    /// The configuration names a trust.
+    pub explicit_trust: bool,
+    /// The roots of the system believe the server.
+    pub system_believes: bool,
+    /// What speaks against the leaf if it is trusted by itself: further faults behind the first.
+    pub alone: Vec<Refusal>,
+    /// What the trust says within the dates of a leaf that is out of date.
+    pub in_time: Option<Refusal>,
+    /// What the server says before it is asked.
+    pub greeting: Option<Greeting>,
+    /// What it makes of PostgreSQL's request for TLS.
+    pub postgres: Option<SslRequest>,
+    /// What it chooses when offered everything.
+    pub wide: Option<Answer>,
+}
+
+/// What is wrong, the first thing first; empty: nothing.
+pub fn judge(evidence: &Evidence<'_>) -> Vec<Cause> {
+    if let Some((reason, detail)) = &evidence.unresolved {
+        return vec![Cause { kind: Kind::Unreachable(detail.clone()), reason, endpoint: None }];
+    }
+    let Some(main) = evidence.main() else { return Vec::new() };
+    let Some(reason) = main.reason() else { return evidence.intolerance().into_iter().collect() };
+    let cause = |kind, reason| Cause { kind, reason, endpoint: Some(main.endpoint) };
+    if !main.connected() {
+        let detail = main.failure.as_ref().map(|failure| failure.detail.clone()).unwrap_or_default();
+        return vec![cause(Kind::Unreachable(detail), reason)];
+    }
+    if let Some(kind) = evidence.name_that_was_not_sent(main) {
+        return vec![cause(kind, reason)];
+    }
+    let mut causes = Vec::new();
+    if let Some(refusal) = main.refusal() {
+        let kinds = certificate::kinds(refusal, evidence);
+        causes.extend(kinds.into_iter().map(|(kind, reason)| cause(kind, reason)));
+    }
+    if let Some(failure) = &main.failure {
+        let kind = match &failure.stage {
+            Stage::Dial => None,
+            Stage::Upgrade => Some(evidence.of_upgrade(&failure.detail)),
+            Stage::Handshake(Broken::Certificate(_)) => None,
+            Stage::Handshake(broken) => Some(evidence.of_handshake(broken, main, &failure.detail)),
+        };
+        causes.extend(kind.map(|kind| cause(kind, failure.reason)));
+    }
+    causes
+}
+
+impl<'a> Evidence<'a> {
+    /// The attempt that the verdict is about: as configured, at the first address where something goes wrong
+    /// after the connect; else at the first that answers; else at the first.
+    pub fn main(&self) -> Option<&'a Observation> {
+        let mut tried = self.observations.iter().filter(|seen| seen.kind == Attempt::AsConfigured);
+        let wrong = tried.clone().find(|seen| seen.connected() && seen.reason().is_some());
+        wrong.or_else(|| tried.clone().find(|seen| seen.connected())).or_else(|| tried.next())
+    }
+
+    /// The attempt of this kind.
+    pub fn attempt(&self, kind: Attempt) -> Option<&'a Observation> {
+        self.observations.iter().find(|seen| seen.kind == kind)
+    }
+
+    /// The request for a client certificate, in whichever attempt it was seen.
+    pub fn request(&self) -> Option<&'a crate::credentials::observation::CertificateRequest> {
+        self.observations.iter().find_map(|seen| seen.seen.request.as_ref())
+    }
+
+    /// As configured a stream stands, and with a session of that it does not.
+    fn intolerance(&self) -> Option<Cause> {
+        let resumed = self.attempt(Attempt::Resumed)?;
+        let failure = resumed.failure.as_ref().filter(|failure| matches!(failure.stage, Stage::Handshake(_)))?;
+        let kind = Kind::ResumptionIntolerant(failure.detail.clone());
+        Some(Cause { kind, reason: failure.reason, endpoint: Some(resumed.endpoint) })
+    }
+
+    /// TLS got so far with this attempt that the server has shown a certificate.
+    fn speaks(&self, kind: Attempt) -> bool {
+        self.attempt(kind).is_some_and(|seen| seen.agreed.is_some() || !seen.presented().is_empty())
+    }
+
+    /// No name was sent, and with one the server answers otherwise.
+    fn name_that_was_not_sent(&self, main: &Observation) -> Option<Kind> {
+        if main.sni {
+            return None;
+        }
+        match (self.server_name, self.attempt(Attempt::WithSni)) {
+            (ServerName::DnsName(name), Some(with)) => {
+                let better = with.reason().is_none()
+                    || (with.presented().first() != main.presented().first() && !with.presented().is_empty());
+                better.then(|| Kind::ServerNameMissing(Some(name.as_ref().to_owned())))
+            }
+            (ServerName::IpAddress(_), _) if main.handshake() == Some(&Broken::ServerNameUnrecognized) => {
+                Some(Kind::ServerNameMissing(None))
+            }
+            _ => None,
+        }
+    }
+
+    fn of_upgrade(&self, detail: &str) -> Kind {
+        if self.speaks(Attempt::WithoutUpgrade) {
+            return Kind::UpgradeNotWanted;
+        }
+        match &self.greeting {
+            Some(greeting) => Kind::of_plaintext(greeting.guess, Some(greeting)),
+            None => Kind::Upgrade(detail.to_owned()),
+        }
+    }
+
+    fn of_handshake(&self, broken: &Broken, main: &Observation, detail: &str) -> Kind {
+        match broken {
+            Broken::NotTls(guess) => Kind::of_plaintext(*guess, self.greeting.as_ref()),
+            Broken::ClientCertificateRequired => self.identity_required(true),
+            Broken::ClientCertificateRejected(alert) => self.identity_rejected(Some(*alert)),
+            Broken::ServerNameUnrecognized => {
+                let other = self.attempt(Attempt::WithoutSni).and_then(|seen| seen.presented().first());
+                let facts = other.and_then(|der| crate::credentials::certificate::CertificateFacts::read(der));
+                Kind::ServerNameUnrecognized(facts.map(|facts| facts.names).unwrap_or_default())
+            }
+            Broken::AlpnRefused => {
+                let chosen = self.attempt(Attempt::WithoutAlpn).map(|seen| seen.agreed.is_some());
+                Kind::AlpnRefused { without: chosen == Some(true) }
+            }
+            Broken::Closed(Flight::AfterOurFinished) | Broken::Reset(Flight::AfterOurFinished)
+                if self.request().is_some() =>
+            {
+                self.identity_required(false)
+            }
+            Broken::Closed(Flight::AfterOurCertificate) | Broken::Reset(Flight::AfterOurCertificate) => {
+                self.identity_rejected(None)
+            }
+            Broken::VersionMismatch => self.of_version().unwrap_or_else(|| Kind::Other(detail.to_owned())),
+            _ => self.of_silence(main).unwrap_or_else(|| Kind::Other(detail.to_owned())),
+        }
+    }
+
+    /// The server broke off without saying why, or said no more than that it does not like what was offered.
+    fn of_silence(&self, main: &Observation) -> Option<Kind> {
+        if main.presented().is_empty() {
+            if let Some(greeting) = &self.greeting {
+                return Some(Kind::of_plaintext(greeting.guess, Some(greeting)));
+            }
+            if self.postgres.is_some() {
+                return Some(Kind::of_plaintext(Plaintext::Postgres, None));
+            }
+        }
+        if main.hybrid && self.speaks(Attempt::Classic) {
+            return Some(Kind::HybridDropped);
+        }
+        if self.speaks(Attempt::AllGroups) {
+            return Some(Kind::GroupsExcluded);
+        }
+        self.of_version().or_else(|| self.of_choice())
+    }
+
+    fn of_version(&self) -> Option<Kind> {
+        let excluded = |version| !(self.spec.tls.min_version..=self.spec.tls.max_version).contains(&version);
+        for (version, attempt) in [(TlsVersion::V1_2, Attempt::Tls12), (TlsVersion::V1_3, Attempt::Tls13)] {
+            if excluded(version) && self.speaks(attempt) {
+                return Some(Kind::VersionExcluded(version));
+            }
+        }
+        let old = self.wide.as_ref().filter(|answer| !answer.version_is_spoken)?;
+        Some(Kind::VersionTooOld(old.version.clone()))
+    }
+
+    fn of_choice(&self) -> Option<Kind> {
+        let answer = self.wide.as_ref()?;
+        match (answer.suite_is_spoken, answer.group_is_spoken, &answer.group) {
+            (false, ..) => Some(Kind::SuiteTooOld(answer.suite.clone())),
+            (true, false, Some(group)) => Some(Kind::GroupUnknown(group.clone())),
+            _ => None,
+        }
+    }
+
+    fn identity_required(&self, said: bool) -> Kind {
+        let request = self.request();
+        let acceptable = request.map(|request| request.acceptable.clone()).unwrap_or_default();
+        match request.is_some_and(|request| request.unusable_key) {
+            true => Kind::IdentityUnusable,
+            false => Kind::IdentityRequired { acceptable, said, given: self.spec.tls.identity.is_some() },
+        }
+    }
+
+    fn identity_rejected(&self, alert: Option<AlertDescription>) -> Kind {
+        let request = self.request();
+        let foreign = request.is_some_and(|request| request.foreign_issuer);
+        let acceptable = request.map(|request| request.acceptable.clone()).unwrap_or_default();
+        let not_for_clients = self.not_for_clients;
+        Kind::IdentityRejected { acceptable, foreign, not_for_clients, alert: alert.and_then(|alert| alert.as_str()) }
+    }
+}

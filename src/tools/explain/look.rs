@@ -1,0 +1,83 @@
+//! Looks at a server that does not answer as TLS servers do: does it speak first, is it PostgreSQL, and what
+//! would it choose if offered what egret does not offer?
+//!
+//! Nothing here is application data: silence, PostgreSQL's question for TLS, and a ClientHello.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::credentials::certificate::clean;
+use crate::pipeline::originate::handshake::{Plaintext, plaintext};
+use crate::tools::explain::wide::{self, Answer};
+
+/// What a server says before it is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// What it looks like.
+    pub guess: Plaintext,
+    /// Its first line, for a person.
+    pub text: String,
+}
+
+/// What a server makes of PostgreSQL's SSLRequest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SslRequest {
+    /// `S`: TLS begins with the next byte.
+    Agreed,
+    /// `N`: PostgreSQL without TLS.
+    Declined,
+}
+
+/// A server that speaks first does so within a round trip; those that look the client's name up take longer.
+const LISTEN: Duration = Duration::from_millis(1_500);
+
+/// Says nothing, and listens.
+pub async fn listen(endpoint: SocketAddr, limit: Duration) -> Option<Greeting> {
+    let mut tcp = timeout(limit, TcpStream::connect(endpoint)).await.ok()?.ok()?;
+    let mut bytes = [0; 256];
+    let read = timeout(limit.min(LISTEN), tcp.read(&mut bytes)).await.ok()?.ok().filter(|read| *read > 0)?;
+    let bytes = &bytes[..read];
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Some(Greeting { guess: plaintext(bytes)?, text: clean(String::from_utf8_lossy(line).trim_end()) })
+}
+
+/// Asks as a client of PostgreSQL does (protocol 3.0, "SSL Session Encryption").
+pub async fn ask_postgres(endpoint: SocketAddr, limit: Duration) -> Option<SslRequest> {
+    const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+    let mut tcp = timeout(limit, TcpStream::connect(endpoint)).await.ok()?.ok()?;
+    tcp.write_all(&SSL_REQUEST).await.ok()?;
+    let mut answer = [0; 2];
+    // Exactly one byte: other protocols' answers are longer.
+    match timeout(limit, tcp.read(&mut answer)).await.ok()?.ok()? {
+        1 if answer[0] == b'S' => Some(SslRequest::Agreed),
+        1 if answer[0] == b'N' => Some(SslRequest::Declined),
+        _ => None,
+    }
+}
+
+/// Offers every version, suite and group that there was, and reads what the server chooses.
+pub async fn offer_everything(endpoint: SocketAddr, server_name: Option<&str>, limit: Duration) -> Option<Answer> {
+    let asked = async {
+        let mut tcp = TcpStream::connect(endpoint).await.ok()?;
+        tcp.write_all(&wide::hello(server_name)).await.ok()?;
+        let mut received = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            let read = tcp.read(&mut buffer).await.ok()?;
+            received.extend_from_slice(&buffer[..read]);
+            match wide::read(&received) {
+                wide::Read::Answer(answer) => return Some(answer),
+                wide::Read::More if read > 0 && received.len() < MOST => {}
+                wide::Read::More | wide::Read::Nothing => return wide::so_far(&received),
+            }
+        }
+    };
+    timeout(limit, asked).await.ok()?
+}
+
+/// Of a server's first flight: certificates make most of it, and chains have some KiB.
+const MOST: usize = 128 << 10;

@@ -1,0 +1,380 @@
+//! One origination, up to the moment where data could flow, and what was seen of it.
+//!
+//! No application data is ever sent: after the handshake the server gets a moment to object to the client
+//! certificate (in TLS 1.3 it judges only then), and is left with close_notify.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::Resumption as SessionConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::credentials::observation::{Facts, Observed};
+use crate::credentials::presented::Presented;
+use crate::credentials::refusal::Refusal;
+use crate::net::Options;
+use crate::pipeline::originate::handshake::{self, Cause, plaintext};
+use crate::pipeline::originate::hello::Offer;
+use crate::pipeline::originate::origin::resumption::{Resumption, View};
+use crate::pipeline::originate::origin::{Origin, Prepared};
+use crate::pipeline::originate::{dial, upgrade};
+use crate::tls::handshake::{Error as Broken, Failed as BrokenOff};
+use crate::tools::explain::attempt::{Attempt, Kind};
+
+/// What came back.
+#[derive(Debug)]
+pub struct Observation {
+    /// What was tried.
+    pub kind: Kind,
+    /// Where.
+    pub endpoint: SocketAddr,
+    /// The server name stood in the ClientHello.
+    pub sni: bool,
+    /// The post-quantum group was offered.
+    pub hybrid: bool,
+    /// From the start of the connect to the end of the handshake, or to the failure.
+    pub took: Duration,
+    /// The server's chain, what speaks against it, its request for a certificate.
+    pub seen: Facts,
+    /// What was agreed on, if the handshake came to its end.
+    pub agreed: Option<Agreed>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// The ClientHello, as it was sent: one record or several.
+    pub hello: Vec<u8>,
+}
+
+/// What was agreed on.
+#[derive(Clone, Debug)]
+pub struct Agreed {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// By its name of IANA's registry.
+    pub suite: &'static str,
+    /// The group of the key exchange.
+    pub group: &'static str,
+    /// The protocol that the server chose.
+    pub alpn: Option<String>,
+    /// What became of resumption.
+    pub resumed: Resumption,
+}
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// The class: the same word as in log and metric.
+    pub reason: &'static str,
+    /// A sentence.
+    pub detail: String,
+    /// It came when the handshake was over for us.
+    pub late: bool,
+    /// Where.
+    pub stage: Stage,
+}
+
+/// Where it failed.
+#[derive(Debug)]
+pub enum Stage {
+    /// No connection.
+    Dial,
+    /// The server would not go over to TLS.
+    Upgrade,
+    /// TLS itself.
+    Handshake(Cause),
+}
+
+impl Observation {
+    /// The chain that the server presented, leaf first; empty: none.
+    pub fn presented(&self) -> &[CertificateDer<'static>] {
+        self.seen.presented.as_ref().map(Presented::certificates).unwrap_or_default()
+    }
+
+    /// What speaks against the server's certificate.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self.failure.as_ref().map(|failure| &failure.stage) {
+            Some(Stage::Handshake(Cause::Certificate(refusal))) => Some(refusal),
+            _ => self.seen.refusal.as_ref(),
+        }
+    }
+
+    /// The class of what is wrong; `None`: a stream would stand.
+    pub fn reason(&self) -> Option<&'static str> {
+        self.refusal().map(Refusal::reason).or_else(|| self.failure.as_ref().map(|failure| failure.reason))
+    }
+
+    /// A connection stood.
+    pub fn connected(&self) -> bool {
+        !matches!(self.failure.as_ref().map(|failure| &failure.stage), Some(Stage::Dial))
+    }
+
+    /// The cause of a handshake that failed.
+    pub fn handshake(&self) -> Option<&Cause> {
+        match self.failure.as_ref().map(|failure| &failure.stage) {
+            Some(Stage::Handshake(cause)) => Some(cause),
+            _ => None,
+        }
+    }
+}
+
+/// Tries, and is back within `limit`. With `foreign`, the sessions offered are those of that other origin.
+pub async fn probe(
+    attempt: &Attempt,
+    endpoint: SocketAddr,
+    origin: &Origin,
+    foreign: Option<&Origin>,
+    limit: Duration,
+) -> Observation {
+    let began = Instant::now();
+    let mut observation = Observation {
+        kind: attempt.kind,
+        endpoint,
+        sni: origin.key().sni(),
+        hybrid: attempt.is_hybrid(),
+        took: Duration::ZERO,
+        seen: Facts::default(),
+        agreed: None,
+        failure: None,
+        hello: Vec::new(),
+    };
+    let deadline = began + limit;
+    match begin(attempt, endpoint, deadline).await {
+        Ok(tcp) => {
+            let round_trip = began.elapsed();
+            let judge = Judge { origin, endpoint, deadline, patience: QUIET.max(round_trip * 4) };
+            judge.shake(tcp, foreign, attempt.kind, &mut observation).await;
+        }
+        Err(failure) => observation.failure = Some(failure),
+    }
+    observation.took = began.elapsed();
+    observation
+}
+
+/// How long a server may take after the handshake to object, or to send a ticket, beyond four times of what it
+/// took to connect: servers of all makes do either within a millisecond of our last flight.
+const QUIET: Duration = Duration::from_millis(400);
+
+/// Connect, and the plaintext before TLS.
+async fn begin(attempt: &Attempt, endpoint: SocketAddr, deadline: Instant) -> Result<TcpStream, Failure> {
+    let early = |reason, detail, stage| Failure { reason, detail, late: false, stage };
+    let dialed = dial::dial_before(&[endpoint], &Options::default(), Some(deadline)).await;
+    let (mut tcp, _) = dialed.map_err(|error| early(error.reason(), error.to_string(), Stage::Dial))?;
+    let Some(kind) = attempt.spec.upgrade else { return Ok(tcp) };
+    match timeout_at(deadline, upgrade::upgrade(kind, &mut tcp)).await {
+        Ok(Ok(())) => Ok(tcp),
+        Ok(Err(error)) => Err(early(error.reason(), error.to_string(), Stage::Upgrade)),
+        Err(_) => {
+            let detail = "the server did not answer the request for TLS in time".to_owned();
+            Err(early("upgrade_timeout", detail, Stage::Upgrade))
+        }
+    }
+}
+
+/// What a handshake is judged by.
+struct Judge<'a> {
+    origin: &'a Origin,
+    endpoint: SocketAddr,
+    deadline: Instant,
+    patience: Duration,
+}
+
+impl Judge<'_> {
+    async fn shake(&self, tcp: TcpStream, foreign: Option<&Origin>, kind: Kind, into: &mut Observation) {
+        let began = Instant::now();
+        let observed = Arc::new(Observed::default());
+        let (config, view) = self.config(foreign, &observed);
+        let name = self.origin.server_name().clone();
+        let mut wire = match ClientConnection::new(config, name) {
+            Ok(connection) => Wire::new(tcp, connection),
+            Err(error) => {
+                into.failure = Some(self.failed(Broken::Tls(error), false, false, &observed));
+                return;
+            }
+        };
+        let done = observed.during(timeout_at(self.deadline, wire.handshake())).await;
+        into.hello = std::mem::take(&mut wire.hello);
+        into.failure = match done {
+            Ok(Ok(())) => {
+                into.agreed = Some(agreed(&wire.connection, view.as_deref()));
+                let wants_ticket = matches!(kind, Kind::AsConfigured | Kind::WithoutIdentity);
+                observed.during(self.after(&mut wire, wants_ticket, &observed)).await
+            }
+            Ok(Err(broken)) => Some(self.failed(broken, wire.answered, false, &observed)),
+            Err(_) => {
+                let error = handshake::Error::timed_out(began.elapsed(), self.endpoint, self.origin);
+                Some(of_error(&error, false))
+            }
+        };
+        wire.leave().await;
+        into.seen = observed.take();
+        if into.agreed.as_ref().is_some_and(|agreed| agreed.resumed == Resumption::Resumed) {
+            // What speaks against the server still does, although it was not asked again.
+            into.seen.refusal = view.and_then(|view| view.inherited_refusal());
+        }
+    }
+
+    /// The configuration of this handshake. rustls resumes a session only under the verifier and the resolver
+    /// that made it: offering it those of another origin is how that is proven.
+    fn config(&self, foreign: Option<&Origin>, observed: &Arc<Observed>) -> (Arc<ClientConfig>, Option<Arc<View>>) {
+        let prepare = |origin: &Origin| origin.for_handshake(self.endpoint, observed, Offer::default());
+        let Prepared { config, view, .. } = prepare(self.origin);
+        let Some(theirs) = foreign.and_then(|foreign| prepare(foreign).view) else { return (config, view) };
+        let mut config = ClientConfig::clone(&config);
+        config.resumption = SessionConfig::store(Arc::clone(&theirs) as _);
+        (Arc::new(config), Some(theirs))
+    }
+
+    /// The server's word on a finished handshake.
+    async fn after(&self, wire: &mut Wire, wants_ticket: bool, observed: &Observed) -> Option<Failure> {
+        let wants_alpn = !self.origin.key().alpn().is_empty();
+        if wants_alpn && wire.connection.alpn_protocol().is_none() {
+            let error = handshake::Error::without_protocol(observed, self.origin, self.endpoint);
+            return Some(of_error(&error, false));
+        }
+        let asked = observed.read(|facts| facts.request.is_some());
+        // A server that goes on without a certificate may leave it to the program behind to hang up.
+        let in_doubt = wants_ticket && observed.read(|facts| facts.request.as_ref().is_some_and(|one| !one.answered));
+        let judged_late = wire.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        if !in_doubt && !(judged_late && (asked || wants_ticket)) {
+            return None;
+        }
+        let until = self.deadline.min(Instant::now() + self.patience);
+        match timeout_at(until, wire.accepted(!in_doubt)).await {
+            Ok(Ok(())) | Err(_) => None,
+            // Somebody who ends a connection on which nothing was said need not mean the certificate.
+            Ok(Err(Broken::Closed)) if !asked => None,
+            Ok(Err(broken)) => Some(self.failed(broken, true, true, observed)),
+        }
+    }
+
+    fn failed(&self, error: Broken, answered: bool, late: bool, observed: &Observed) -> Failure {
+        let failed = BrokenOff { error, answered };
+        of_error(&handshake::Error::of(failed, observed, self.origin, self.endpoint), late)
+    }
+}
+
+fn of_error(error: &handshake::Error, late: bool) -> Failure {
+    let stage = Stage::Handshake(error.cause().clone());
+    Failure { reason: error.reason(), detail: error.to_string(), late, stage }
+}
+
+fn agreed(connection: &ClientConnection, view: Option<&View>) -> Agreed {
+    let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+    Agreed {
+        version: match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            _ => "TLSv1.3",
+        },
+        suite: connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown"),
+        group: connection.negotiated_key_exchange_group().and_then(|group| group.name().as_str()).unwrap_or("none"),
+        alpn: connection.alpn_protocol().map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
+        resumed: view.map_or(Resumption::Off, |view| view.outcome(resumed)),
+    }
+}
+
+/// TLS over a socket.
+struct Wire {
+    tcp: TcpStream,
+    connection: ClientConnection,
+    /// What was sent before the server answered.
+    hello: Vec<u8>,
+    /// The first bytes of the answer.
+    first: Vec<u8>,
+    answered: bool,
+}
+
+/// Enough to recognise the greeting of any protocol.
+const FIRST_BYTES: usize = 64;
+
+impl Wire {
+    fn new(tcp: TcpStream, connection: ClientConnection) -> Self {
+        Self { tcp, connection, hello: Vec::new(), first: Vec::new(), answered: false }
+    }
+
+    async fn handshake(&mut self) -> Result<(), Broken> {
+        loop {
+            self.flush().await.map_err(Broken::Io)?;
+            if !self.connection.is_handshaking() {
+                return Ok(());
+            }
+            self.receive().await?;
+        }
+    }
+
+    /// Until the server has shown that it goes on: by data, or, if that counts, by a ticket.
+    async fn accepted(&mut self, by_ticket: bool) -> Result<(), Broken> {
+        loop {
+            let held = self.connection.process_new_packets().map_err(Broken::Tls)?;
+            let ticket = by_ticket && self.connection.tls13_tickets_received() > 0;
+            if held.plaintext_bytes_to_read() > 0 || ticket {
+                return Ok(());
+            }
+            if held.peer_has_closed() {
+                return Err(Broken::Closed);
+            }
+            self.receive().await?;
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        let mut outgoing = Vec::new();
+        while self.connection.wants_write() {
+            self.connection.write_tls(&mut outgoing)?;
+        }
+        if !self.answered {
+            self.hello.extend_from_slice(&outgoing);
+        }
+        self.tcp.write_all(&outgoing).await
+    }
+
+    async fn receive(&mut self) -> Result<(), Broken> {
+        let mut buffer = [0; 16 << 10];
+        let read = self.tcp.read(&mut buffer).await.map_err(Broken::Io)?;
+        if read == 0 {
+            return Err(Broken::Closed);
+        }
+        let mut bytes = &buffer[..read];
+        self.answered = true;
+        self.check_first(bytes)?;
+        while !bytes.is_empty() {
+            self.connection.read_tls(&mut bytes).map_err(Broken::Io)?;
+            if let Err(error) = self.connection.process_new_packets() {
+                // The server is told why, so that its log says it too.
+                let _ = self.flush().await;
+                return Err(Broken::Tls(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Taken for the length of a record, the greeting of another protocol would have us wait for ever.
+    fn check_first(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        if self.first.len() < 2 {
+            self.first.extend(bytes.iter().take(FIRST_BYTES));
+            if plaintext(&self.first).is_some() {
+                return Err(Broken::NotTls(self.first.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Best effort, and short: the peer may be gone.
+    async fn leave(mut self) {
+        if !self.connection.is_handshaking() {
+            self.connection.send_close_notify();
+        }
+        let farewell = async {
+            let _ = self.flush().await;
+            let _ = self.tcp.shutdown().await;
+        };
+        let _ = timeout(FAREWELL, farewell).await;
+    }
+}
+
+/// A socket takes an alert at once, unless its peer is stuck.
+const FAREWELL: Duration = Duration::from_millis(200);

@@ -1,0 +1,293 @@
+//! From what is wrong to what mends it: the upstream with its settings changed, written as configuration of
+//! egret and of nginx, and in words what is for the server to do. Pure.
+
+mod egret;
+mod nginx;
+
+use rustls::pki_types::ServerName;
+
+use crate::config::formats::ServedName;
+use crate::config::read::Text;
+use crate::config::values::{self, Anchors, ExactCertificate, ExpectedName, KeyExchange, KeyShare, Name, TlsVersion};
+use crate::pipeline::originate::origin::KEY_EXCHANGE;
+use crate::tools::explain::cause::{Kind, Protocol};
+use crate::tools::explain::chain::Chain;
+
+/// An upstream with what belongs to it: what is written as configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// What it is called.
+    pub name: Name,
+    /// Its settings.
+    pub upstream: values::Upstream,
+    /// The identity that it presents, by its files.
+    pub identity: Option<values::Identity>,
+    /// Whom it believes; `None`: the system's roots.
+    pub trust: Option<values::Trust>,
+    /// It is of a file whose tables may hold more than is written of it here.
+    pub is_part: bool,
+}
+
+/// What mends it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repair {
+    /// Tables of egret's configuration, whole; `None`: nothing there mends it.
+    pub egret: Option<String>,
+    /// Directives of nginx for the same; `None` likewise.
+    pub nginx: Option<String>,
+    /// What else is to be done, and by whom.
+    pub advice: Vec<String>,
+}
+
+/// A plan while it is mended.
+struct Mending<'a> {
+    plan: Plan,
+    chain: &'a Chain,
+    changed: bool,
+    /// Above the tables.
+    comments: Vec<String>,
+    advice: Vec<String>,
+}
+
+/// Whoever sits in between presents a certificate too.
+const COMPARE: &str = "Compare the fingerprint with the one that the server's owner tells you, before you trust it.";
+
+/// What mends all of these at one server of the plan.
+pub fn repair<'a>(
+    kinds: impl IntoIterator<Item = &'a Kind>,
+    plan: &Plan,
+    server: &values::Server,
+    chain: &Chain,
+) -> Repair {
+    let mut plan = plan.clone();
+    // What is wrong is to be mended, not to be overlooked.
+    plan.upstream.tls.verify = values::Verify::Full;
+    let mut mending = Mending { plan, chain, changed: false, comments: Vec::new(), advice: Vec::new() };
+    kinds.into_iter().for_each(|kind| mending.mend(kind));
+    let Mending { plan, changed, comments, advice, .. } = mending;
+    if !changed {
+        return Repair { advice, ..Repair::default() };
+    }
+    written(&plan, server, chain, &comments, advice)
+}
+
+/// The configuration of a plan as it is, for a server with which nothing is wrong.
+pub fn as_it_is(plan: &Plan, server: &values::Server, chain: &Chain) -> Repair {
+    written(plan, server, chain, &[], Vec::new())
+}
+
+fn written(
+    plan: &Plan,
+    server: &values::Server,
+    chain: &Chain,
+    comments: &[String],
+    mut advice: Vec<String>,
+) -> Repair {
+    let nginx = nginx::directives(plan, server, chain, comments);
+    advice.extend(nginx.as_ref().err().map(ToString::to_string));
+    Repair { egret: Some(egret::tables(plan, comments)), nginx: nginx.ok(), advice }
+}
+
+impl Mending<'_> {
+    fn mend(&mut self, kind: &Kind) {
+        match kind {
+            Kind::ServerNameMissing(Some(_)) => self.change(|plan| plan.upstream.tls.sni = true),
+            Kind::ServerNameMissing(None) => {
+                self.advice("give the server by its name, or the name with --server-name");
+            }
+            Kind::ServerNameUnrecognized(names) => self.name(names),
+            Kind::WrongName { names, .. } => self.name(names),
+            Kind::IdentityRequired { given: false, .. } => self.identity(),
+            Kind::IdentityRequired { given: true, .. } | Kind::IdentityRejected { .. } => self.other_identity(),
+            Kind::IdentityUnusable => {
+                self.advice("present a certificate with another kind of key: ECDSA P-256, or RSA")
+            }
+            Kind::SelfSigned { .. } | Kind::AuthorityAsLeaf { .. } | Kind::NotTheExactOne => self.exactly(),
+            Kind::CommonNameOnly { common_name } => self.by_common_name(common_name.as_deref()),
+            Kind::PrivateAuthority { issuer, .. } | Kind::LeafAsAuthority { issuer } => self.roots(issuer),
+            Kind::ChainIncomplete { issuer, .. } => {
+                self.advice(
+                    "at the server: send the intermediate behind the leaf (nginx: both in the file of ssl_certificate)",
+                );
+                self.roots(issuer);
+            }
+            Kind::TrustTooNarrow => self.change(|plan| plan.trust = None),
+            Kind::UpgradeNotWanted => self.change(|plan| plan.upstream.upgrade = None),
+            Kind::StartTlsServer { protocol, .. } => self.start_tls(*protocol),
+            Kind::HybridDropped => self.classic(),
+            Kind::ResumptionIntolerant(_) => {
+                self.change(|plan| plan.upstream.tls.resumption = false);
+                self.advice("at the server: set a session id context, or give no sessions");
+            }
+            Kind::GroupsExcluded => self.change(|plan| plan.upstream.tls.key_exchange.clear()),
+            Kind::VersionExcluded(_) => self.change(|plan| {
+                (plan.upstream.tls.min_version, plan.upstream.tls.max_version) = (TlsVersion::V1_2, TlsVersion::V1_3);
+            }),
+            Kind::AlpnRefused { without: true } => self.change(|plan| plan.upstream.tls.alpn.clear()),
+            Kind::PinMismatch => self.pin(),
+            other => self.advice.extend(advice(other)),
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Plan)) {
+        let before = self.plan.clone();
+        change(&mut self.plan);
+        self.changed |= self.plan != before;
+    }
+
+    fn advice(&mut self, text: &str) {
+        self.advice.push(text.to_owned());
+    }
+
+    /// The name that would do: the first that is no wildcard.
+    fn name(&mut self, names: &[String]) {
+        let of = |kind| names.iter().filter_map(move |name| name.strip_prefix(kind));
+        let served = of("dns:").find(|name| !name.contains('*')).or_else(|| of("ip:").next());
+        if let Some(ServedName(name)) = served.and_then(|name| ServedName::parse(name).ok()) {
+            return self.change(|plan| plan.upstream.tls.server_name = Some(name));
+        }
+        if let Some(uri) = of("uri:").next() {
+            let uri = ExpectedName::Uri(uri.to_owned());
+            return self.change(|plan| plan.trust.get_or_insert_default().names = vec![uri]);
+        }
+        match of("dns:").next() {
+            Some(wildcard) => {
+                let text = format!("reach the server by a name of {wildcard}, and set it as server_name");
+                self.advice(&text);
+            }
+            None => self.advice("at the server: a certificate with a name"),
+        }
+    }
+
+    fn identity(&mut self) {
+        let stem = self.plan.name.clone();
+        self.comments
+            .push("The client certificate that the server's owner has issued, and its key (mode 0600).".into());
+        self.change(|plan| {
+            plan.identity = Some(values::Identity {
+                certificate: format!("{stem}.crt").into(),
+                private_key: Some(format!("{stem}.key").into()),
+                password_file: None,
+                allow_loose_key_permissions: false,
+            });
+            plan.upstream.tls.identity = Some(stem);
+        });
+    }
+
+    fn other_identity(&mut self) {
+        self.identity();
+        self.changed = true;
+        self.advice("get a client certificate of an authority that the server accepts; or have the server's owner accept this one");
+    }
+
+    /// Trust in the one certificate that the server shows.
+    fn exactly(&mut self) {
+        let Some(sha256) = self.chain.leaf().map(|leaf| leaf.facts.sha256) else { return };
+        if !self.comments.iter().any(|comment| comment == COMPARE) {
+            self.comments.push(COMPARE.into());
+        }
+        self.change(|plan| {
+            let names = plan.trust.take().map(|trust| trust.names).unwrap_or_default();
+            let anchors = Anchors::Certificate(ExactCertificate::Sha256(sha256));
+            plan.trust = Some(values::Trust { anchors, names, ..values::Trust::default() });
+        });
+    }
+
+    fn by_common_name(&mut self, common_name: Option<&str>) {
+        self.advice("at the server: a certificate with subject alternative names");
+        self.exactly();
+        let expected = &self.plan.upstream.tls.server_name;
+        let is_it = |name: &ServerName<'_>| Some(name.to_str().as_ref()) == common_name;
+        let own = self.plan.upstream.servers.iter().any(|server| is_it(&server.host.server_name()));
+        if !expected.as_ref().is_some_and(is_it)
+            && (expected.is_some() || !own)
+            && let Some(ServedName(name)) = common_name.and_then(|name| ServedName::parse(name).ok())
+        {
+            self.change(|plan| plan.upstream.tls.server_name = Some(name));
+        }
+    }
+
+    fn roots(&mut self, issuer: &str) {
+        // One certificate that is trusted by itself needs no root.
+        if matches!(&self.plan.trust, Some(values::Trust { anchors: Anchors::Certificate(_), .. })) {
+            return;
+        }
+        let file = format!("{}-ca.pem", self.plan.name);
+        self.comments.push(format!(
+            "The certificate of \"{issuer}\", from its owner (nginx: and those above it, up to the root)."
+        ));
+        self.change(|plan| {
+            let trust = plan.trust.get_or_insert_default();
+            trust.anchors = Anchors::Roots { system: false, paths: vec![file.into()] };
+        });
+        self.changed = true;
+    }
+
+    fn classic(&mut self) {
+        self.comments
+            .push("A classic group first: its key share fits one packet. The hybrid stays on the list.".into());
+        self.change(|plan| {
+            let tls = &mut plan.upstream.tls;
+            tls.key_share = KeyShare::Auto;
+            tls.key_exchange = classic_first(&tls.key_exchange);
+        });
+        self.advice("at the server, or what stands before it: take ClientHellos of more than one packet (1500 bytes)");
+    }
+
+    fn pin(&mut self) {
+        let Some(leaf) = self.chain.leaf() else { return };
+        let pin = leaf.facts.spki_sha256;
+        self.comments.push(COMPARE.into());
+        self.change(|plan| plan.trust.get_or_insert_default().pins = vec![pin]);
+    }
+
+    fn start_tls(&mut self, protocol: Protocol) {
+        let name = protocol.name();
+        match protocol.upgrade() {
+            Some(upgrade) => self.change(|plan| plan.upstream.upgrade = Some(upgrade)),
+            None => self.advice(&format!("neither egret nor nginx can ask a server of {name} for TLS")),
+        }
+        if let Some(port) = protocol.tls_port() {
+            self.advice(&format!("take the port on which {name} is TLS from the first byte, usually {port}"));
+        }
+    }
+}
+
+/// The same groups with a classic one before all others.
+fn classic_first(groups: &[KeyExchange]) -> Vec<KeyExchange> {
+    let groups = if groups.is_empty() { &KEY_EXCHANGE } else { groups };
+    let classic = groups.iter().copied().find(|group| *group != KeyExchange::X25519Mlkem768);
+    let first = classic.unwrap_or(KeyExchange::X25519);
+    let others = groups.iter().copied().filter(|group| *group != first);
+    std::iter::once(first).chain(others).collect()
+}
+
+/// What is not mended by a line of configuration.
+fn advice(kind: &Kind) -> Option<String> {
+    let text = match kind {
+        Kind::Unreachable(_) => "check host and port, name servers, routes and firewalls on the way",
+        Kind::Upgrade(_) => "at the server: offer TLS; or check that the port is the one of this protocol",
+        Kind::PlaintextServer(_) => "take the port on which the server speaks TLS, or switch TLS on there",
+        Kind::Expired { .. } => {
+            "at the server: renew the certificate, and load it (many servers need a reload); check this machine's clock if the date is a surprise"
+        }
+        Kind::NotYetValid { .. } => {
+            "set this machine's clock (timedatectl); if it is right, wait, or have the certificate issued anew"
+        }
+        Kind::Revoked => "at the server: a new certificate; do not trust this one",
+        Kind::CrlExpired(_) => "fetch the revocation list anew; egret notices the new file",
+        Kind::WeakKey(_) => {
+            "at the server: a new key (ECDSA P-256, or RSA with 2048 bits or more) and a certificate for it"
+        }
+        Kind::WeakSignature(_) => "at the server: a certificate that is signed with SHA-256 or better",
+        Kind::VersionTooOld(_) => "at the server: switch TLS 1.2 or 1.3 on; egret does not speak older versions",
+        Kind::SuiteTooOld(_) => {
+            "at the server: switch suites with AEAD and forward secrecy on (OpenSSL: ECDHE+AESGCM:ECDHE+CHACHA20)"
+        }
+        Kind::GroupUnknown(_) => "at the server: allow X25519, P-256 or P-384 (OpenSSL: groups X25519:P-256)",
+        Kind::AlpnRefused { .. } => "at the server: allow the protocol",
+        Kind::Other(_) => "docs/failures.md says what is likely behind this word, and what to look at",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}

@@ -1,0 +1,142 @@
+//! What is to be explained: an upstream with its files read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+
+use crate::config::values::{self, Config, Name, Server};
+use crate::credentials::identity::{self, Identity};
+use crate::credentials::trust::{self, Trust};
+use crate::tools::explain::repair::Plan;
+
+/// An upstream as configured, with what it needs.
+pub struct Target {
+    /// The upstream, for repairs.
+    pub plan: Plan,
+    /// The server of it that is explained.
+    pub server: Server,
+    /// Who we are.
+    pub identity: Option<Arc<Identity>>,
+    /// Whom we believe.
+    pub trust: Arc<Trust>,
+    /// The roots of the system, if it has any.
+    pub system: Option<Arc<Trust>>,
+    /// How names are looked up.
+    pub dns: values::Dns,
+    /// Of one attempt.
+    pub timeout: Duration,
+    /// Report the ClientHello.
+    pub show_hello: bool,
+}
+
+/// The files of an upstream, read once for all of its servers.
+pub struct Files {
+    identity: Option<Arc<Identity>>,
+    trust: Arc<Trust>,
+    system: Option<Arc<Trust>>,
+}
+
+/// Why an upstream cannot be explained.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client certificate cannot be used.
+    #[error("identity {0}: {1}")]
+    Identity(Name, #[source] identity::Error),
+    /// The trust cannot be used.
+    #[error("trust {0}: {1}")]
+    Trust(Name, #[source] trust::Error),
+    /// The upstream speaks no TLS of its own.
+    #[error(
+        "upstream {0} passes the client's own TLS through, and none of egret's is spoken: explain HOST:PORT, with the client's settings"
+    )]
+    PassesThrough(Name),
+    /// The configuration has no such upstream.
+    #[error("there is no upstream {asked:?}; there are: {}", .known.join(", "))]
+    NoSuchUpstream {
+        /// As it was asked for; empty: none was named, and there are several.
+        asked: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+}
+
+impl Plan {
+    /// An upstream of a configuration; without a name, the only one.
+    ///
+    /// # Errors
+    /// There is none of that name, or more than one to choose from.
+    pub fn of_config(config: &Config, upstream: Option<&str>) -> Result<Self, Error> {
+        let known = || config.upstreams.keys().map(ToString::to_string).collect();
+        let asked = upstream.unwrap_or_default();
+        let found = match upstream {
+            Some(name) => config.upstreams.get_key_value(&Name::new(name)),
+            None => config.upstreams.iter().next().filter(|_| config.upstreams.len() == 1),
+        };
+        let (name, spec) = found.ok_or_else(|| Error::NoSuchUpstream { asked: asked.to_owned(), known: known() })?;
+        if spec.passthrough {
+            return Err(Error::PassesThrough(name.clone()));
+        }
+        let named = |name: &Option<Name>| name.clone();
+        Ok(Self {
+            name: name.clone(),
+            upstream: spec.clone(),
+            identity: named(&spec.tls.identity).map(|name| config.identities[&name].clone()),
+            trust: named(&spec.tls.trust).map(|name| config.trusts[&name].clone()),
+            is_part: true,
+        })
+    }
+}
+
+impl Files {
+    /// Reads what a plan names. Blocks on the file system.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub fn load(plan: &Plan) -> Result<Self, Error> {
+        let identity = match &plan.identity {
+            Some(spec) => {
+                let name = plan.upstream.tls.identity.clone().unwrap_or_else(|| plan.name.clone());
+                let loaded = Identity::load(&name, spec).map_err(|error| Error::Identity(name, error))?;
+                Some(Arc::new(loaded))
+            }
+            None => None,
+        };
+        let system_name = Name::new("the system's roots");
+        let system = Trust::load(&system_name, &values::Trust::default());
+        let (trust, system) = match &plan.trust {
+            Some(spec) => {
+                let name = plan.upstream.tls.trust.clone().unwrap_or_else(|| plan.name.clone());
+                let loaded = Trust::load(&name, spec).map_err(|error| Error::Trust(name, error))?;
+                (Arc::new(loaded), system.ok().map(Arc::new))
+            }
+            None => {
+                let system = Arc::new(system.map_err(|error| Error::Trust(system_name, error))?);
+                (Arc::clone(&system), Some(system))
+            }
+        };
+        Ok(Self { identity, trust, system })
+    }
+
+    /// One server of the plan that was loaded.
+    pub fn target(&self, plan: &Plan, server: Server, dns: values::Dns, timeout: Duration) -> Target {
+        Target {
+            plan: plan.clone(),
+            server,
+            identity: self.identity.clone(),
+            trust: Arc::clone(&self.trust),
+            system: self.system.clone(),
+            dns,
+            timeout,
+            show_hello: false,
+        }
+    }
+}
+
+impl Target {
+    /// The name that is verified, and sent as SNI if it is a DNS name.
+    pub fn server_name(&self) -> ServerName<'static> {
+        let configured = self.plan.upstream.tls.server_name.clone();
+        configured.unwrap_or_else(|| self.server.host.server_name())
+    }
+}

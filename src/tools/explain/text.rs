@@ -1,0 +1,180 @@
+//! An explanation for a person: what was tried, what the server showed, what is wrong, what mends it.
+
+use std::fmt::{self, Display};
+
+use crate::tools::explain::attempt::Kind;
+use crate::tools::explain::report::{Attempt, Certificate, Chain, Report};
+
+/// A report as text. Control characters of strangers were taken out where their text was read.
+pub struct Text<'a>(pub &'a Report);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = self.0;
+        head(report, f)?;
+        attempts(&report.attempts, f)?;
+        if let Some(hello) = &report.hello {
+            writeln!(f, "\nThe ClientHello\n")?;
+            hello.iter().try_for_each(|field| field_line(f, &field.name, &field.value))?;
+        }
+        if let Some(chain) = &report.chain {
+            of_chain(chain, f)?;
+        }
+        if let Some(request) = &report.client_certificate {
+            writeln!(
+                f,
+                "\nThe server asks for a client certificate ({})\n",
+                if request.answered { "sent" } else { "not sent" }
+            )?;
+            if request.acceptable.is_empty() {
+                writeln!(f, "  of whichever authority")?;
+            }
+            request.acceptable.iter().try_for_each(|name| writeln!(f, "  of {name}"))?;
+        }
+        conclusion(report, f)
+    }
+}
+
+fn head(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "{}\n", report.server)?;
+    let sni = if report.sni { "sent as SNI" } else { "not sent as SNI" };
+    field_line(f, "server name", &format!("{}, {sni}", report.server_name))?;
+    let identity = report.identity.as_ref();
+    let identity = identity
+        .map_or_else(|| "none".into(), |own| format!("{} (by {}, to {})", own.subject, own.issuer, own.not_after));
+    field_line(f, "identity", &identity)?;
+    field_line(f, "trust", &report.trust)?;
+    field_line(f, "addresses", &if report.addresses.is_empty() { "none".into() } else { report.addresses.join(", ") })?;
+    field_line(f, "clock", &report.clock)
+}
+
+fn field_line(f: &mut fmt::Formatter<'_>, name: &str, value: &str) -> fmt::Result {
+    writeln!(f, "  {name:<24} {value}")
+}
+
+fn attempts(attempts: &[Attempt], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if attempts.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "\nWhat was tried, and what came back\n")?;
+    let several = attempts.iter().any(|attempt| attempt.address != attempts[0].address);
+    for attempt in attempts {
+        let mut title = title(&attempt.attempt).to_owned();
+        if several {
+            title = format!("{title}, {}", attempt.address);
+        }
+        writeln!(f, "  {title:<28} {}", outcome(attempt))?;
+    }
+    Ok(())
+}
+
+fn title(word: &str) -> &str {
+    let mut all = [Kind::AsConfigured, Kind::Resumed, Kind::ForeignSession].into_iter().chain(Kind::DIFFERENCES);
+    all.find(|kind| kind.word() == word).map_or(word, |kind| kind.title())
+}
+
+fn outcome(attempt: &Attempt) -> String {
+    let mut parts = vec![attempt.result.clone()];
+    if attempt.late {
+        parts.push("after the handshake".into());
+    }
+    parts.extend([&attempt.version, &attempt.suite, &attempt.group, &attempt.alpn].into_iter().flatten().cloned());
+    match (attempt.attempt.as_str(), attempt.resumption.as_deref()) {
+        ("resumed", Some("resumed")) => parts.push("resumed".into()),
+        ("resumed", Some(_)) => parts.push("not resumed".into()),
+        ("foreign_session", Some("resumed")) => parts.push("RESUMED".into()),
+        ("foreign_session", Some(_)) => parts.push("refused, as it must be".into()),
+        _ => {}
+    }
+    parts.push(format!("{} ms", attempt.milliseconds));
+    parts.join("  ")
+}
+
+fn of_chain(chain: &Chain, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "\nThe chain that the server sends\n")?;
+    for (number, certificate) in chain.certificates.iter().enumerate() {
+        of_certificate(number + 1, certificate, f)?;
+    }
+    match (&chain.anchor, &chain.missing) {
+        (Some(anchor), _) => field_line(f, "completed by", anchor)?,
+        (None, Some(missing)) => field_line(f, "missing", &format!("{missing}: neither sent nor trusted"))?,
+        (None, None) => {}
+    }
+    if chain.out_of_order {
+        field_line(f, "order", "not the one in which they were issued")?;
+    }
+    field_line(f, "judged by the trust", &chain.by_trust)?;
+    if let Some(verdict) = &chain.by_candidates {
+        field_line(f, "by the candidate roots", verdict)?;
+    }
+    field_line(f, "by the system's roots", chain.by_system.as_deref().unwrap_or("the system has none"))?;
+    field_line(f, "taken for itself", &chain.by_itself)
+}
+
+fn of_certificate(number: usize, certificate: &Certificate, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "  {number}. {} ({})", certificate.subject, certificate.role.replace('_', " "))?;
+    let by = if certificate.self_signed { "itself" } else { certificate.issuer.as_str() };
+    field_line(f, "   issued by", by)?;
+    if certificate.role == "leaf" {
+        let names = if certificate.names.is_empty() { "none".into() } else { certificate.names.join(", ") };
+        field_line(f, "   names", &names)?;
+    }
+    field_line(f, "   valid", &format!("{} to {}", certificate.not_before, certificate.not_after))?;
+    field_line(f, "   key", &certificate.key)?;
+    field_line(f, "   fingerprint", &certificate.sha256)
+}
+
+fn conclusion(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match report.causes.is_empty() {
+        true => no_cause(report, f)?,
+        false => writeln!(f, "\nWhat is wrong\n")?,
+    }
+    for cause in &report.causes {
+        let class = if cause.cause == cause.reason { String::new() } else { format!(" ({})", cause.reason) };
+        writeln!(f, "  {}{class}", cause.cause)?;
+        writeln!(f, "  {}.", capital(&cause.sentence))?;
+    }
+    if !report.notes.is_empty() {
+        writeln!(f, "\nWorth knowing\n")?;
+        report.notes.iter().try_for_each(|note| writeln!(f, "  {}: {}.", note.note, note.sentence))?;
+    }
+    let repair = &report.repair;
+    let (egret, nginx) = match report.causes.is_empty() {
+        true => ("As configuration of egret", "The same for nginx, in `server { }` of stream"),
+        false => (
+            "The repair for egret",
+            "The repair for nginx, in `server { }` of stream (http: without the first two lines)",
+        ),
+    };
+    for (title, text) in [(egret, &repair.egret), (nginx, &repair.nginx)] {
+        if let Some(text) = text {
+            writeln!(f, "\n{title}\n")?;
+            // Nothing stands before the lines: they are there to be pasted.
+            f.write_str(text)?;
+        }
+    }
+    if !repair.advice.is_empty() {
+        writeln!(f, "\nTo do\n")?;
+        repair.advice.iter().try_for_each(|advice| writeln!(f, "  - {advice}"))?;
+    }
+    Ok(())
+}
+
+/// Says what is known, and no more: a server may accept a handshake and refuse the certificate afterwards.
+fn no_cause(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "\nNo cause found\n")?;
+    writeln!(f, "  The server's certificate was verified, and the server accepted the handshake.")?;
+    if report.client_certificate.is_some() {
+        writeln!(
+            f,
+            "  Whether it accepts the client certificate, TLS does not show: some servers refuse it later, in the"
+        )?;
+        writeln!(f, "  protocol above TLS (nginx answers HTTP 400).")?;
+    }
+    Ok(())
+}
+
+fn capital(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}

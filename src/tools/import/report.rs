@@ -1,0 +1,199 @@
+//! What an import reports: findings, and what became of every directive.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::config::Source;
+use crate::tools::import::findings::{Code, Finding, Place, Weight};
+
+/// What became of a directive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It stands in the configuration; at which key.
+    Carried(String),
+    /// A finding is about it; the word of its code.
+    Found(&'static str),
+    /// Nothing was made of it, and why.
+    Listed(String),
+}
+
+/// A directive in the account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it stands.
+    pub place: Place,
+    /// Its text, without its block.
+    pub text: String,
+    /// The entry of the block that it stands in.
+    pub parent: Option<usize>,
+    /// What became of it; `None` only while the import is at work.
+    pub outcome: Option<Outcome>,
+    /// If it was carried: the parameters that were not.
+    pub lost: Vec<String>,
+}
+
+impl Entry {
+    /// The name of the directive.
+    pub fn name(&self) -> &str {
+        self.text.split([' ', '=']).next().unwrap_or_default()
+    }
+
+    /// Where it stands in the configuration, and without what; what was found; or why it is not carried.
+    pub fn detail(&self) -> String {
+        match &self.outcome {
+            Some(Outcome::Carried(key)) if self.lost.is_empty() => key.clone(),
+            Some(Outcome::Carried(key)) => format!("{key}; without {}", self.lost.join(", ")),
+            Some(Outcome::Found(code)) => (*code).to_owned(),
+            Some(Outcome::Listed(why)) => why.clone(),
+            None => String::new(),
+        }
+    }
+}
+
+/// Findings and the account of one import.
+#[derive(Clone, Debug, Default)]
+pub struct ImportReport {
+    /// The files that were read.
+    pub sources: Vec<Source>,
+    /// Every directive, by its number.
+    pub entries: Vec<Entry>,
+    /// Sorted once the import is done.
+    pub findings: Vec<Finding>,
+    /// Code, place and title of all findings.
+    known: BTreeSet<(&'static str, Place, String)>,
+    /// Nothing but places and masks is shown of the files.
+    pub masked: bool,
+}
+
+impl ImportReport {
+    /// Nothing is known of these files yet.
+    pub fn new(sources: Vec<Source>, masked: bool) -> Self {
+        Self { sources, masked, ..Self::default() }
+    }
+
+    /// Says what became of a directive. What was carried stays carried; a finding counts more than a reason.
+    pub fn settle(&mut self, id: usize, outcome: Outcome) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let keeps = match &entry.outcome {
+            Some(Outcome::Carried(_)) => true,
+            Some(Outcome::Found(_)) => !matches!(outcome, Outcome::Carried(_)),
+            _ => false,
+        };
+        if !keeps {
+            entry.outcome = Some(outcome);
+        }
+    }
+
+    /// Says that a directive is not carried after all, since it is of no use without another that is lost.
+    pub fn withdraw_carried(&mut self, id: usize, why: &str) {
+        let carried = |entry: &&mut Entry| matches!(entry.outcome, Some(Outcome::Carried(_)));
+        if let Some(entry) = self.entries.get_mut(id).filter(carried) {
+            entry.outcome = Some(Outcome::Listed(why.to_owned()));
+        }
+    }
+
+    /// Says that a directive stands in the configuration.
+    pub fn carry(&mut self, id: usize, key: &str) {
+        self.settle(id, Outcome::Carried(key.to_owned()));
+    }
+
+    /// The same, but for these of its parameters.
+    pub fn carry_without(&mut self, id: usize, key: &str, lost: &[&str]) {
+        self.carry(id, key);
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.lost = lost.iter().map(|&parameter| parameter.to_owned()).collect();
+        }
+    }
+
+    /// Adds a finding, unless it is known of this place: a directive may hold for many servers.
+    pub fn find(&mut self, code: Code, place: Place, title: impl Into<String>, label: &str, repair: impl Into<String>) {
+        let finding = Finding { code, place, title: title.into(), label: label.to_owned(), repair: repair.into() };
+        if self.known.insert((code.word, finding.place.clone(), finding.title.clone())) {
+            self.findings.push(finding);
+        }
+    }
+
+    /// The gravest first, then in the order of the text.
+    pub fn sort(&mut self) {
+        self.findings.sort_by(|one, other| (one.code.weight, &one.place).cmp(&(other.code.weight, &other.place)));
+    }
+
+    /// How many findings have this weight.
+    pub fn count(&self, weight: Weight) -> usize {
+        self.findings.iter().filter(|finding| finding.code.weight == weight).count()
+    }
+
+    /// `file:line` of a place, for comments.
+    pub fn line(&self, place: &Place) -> String {
+        let source = &self.sources[place.file];
+        format!("{}:{}", source.origin(), source.position(place.start).line)
+    }
+
+    /// How many entries there are, how many were carried, are subject of a finding, are listed.
+    pub fn counts(&self) -> [usize; 4] {
+        let count = |passes: fn(&Outcome) -> bool| {
+            self.entries.iter().filter(|entry| entry.outcome.as_ref().is_some_and(passes)).count()
+        };
+        [
+            self.entries.len(),
+            count(|outcome| matches!(outcome, Outcome::Carried(_))),
+            count(|outcome| matches!(outcome, Outcome::Found(_))),
+            count(|outcome| matches!(outcome, Outcome::Listed(_))),
+        ]
+    }
+
+    /// Everything for programs. `config` is the text that was made, if any.
+    pub fn to_json(&self, config: Option<&str>) -> Value {
+        let findings: Vec<_> = self.findings.iter().map(|finding| self.finding_to_json(finding)).collect();
+        let directives: Vec<_> = self.entries.iter().map(|entry| self.entry_to_json(entry)).collect();
+        let [all, carried, found, listed] = self.counts();
+        json!({
+            "config": config,
+            "findings": findings,
+            "directives": directives,
+            "counts": { "directives": all, "carried": carried, "found": found, "listed": listed },
+        })
+    }
+
+    fn finding_to_json(&self, finding: &Finding) -> Value {
+        let mut value = self.place_to_json(&finding.place);
+        let Finding { code, title, label, repair, .. } = finding;
+        for (key, text) in [
+            ("code", code.word),
+            ("weight", code.weight.word()),
+            ("title", title.as_str()),
+            ("label", label.as_str()),
+            ("repair", repair.as_str()),
+        ] {
+            value[key] = text.into();
+        }
+        value
+    }
+
+    fn entry_to_json(&self, entry: &Entry) -> Value {
+        let mut value = self.place_to_json(&entry.place);
+        let outcome = match &entry.outcome {
+            Some(Outcome::Carried(_)) => "carried",
+            Some(Outcome::Found(_)) => "found",
+            Some(Outcome::Listed(_)) => "listed",
+            None => "unknown",
+        };
+        value["directive"] = entry.text.as_str().into();
+        value["outcome"] = outcome.into();
+        value["detail"] = entry.detail().into();
+        value
+    }
+
+    fn place_to_json(&self, place: &Place) -> Value {
+        let source = &self.sources[place.file];
+        let (start, end) = (source.position(place.start), source.position(place.end));
+        json!({
+            "file": source.origin(),
+            "line": start.line,
+            "column": start.column,
+            "end_line": end.line,
+            "end_column": end.column,
+        })
+    }
+}
