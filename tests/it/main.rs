@@ -30,6 +30,7 @@ mod drain;
 mod explain;
 mod failures;
 mod failures_steps;
+mod faults;
 mod fuzzed;
 mod gauges;
 mod handshake;

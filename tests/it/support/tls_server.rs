@@ -204,7 +204,7 @@ async fn serve(tcp: TcpStream, mut config: ServerConfig, door: usize) -> std::io
     Ok(())
 }
 
-fn common_name(der: &[u8]) -> String {
+pub(crate) fn common_name(der: &[u8]) -> String {
     let (_, certificate) = X509Certificate::from_der(der).unwrap();
     certificate.subject().iter_common_name().next().unwrap().as_str().unwrap().to_owned()
 }
