@@ -6,6 +6,7 @@ import pathlib
 import random
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from upstreams import OPENSSL_CONFIG, UPSTREAMS, Identity, Upstream, make_certif
 # Above the number at the start: the warm connections of two pools (4 each), which need not be there yet then.
 DESCRIPTOR_SLACK = 8
 QUIET_DEADLINE = 60
+DEFAULT_BINARY = pathlib.Path("target/release/egret")
 
 
 def load(upstreams, verdicts, deadline, source):
@@ -86,7 +88,7 @@ def parse_duration(text):
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="tests/soak", description=__doc__)
     parser.add_argument("duration", nargs="?", default="1h", type=parse_duration, help="of the load (default 1h)")
-    parser.add_argument("--egret", default="target/release/egret", type=pathlib.Path, help="binary (default %(default)s)")
+    parser.add_argument("--egret", default=DEFAULT_BINARY, type=pathlib.Path, help="binary (default %(default)s)")
     parser.add_argument("--streams", type=int, default=24, help="streams at once (default 24)")
     parser.add_argument("--seed", type=int, default=random.getrandbits(32), help="of the choice of streams")
     return parser.parse_args()
@@ -94,6 +96,8 @@ def parse_arguments():
 
 def main():
     options = parse_arguments()
+    if options.egret == DEFAULT_BINARY and not options.egret.exists():
+        subprocess.run(["cargo", "build", "--locked", "--release"], check=True)
     egret_binary = options.egret.resolve(strict=True)
     print(f"soak: seed {options.seed}", file=sys.stderr)
     # Interrupted, it still ends what it started and removes its folder.
