@@ -41,7 +41,7 @@ fn a_start_that_fails_says_so_in_json() {
         ("broken syntax", [&[wrong_syntax.as_str()], &json[..]].concat(), 2),
         ("no file", [&[missing.as_str()], &json[..]].concat(), 2),
         ("the file asks for JSON", vec![by_file.as_str()], 2),
-        ("roots that are missing", [&[no_roots.as_str()], &json[..]].concat(), 2),
+        ("roots that are missing", [&[no_roots.as_str(), "--strict"], &json[..]].concat(), 2),
         ("an argument that is unknown", vec![&good, "--nonsense", "--log=json"], 2),
         ("an argument without its value", vec!["--log", "json", &good, "--key-log"], 2),
         ("a key log that others may read", [&[good.as_str(), "--key-log", &loose], &json[..]].concat(), 1),
