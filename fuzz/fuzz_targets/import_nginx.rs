@@ -12,7 +12,11 @@ struct Text<'a>(&'a str);
 
 impl Files for Text<'_> {
     fn read(&self, path: &Path) -> Result<String, ReadError> {
-        if path == Path::new("main") { Ok(self.0.to_owned()) } else { Err(ReadError::System(io::ErrorKind::NotFound.into())) }
+        if path == Path::new("main") {
+            Ok(self.0.to_owned())
+        } else {
+            Err(ReadError::System(io::ErrorKind::NotFound.into()))
+        }
     }
 
     fn list(&self, _: &Path) -> Result<Vec<String>, ReadError> {
