@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::values::quoting::{key, string};
 use crate::config::values::{Name, Server};
 use crate::credentials::part::Broken;
 use crate::pipeline::originate::servers::endpoint::Endpoint;
@@ -123,8 +124,9 @@ impl Failure {
             Stage::Upgrade(error) => error.repair(upstream),
             Stage::Handshake(error) => error.repair(upstream),
             Stage::Full => Some(format!(
-                "[upstreams.{upstream}]\nservers = [{{ address = \"{}\", max_connections = 1000 }}]",
-                self.server
+                "[upstreams.{}]\nservers = [{{ address = {}, max_connections = 1000 }}]",
+                key(upstream.as_str()),
+                string(&self.server.to_string())
             )),
             // `detail` names the file; the configuration may be right.
             Stage::Unavailable(_) => None,
@@ -151,6 +153,26 @@ impl std::fmt::Display for Failure {
             }
             Stage::Unavailable(broken) => write!(f, "{}", broken.fault),
             Stage::Full => write!(f, "every address has as many streams as `max_connections` allows"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::config::values::Host;
+
+    #[test]
+    fn a_repair_names_its_upstream_whatever_its_name_is() {
+        let server = Server { host: Host::Ip(Ipv4Addr::new(192, 0, 2, 1).into()), port: 443 };
+        let failure = Failure { stage: Stage::Full, server, endpoint: None };
+        for name in ["db.example.com", "db", "a-b_c"] {
+            let repair = failure.repair(&Name::new(name.to_owned())).expect("more streams can be allowed");
+            let table: toml::Table = repair.parse().unwrap_or_else(|error| panic!("{error}\n{repair}"));
+            let upstreams = table["upstreams"].as_table().expect("a table of upstreams");
+            assert_eq!(upstreams.keys().collect::<Vec<_>>(), [name], "{repair}");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::{Cause, Refusal, Step, Steps};
 use crate::config::values::Name;
+use crate::config::values::quoting::key;
 use crate::escape;
 
 /// The client's side of an SSLRequest.
@@ -97,7 +98,8 @@ pub(super) fn repair(cause: &Cause, upstream: &Name) -> Option<String> {
     let remove = || {
         format!(
             "if this server speaks TLS from the first byte, it is not PostgreSQL (or not by SSLRequest); \
-             remove from [upstreams.{upstream}]:\n    upgrade = \"postgres\""
+             remove from [upstreams.{}]:\n    upgrade = \"postgres\"",
+            key(upstream.as_str())
         )
     };
     match cause {
