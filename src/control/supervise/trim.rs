@@ -17,8 +17,8 @@ const CROWD: usize = 64;
 /// unseen, and its memory stayed.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Trims after the number of connections has come to rest. A count rests for a moment before a crowd is gone, and on a busy
-/// machine a task is freed after its permit: under load, one trim once left more than 8 MiB for good.
+/// Trims after the number of connections has come to rest: a count that is the same twice in 0.1 s may rest for a moment
+/// only, and a task is freed after its permit.
 const AT_REST: u8 = 3;
 
 /// Watches the number of connections.
