@@ -128,6 +128,7 @@ fn serve(run: Box<Run>, log: logging::Handle, loaded: Loaded) -> anyhow::Result<
     let key_log = run.key_log.as_deref().map(open_key_log).transpose()?;
     let runtime = threads(&loaded.config.runtime)?;
     let (file, config, rigour) = (run.file.clone(), loaded.config, run.rigour());
+    let written = config.source.clone();
     let source = Arc::new(move || run.load(&cli::environment));
     let ended = runtime.block_on(supervise::run(Start { source, file, config, log, key_log, rigour }));
     runtime.shutdown_background();
@@ -135,19 +136,19 @@ fn serve(run: Box<Run>, log: logging::Handle, loaded: Loaded) -> anyhow::Result<
         Ok(Ended::Drained) => Ok(0),
         Ok(Ended::Quit) => Ok(1),
         Err(error) => {
-            log_failure(&error);
+            log_failure(&error, &written);
             Ok(if error.is_of_configuration() { Verdict::Bad.code() } else { 1 })
         }
     }
 }
 
-/// A line for each file that cannot be used.
-fn log_failure(error: &supervise::Error) {
+/// A line for each file that cannot be used. A message may quote what a variable was replaced by.
+fn log_failure(error: &supervise::Error, written: &values::Written) {
     match error {
         supervise::Error::Build(errors) => {
-            errors.iter().for_each(|error| tracing::error!(reason = error.reason(), "{error}"));
+            errors.lines().for_each(|(reason, text)| tracing::error!(reason, "{text}"));
         }
-        error => tracing::error!(reason = error.reason(), "{error}"),
+        error => tracing::error!(reason = error.reason(), "{}", written.hide_values(&error.to_string())),
     }
 }
 

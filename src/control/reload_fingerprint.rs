@@ -34,10 +34,10 @@ pub fn outline(snapshot: &Snapshot) -> Value {
 
 /// The parts of a kind that are not as their files say: state and reason of each.
 fn broken(snapshot: &Snapshot, kind: &str) -> Value {
-    let of_kind = snapshot.troubled().filter(|part| part.broken.fault.kind() == kind);
+    let of_kind = snapshot.troubled().filter(|part| part.broken.fault.kind.as_str() == kind);
     let told = of_kind.map(|part| {
         let why = json!({ "state": part.state, "why": part.broken.fault.to_string() });
-        (part.broken.fault.name().to_string(), why)
+        (part.broken.fault.name.to_string(), why)
     });
     told.collect::<Map<_, _>>().into()
 }

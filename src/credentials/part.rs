@@ -1,8 +1,9 @@
 //! The state of an identity or a trust in a generation: a file that cannot be used harms only what uses it.
 
+use std::fmt;
 use std::sync::Arc;
 
-use crate::config::values::Name;
+use crate::config::values::{Name, Written};
 use crate::credentials::certificate::Date;
 use crate::credentials::{identity, trust};
 
@@ -31,48 +32,65 @@ pub struct Broken {
     pub since: Date,
 }
 
-/// Why a part could not be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    /// An identity's files cannot be used.
-    #[error("identity {0}: {1}")]
-    Identity(Name, identity::Error),
-    /// A trust's files cannot be used.
-    #[error("trust {0}: {1}")]
-    Trust(Name, trust::Error),
+/// A kind of part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PartKind {
+    /// A certificate chain and its key.
+    Identity,
+    /// Roots, one certificate or pins.
+    Trust,
+}
+
+/// Why a part could not be loaded. It is text and not the error, since the error may quote what a variable of the
+/// environment was replaced by: a secret in the place of a path, say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The kind of part.
+    pub kind: PartKind,
+    /// What the configuration calls the part.
+    pub name: Name,
+    /// The class of what is wrong with the file.
+    pub reason: &'static str,
+    /// The file and what is wrong with it, without values of variables.
+    pub detail: String,
+}
+
+impl PartKind {
+    /// The word for log, metric and status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Trust => "trust",
+        }
+    }
 }
 
 impl Fault {
-    /// The kind of part: a word for log, metric and status.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Identity(..) => "identity",
-            Self::Trust(..) => "trust",
-        }
+    /// An identity's files cannot be used.
+    pub(crate) fn of_identity(name: &Name, error: &identity::Error, written: &Written) -> Self {
+        let detail = written.hide_values(&error.to_string());
+        Self { kind: PartKind::Identity, name: name.clone(), reason: error.reason(), detail }
     }
 
-    /// What the configuration calls the part.
-    pub fn name(&self) -> &Name {
-        match self {
-            Self::Identity(name, _) | Self::Trust(name, _) => name,
-        }
+    /// A trust's files cannot be used.
+    pub(crate) fn of_trust(name: &Name, error: &trust::Error, written: &Written) -> Self {
+        let detail = written.hide_values(&error.to_string());
+        Self { kind: PartKind::Trust, name: name.clone(), reason: error.reason(), detail }
     }
+}
 
-    /// The class of what is wrong with the file.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Identity(_, error) => error.reason(),
-            Self::Trust(_, error) => error.reason(),
-        }
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.kind.as_str(), self.name, self.detail)
     }
 }
 
 impl Broken {
     /// The class of what an unavailable part means for streams that need it.
     pub fn reason(&self) -> &'static str {
-        match &self.fault {
-            Fault::Identity(..) => "identity_unavailable",
-            Fault::Trust(..) => "trust_unavailable",
+        match self.fault.kind {
+            PartKind::Identity => "identity_unavailable",
+            PartKind::Trust => "trust_unavailable",
         }
     }
 }

@@ -9,10 +9,10 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::egret::{Egret, Settings, egret, listener, roots};
+use crate::support::egret::{Egret, Settings, binary, egret, listener, roots};
 use crate::support::nginx::{Nginx, certauth};
-use crate::support::pki::{Pair, Pki, replace};
-use crate::support::process::run;
+use crate::support::pki::{Leaf, Pair, Pki, replace};
+use crate::support::process::{guarded, run};
 use crate::support::{eventually, free_port};
 
 const HOST: &str = "certauth.example.com";
@@ -36,6 +36,7 @@ enum Fault {
     Damaged,
     Unreadable,
     HalfReplaced,
+    Expired,
 }
 
 impl Kind {
@@ -111,6 +112,7 @@ impl Subject {
         let mode = if self.kind == Kind::Password { 0o600 } else { 0o644 };
         let text = String::from_utf8(self.whole.clone()).unwrap();
         match (fault, self.kind) {
+            (Fault::Expired, _) => self.expire(pki),
             (Fault::Missing, Kind::Folder) => fs::remove_dir_all(self.file.parent().unwrap()).unwrap(),
             (Fault::Missing, _) => fs::remove_file(&self.file).unwrap(),
             // Whoever runs the tests may be root, whom no mode keeps out.
@@ -125,6 +127,31 @@ impl Subject {
             }
             (Fault::HalfReplaced, Kind::Password) => replace(&self.file, "\n", mode),
             (Fault::HalfReplaced, _) => replace(&self.file, &text[..text.len() / 2], mode),
+        }
+    }
+
+    /// Puts files in the place of the right ones that are right in all but their period.
+    fn expire(&self, pki: &Pki) {
+        let copy = |from: PathBuf| replace(&self.file, &fs::read_to_string(from).unwrap(), 0o644);
+        match self.kind {
+            Kind::Identity | Kind::Password => {
+                let leaf = Leaf { common_name: &self.name, names: &[], valid: (-30, -1) };
+                let pair = pki.issue(&self.name, &leaf);
+                if self.kind == Kind::Password {
+                    encrypt(&pair.key);
+                }
+            }
+            Kind::Trust | Kind::Folder => copy(pki.expired_root()),
+            Kind::Crl => copy(pki.crl_until(&[], time::Duration::hours(-1))),
+        }
+    }
+
+    /// The class of the refusal of servers by an expired trust; `None`: egret goes on, and the server judges.
+    fn refusal(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Identity | Kind::Password => None,
+            Kind::Trust | Kind::Folder => Some("certificate_root_out_of_date"),
+            Kind::Crl => Some("crl_expired"),
         }
     }
 
@@ -223,6 +250,29 @@ impl Scene {
         assert_eq!(egret.admin("GET", "/readyz").status, 200);
     }
 
+    /// Nothing is unavailable. Servers see the expired certificate; whom an expired trust speaks for is refused by class.
+    fn users_meet_what_is_expired(&self, egret: &Egret) {
+        self.bystander_is_served(egret);
+        for subject in &self.subjects {
+            assert_eq!(subject.state(egret), "live", "{}\n{}", subject.name, egret.log_text());
+            for user in &subject.users {
+                let seen = seen(egret.address(user));
+                match subject.refusal() {
+                    Some(class) => {
+                        assert_eq!(seen, "", "{user}");
+                        egret.wait_for_log(user, |line| line["reason"] == *class && line["upstream"] == *user);
+                    }
+                    None => assert!(!seen.is_empty() && !seen.contains("SUCCESS"), "{user}: {seen}"),
+                }
+            }
+            if subject.refusal().is_none() {
+                let of_it = |line: &Value| line["reason"] == "identity_expired" && line["name"] == *subject.name;
+                egret.wait_for_log(&subject.name, of_it);
+            }
+        }
+        assert_eq!(egret.admin("GET", "/readyz").status, 200);
+    }
+
     /// No user of a part gets anywhere, and each says why.
     fn users_are_unavailable(&self, egret: &Egret) {
         self.bystander_is_served(egret);
@@ -281,6 +331,144 @@ fn unreadable_files_harm_only_their_users() {
 #[test]
 fn half_replaced_files_harm_only_their_users() {
     only_the_users_are_affected(Fault::HalfReplaced);
+}
+
+#[test]
+fn expired_files_harm_only_their_users() {
+    let scene = Scene::new();
+    let egret = Egret::start(&scene.sections());
+    scene.all_are_served(&egret, "live");
+    scene.subjects.iter().for_each(|subject| subject.spoil(Fault::Expired, &scene.pki));
+    assert!(egret.reload(), "{}", egret.log_text());
+    scene.users_meet_what_is_expired(&egret);
+    drop(egret);
+    scene.users_meet_what_is_expired(&Egret::start(&scene.sections()));
+}
+
+/// Run to its end with a variable `HIDDEN`: exit code, and all that was said.
+fn run_hiding(value: &str, config: &Path, arguments: &[&str]) -> (i32, String) {
+    let output = guarded(binary()).arg("run").args(arguments).arg(config).env("HIDDEN", value).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn a_process_that_could_serve_nobody_does_not_start() {
+    let scene = Scene::new();
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("egret.toml");
+    for subject in scene.subjects.iter().filter(|subject| !subject.users.is_empty()) {
+        let bystander = scene.bystander.identity("bystander") + &roots("bystander", &scene.pki.root());
+        let unused = format!("[upstreams.unused]\nservers = [\"127.0.0.1:{}\"]\n", scene.server);
+        fs::write(&config, bystander + &subject.sections(scene.server) + &unused).unwrap();
+        for fault in [Fault::Missing, Fault::Damaged, Fault::Unreadable] {
+            subject.spoil(fault, &scene.pki);
+            let (code, said) = run_hiding("", &config, &[]);
+            assert_eq!(code, 2, "{} {fault:?}: {said}", subject.name);
+            let part = format!("{} {}: ", subject.kind.part(), subject.name);
+            assert_eq!(said.matches(&part).count(), 1, "{said}");
+            assert!(said.contains("nothing_served"), "{said}");
+            subject.mend();
+        }
+    }
+}
+
+#[test]
+fn a_reload_that_could_serve_nobody_keeps_the_running_generation() {
+    let scene = Scene::new();
+    let subject = |name: &str| scene.subjects.iter().find(|subject| subject.name == name).unwrap();
+    let bystander = scene.bystander.identity("bystander") + &roots("bystander", &scene.pki.root());
+    let sections = |name| bystander.clone() + &subject(name).sections(scene.server);
+    let egret = Egret::start(&sections("identity1"));
+    for other in ["trust1", "identity2", "folder2"] {
+        subject(other).spoil(Fault::Missing, &scene.pki);
+        egret.rewrite(&sections(other));
+        assert!(!egret.reload(), "{}", egret.log_text());
+        egret.wait_for_log("the kept generation", |line| {
+            line["reason"].as_str().is_some_and(|it| it.contains("_unreadable"))
+        });
+        assert!(seen(egret.address("identity1-0")).contains("dn=CN=identity1 verify=SUCCESS"), "{other}");
+    }
+    assert_eq!(egret.generation(), 1.0);
+}
+
+/// A secret at the place of a path or an address, which is wrong only once files and sockets are touched.
+const VALUES_AT: [(&str, &str); 6] = [
+    (
+        "password_file",
+        "[identities.x]\ncertificate = 'CERTIFICATE'\nprivate_key = 'KEY'\npassword_file = '${HIDDEN}'\n",
+    ),
+    ("private_key", "[identities.x]\ncertificate = 'CERTIFICATE'\nprivate_key = '${HIDDEN}'\n"),
+    ("certificate", "[identities.x]\ncertificate = 'folder/${HIDDEN}.p12'\n"),
+    ("roots", "[trust.x]\nroots = ['${HIDDEN}']\n"),
+    ("crls", "[trust.x]\nroots = ['ROOT']\ncrls = ['/folder/${HIDDEN}']\n"),
+    ("trusted certificate", "[trust.x]\ncertificate = '${HIDDEN}'\n"),
+];
+
+#[test]
+fn no_message_of_run_shows_the_value_of_a_variable() {
+    let scene = Scene::new();
+    let locked = scene.pki.client("locked");
+    encrypt(&locked.key);
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("egret.toml");
+    let own = scene.bystander.identity("bystander") + &roots("bystander", &scene.pki.root());
+    let user = |wrong: &str| {
+        let (identity, trust) = if wrong.contains("identities") { ("x", "bystander") } else { ("bystander", "x") };
+        upstream("user", identity, trust, scene.server)
+    };
+    for (place, wrong) in VALUES_AT {
+        let wrong = wrong.replace("CERTIFICATE", locked.certificate.to_str().unwrap());
+        let wrong =
+            wrong.replace("KEY", locked.key.to_str().unwrap()).replace("ROOT", scene.pki.root().to_str().unwrap());
+        for value in ["sekret-4711", "Zx9", &"very-long-".repeat(9)] {
+            let hides = |said: &str| {
+                assert!(!said.contains(value) && said.contains("${HIDDEN}"), "{place}: {said}");
+            };
+            fs::write(&config, own.clone() + &wrong + &user(&wrong)).unwrap();
+            for arguments in [&[][..], &["--strict"], &["--log", "json"]] {
+                let (code, said) = run_hiding(value, &config, arguments);
+                assert_eq!(code, 2, "{place}: {said}");
+                hides(&said);
+            }
+            let environment = vec![("HIDDEN", PathBuf::from(value))];
+            let settings = Settings { lacking: true, environment, ..Settings::default() };
+            let bystander = upstream("bystander", "bystander", "bystander", scene.server);
+            let sections = own.clone() + &bystander + &wrong + &user(&wrong);
+            let egret = Egret::start_with(settings, &sections);
+            assert_eq!(seen(egret.address("user")), "");
+            hides(&egret.admin("POST", "/reload").body);
+            hides(&egret.admin("GET", "/status").body);
+            let class = |line: &Value| line["reason"].as_str().is_some_and(|it| it.ends_with("_unavailable"));
+            egret.wait_for_log("the stream", class);
+            hides(&egret.log_text());
+        }
+    }
+}
+
+#[test]
+fn an_address_that_cannot_be_bound_is_named_without_the_value_of_a_variable() {
+    let scene = Scene::new();
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("egret.toml");
+    let listen = |address: &str| format!("[[listeners]]\nlisten = '{address}'\nupstream = 'bystander'\n");
+    let sections = scene.sections();
+    for (value, address) in
+        [("sekret-4711", "unix:/nowhere/${HIDDEN}/socket"), ("Zx9", "unix:${HIDDEN}/x"), ("192.0.2.77", "${HIDDEN}:81")]
+    {
+        // A listener of a public address says who may come.
+        let wrong = listen(address) + if address.ends_with(":81") { "allow = ['198.51.100.0/24']\n" } else { "" };
+        fs::write(&config, sections.clone() + &wrong).unwrap();
+        let (code, said) = run_hiding(value, &config, &[]);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("cannot listen on") && !said.contains(value), "{said}");
+        let environment = vec![("HIDDEN", PathBuf::from(value))];
+        let egret = Egret::start_with(Settings { environment, ..Settings::default() }, &sections);
+        egret.rewrite(&(sections.clone() + &wrong));
+        assert!(!egret.reload());
+        let log = egret.log_text();
+        assert!(log.contains("cannot listen on") && !log.contains(value), "{log}");
+    }
 }
 
 #[test]

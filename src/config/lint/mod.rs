@@ -48,7 +48,7 @@ impl Advice {
     }
 }
 
-/// All advice on a configuration, in the order of its text. Touches no file.
+/// All advice on a configuration, in the order of its text, without values of variables. Touches no file.
 pub fn lint(loaded: &Loaded) -> Vec<Advice> {
     let mut lint = Lint { loaded, advice: Vec::new() };
     lint.identities();
@@ -67,7 +67,8 @@ pub fn lint(loaded: &Loaded) -> Vec<Advice> {
     lint.entrances();
     lint.unused();
     lint.advice.sort_by_key(|advice| advice.problem.span.as_ref().map(|span| span.start));
-    lint.advice
+    let hide = |advice: Advice| Advice { problem: advice.problem.without_values(loaded.source()), ..advice };
+    lint.advice.into_iter().map(hide).collect()
 }
 
 struct Lint<'a> {

@@ -89,6 +89,13 @@ pub struct Config {
 #[derive(Clone, Debug, Default)]
 pub struct Written(pub(crate) Option<Arc<Source>>);
 
+impl Written {
+    /// A message about this configuration without the values of its variables.
+    pub fn hide_values(&self, message: &str) -> String {
+        self.0.as_ref().map_or_else(|| message.to_owned(), |source| source.hide_values(message))
+    }
+}
+
 impl PartialEq for Written {
     fn eq(&self, _: &Self) -> bool {
         true

@@ -5,7 +5,6 @@
 pub mod watch;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::config::values::{self, Anchors, Config, ExactCertificate, ListenAddress, ListenerKey};
 use crate::config::{self, Loaded, Problems, Style};
-use crate::control::snapshot::{BuildError, Rigour, Snapshot};
+use crate::control::snapshot::{BuildErrors, Rigour, Snapshot};
 use crate::net::{self, BindError, Options, Role, Socket};
 use crate::observe::logging;
 use crate::observe::metrics::{Registry, ReloadMetrics};
@@ -57,11 +56,11 @@ pub enum Rejected {
     #[error("{}", .0.render(Style::Plain))]
     Configuration(Problems),
     /// The text is right, but a file that it names is not.
-    #[error("{}", BuildErrors(.0))]
-    Build(Vec<BuildError>),
-    /// A new listener's address is not to be had.
     #[error(transparent)]
-    Bind(BindError),
+    Build(BuildErrors),
+    /// A new listener's address is not to be had; without values of variables.
+    #[error("{0}")]
+    Bind(String),
     /// A file cannot be read to its end.
     #[error("the files could not be read within {} s: a disk hangs, or a file is a pipe", DEADLINE.as_secs())]
     TooLate,
@@ -79,25 +78,11 @@ impl Rejected {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Configuration(problems) => problems.reason(),
-            Self::Build(errors) => errors.first().map_or("interrupted", BuildError::reason),
+            Self::Build(errors) => errors.reason(),
             Self::Bind(_) => "bind_failed",
             Self::TooLate => "reload_timeout",
             Self::Interrupted => "interrupted",
         }
-    }
-}
-
-struct BuildErrors<'a>(&'a [BuildError]);
-
-impl fmt::Display for BuildErrors<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, error) in self.0.iter().enumerate() {
-            if n > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{error}")?;
-        }
-        Ok(())
     }
 }
 
@@ -119,6 +104,8 @@ pub struct Files {
     pub configuration: Option<PathBuf>,
     /// None where the configuration says `watch = false`.
     pub watcher: Option<Watcher>,
+    /// Where the paths come from: what they are shown as.
+    written: values::Written,
 }
 
 impl Files {
@@ -129,12 +116,13 @@ impl Files {
     pub fn of(configuration: Option<PathBuf>, config: &Config) -> Result<Self, watch::Error> {
         let watcher =
             if config.reload.watch { Some(Watcher::new(named_by(configuration.as_deref(), config))?) } else { None };
-        Ok(Self { configuration, watcher })
+        Ok(Self { configuration, watcher, written: config.source.clone() })
     }
 
     /// Watches what `config` names from now on: before those files are read, so that no change is missed, and
     /// also if it is going to be rejected, since the file that repairs it may be one of them.
     async fn follow(&mut self, config: &Config) {
+        self.written = config.source.clone();
         let Some(watcher) = &mut self.watcher else { return };
         if let Err(error) = watcher.set_files(named_by(self.configuration.as_deref(), config)).await {
             tracing::warn!(%error, reason = error.reason(), "changed files may be noticed late or not at all");
@@ -146,7 +134,8 @@ impl Files {
         match &mut self.watcher {
             Some(watcher) => {
                 let changed = watcher.changed().await;
-                tracing::info!(?changed, "files changed");
+                let changed = self.written.hide_values(&format!("{changed:?}"));
+                tracing::info!(changed, "files changed");
             }
             None => std::future::pending().await,
         }
@@ -230,10 +219,14 @@ impl Reloader {
         let (registry, previous, rigour) = (self.registry.clone(), Arc::clone(old), self.rigour);
         let build = move || {
             let key_log = previous.key_log();
-            Snapshot::build(loaded.config, Some(&previous), &registry, key_log, rigour).map_err(Rejected::Build)
+            let snapshot = Snapshot::build(loaded.config, Some(&previous), &registry, key_log, rigour);
+            let snapshot = snapshot.map_err(Rejected::Build)?;
+            snapshot.check_served().map_err(Rejected::Build)?;
+            Ok(snapshot)
         };
         let snapshot = blocking(build).await?;
-        let bound = self.bind_new(&snapshot.config).map_err(Rejected::Bind)?;
+        let hidden = |error: BindError| Rejected::Bind(snapshot.config.source.hide_values(&error.to_string()));
+        let bound = self.bind_new(&snapshot.config).map_err(hidden)?;
         Ok((snapshot, bound))
     }
 

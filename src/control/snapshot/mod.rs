@@ -6,6 +6,7 @@
 //! that it was made under.
 
 mod entry;
+mod error;
 mod parts;
 mod publish;
 
@@ -16,18 +17,18 @@ use tokio::sync::Semaphore;
 
 use crate::config::values::{self, Config, ListenerKey, Name, Server};
 use crate::credentials::identity::Identity;
-use crate::credentials::part::{Broken, Part};
+use crate::credentials::part::Part;
 use crate::credentials::trust::Trust;
 use crate::observe::metrics::{OriginMetrics, PoolMetrics, Registry, UpstreamMetrics};
 use crate::pipeline::accept::Entry;
-use crate::pipeline::admit;
 use crate::pipeline::originate::Originator;
 use crate::pipeline::originate::key_log::KeyLogFile;
 use crate::pipeline::originate::origin::{self, Origin, OriginKey};
 use crate::pipeline::originate::pool::Pool;
 use crate::pipeline::originate::servers::endpoints::Way;
-use crate::pipeline::originate::servers::resolve::{self, Resolver};
+use crate::pipeline::originate::servers::resolve::Resolver;
 use crate::tls::kernel::Offers;
+pub use error::{BuildError, BuildErrors};
 pub use parts::Troubled;
 
 /// One generation.
@@ -56,46 +57,6 @@ pub enum Rigour {
     Strict,
 }
 
-/// Why a configuration that is right in itself cannot run.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// An identity or a trust cannot be used; only where all of them have to be ([`Rigour::Strict`]).
-    #[error("{}", .0.fault)]
-    Part(Arc<Broken>),
-    /// TLS cannot be spoken as an upstream says.
-    #[error("upstream {0}: {1}")]
-    Upstream(Name, origin::Error),
-    /// A listener's access list names a user whom this machine does not know.
-    #[error("listener {0}: {1}")]
-    Listener(Name, admit::Error),
-    /// Names cannot be resolved as the configuration says.
-    #[error("dns: {0}")]
-    Dns(resolve::Error),
-}
-
-impl BuildError {
-    /// What to change.
-    pub fn repair(&self) -> String {
-        match self {
-            Self::Part(_) => "put the right file in its place, or name another".to_owned(),
-            Self::Upstream(..) => "change the settings under tls that contradict each other".to_owned(),
-            Self::Listener(..) => "name a user of this machine, or a numeric user id".to_owned(),
-            Self::Dns(_) => "check [dns] and the resolver configuration of the system".to_owned(),
-        }
-    }
-
-    /// The class, for log and metric.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Part(broken) => broken.fault.reason(),
-            Self::Upstream(_, error) => error.reason(),
-            Self::Listener(_, error) => error.reason(),
-            Self::Dns(error) => error.reason(),
-        }
-    }
-}
-
 impl Snapshot {
     /// What a listener needs; none if this generation has no such listener.
     pub fn entry(&self, key: &ListenerKey) -> Option<Arc<Entry>> {
@@ -111,6 +72,18 @@ impl Snapshot {
     /// # Errors
     /// All that is wrong, not only the first.
     pub fn build(
+        config: Config,
+        previous: Option<&Self>,
+        registry: &Registry,
+        key_log: Option<Arc<KeyLogFile>>,
+        rigour: Rigour,
+    ) -> Result<Self, BuildErrors> {
+        let written = config.source.clone();
+        let built = Self::build_all(config, previous, registry, key_log, rigour);
+        built.map_err(|errors| BuildErrors::new(errors, written))
+    }
+
+    fn build_all(
         config: Config,
         previous: Option<&Self>,
         registry: &Registry,

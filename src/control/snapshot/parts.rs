@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{BuildError, Rigour, Snapshot};
+use super::{BuildError, BuildErrors, Rigour, Snapshot};
 use crate::config::values::{self, Config, Name};
 use crate::credentials::certificate::Date;
 use crate::credentials::identity::Identity;
-use crate::credentials::part::{Broken, Fault, Part};
+use crate::credentials::part::{Broken, Fault, Part, PartKind};
 use crate::credentials::trust::Trust;
 
 /// The name of the trust of upstreams that name none. No configured trust can have it: of the letters of names,
@@ -39,12 +39,14 @@ pub(super) fn identities(
         }
         Ok(identity)
     };
-    let one = |name: &Name, spec: &_| one(name, spec).map_err(|error| Fault::Identity(name.clone(), error));
+    let fault = |name: &Name, error| Fault::of_identity(name, &error, &config.source);
+    let one = |name: &Name, spec: &_| one(name, spec).map_err(|error| fault(name, error));
     load(&config.identities, previous.map(Snapshot::identities), one)
 }
 
 pub(super) fn trusts(config: &Config, previous: Option<&Snapshot>) -> BTreeMap<Name, Part<Trust>> {
-    let one = |name: &Name, spec: &_| Trust::load(name, spec).map_err(|error| Fault::Trust(name.clone(), error));
+    let fault = |name: &Name, error| Fault::of_trust(name, &error, &config.source);
+    let one = |name: &Name, spec: &_| Trust::load(name, spec).map_err(|error| fault(name, error));
     load(&with_default_trust(config), previous.map(Snapshot::trusts), one)
 }
 
@@ -79,7 +81,7 @@ pub struct Troubled<'a> {
 impl std::fmt::Display for Troubled<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { state, broken: Broken { fault, since } } = self;
-        write!(f, "{state} since {since}: {fault} ({})", fault.reason())
+        write!(f, "{state} since {since}: {fault} ({})", fault.reason)
     }
 }
 
@@ -102,12 +104,31 @@ impl Snapshot {
         self.upstreams.values().all(|upstream| upstream.lacks().is_none())
     }
 
+    /// A generation that could serve nobody is not run: it would look alive, and nothing would start it again.
+    ///
+    /// # Errors
+    /// Every upstream that a listener leads to lacks its identity or its trust; with the parts that are unavailable.
+    pub fn check_served(&self) -> Result<(), BuildErrors> {
+        let mut used = self.config.listeners.iter().flat_map(|listener| listener.destination.upstreams());
+        if used.any(|name| self.upstreams[name].lacks().is_none()) {
+            return Ok(());
+        }
+        let parts = self.upstreams.values().filter_map(|upstream| upstream.lacks());
+        let mut errors: Vec<&Arc<Broken>> = parts.collect();
+        errors.sort_by_key(|broken| (broken.fault.kind, &broken.fault.name));
+        errors.dedup_by_key(|broken| (broken.fault.kind, &broken.fault.name));
+        let errors = errors.into_iter().map(|broken| BuildError::Part(Arc::clone(broken)));
+        let errors = errors.chain([BuildError::NothingServed]).collect();
+        Err(BuildErrors::new(errors, self.config.source.clone()))
+    }
+
     /// Says in the log what is wrong with which part, and which upstreams suffer for it. Nothing that is wrong goes
     /// by in silence; what was wrong before is said again, by each load.
     pub fn log_parts(&self) {
         for Troubled { state, broken: Broken { fault, since } } in self.troubled() {
             let upstreams = self.users_of(fault);
-            let (kind, name, reason) = (fault.kind(), fault.name(), fault.reason());
+            let Fault { kind, name, reason, .. } = fault;
+            let kind = kind.as_str();
             match state {
                 "kept" => tracing::warn!(
                     kind, %name, reason, detail = %fault, %since, upstreams,
@@ -121,9 +142,9 @@ impl Snapshot {
         }
         for (name, identity) in self.identities.iter().filter_map(|(name, part)| Some((name, part.usable()?))) {
             if let Err(error) = identity.check_period(Date::now()) {
-                let (kind, reason) = ("identity", error.reason());
+                let Fault { kind, name, reason, detail } = Fault::of_identity(name, &error, &self.config.source);
                 tracing::warn!(
-                    kind, %name, reason, detail = %error,
+                    kind = kind.as_str(), %name, reason, detail,
                     "our certificate is out of its period: it is presented all the same, and the server judges"
                 );
             }
@@ -131,9 +152,9 @@ impl Snapshot {
     }
 
     fn users_of(&self, fault: &Fault) -> String {
-        let uses = |spec: &values::Upstream| match fault {
-            Fault::Identity(name, _) => spec.tls.identity.as_ref() == Some(name),
-            Fault::Trust(name, _) => trust_of(spec) == *name,
+        let uses = |spec: &values::Upstream| match fault.kind {
+            PartKind::Identity => spec.tls.identity.as_ref() == Some(&fault.name),
+            PartKind::Trust => trust_of(spec) == fault.name,
         };
         let users = self.config.upstreams.iter().filter(|(_, spec)| !spec.passthrough && uses(spec));
         users.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ")

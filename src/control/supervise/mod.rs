@@ -22,9 +22,9 @@ use crate::control::admin::{self, Kept, Swapped};
 use crate::control::reload::watch;
 use crate::control::reload::{Cause, Files, Reloader, Source};
 use crate::control::signals::{self, Signal, Signals};
-use crate::control::snapshot::{BuildError, Rigour, Snapshot};
+use crate::control::snapshot::{BuildError, BuildErrors, Rigour, Snapshot};
 use crate::control::systemd;
-use crate::credentials::part::Fault;
+use crate::credentials::part::PartKind;
 use crate::drain::{self, Drain, Drained, Watch};
 use crate::net::{BindError, Options, Socket};
 use crate::observe::logging;
@@ -58,8 +58,8 @@ pub struct Start {
 #[non_exhaustive]
 pub enum Error {
     /// A file that the configuration names cannot be used.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Build(Vec<BuildError>),
+    #[error(transparent)]
+    Build(BuildErrors),
     /// An address is not to be had.
     #[error(transparent)]
     Bind(BindError),
@@ -84,7 +84,7 @@ impl Error {
     /// The class, for the log.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Build(errors) => errors.first().map_or("interrupted", BuildError::reason),
+            Self::Build(errors) => errors.reason(),
             Self::Bind(_) => "bind_failed",
             Self::Admin(error) => error.reason(),
             Self::Signals(error) => error.reason(),
@@ -286,6 +286,7 @@ async fn first_generation(
         let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut [0; 32]);
         let files = Files::of(file, &config).map_err(Error::Watch)?;
         let snapshot = Snapshot::build(config, None, &registry, key_log, rigour).map_err(Error::Build)?;
+        snapshot.check_served().map_err(Error::Build)?;
         Ok((files, Arc::new(snapshot)))
     };
     tokio::task::spawn_blocking(build).await.map_err(|_| Error::Interrupted)?
@@ -322,13 +323,13 @@ pub fn check_files(loaded: &Loaded) -> Vec<Problem> {
 
 fn problem(loaded: &Loaded, error: &BuildError) -> Problem {
     let place = match error {
-        BuildError::Part(broken) => Some(match &broken.fault {
-            Fault::Identity(name, _) => Place::Identity(name),
-            Fault::Trust(name, _) => Place::Trust(name),
+        BuildError::Part(broken) => Some(match broken.fault.kind {
+            PartKind::Identity => Place::Identity(&broken.fault.name),
+            PartKind::Trust => Place::Trust(&broken.fault.name),
         }),
         BuildError::Upstream(name, _) => Some(Place::Upstream(name)),
         BuildError::Listener(name, _) => Some(Place::Listener(name)),
-        BuildError::Dns(_) => None,
+        BuildError::Dns(_) | BuildError::NothingServed => None,
     };
     match place.and_then(|place| loaded.locate(place)) {
         Some(span) => Problem::new(span, error.to_string(), error.reason(), error.repair()),

@@ -223,10 +223,10 @@ fn unresolved(originator: &Originator) -> Value {
 /// Identities and trusts: which are as their files say, and what is wrong with the others.
 fn parts(snapshot: &Snapshot) -> Value {
     let why = |kind, name: &Name| {
-        let is_it = |part: &Troubled<'_>| part.broken.fault.kind() == kind && part.broken.fault.name() == name;
+        let is_it = |part: &Troubled<'_>| part.broken.fault.kind.as_str() == kind && part.broken.fault.name == *name;
         snapshot.troubled().find(is_it).map(|part| {
             let Broken { fault, since } = part.broken;
-            json!({ "reason": fault.reason(), "detail": fault.to_string(), "since": since.0 })
+            json!({ "reason": fault.reason, "detail": fault.to_string(), "since": since.0 })
         })
     };
     let one = |(kind, name, state): (&'static str, &Name, &'static str)| json!({ "kind": kind, "name": name.as_str(), "state": state, "fault": why(kind, name) });

@@ -52,6 +52,10 @@ impl Pki {
         let (root_params, root_key) = authority(&format!("Test Root {name}"));
         let root_pem = root_params.self_signed(&root_key).unwrap().pem();
         fs::write(folder.path().join("root.pem"), root_pem).unwrap();
+        let mut expired = root_params.clone();
+        expired.not_after = OffsetDateTime::now_utc() - Duration::days(1);
+        let expired = expired.self_signed(&root_key).unwrap().pem();
+        fs::write(folder.path().join("root-expired.pem"), expired).unwrap();
         let root = Issuer::new(root_params, root_key);
         let (params, key) = authority(&format!("Test Intermediate {name}"));
         let intermediate_pem = params.signed_by(&key, &root).unwrap().pem();
@@ -68,6 +72,11 @@ impl Pki {
     /// The root's certificate.
     pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("root.pem")
+    }
+
+    /// A certificate of the root's name and key that expired yesterday.
+    pub(crate) fn expired_root(&self) -> PathBuf {
+        self.folder.path().join("root-expired.pem")
     }
 
     /// The intermediate's certificate.
@@ -117,6 +126,11 @@ impl Pki {
 
     /// The intermediate's revocation list with these certificates on it.
     pub(crate) fn crl(&self, revoked: &[&Pair]) -> PathBuf {
+        self.crl_until(revoked, Duration::days(7))
+    }
+
+    /// The same, to be replaced by the next one `next_update` from now on.
+    pub(crate) fn crl_until(&self, revoked: &[&Pair], next_update: Duration) -> PathBuf {
         let now = OffsetDateTime::now_utc();
         let entry = |pair: &&Pair| RevokedCertParams {
             serial_number: SerialNumber::from(pair.serial),
@@ -125,8 +139,8 @@ impl Pki {
             invalidity_date: None,
         };
         let list = CertificateRevocationListParams {
-            this_update: now - Duration::hours(1),
-            next_update: now + Duration::days(7),
+            this_update: now - Duration::days(2),
+            next_update: now + next_update,
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked.iter().map(entry).collect(),

@@ -1,0 +1,98 @@
+//! Why a configuration that is right in itself cannot run.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::config::values::{Name, Written};
+use crate::credentials::part::Broken;
+use crate::pipeline::admit;
+use crate::pipeline::originate::origin;
+use crate::pipeline::originate::servers::resolve;
+
+/// One reason against a generation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// An identity or a trust cannot be used; only where all of them have to be ([`super::Rigour::Strict`]), or beside
+    /// [`BuildError::NothingServed`].
+    #[error("{}", .0.fault)]
+    Part(Arc<Broken>),
+    /// TLS cannot be spoken as an upstream says.
+    #[error("upstream {0}: {1}")]
+    Upstream(Name, origin::Error),
+    /// A listener's access list names a user whom this machine does not know.
+    #[error("listener {0}: {1}")]
+    Listener(Name, admit::Error),
+    /// Names cannot be resolved as the configuration says.
+    #[error("dns: {0}")]
+    Dns(resolve::Error),
+    /// Every upstream that a listener leads to lacks its identity or its trust.
+    #[error("no stream could be served: every upstream lacks its identity or its trust")]
+    NothingServed,
+}
+
+impl BuildError {
+    /// What to change.
+    pub fn repair(&self) -> String {
+        match self {
+            Self::Part(_) => "put the right file in its place, or name another".to_owned(),
+            Self::Upstream(..) => "change the settings under tls that contradict each other".to_owned(),
+            Self::Listener(..) => "name a user of this machine, or a numeric user id".to_owned(),
+            Self::Dns(_) => "check [dns] and the resolver configuration of the system".to_owned(),
+            Self::NothingServed => "put right the files of one upstream at least".to_owned(),
+        }
+    }
+
+    /// The class, for log and metric.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Part(broken) => broken.fault.reason,
+            Self::Upstream(_, error) => error.reason(),
+            Self::Listener(_, error) => error.reason(),
+            Self::Dns(error) => error.reason(),
+            Self::NothingServed => "nothing_served",
+        }
+    }
+}
+
+/// All reasons against a generation, one at least. Their text shows no value of a variable.
+#[derive(Debug)]
+pub struct BuildErrors {
+    list: Vec<BuildError>,
+    written: Written,
+}
+
+impl BuildErrors {
+    pub(super) fn new(list: Vec<BuildError>, written: Written) -> Self {
+        Self { list, written }
+    }
+
+    /// The class of the first.
+    pub fn reason(&self) -> &'static str {
+        self.list.first().map_or("interrupted", BuildError::reason)
+    }
+
+    /// Each of them, for a report that places it in the text.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &BuildError> {
+        self.list.iter()
+    }
+
+    /// Class and text of each.
+    pub fn lines(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.list.iter().map(|error| (error.reason(), self.written.hide_values(&error.to_string())))
+    }
+}
+
+impl fmt::Display for BuildErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (_, line)) in self.lines().enumerate() {
+            if n > 0 {
+                writeln!(f)?;
+            }
+            f.write_str(&line)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for BuildErrors {}
