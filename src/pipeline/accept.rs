@@ -12,7 +12,7 @@ use crate::drain::Watch;
 use crate::net::{BindError, Options, Peer, Role, Socket, Stream};
 use crate::observe::logging::flood::{self, Event, Key};
 use crate::observe::metrics::Registry;
-use crate::observe::tasks;
+use crate::observe::tasks::{self, Task};
 use crate::pipeline::admit::Admission;
 use crate::pipeline::connection::{self, Accepted};
 use crate::pipeline::route::RouteTable;
@@ -101,7 +101,7 @@ impl Listener {
     /// accept never ends it: it pauses and goes on. After a panic it accepts again.
     pub async fn run<G: Generation>(self, shared: Shared<G>, registry: Registry) {
         let is_over = || self.entry(&shared).is_none();
-        tasks::keep_running("listener", &registry, is_over, || self.accept_from(&shared)).await;
+        tasks::keep_running(Task::Listener, &registry, is_over, || self.accept_from(&shared)).await;
     }
 
     /// While it waits for a client it holds neither a permit, which another listener may need, nor anything

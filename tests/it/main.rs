@@ -70,6 +70,7 @@ mod sessions;
 mod signals;
 mod sockets;
 mod starved;
+mod supervision;
 mod trust;
 mod trust_tool;
 mod upgrade;

@@ -8,5 +8,5 @@ mod outages;
 mod postgres;
 mod refused;
 mod reload;
-mod support;
+pub(crate) mod support;
 mod visible;

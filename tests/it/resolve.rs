@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use egret::config::values::{Dns, Host};
+use egret::observe::metrics::Registry;
 use egret::pipeline::originate::servers::resolve::{Error, Files, Resolver};
 use rustls::pki_types::DnsName;
 use tokio::time::{Instant, sleep, timeout};
@@ -16,7 +17,7 @@ const NAME: &str = "db.example.com";
 
 fn resolver(server: SocketAddr) -> Resolver {
     let dns = Dns { servers: vec![server], min_ttl: Duration::from_millis(50), max_ttl: Duration::from_secs(300) };
-    Resolver::new(&dns).unwrap()
+    Resolver::new(&dns, &Registry::silent()).unwrap()
 }
 
 fn host() -> Host {
@@ -206,7 +207,7 @@ async fn hosts_file_comes_before_dns_and_its_changes_are_seen() {
     std::fs::write(&hosts, format!("192.0.2.8 {NAME} db # a comment\n")).unwrap();
     let files = Files { hosts: hosts.clone(), ..Files::default() };
     let dns = Dns { servers: vec![server.address], min_ttl: Duration::ZERO, max_ttl: Duration::from_secs(300) };
-    let resolver = Resolver::with_files(&dns, files).unwrap();
+    let resolver = Resolver::with_files(&dns, files, &Registry::silent()).unwrap();
     assert_eq!(resolve(&resolver).await.unwrap(), [v4(8)]);
     std::fs::write(&hosts, format!("2001:db8::9 {NAME}\n")).unwrap();
     assert_eq!(resolve(&resolver).await.unwrap(), [v6(9)]);

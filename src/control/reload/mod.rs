@@ -6,6 +6,7 @@ pub mod watch;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::control::snapshot::{BuildErrors, Rigour, Snapshot};
 use crate::net::{self, BindError, Options, Role, Socket};
 use crate::observe::logging;
 use crate::observe::metrics::{Registry, ReloadMetrics};
-use crate::observe::tasks::{self, Failures};
+use crate::observe::tasks::{self, Failures, Task};
 use crate::pipeline::accept::{Listener, Shared};
 
 use watch::Watcher;
@@ -259,8 +260,8 @@ impl Reloader {
     /// Completes when a file of the running generation has changed. Cancel safe. A watcher that panics goes on with
     /// the next look.
     pub async fn files_changed(&mut self) {
-        let mut failures = Failures::of("watcher", &self.registry);
-        while tasks::caught(self.files.changed()).await.is_err() {
+        let mut failures = Failures::of(Task::Watcher, &self.registry);
+        while tasks::caught_in(Task::Watcher, pin!(self.files.changed())).await.is_err() {
             failures.pause("panicked").await;
         }
     }

@@ -92,7 +92,7 @@ impl Snapshot {
     ) -> Result<Self, Vec<BuildError>> {
         let (identities, trusts) = (parts::identities(&config, previous, rigour), parts::trusts(&config, previous));
         let mut errors = if rigour == Rigour::Strict { parts::errors(&identities, &trusts) } else { Vec::new() };
-        let resolver = resolver(&config, previous, &mut errors);
+        let resolver = resolver(&config, previous, registry, &mut errors);
         let (Some(resolver), true) = (resolver, errors.is_empty()) else { return Err(errors) };
 
         // Asked once: origins that are carried over keep what they were told.
@@ -245,11 +245,16 @@ fn warm_at_once(config: &Config) -> usize {
 }
 
 /// The resolver and its cache live on while the settings stay.
-fn resolver(config: &Config, previous: Option<&Snapshot>, errors: &mut Vec<BuildError>) -> Option<Arc<Resolver>> {
+fn resolver(
+    config: &Config,
+    previous: Option<&Snapshot>,
+    registry: &Registry,
+    errors: &mut Vec<BuildError>,
+) -> Option<Arc<Resolver>> {
     if let Some(previous) = previous.filter(|previous| previous.config.dns == config.dns) {
         return Some(Arc::clone(&previous.resolver));
     }
-    Resolver::new(&config.dns).map(Arc::new).map_err(|error| errors.push(BuildError::Dns(error))).ok()
+    Resolver::new(&config.dns, registry).map(Arc::new).map_err(|error| errors.push(BuildError::Dns(error))).ok()
 }
 
 /// What the kernel may have of streams, said in the log: a setting that does nothing should not be silent.

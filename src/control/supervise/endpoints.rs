@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::Gauge;
 
@@ -30,7 +30,7 @@ impl Endpoints {
     /// alert holds.
     pub(super) fn publish(&self, snapshot: &Snapshot, registry: &Registry) {
         let now = tokio::time::Instant::now();
-        let mut shown = self.shown.lock().expect("nothing panics under this lock");
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         for gauges in shown.values() {
             gauges.healthy.set(f64::NAN);
             gauges.streams.set(f64::NAN);

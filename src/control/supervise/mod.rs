@@ -9,6 +9,7 @@ mod trim;
 
 use std::mem;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use crate::drain::{self, Drain, Drained, Watch};
 use crate::net::{BindError, Options, Socket};
 use crate::observe::logging;
 use crate::observe::metrics::Registry;
-use crate::observe::tasks;
+use crate::observe::tasks::{self, Task};
 use crate::pipeline::accept::Shared;
 use crate::pipeline::admit::{self, Admission};
 use crate::pipeline::originate::key_log::KeyLogFile;
@@ -161,7 +162,7 @@ pub async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Erro
     desk.set_ready(true);
     systemd::ready(&running(1, reloader.troubled().len()));
     let running = Running { causes: Causes::new(signals, orders, registry, trim), reloader };
-    let ended = tasks::caught(running.until_stopped(&desk, drain)).await;
+    let ended = tasks::caught_in(Task::Main, pin!(running.until_stopped(&desk, drain))).await;
     match ended {
         Ok(Ended::Quit) => no_admin.stop(),
         // The client that asked for the drain has yet to get its answer.
@@ -177,7 +178,7 @@ const ADMIN_GRACE: Duration = Duration::from_secs(3);
 async fn serve_admin(socket: Socket, admission: Admission, desk: Arc<Desk>, registry: Registry, ends: Watch) {
     let socket = Arc::new(socket);
     let serve = || admin::serve(Arc::clone(&socket), admission.clone(), Arc::clone(&desk) as _, ends.draining());
-    tasks::keep_running("admin", &registry, || ends.is_draining(), serve).await;
+    tasks::keep_running(Task::Admin, &registry, || ends.is_draining(), serve).await;
 }
 
 /// What the loop owns.

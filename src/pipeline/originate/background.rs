@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::config::values::{ActiveCheck, Host};
+use crate::observe::tasks::{self, Task};
 use crate::pipeline::originate::attempts::Turn;
 use crate::pipeline::originate::upstream::Originator;
 
@@ -20,10 +21,11 @@ impl Originator {
     /// Begins the work; it ends when the originator is dropped. To be called once.
     pub fn start(self: &Arc<Self>) {
         if self.ways().iter().any(|way| !matches!(way.server.host, Host::Ip(_))) {
-            tokio::spawn(keep_fresh(Arc::downgrade(self)));
+            tasks::spawn_for(Task::DnsRefresh, &self.metrics.registry, self, keep_fresh);
         }
         if let Some(check) = self.check {
-            tokio::spawn(keep_checking(Arc::downgrade(self), check));
+            let work = move |originator| keep_checking(originator, check);
+            tasks::spawn_for(Task::HealthChecks, &self.metrics.registry, self, work);
         }
     }
 
@@ -43,7 +45,9 @@ impl Originator {
             if let Some(turn) = Turn::check(&member.endpoint, deadline) {
                 let originator = Arc::clone(&self);
                 checks.spawn(async move {
-                    if let Err(failure) = originator.check(&turn, check.kind).await {
+                    let checked = originator.check(&turn, check.kind);
+                    let done = tasks::once(Task::HealthCheck, &originator.metrics.registry, checked).await;
+                    if let Some(Err(failure)) = done {
                         originator.metrics.failures.increment(failure.reason());
                     }
                 });

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::observe::logging::flood::{self, Event, Key};
 use crate::observe::logging::seconds;
+use crate::observe::tasks::{self, Task};
 use crate::pipeline::originate::attempts::Turn;
 use crate::pipeline::originate::dial;
 use crate::pipeline::originate::failure::Failure;
@@ -54,12 +55,16 @@ impl Originator {
             return;
         }
         if let Some(confirmation) = endpoint.begin_confirmation() {
-            tokio::spawn(Arc::clone(self).confirm(confirmation));
+            let originator = Arc::clone(self);
+            tokio::spawn(async move {
+                let confirmed = originator.confirm(confirmation);
+                tasks::once(Task::Confirmation, &originator.metrics.registry, confirmed).await;
+            });
         }
     }
 
     /// Whether the server refuses a connection on which nothing is said, too; `make_ready` counts that.
-    async fn confirm(self: Arc<Self>, confirmation: Confirmation) {
+    async fn confirm(&self, confirmation: Confirmation) {
         let endpoint = confirmation.endpoint();
         let Some(turn) = Turn::check(endpoint, Instant::now() + self.timeout) else { return };
         if let Ok((warm, _)) = self.make_ready(&turn).await {

@@ -23,6 +23,7 @@ use crate::config::values::{Dns, Server, Upgrade};
 use crate::credentials::certificate::CertificateFacts;
 use crate::credentials::fingerprint::Sha256;
 use crate::net::Options;
+use crate::observe::metrics::Registry;
 use crate::pipeline::originate::servers::resolve::{self, Resolver};
 use crate::pipeline::originate::{dial, upgrade};
 
@@ -82,7 +83,7 @@ pub async fn chain(wanted: &Wanted) -> Result<Vec<Item>, Error> {
 
 async fn chain_in_time(wanted: &Wanted) -> Result<Vec<Item>, Error> {
     let dns = Dns { servers: Vec::new(), min_ttl: Duration::ZERO, max_ttl: Duration::ZERO };
-    let resolver = Resolver::new(&dns).map_err(Error::Resolve)?;
+    let resolver = Resolver::new(&dns, &Registry::silent()).map_err(Error::Resolve)?;
     let addresses = resolver.resolve(&wanted.server.host).await.map_err(Error::Resolve)?;
     let addresses: Vec<_> = addresses.iter().map(|ip| (*ip, wanted.server.port).into()).collect();
     let (mut tcp, _) = dial::dial_before(&addresses, &Options::default(), None).await.map_err(Error::Dial)?;

@@ -12,6 +12,7 @@ use crate::credentials::fingerprint::{labelled_hex, labelled_pin};
 use crate::credentials::identity::Identity;
 use crate::credentials::refusal::Refusal;
 use crate::credentials::trust::{RootFacts, Trust};
+use crate::observe::metrics::Registry;
 use crate::pipeline::originate::handshake::{Cause as Broken, Flight};
 use crate::pipeline::originate::origin::{Origin, OriginKey};
 use crate::pipeline::originate::servers::resolve::Resolver;
@@ -77,7 +78,7 @@ impl Run<'_> {
     async fn addresses(&mut self) -> Result<Vec<SocketAddr>, (&'static str, String)> {
         (self.tell)(Progress::LookUp(&self.target.server.to_string()));
         let failed = |error: crate::pipeline::originate::servers::resolve::Error| (error.reason(), error.to_string());
-        let resolver = Resolver::new(&self.target.dns).map_err(failed)?;
+        let resolver = Resolver::new(&self.target.dns, &Registry::silent()).map_err(failed)?;
         match timeout(self.target.timeout, resolver.places(&self.target.server)).await {
             Ok(Ok((places, _))) => Ok(places.into_iter().map(|place| place.address).take(MAX_ADDRESSES).collect()),
             Ok(Err(error)) => Err(failed(error)),

@@ -15,8 +15,8 @@ use crate::support::pki::{Pair, Pki};
 use crate::support::{eventually, free_port, plain};
 
 /// Answers every message with itself, and counts.
-pub(super) struct Counting {
-    pub(super) peer: Peer,
+pub(crate) struct Counting {
+    pub(crate) peer: Peer,
     counts: Arc<Counts>,
 }
 
@@ -29,7 +29,7 @@ struct Counts {
 
 impl Counting {
     /// A server that greets, waits `idle` for a client to speak, and closes those that do not.
-    pub(super) fn start(config: Arc<ServerConfig>, greeting: Option<&'static [u8]>, idle: Option<Duration>) -> Self {
+    pub(crate) fn start(config: Arc<ServerConfig>, greeting: Option<&'static [u8]>, idle: Option<Duration>) -> Self {
         let counts = Arc::new(Counts::default());
         let counted = Arc::clone(&counts);
         let peer = Peer::start(move |tcp| {
@@ -48,17 +48,17 @@ impl Counting {
         Self { peer, counts }
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.peer.address
     }
 
     /// Connections that came.
-    pub(super) fn accepted(&self) -> usize {
+    pub(crate) fn accepted(&self) -> usize {
         self.counts.accepted.load(Ordering::SeqCst)
     }
 
     /// Connections on which a client said something.
-    pub(super) fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.counts.used.load(Ordering::SeqCst)
     }
 }
@@ -78,25 +78,25 @@ fn echo(tls: &mut Accepted, counts: &Counts) {
 }
 
 /// Certificates of one authority.
-pub(super) struct Certificates {
-    pub(super) pki: Pki,
-    pub(super) server: Pair,
+pub(crate) struct Certificates {
+    pub(crate) pki: Pki,
+    pub(crate) server: Pair,
 }
 
 impl Certificates {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let pki = Pki::new();
         let server = pki.server(&["127.0.0.1"]);
         Self { pki, server }
     }
 
     /// Mutual TLS.
-    pub(super) fn mutual(&self) -> Arc<ServerConfig> {
+    pub(crate) fn mutual(&self) -> Arc<ServerConfig> {
         peer::mutual(&self.server, &self.pki)
     }
 
     /// One upstream `app` with this pool, and a listener of that name.
-    pub(super) fn sections(&self, client: &Pair, to: SocketAddr, pool: &str) -> String {
+    pub(crate) fn sections(&self, client: &Pair, to: SocketAddr, pool: &str) -> String {
         client.identity("client")
             + &roots("server", &self.pki.root())
             + &format!(
@@ -108,7 +108,7 @@ impl Certificates {
 }
 
 /// Says `text` and reads it back; the connection is then closed.
-pub(super) fn trip(address: SocketAddr, text: &[u8]) {
+pub(crate) fn trip(address: SocketAddr, text: &[u8]) {
     let mut tcp = plain::connect(address);
     tcp.write_all(text).unwrap();
     let mut answer = vec![0; text.len()];
@@ -116,33 +116,33 @@ pub(super) fn trip(address: SocketAddr, text: &[u8]) {
     assert_eq!(answer, text);
 }
 
-pub(super) fn warm(egret: &Egret) -> f64 {
+pub(crate) fn warm(egret: &Egret) -> f64 {
     egret.metrics().sum("egret_pool_warm", &[])
 }
 
-pub(super) fn wait_for_warm(egret: &Egret, count: usize) {
+pub(crate) fn wait_for_warm(egret: &Egret, count: usize) {
     eventually(&format!("{count} warm connections"), || (warm(egret) == count as f64).then_some(()));
 }
 
-pub(super) fn takes(egret: &Egret, result: &str) -> f64 {
+pub(crate) fn takes(egret: &Egret, result: &str) -> f64 {
     egret.metrics().sum("egret_pool_takes_total", &[("result", result)])
 }
 
-pub(super) fn discards(egret: &Egret, reason: &str) -> f64 {
+pub(crate) fn discards(egret: &Egret, reason: &str) -> f64 {
     egret.metrics().sum("egret_pool_discards_total", &[("reason", reason)])
 }
 
-pub(super) fn fills(egret: &Egret, result: &str) -> f64 {
+pub(crate) fn fills(egret: &Egret, result: &str) -> f64 {
     egret.metrics().sum("egret_pool_fills_total", &[("result", result)])
 }
 
 /// Blocks, in a test whose servers are tasks.
-pub(super) fn blocking<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(work)
 }
 
 /// An egret before servers of a fleet, listening as `in`.
-pub(super) fn before(fleet: &Fleet, servers: &[SocketAddr], lines: &str) -> Egret {
+pub(crate) fn before(fleet: &Fleet, servers: &[SocketAddr], lines: &str) -> Egret {
     let list: Vec<_> = servers.iter().map(|address| format!("\"{address}\"")).collect();
     let lines = format!("servers = [{}]\n{lines}", list.join(", "));
     blocking(|| Egret::start(&(fleet.upstream(&lines) + &listener("in", free_port(), "fleet"))))

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::observe::logging::flood::{self, Event, Key};
+use crate::observe::tasks::{self, Task};
 use crate::pipeline::originate::attempts::Turn;
 use crate::pipeline::originate::failure::{Failure, Stage};
 use crate::pipeline::originate::handshake::{self, Cause};
@@ -124,7 +125,11 @@ impl Tending {
         if pause.is_none() {
             let room = room(self.pause.is_proven(), waiting::clients()).saturating_sub(under_way);
             for _ in 0..missing.min(room) {
-                self.fills.spawn(fill(Arc::clone(originator), age));
+                let originator = Arc::clone(originator);
+                self.fills.spawn(async move {
+                    let filled = tasks::once(Task::PoolFill, &originator.metrics.registry, fill(&originator, age));
+                    filled.await.unwrap_or(Filled::Failed(Trouble::Failed))
+                });
             }
         }
         let expiry = originator.origins().filter_map(|origin| origin.shelf().next_expiry()).min();
@@ -162,7 +167,7 @@ fn room(proven: bool, waiting: usize) -> usize {
 }
 
 /// One origination, to the shelf.
-async fn fill(originator: Arc<Originator>, age: Duration) -> Filled {
+async fn fill(originator: &Originator, age: Duration) -> Filled {
     let Ok(_permit) = FILLING.acquire().await else { return Filled::Nowhere };
     let (Some(pool), mut began) = (originator.pool(), Instant::now()) else { return Filled::Nowhere };
     // Dropped last: who waits for it finds the room that it had.
@@ -187,7 +192,7 @@ async fn fill(originator: Arc<Originator>, age: Duration) -> Filled {
             }
             Err(failure) => {
                 pool.failed();
-                tell(&originator, &failure);
+                tell(originator, &failure);
                 if is_refusal(&failure) {
                     return Filled::Failed(Trouble::Refused);
                 }

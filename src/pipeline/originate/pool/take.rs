@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
+use crate::observe::tasks::{self, Task};
 use crate::pipeline::originate::attempts::Round;
 use crate::pipeline::originate::origin::Origin;
 use crate::pipeline::originate::pool::Pool;
@@ -33,7 +34,7 @@ impl Originator {
     pub fn tend(self: &Arc<Self>) {
         let Some(pool) = &self.pool else { return };
         self.origins().for_each(|origin| pool.bound(origin.shelf()));
-        let task = tokio::spawn(tend(Arc::downgrade(self))).abort_handle();
+        let task = tasks::spawn_for(Task::Pool, &self.metrics.registry, self, tend);
         if let Some(before) = self.tending().replace(task) {
             before.abort();
         }

@@ -4,7 +4,7 @@
 //! server that is slow for one server must not hold up the way to the others.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -179,7 +179,7 @@ impl Members {
 
     /// One of these candidates, whose places are those of the list.
     pub fn choose(&self, strategy: Strategy, candidates: &[Candidate]) -> Option<Candidate> {
-        let mut wheel = self.wheel.lock().expect("nothing panics under this lock");
+        let mut wheel = self.wheel.lock().unwrap_or_else(PoisonError::into_inner);
         balance::choose(strategy, candidates, &mut wheel, &mut Rng::new())
     }
 
@@ -190,7 +190,7 @@ impl Members {
 
 impl Shared {
     fn looks(&self) -> MutexGuard<'_, Vec<Look>> {
-        self.looks.lock().expect("nothing panics under this lock")
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a next generation with these servers takes over.

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
@@ -140,7 +140,7 @@ impl Source {
         };
         // A local file of a few lines, read where the system's resolver would read it too.
         let text = fs::read(&self.files.resolv_conf).unwrap_or_default();
-        let mut read = read.lock().expect("nothing panics under this lock");
+        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
         match &*read {
             Some((before, client)) if *before == text => Ok(Arc::clone(client)),
             _ => {

@@ -18,13 +18,15 @@ mod lookup;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustls::pki_types::DnsName;
 use tokio::time::{Instant, timeout};
 
 use crate::config::values::{Dns, Host, Server};
+use crate::observe::metrics::Registry;
+use crate::observe::tasks::{self, Task};
 use cache::{Ask, Flight, Names};
 use lookup::{Found, Miss, Source};
 
@@ -38,6 +40,7 @@ struct Shared {
     names: Mutex<Names<Arc<[IpAddr]>>>,
     services: Mutex<Names<Arc<[Target]>>>,
     source: Source,
+    registry: Registry,
 }
 
 /// A whole look-up, search list and retries included, ends after so long: half of the default
@@ -91,16 +94,17 @@ impl Resolver {
     /// # Errors
     ///
     /// `dns_failure` if the configured servers cannot be used at all (none is known to do so).
-    pub fn new(dns: &Dns) -> Result<Self, Error> {
-        Self::with_files(dns, Files::default())
+    pub fn new(dns: &Dns, registry: &Registry) -> Result<Self, Error> {
+        Self::with_files(dns, Files::default(), registry)
     }
 
     /// The same with other files than the system's.
-    pub fn with_files(dns: &Dns, files: Files) -> Result<Self, Error> {
+    pub fn with_files(dns: &Dns, files: Files, registry: &Registry) -> Result<Self, Error> {
         let names = Mutex::new(Names::new(dns.min_ttl, dns.max_ttl));
         let services = Mutex::new(Names::new(dns.min_ttl, dns.max_ttl));
         let source = Source::new(&dns.servers, files)?;
-        Ok(Self { shared: Arc::new(Shared { names, services, source }) })
+        let registry = registry.clone();
+        Ok(Self { shared: Arc::new(Shared { names, services, source, registry }) })
     }
 
     /// The addresses of a host: IPv6 before IPv4, each family in the order of the answer, never empty.
@@ -177,7 +181,7 @@ impl Resolver {
             Ask::Start { takeoff, flight, stale } => {
                 let (shared, asked) = (Arc::clone(&self.shared), name.clone());
                 tokio::spawn(async move {
-                    let reply = bounded(&asked, shared.source.lookup(&asked)).await;
+                    let reply = shared.bounded(&asked, shared.source.lookup(&asked)).await;
                     let verdict = shared.names().settle(&asked, reply, Instant::now());
                     // No receiver is left when every caller has gone; the cache has the answer.
                     let _ = takeoff.send(Some(verdict));
@@ -195,7 +199,7 @@ impl Resolver {
             Ask::Start { takeoff, flight, stale } => {
                 let (shared, asked) = (Arc::clone(&self.shared), name.clone());
                 tokio::spawn(async move {
-                    let reply = bounded(&asked, shared.source.service(&asked)).await;
+                    let reply = shared.bounded(&asked, shared.source.service(&asked)).await;
                     let verdict = shared.services().settle(&asked, reply, Instant::now());
                     let _ = takeoff.send(Some(verdict));
                 });
@@ -214,27 +218,30 @@ impl Place {
 
 impl Shared {
     fn names(&self) -> MutexGuard<'_, Names<Arc<[IpAddr]>>> {
-        self.names.lock().expect("nothing panics under this lock")
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn services(&self) -> MutexGuard<'_, Names<Arc<[Target]>>> {
-        self.services.lock().expect("nothing panics under this lock")
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One look-up. It runs in a task of its own, so that no caller's end is its end.
+    async fn bounded<A>(
+        &self,
+        name: &DnsName<'static>,
+        lookup: impl Future<Output = Result<Found<A>, Miss>>,
+    ) -> Result<Found<A>, Miss> {
+        match tasks::once(Task::DnsLookup, &self.registry, timeout(LOOKUP_TIMEOUT, lookup)).await {
+            Some(Ok(reply)) => reply,
+            Some(Err(_)) => Err(Miss::from(Error::Timeout { name: shown(name) })),
+            // As any failure it is remembered for a second: a fault that comes with each look-up is no storm of them.
+            None => Err(Miss::from(Error::failure(name, "a fault of egret, see its log"))),
+        }
     }
 }
 
 /// What one look-up came to, for everyone who waits for it.
 type Landed<A> = Result<A, Error>;
-
-/// One look-up. It runs in a task of its own, so that no caller's end is its end.
-async fn bounded<A>(
-    name: &DnsName<'static>,
-    lookup: impl Future<Output = Result<Found<A>, Miss>>,
-) -> Result<Found<A>, Miss> {
-    match timeout(LOOKUP_TIMEOUT, lookup).await {
-        Ok(reply) => reply,
-        Err(_) => Err(Miss::from(Error::Timeout { name: shown(name) })),
-    }
-}
 
 async fn wait<A: Clone>(name: &DnsName<'static>, mut flight: Flight<A>, stale: Option<A>) -> Landed<A> {
     let landing = async {
