@@ -16,6 +16,9 @@ const CONNECTION: u64 = 48 << 10;
 const MOST_BUFFERS: u64 = 64 << 20;
 /// Sessions for resumption: 32 MiB. Twelve origins may be full, a thousand have room for a dozen each.
 const MOST_SESSIONS: u64 = 32 << 20;
+/// scrypt with the largest memory that OWASP recommends (N = 2^17, r = 8, p = 1) takes 128 MiB; with OpenSSL's
+/// default (N = 2^14) 16 MiB.
+const MOST_DERIVATION: u64 = 128 << 20;
 
 static BUFFERS: AtomicUsize = AtomicUsize::new(MOST_BUFFERS as usize);
 static SESSIONS: AtomicUsize = AtomicUsize::new(MOST_SESSIONS as usize);
@@ -59,6 +62,12 @@ impl Shares {
 /// Bytes of buffers above the smallest, of all streams together.
 pub(crate) fn for_buffers() -> usize {
     BUFFERS.load(Ordering::Relaxed)
+}
+
+/// Bytes that scrypt may take to derive the key of a file: a quarter of the limit, which leaves a running process the half
+/// that it shares out, and never more than `MOST_DERIVATION`.
+pub(crate) fn for_key_derivation() -> u64 {
+    limit().map_or(MOST_DERIVATION, |limit| (limit.bytes / 4).min(MOST_DERIVATION))
 }
 
 /// Bytes of sessions, of all origins together.

@@ -11,6 +11,7 @@ use super::certificate::element;
 use super::pem::{self, Section};
 use crate::secret::Secret;
 
+pub mod derivation;
 mod key;
 mod pkcs7;
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::permission::Remedy;
 use crate::credentials::certificate::Date;
+use crate::credentials::contents::derivation;
 use crate::credentials::{contents, files};
 
 /// Why an identity could not be loaded: the file, what is wrong with it, and since when.
@@ -42,6 +43,8 @@ pub enum Wrong {
         "is encrypted in a way that is not supported ({0}): convert it with `openssl pkcs8 -topk8 -v2 aes-256-cbc`"
     )]
     UnsupportedEncryption(String),
+    #[error("{0}")]
+    Derivation(#[source] derivation::Error),
     #[error("is encrypted: name the file with its password as `password_file`")]
     PasswordMissing,
     #[error("cannot be opened with the password of {}", .0.display())]
@@ -71,6 +74,7 @@ impl Error {
             | Wrong::BadCertificate(_)
             | Wrong::BadKey(_) => "identity_malformed",
             Wrong::OldEncryption | Wrong::UnsupportedEncryption(_) => "identity_encryption_unsupported",
+            Wrong::Derivation(_) => "identity_key_derivation",
             Wrong::PasswordMissing | Wrong::WrongPassword(_) | Wrong::PasswordNotText => "identity_password",
             Wrong::LooseKeyPermissions { .. } => "identity_loose_permissions",
             Wrong::KeyMismatch(_) => "identity_key_mismatch",

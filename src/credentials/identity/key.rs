@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{Error, Wrong, labels_of, parts, permission, read};
 use crate::config::values;
+use crate::credentials::contents::derivation::{self, Format};
 use crate::credentials::contents::{self, Contents, Kind, Part};
 use crate::secret::Secret;
 
@@ -45,6 +46,7 @@ pub(super) fn from_parts(parts: &[Part], file: &Path, spec: &values::Identity) -
 /// Opens PKCS#8 that is encrypted by PBES2 (RFC 8018).
 fn decrypt(der: &[u8], file: &Path, spec: &values::Identity) -> Result<Key, Error> {
     let blame = |what| Error { file: file.into(), what };
+    derivation::check(der, Format::Pkcs8).map_err(|error| blame(Wrong::Derivation(error)))?;
     let sealed = EncryptedPrivateKeyInfoRef::try_from(der).map_err(|_| {
         blame(match contents::encryption(der) {
             Some(oid) => Wrong::UnsupportedEncryption(format!("algorithm {oid}")),

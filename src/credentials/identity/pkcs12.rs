@@ -9,10 +9,12 @@ use super::key::{self, Key};
 use super::{Error, Wrong};
 use crate::config::values;
 use crate::credentials::certificate::{CertificateFacts, public_key};
+use crate::credentials::contents::derivation::{self, Format};
 
 /// Chain (leaf first, without a root) and key of an archive.
 pub(super) fn open(bytes: &[u8], spec: &values::Identity) -> Result<(Vec<CertificateDer<'static>>, Key), Error> {
     let blame = |what| Error { file: spec.certificate.clone(), what };
+    derivation::check(bytes, Format::Pkcs12).map_err(|error| blame(Wrong::Derivation(error)))?;
     let password = key::password(spec)?;
     let text = match &password {
         Some((password, file)) => std::str::from_utf8(password.expose())
@@ -68,6 +70,10 @@ fn why(error: &ArchiveError, password_file: Option<&std::path::Path>) -> Wrong {
         ArchiveError::UnsupportedEncryptionScheme | ArchiveError::UnsupportedMacAlgorithm => {
             Wrong::UnsupportedEncryption(error.to_string())
         }
+        // Inside of an encrypted part: outside, such parameters were refused before.
+        ArchiveError::InvalidParameters => Wrong::UnsupportedEncryption(
+            "inside of it, parameters are missing, or ask for more than 1000000 iterations or 1 GiB of memory".into(),
+        ),
         _ => Wrong::NoCertificate(vec!["neither PEM nor PKCS#12".into()]),
     }
 }

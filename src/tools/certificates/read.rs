@@ -8,6 +8,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use crate::credentials::certificate::{CertificateFacts, Date, clean};
+use crate::credentials::contents::derivation::{self, Format};
 use crate::credentials::contents::{self, Contents, Kind, Part};
 use crate::credentials::files;
 use crate::credentials::fingerprint::{Sha256, sha256};
@@ -57,6 +58,14 @@ pub enum Error {
         /// Where.
         source: contents::Error,
     },
+    /// It asks for too much work to be opened.
+    #[error("{} {source}", file.display())]
+    Derivation {
+        /// Which.
+        file: PathBuf,
+        /// Of what.
+        source: derivation::Error,
+    },
     /// It is neither PEM, nor DER, nor PKCS#12 that the password opens.
     #[error("{}: neither PEM, nor a DER certificate or list, nor PKCS#12 that {password} opens: {why}", file.display())]
     Unknown {
@@ -75,6 +84,7 @@ impl Error {
         match self {
             Self::Unreadable { .. } => "bundle_unreadable",
             Self::Damaged { .. } => "bundle_damaged",
+            Self::Derivation { .. } => "bundle_key_derivation",
             Self::Unknown { .. } => "bundle_unknown",
         }
     }
@@ -92,6 +102,8 @@ pub fn items(file: &Path, password_file: Option<&Path>) -> Result<Vec<Item>, Err
         Contents::Parts(parts) => return Ok(parts.iter().map(item).collect()),
         Contents::Unknown(bytes) => bytes,
     };
+    let derivable = derivation::check(bytes.expose(), Format::Pkcs12);
+    derivable.map_err(|source| Error::Derivation { file: file.into(), source })?;
     let password = match password_file {
         Some(path) => {
             let content = files::read(path).map_err(|error| unreadable(path, error.to_string()))?;
