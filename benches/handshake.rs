@@ -129,7 +129,7 @@ fn origin(credentials: &Credentials, kind: Kind, resumption: bool) -> Origin {
     let config = credentials.config(1);
     let name = Name::new("bench");
     let identity = config.identities.values().next().expect("it is configured");
-    let identity = Arc::new(Identity::load(&name, identity).expect("an identity"));
+    let identity = Arc::new(Identity::load(identity).expect("an identity"));
     let trust = config.trusts.values().next().expect("it is configured");
     let trust = Arc::new(Trust::load(&name, trust).expect("a trust"));
     let mut upstream: Upstream = config.upstreams.into_values().next().expect("it is configured");

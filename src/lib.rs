@@ -36,4 +36,4 @@ pub mod net;
 pub mod drain;
 mod escape;
 mod memory;
-pub mod secret;
+pub(crate) mod secret;

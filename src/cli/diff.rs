@@ -21,16 +21,16 @@ use crate::tools::check::diff::diff;
 pub struct Diff {
     /// Configuration that is running
     #[arg(required_unless_present = "admin")]
-    pub old: Option<PathBuf>,
+    pub(crate) old: Option<PathBuf>,
     /// Configuration to compare it with
     #[arg(required_unless_present = "admin")]
-    pub new: Option<PathBuf>,
+    pub(crate) new: Option<PathBuf>,
     /// Compare with the running process at this admin address, in place of OLD
     #[arg(long, value_name = "ADDRESS|unix:/PATH")]
-    pub admin: Option<String>,
+    pub(crate) admin: Option<String>,
     /// Print JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// Why two configurations could not be compared.

@@ -23,63 +23,63 @@ use crate::tools::explain::{self, Files, Progress, Target, redact};
 pub struct Explain {
     /// TLS server
     #[arg(value_name = "HOST:PORT", value_parser = parse_text::<Server>, required_unless_present = "config")]
-    pub server: Option<Server>,
+    pub(crate) server: Option<Server>,
     /// Take an upstream of this configuration file, with its identity, trust and settings
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Upstream of the file [default: the only one]
     #[arg(long, value_name = "NAME", requires = "config")]
-    pub upstream: Option<String>,
+    pub(crate) upstream: Option<String>,
     /// TLS settings, without a file.
     #[command(flatten)]
-    pub settings: Settings,
+    pub(crate) settings: Settings,
     /// Time limit of one attempt, from connect to the end of the handshake
     #[arg(long, value_name = "DURATION", value_parser = parse_text::<Duration>, default_value = "5s")]
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Print JSON (docs/explain.schema.json)
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Show the ClientHello field by field
     #[arg(long)]
-    pub show_hello: bool,
+    pub(crate) show_hello: bool,
     /// Mask names, addresses, paths and fingerprints in the output
     #[arg(long)]
-    pub redact: bool,
+    pub(crate) redact: bool,
     /// Print progress to standard error even when it is not a terminal
     #[arg(long)]
-    pub progress: bool,
+    pub(crate) progress: bool,
 }
 
 /// TLS settings for a server that no configuration describes.
 #[derive(Debug, Args)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Name to verify and to send as SNI [default: the server's host]
     #[arg(long, visible_alias = "sni", value_name = "NAME", value_parser = parse_text::<ServedName>, conflicts_with = "config")]
-    pub server_name: Option<ServedName>,
+    pub(crate) server_name: Option<ServedName>,
     /// Send no SNI, as nginx does by default
     #[arg(long, conflicts_with = "config")]
-    pub no_sni: bool,
+    pub(crate) no_sni: bool,
     /// Client certificate: PEM chain or PKCS#12
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
-    pub cert: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
     /// Private key of the certificate [default: in the certificate's file]
     #[arg(long, value_name = "FILE", requires = "cert")]
-    pub key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     /// File with the password of the private key in its first line
     #[arg(long, value_name = "FILE", requires = "cert")]
-    pub password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<PathBuf>,
     /// Root certificates, in place of the system's (repeatable)
     #[arg(long, visible_alias = "trust", value_name = "FILE|DIR", conflicts_with = "config")]
-    pub ca: Vec<PathBuf>,
+    pub(crate) ca: Vec<PathBuf>,
     /// Revocation list of an authority in --ca (repeatable)
     #[arg(long, value_name = "FILE", requires = "ca")]
-    pub crl: Vec<PathBuf>,
+    pub(crate) crl: Vec<PathBuf>,
     /// ALPN protocol to offer (repeatable)
     #[arg(long, value_name = "PROTOCOL", value_parser = parse_text::<Alpn>, conflicts_with = "config")]
-    pub alpn: Vec<Alpn>,
+    pub(crate) alpn: Vec<Alpn>,
     /// STARTTLS-style protocol spoken before TLS: `postgres`
     #[arg(long, value_name = "PROTOCOL", value_parser = parse_text::<Upgrade>, conflicts_with = "config")]
-    pub upgrade: Option<Upgrade>,
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 /// What keeps an explanation from being made.

@@ -23,12 +23,12 @@ use crate::tools::import::{Imported, Options, nginx, stunnel};
 pub struct Import {
     /// From what.
     #[command(subcommand)]
-    pub from: From,
+    pub(crate) from: From,
 }
 
 /// From what.
 #[derive(Debug, Subcommand)]
-pub enum From {
+pub(crate) enum From {
     /// From nginx: `stream` and `http`, whatever goes out by TLS.
     Nginx(Reading),
     /// From stunnel: services with `client = yes`.
@@ -37,36 +37,36 @@ pub enum From {
 
 /// What is read, and how it is reported.
 #[derive(Debug, Args)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// The main configuration file; includes are looked for from its folder.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Read included files below this folder only; default: the folder of FILE.
     #[arg(long, value_name = "DIR")]
-    pub root: Option<PathBuf>,
+    pub(crate) root: Option<PathBuf>,
     /// Write the configuration there in place of standard output.
     #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    pub(crate) output: Option<PathBuf>,
     /// Keep what the other program does, even if unsafe: no SNI, no verification, open to all, ends without
     /// close_notify, loose key permissions.
     #[arg(long)]
-    pub faithful: bool,
+    pub(crate) faithful: bool,
     /// Allow clients from this network on listeners that were open to all (repeatable); default: listen on loopback.
     #[arg(long, value_name = "NETWORK")]
-    pub allow: Vec<IpNet>,
+    pub(crate) allow: Vec<IpNet>,
     /// Mask hosts, addresses, paths and secrets in everything that is printed, and in the configuration.
     #[arg(long)]
-    pub redact: bool,
+    pub(crate) redact: bool,
     /// Exit 3 if a function or a protection is lost.
     #[arg(long)]
-    pub strict: bool,
+    pub(crate) strict: bool,
     /// Report as text on standard error, or as one JSON object with everything on standard output.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub format: Format,
+    pub(crate) format: Format,
 }
 
 /// The form of the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people.
     #[default]
     Text,

@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 pub use self::diff::Diff;
-pub use self::import::Import;
+pub(crate) use self::import::Import;
 pub use self::trust::Trust;
 
 use clap::{Args, Parser, Subcommand};
@@ -65,7 +65,7 @@ pub struct Run {
     pub file: Option<PathBuf>,
     /// One tunnel, without a file.
     #[command(flatten)]
-    pub tunnel: Tunnel,
+    pub(crate) tunnel: Tunnel,
     /// Log format: `text` or `json`; overrides the file
     #[arg(long, value_name = "FORMAT", value_parser = parse_text::<LogFormat>)]
     pub log: Option<LogFormat>,
@@ -74,10 +74,10 @@ pub struct Run {
     pub log_level: Option<String>,
     /// Accept private keys that other users may read, for every identity
     #[arg(long)]
-    pub allow_loose_key_permissions: bool,
+    pub(crate) allow_loose_key_permissions: bool,
     /// Start and reload only if every file that the configuration names can be used
     #[arg(long)]
-    pub strict: bool,
+    pub(crate) strict: bool,
     /// Append the secrets of every TLS session to FILE, for Wireshark; whoever has the file can read the traffic
     #[arg(long, value_name = "FILE")]
     pub key_log: Option<PathBuf>,
@@ -85,60 +85,60 @@ pub struct Run {
 
 /// A listener, an upstream, an identity and a trust, without a file.
 #[derive(Debug, Args)]
-pub struct Tunnel {
+pub(crate) struct Tunnel {
     /// Address to listen on: `IP:PORT` or `unix:/PATH`
     #[arg(long, value_name = "ADDRESS", requires = "to")]
-    pub listen: Option<String>,
+    pub(crate) listen: Option<String>,
     /// TLS server (repeatable; connections are spread over all)
     #[arg(long, value_name = "HOST:PORT", requires = "listen")]
-    pub to: Vec<String>,
+    pub(crate) to: Vec<String>,
     /// Client certificate: PEM chain or PKCS#12
     #[arg(long, value_name = "FILE", requires = "listen")]
-    pub cert: Option<String>,
+    pub(crate) cert: Option<String>,
     /// Private key of the certificate [default: in the certificate's file]
     #[arg(long, value_name = "FILE", requires = "cert")]
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// File with the password of the private key in its first line
     #[arg(long, value_name = "FILE", requires = "cert")]
-    pub password_file: Option<String>,
+    pub(crate) password_file: Option<String>,
     /// Name to verify and to send as SNI [default: the server's host]
     #[arg(long, value_name = "NAME", requires = "listen")]
-    pub server_name: Option<String>,
+    pub(crate) server_name: Option<String>,
     /// Root certificates, in place of the system's (repeatable)
     #[arg(long, value_name = "FILE|DIR", requires = "listen")]
-    pub trust: Vec<String>,
+    pub(crate) trust: Vec<String>,
     /// STARTTLS-style protocol spoken before TLS: `postgres`
     #[arg(long, value_name = "PROTOCOL", requires = "listen")]
-    pub upgrade: Option<String>,
+    pub(crate) upgrade: Option<String>,
     /// Allow clients from this network (repeatable); required unless the address is loopback
     #[arg(long, value_name = "NETWORK", requires = "listen")]
-    pub allow: Vec<String>,
+    pub(crate) allow: Vec<String>,
 }
 
 /// `egret check FILE`.
 #[derive(Debug, Args)]
 pub struct Check {
     /// The configuration file.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Treat warnings as errors (exit 2)
     #[arg(long)]
-    pub strict: bool,
+    pub(crate) strict: bool,
     /// Report format: `text` goes to standard error, the others to standard output
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub(crate) format: Format,
     /// The same as `--format json`.
     #[arg(long, conflicts_with = "format")]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Warn about certificates that expire within DAYS [default: when a third of their life is left,
     /// at most 30 days]
     #[arg(long, value_name = "DAYS")]
-    pub expires_within: Option<u32>,
+    pub(crate) expires_within: Option<u32>,
     /// File of Rego rules that the resolved configuration must meet (repeatable)
     #[arg(long, value_name = "FILE.rego")]
-    pub policy: Vec<PathBuf>,
+    pub(crate) policy: Vec<PathBuf>,
     /// Value that the rules see as `input.parameters.NAME` (repeatable)
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_parameter, requires = "policy")]
-    pub policy_parameter: Vec<(String, String)>,
+    pub(crate) policy_parameter: Vec<(String, String)>,
 }
 
 /// How the process ends.

@@ -30,49 +30,49 @@ pub enum Trust {
 pub struct Fetch {
     /// The TLS server.
     #[arg(value_name = "HOST:PORT", value_parser = parse_text::<Server>)]
-    pub server: Server,
+    pub(crate) server: Server,
     /// Name to send as SNI [default: the server's host]
     #[arg(long, value_name = "NAME", value_parser = parse_text::<ServedName>)]
-    pub server_name: Option<ServedName>,
+    pub(crate) server_name: Option<ServedName>,
     /// STARTTLS-style protocol spoken before TLS: `postgres`
     #[arg(long, value_name = "PROTOCOL", value_parser = parse_text::<Upgrade>)]
-    pub upgrade: Option<Upgrade>,
+    pub(crate) upgrade: Option<Upgrade>,
     /// Fingerprint of the certificate to trust, obtained by another way than this connection
     #[arg(long, value_name = "sha256:HEX", value_parser = parse_fingerprint)]
-    pub fingerprint: Option<Sha256>,
+    pub(crate) fingerprint: Option<Sha256>,
     /// Write the certificate to FILE [default: only show it]
     #[arg(long, short, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    pub(crate) output: Option<PathBuf>,
     /// Time limit of the whole command
     #[arg(long, value_name = "DURATION", value_parser = parse_text::<Duration>, default_value = "10s")]
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// `egret trust show FILE`.
 #[derive(Debug, Args)]
 pub struct Show {
     /// The file.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// File with the password of the PKCS#12 file in its first line
     #[arg(long, value_name = "FILE")]
-    pub password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// `egret trust expiry FILE`.
 #[derive(Debug, Args)]
 pub struct Expiry {
     /// The configuration file.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Exit 1 if anything expires within DAYS [default: when a third of its life is left, at
     /// most 30 days]
     #[arg(long, value_name = "DAYS")]
-    pub within: Option<u32>,
+    pub(crate) within: Option<u32>,
     /// Print JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// What was asked for could be done, or there is nothing to be said against it.

@@ -45,7 +45,7 @@ impl Loaded {
     }
 
     /// Problems that were found after the text was read (a key file that cannot be opened, say), for the same report.
-    pub fn problems(&self, list: Vec<Problem>) -> Problems {
+    pub(crate) fn problems(&self, list: Vec<Problem>) -> Problems {
         Problems::new(Arc::clone(&self.source), list)
     }
 

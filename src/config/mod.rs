@@ -9,17 +9,17 @@
 
 mod document;
 mod edit;
-pub mod file;
+pub(crate) mod file;
 pub mod flags;
-pub mod formats;
+pub(crate) mod formats;
 mod lint;
 mod load;
 mod nearest;
-pub mod problems;
-pub mod read;
+pub(crate) mod problems;
+pub(crate) mod read;
 mod resolve;
 mod schema;
-pub mod source;
+pub(crate) mod source;
 pub mod values;
 mod variables;
 
@@ -28,6 +28,6 @@ pub(crate) use self::edit::fit;
 pub use self::lint::{Advice, lint};
 pub use self::load::{Loaded, Place, load, log_format, parse};
 pub use self::problems::{Problem, Problems, Severity, Style};
-pub use self::read::Environment;
+pub(crate) use self::read::Environment;
 pub use self::schema::schema;
-pub use self::source::{Position, Source, Span};
+pub(crate) use self::source::{Position, Source, Span};

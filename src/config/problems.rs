@@ -17,7 +17,7 @@ pub struct Problem {
     /// What is wrong, in one sentence without a full stop.
     pub title: String,
     /// A few words for the underlined text.
-    pub label: String,
+    pub(crate) label: String,
     /// What to write.
     pub repair: String,
 }
@@ -29,7 +29,7 @@ impl Problem {
     }
 
     /// A mistake of the file as a whole.
-    pub fn of_file(title: impl Into<String>, repair: impl Into<String>) -> Self {
+    pub(crate) fn of_file(title: impl Into<String>, repair: impl Into<String>) -> Self {
         Self { span: None, title: title.into(), label: String::new(), repair: repair.into() }
     }
 
@@ -40,7 +40,7 @@ impl Problem {
     }
 
     /// Lines for people, in the manner of rustc.
-    pub fn render(&self, source: &Source, severity: Severity, style: Style) -> String {
+    pub(crate) fn render(&self, source: &Source, severity: Severity, style: Style) -> String {
         let title = severity.level().primary_title(escaped_lines(&self.title));
         let title = if let Some(code) = severity.code() { title.id(code) } else { title };
         let group = match &self.span {
@@ -52,7 +52,7 @@ impl Problem {
     }
 
     /// One JSON object, for editors and scripts.
-    pub fn to_json(&self, source: &Source, severity: Severity) -> serde_json::Value {
+    pub(crate) fn to_json(&self, source: &Source, severity: Severity) -> serde_json::Value {
         let at = self.span.as_ref().map(|span| (source.position(span.start), source.position(span.end)));
         json!({
             "file": source.origin(),
@@ -96,7 +96,7 @@ pub enum Severity {
 
 impl Severity {
     /// Whether it may not run so.
-    pub fn is_error(self) -> bool {
+    pub(crate) fn is_error(self) -> bool {
         matches!(self, Self::Error | Self::Forbidden)
     }
 
@@ -106,7 +106,7 @@ impl Severity {
     }
 
     /// The kind, where there are kinds; stays the same from version to version.
-    pub fn code(self) -> Option<&'static str> {
+    pub(crate) fn code(self) -> Option<&'static str> {
         match self {
             Self::Error => None,
             Self::Forbidden => Some("policy"),
@@ -162,7 +162,7 @@ const SHOWN: usize = 100;
 
 impl Problems {
     /// Sorts the problems by place; those of the whole file come first. Values of variables are not shown.
-    pub fn new(source: Arc<Source>, list: Vec<Problem>) -> Self {
+    pub(crate) fn new(source: Arc<Source>, list: Vec<Problem>) -> Self {
         let mut list: Vec<Problem> = list.into_iter().map(|problem| problem.without_values(&source)).collect();
         list.sort_by_key(|problem| problem.span.as_ref().map(|span| (span.start, span.end)));
         list.dedup();
@@ -175,7 +175,7 @@ impl Problems {
     }
 
     /// Those that people are shown: the first hundred.
-    pub fn shown(&self) -> impl Iterator<Item = &Problem> {
+    pub(crate) fn shown(&self) -> impl Iterator<Item = &Problem> {
         self.list.iter().take(SHOWN)
     }
 
@@ -205,7 +205,7 @@ impl Problems {
     }
 
     /// Fixed word for logs and metrics.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         "configuration_invalid"
     }
 }
@@ -237,7 +237,7 @@ impl std::error::Error for Problems {}
 const QUOTED: usize = 60;
 
 /// A piece of somebody's text inside a sentence: escaped, and cut if it is long.
-pub fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let mut shown = String::new();
     text.chars().take(QUOTED).for_each(|letter| escape::push(&mut shown, letter));
     let dots = if text.chars().nth(QUOTED).is_some() { "..." } else { "" };

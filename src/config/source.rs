@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::config::variables::Variables;
 
 /// Bytes of a [`Source`], from the first to before the last.
-pub type Span = Range<usize>;
+pub(crate) type Span = Range<usize>;
 
 /// A text and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) const COMMAND_LINE: &str = "command line";
 
 impl Source {
     /// A text under the path or word `origin`. Relative paths in it are relative to the folder of `origin`.
-    pub fn new(origin: &str, text: &str) -> Self {
+    pub(crate) fn new(origin: &str, text: &str) -> Self {
         let folder = Path::new(origin).parent().map(Path::to_path_buf).unwrap_or_default();
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect();
         Self { origin: origin.to_owned(), folder, text: text.to_owned(), starts, variables: Variables::default() }
@@ -60,7 +60,7 @@ impl Source {
     }
 
     /// The folder that relative paths start from.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
@@ -83,7 +83,7 @@ impl Source {
     }
 
     /// The whole lines that a span touches, without the last line break.
-    pub fn lines(&self, span: &Span) -> Span {
+    pub(crate) fn lines(&self, span: &Span) -> Span {
         let (from, to) = (self.boundary(span.start), self.boundary(span.end.max(span.start)));
         let start = self.text[..from].rfind('\n').map_or(0, |newline| newline + 1);
         // A span may end with its line's break; the line after it is not touched.

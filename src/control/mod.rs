@@ -11,8 +11,8 @@
 
 pub mod admin;
 pub mod reload;
-pub mod reload_fingerprint;
+pub(crate) mod reload_fingerprint;
 pub mod signals;
 pub mod snapshot;
 pub mod supervise;
-pub mod systemd;
+pub(crate) mod systemd;

@@ -12,7 +12,7 @@ use crate::pipeline::originate::Originator;
 
 /// The settings, with fingerprints in place of what files hold: identities by leaf, key and chain, trusts by the
 /// digest of all that decides whom they believe, origins by every part of their keys. No secret is in it.
-pub fn outline(snapshot: &Snapshot) -> Value {
+pub(crate) fn outline(snapshot: &Snapshot) -> Value {
     let config = &snapshot.config;
     let identities = snapshot.identities().iter().filter_map(|(name, part)| {
         let fingerprint = part.usable()?.fingerprint();
@@ -44,7 +44,7 @@ fn broken(snapshot: &Snapshot, kind: &str) -> Value {
 
 /// The outline of what runs, with how much a reload would find: `live` counts tickets and warm connections of each
 /// origin, and streams in flight, by upstream.
-pub fn running(snapshot: &Snapshot) -> Value {
+pub(crate) fn running(snapshot: &Snapshot) -> Value {
     let mut outline = outline(snapshot);
     let counts = snapshot.upstreams().iter().map(|(name, originator)| (name.to_string(), live(originator)));
     outline["live"] = counts.collect::<Map<_, _>>().into();

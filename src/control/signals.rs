@@ -78,7 +78,7 @@ pub struct Error {
 
 impl Error {
     /// The class of this error.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         "signal_not_available"
     }
 }

@@ -14,12 +14,12 @@ use crate::observe::writer::{Messages, Sink, Writer};
 
 /// Start or reload is over; `status` is the line that `systemctl status` shows. Also after a reload
 /// that failed: the running generation serves, and the status line says which.
-pub fn ready(status: &str) {
+pub(crate) fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
 }
 
 /// A reload has begun; to be followed by [`ready`].
-pub fn reloading() {
+pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         // systemd takes the message of a reload only together with the time it was sent.
         Ok(now) => notify(&[NotifyState::Reloading, now]),
@@ -28,18 +28,18 @@ pub fn reloading() {
 }
 
 /// A drain has begun; `status` is the line that `systemctl status` shows.
-pub fn stopping(status: &str) {
+pub(crate) fn stopping(status: &str) {
     notify(&[NotifyState::Stopping, NotifyState::Status(&one_line(status))]);
 }
 
 /// How often [`alive`] has to be called: half of what the supervisor waits, as sd_watchdog_enabled(3)
 /// recommends. `None`: nobody waits.
-pub fn watchdog_interval() -> Option<Duration> {
+pub(crate) fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|wait| !wait.is_zero()).map(|wait| wait / 2)
 }
 
 /// The process is alive. To be called from where a hang would show, not from a thread of its own.
-pub fn alive() {
+pub(crate) fn alive() {
     // Behind others it would arrive late, and say that the process was alive when it no longer is; and a supervisor
     // that does not read would find nothing else once it reads again.
     if writer().is_some_and(Writer::is_empty) {

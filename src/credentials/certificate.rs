@@ -15,7 +15,7 @@ use crate::credentials::fingerprint::{Sha256, labelled_hex, sha256};
 use crate::escape;
 
 /// Shorter RSA keys are not checked by the provider (and are factored by now; NIST SP 800-131A).
-pub const MIN_RSA_BITS: usize = 2048;
+pub(crate) const MIN_RSA_BITS: usize = 2048;
 
 /// A second of UTC, as Unix time; shown in the manner of RFC 3339.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,39 +25,39 @@ pub struct Date(pub i64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFacts {
     /// The subject's distinguished name.
-    pub subject: String,
+    pub(crate) subject: String,
     /// The issuer's distinguished name.
-    pub issuer: String,
+    pub(crate) issuer: String,
     /// Subject alternative names as `dns:...`, `ip:...`, `uri:...`; at most [`MAX_NAMES`].
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// The last common name of the subject.
     pub common_name: Option<String>,
     /// Valid from then on.
-    pub not_before: Date,
+    pub(crate) not_before: Date,
     /// Valid up to and including then.
-    pub not_after: Date,
+    pub(crate) not_after: Date,
     /// Of the DER encoding.
     pub sha256: Sha256,
     /// Of the SubjectPublicKeyInfo: what pins are compared with.
     pub spki_sha256: Sha256,
     /// Kind of key, such as `RSA` or `EC`.
-    pub key: &'static str,
+    pub(crate) key: &'static str,
     /// Size of the key; 0 if unknown.
-    pub key_bits: usize,
+    pub(crate) key_bits: usize,
     /// The name of a broken signature algorithm, if the certificate is signed with one.
-    pub weak_signature: Option<&'static str>,
+    pub(crate) weak_signature: Option<&'static str>,
     /// Subject and issuer are the same, and the signature is by its own key (or cannot be checked at all).
-    pub self_signed: bool,
+    pub(crate) self_signed: bool,
     /// 1, 2 or 3.
-    pub version: u32,
+    pub(crate) version: u32,
     /// Basic constraints say that it may sign others.
-    pub authority: bool,
+    pub(crate) authority: bool,
     /// Its extended key usage, if it has one, includes client authentication (RFC 5280 section 4.2.1.12).
-    pub for_clients: bool,
+    pub(crate) for_clients: bool,
 }
 
 /// Names that are kept; a certificate of a shared host may carry hundreds.
-pub const MAX_NAMES: usize = 32;
+pub(crate) const MAX_NAMES: usize = 32;
 /// Characters of a name that are kept: a DNS name has at most 253, a distinguished name in use fewer.
 const MAX_TEXT: usize = 256;
 
@@ -86,17 +86,17 @@ impl CertificateFacts {
     }
 
     /// When its end begins to matter ([`soon_from`]).
-    pub fn soon_from(&self) -> Date {
+    pub(crate) fn soon_from(&self) -> Date {
         soon_from(self.not_before, self.not_after)
     }
 
     /// An RSA key of fewer than [`MIN_RSA_BITS`].
-    pub fn has_weak_key(&self) -> bool {
+    pub(crate) fn has_weak_key(&self) -> bool {
         is_weak(self.key, self.key_bits)
     }
 
     /// The facts as fields of a log line.
-    pub fn fields(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn fields(&self) -> Vec<(&'static str, String)> {
         let mut names = self.names.join(", ");
         if names.is_empty() {
             names = "none".into();
@@ -115,7 +115,7 @@ impl CertificateFacts {
 
 /// When to warn of an end: a third of the life before it, as ACME clients renew (90 days: 30 before), and at most 30 days,
 /// so that an authority of ten years is not reported for three of them. One rule for `check` and `trust expiry`.
-pub fn soon_from(not_before: Date, not_after: Date) -> Date {
+pub(crate) fn soon_from(not_before: Date, not_after: Date) -> Date {
     const LONGEST: i64 = 30 * 24 * 60 * 60;
     let life = not_after.0.saturating_sub(not_before.0).max(0);
     Date(not_after.0 - (life / 3).min(LONGEST))
@@ -131,7 +131,7 @@ fn is_for_clients(certificate: &X509Certificate<'_>) -> bool {
 }
 
 /// An RSA key of fewer than [`MIN_RSA_BITS`].
-pub fn has_weak_key(certificate: &X509Certificate<'_>) -> bool {
+pub(crate) fn has_weak_key(certificate: &X509Certificate<'_>) -> bool {
     let (kind, bits) = key(certificate);
     is_weak(kind, bits)
 }
@@ -142,7 +142,7 @@ fn is_weak(key: &str, bits: usize) -> bool {
 
 /// A subject alternative name as the certificate carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SubjectName {
+pub(crate) enum SubjectName {
     /// A host name, or a wildcard.
     Dns(String),
     /// An address.
@@ -162,7 +162,7 @@ impl fmt::Display for SubjectName {
 }
 
 /// Every DNS name, address and URI of the subject alternative name extension.
-pub fn subject_names(certificate: &X509Certificate<'_>) -> Vec<SubjectName> {
+pub(crate) fn subject_names(certificate: &X509Certificate<'_>) -> Vec<SubjectName> {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
     extension.value.general_names.iter().filter_map(subject_name).collect()
 }
@@ -180,7 +180,7 @@ fn subject_name(name: &GeneralName<'_>) -> Option<SubjectName> {
 }
 
 /// The most specific common name of the subject.
-pub fn common_name<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> {
+pub(crate) fn common_name<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> {
     certificate.subject().iter_common_name().last()?.as_str().ok()
 }
 
@@ -195,7 +195,7 @@ pub(crate) fn unknown_critical_extension(certificate: &X509Certificate<'_>) -> O
 
 /// The SubjectPublicKeyInfo of a certificate, of whatever version (RFC 5280 section 4.1). Only what stands before it
 /// is looked at, and no further than to its end: every handshake asks for it.
-pub fn public_key(der: &[u8]) -> Option<SubjectPublicKeyInfoDer<'_>> {
+pub(crate) fn public_key(der: &[u8]) -> Option<SubjectPublicKeyInfoDer<'_>> {
     let (_, certificate, _) = element(der)?;
     let (_, mut rest, _) = element(certificate)?;
     if rest.first() == Some(&EXPLICIT_VERSION) {
@@ -214,7 +214,7 @@ const EXPLICIT_VERSION: u8 = 0xa0;
 const SEQUENCE: u8 = 0x30;
 
 /// A DER distinguished name in words.
-pub fn distinguished_name(der: &[u8]) -> Option<String> {
+pub(crate) fn distinguished_name(der: &[u8]) -> Option<String> {
     let (_, name) = x509_parser::x509::X509Name::from_der(der).ok()?;
     Some(clean(&name.to_string()))
 }
@@ -233,7 +233,7 @@ fn key(certificate: &X509Certificate<'_>) -> (&'static str, usize) {
 }
 
 /// The name of a signature algorithm that is broken by collisions; `None` for any other.
-pub fn weak_algorithm(oid: &str) -> Option<&'static str> {
+pub(crate) fn weak_algorithm(oid: &str) -> Option<&'static str> {
     match oid {
         "1.2.840.113549.1.1.2" => Some("MD2 with RSA"),
         "1.2.840.113549.1.1.4" => Some("MD5 with RSA"),
@@ -254,7 +254,7 @@ fn is_self_signed(certificate: &X509Certificate<'_>, der: &[u8]) -> bool {
 }
 
 /// Whether a certificate was issued by another: by name, and by signature as far as it can be checked.
-pub fn is_issued_by(der: &[u8], issuer_der: &[u8]) -> bool {
+pub(crate) fn is_issued_by(der: &[u8], issuer_der: &[u8]) -> bool {
     let (Ok((_, certificate)), Ok((_, issuer))) =
         (X509Certificate::from_der(der), X509Certificate::from_der(issuer_der))
     else {
@@ -306,7 +306,7 @@ pub(crate) fn element(der: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 }
 
 /// Text of a stranger, fit for a log line.
-pub fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len().min(MAX_TEXT));
     text.chars().take(MAX_TEXT).for_each(|letter| escape::push(&mut clean, letter));
     if text.chars().nth(MAX_TEXT).is_some() {

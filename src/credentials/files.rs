@@ -9,18 +9,18 @@ use crate::secret::Secret;
 
 /// A file of certificates and keys has a few KiB, a bundle of all public roots 250 KiB, a large
 /// revocation list some MiB; what has more is another file, and must not fill the memory.
-pub const MAX_FILE: u64 = 16 << 20;
+pub(crate) const MAX_FILE: u64 = 16 << 20;
 
 /// The bytes of a file (they may be a key) and its mode: both of the file that was opened, so that a
 /// swap between two looks cannot show the mode of another.
 #[derive(Debug)]
-pub struct Content {
+pub(crate) struct Content {
     /// Not empty.
-    pub bytes: Secret,
+    pub(crate) bytes: Secret,
     /// The permission bits.
-    pub mode: u32,
+    pub(crate) mode: u32,
     /// The user that the file belongs to.
-    pub owner: u32,
+    pub(crate) owner: u32,
 }
 
 /// Why a file gave nothing.
@@ -41,7 +41,7 @@ pub enum Error {
 ///
 /// # Errors
 /// It is missing, too large or empty.
-pub fn read(path: &Path) -> Result<Content, Error> {
+pub(crate) fn read(path: &Path) -> Result<Content, Error> {
     let file = File::open(path).map_err(Error::Unreadable)?;
     let metadata = file.metadata().map_err(Error::Unreadable)?;
     if metadata.len() > MAX_FILE {

@@ -4,7 +4,7 @@ pub use crate::config::formats::{hex, labelled_hex};
 use aws_lc_rs::digest::{Context, SHA256, digest};
 
 /// A SHA-256 digest.
-pub type Sha256 = [u8; 32];
+pub(crate) type Sha256 = [u8; 32];
 
 /// SHA-256 of `bytes`.
 pub fn sha256(bytes: &[u8]) -> Sha256 {
@@ -18,16 +18,16 @@ pub fn labelled_pin(digest: &Sha256) -> String {
 
 /// A digest over several fields. Each is tagged and carries its length, so that no two lists of
 /// fields read the same.
-pub struct Fields(Context);
+pub(crate) struct Fields(Context);
 
 impl Fields {
     /// Without any field.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Context::new(&SHA256))
     }
 
     /// Adds one field.
-    pub fn add(&mut self, tag: &str, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, tag: &str, bytes: &[u8]) {
         for part in [tag.as_bytes(), bytes] {
             self.0.update(&(part.len() as u64).to_be_bytes());
             self.0.update(part);
@@ -35,7 +35,7 @@ impl Fields {
     }
 
     /// Adds a set: the order in which its members come does not matter.
-    pub fn add_set(&mut self, tag: &str, members: impl IntoIterator<Item = Sha256>) {
+    pub(crate) fn add_set(&mut self, tag: &str, members: impl IntoIterator<Item = Sha256>) {
         let mut members: Vec<Sha256> = members.into_iter().collect();
         members.sort_unstable();
         members.dedup();
@@ -43,7 +43,7 @@ impl Fields {
     }
 
     /// The digest.
-    pub fn finish(self) -> Sha256 {
+    pub(crate) fn finish(self) -> Sha256 {
         fixed(self.0.finish().as_ref())
     }
 }

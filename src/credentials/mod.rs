@@ -12,13 +12,13 @@
 
 pub mod certificate;
 pub mod contents;
-pub mod files;
+pub(crate) mod files;
 pub mod fingerprint;
 pub mod identity;
 pub mod observation;
-pub mod part;
+pub(crate) mod part;
 pub mod pem;
 pub(crate) mod period;
-pub mod presented;
+pub(crate) mod presented;
 pub mod refusal;
 pub mod trust;

@@ -24,48 +24,48 @@ pub struct Observed(Mutex<Facts>);
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// The chain that the server presented; none in a resumed handshake.
-    pub presented: Option<Presented>,
+    pub(crate) presented: Option<Presented>,
     /// What its leaf says of itself, once the chain was given away.
-    pub server: Option<Arc<CertificateFacts>>,
+    pub(crate) server: Option<Arc<CertificateFacts>>,
     /// The first objection against the server, whether it ended the handshake or was only reported.
-    pub refusal: Option<Refusal>,
+    pub(crate) refusal: Option<Refusal>,
     /// The verifier has passed the server (or was told to let it pass).
     pub passed: bool,
     /// What the verifier vouches for: from the verification to notAfter of the chain or nextUpdate of the lists.
-    pub valid: Option<Period>,
+    pub(crate) valid: Option<Period>,
     /// Bytes of the chain that the server presented.
-    pub chain_bytes: usize,
+    pub(crate) chain_bytes: usize,
     /// The server asked for a client certificate. rustls answers only when the server has passed, see
     /// [`Facts::answered`].
-    pub request: Option<CertificateRequest>,
+    pub(crate) request: Option<CertificateRequest>,
 }
 
 /// A server's request for a client certificate, and the answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateRequest {
     /// Distinguished names of the authorities that the server accepts; empty if it does not say.
-    pub acceptable: Vec<String>,
+    pub(crate) acceptable: Vec<String>,
     /// A certificate was sent.
     pub answered: bool,
     /// There is an identity, but its key can make none of the signatures that the server accepts.
-    pub unusable_key: bool,
+    pub(crate) unusable_key: bool,
     /// `acceptable` names no issuer of the identity's chain.
     pub foreign_issuer: bool,
 }
 
 impl Facts {
     /// What the leaf that the server presented says of itself; none in a resumed handshake.
-    pub fn server(&self) -> Option<Arc<CertificateFacts>> {
+    pub(crate) fn server(&self) -> Option<Arc<CertificateFacts>> {
         self.server.clone().or_else(|| self.presented.as_ref()?.server())
     }
 
     /// Whether a certificate was sent; `None`: the server asked for none.
-    pub fn certificate_sent(&self) -> Option<bool> {
+    pub(crate) fn certificate_sent(&self) -> Option<bool> {
         self.request.as_ref().map(|request| request.answered)
     }
 
     /// The server's request, if it was answered: before the server has passed, nothing is.
-    pub fn answered(&self) -> Option<&CertificateRequest> {
+    pub(crate) fn answered(&self) -> Option<&CertificateRequest> {
         self.request.as_ref().filter(|_| self.passed)
     }
 }
@@ -79,13 +79,13 @@ impl Observed {
     }
 
     /// Looks at what was seen so far.
-    pub fn read<T>(&self, look: impl FnOnce(&Facts) -> T) -> T {
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Facts) -> T) -> T {
         look(&self.lock())
     }
 
     /// What was seen so far. The chain is given away: the observation may live as long as its connection,
     /// and should not hold kilobytes for it.
-    pub fn take(&self) -> Facts {
+    pub(crate) fn take(&self) -> Facts {
         let mut facts = self.lock();
         let presented = facts.presented.take();
         if let Some(presented) = &presented {

@@ -9,7 +9,7 @@ use crate::credentials::{identity, trust};
 
 /// An identity or a trust of a generation.
 #[derive(Debug)]
-pub enum Part<T> {
+pub(crate) enum Part<T> {
     /// As its files say.
     Live(Arc<T>),
     /// Its files cannot be used: what an earlier generation loaded stays in force.
@@ -27,14 +27,14 @@ pub enum Part<T> {
 #[derive(Debug)]
 pub struct Broken {
     /// Which part, and why it could not be loaded the last time.
-    pub fault: Fault,
+    pub(crate) fault: Fault,
     /// The first of the loads in a row that failed.
-    pub since: Date,
+    pub(crate) since: Date,
 }
 
 /// A kind of part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PartKind {
+pub(crate) enum PartKind {
     /// A certificate chain and its key.
     Identity,
     /// Roots, one certificate or pins.
@@ -44,7 +44,7 @@ pub enum PartKind {
 /// Why a part could not be loaded. It is text and not the error, since the error may quote what a variable of the
 /// environment was replaced by: a secret in the place of a path, say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// The kind of part.
     pub kind: PartKind,
     /// What the configuration calls the part.
@@ -57,7 +57,7 @@ pub struct Fault {
 
 impl PartKind {
     /// The word for log, metric and status.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Identity => "identity",
             Self::Trust => "trust",
@@ -97,10 +97,10 @@ impl Broken {
 
 impl<T> Part<T> {
     /// The words of all states.
-    pub const STATES: [&'static str; 3] = ["live", "kept", "unavailable"];
+    pub(crate) const STATES: [&'static str; 3] = ["live", "kept", "unavailable"];
 
     /// What a load came to; `before` is the part of the generation that runs.
-    pub fn after(loaded: Result<T, Fault>, before: Option<&Self>, now: Date) -> Self {
+    pub(crate) fn after(loaded: Result<T, Fault>, before: Option<&Self>, now: Date) -> Self {
         let fault = match loaded {
             Ok(part) => return Self::Live(Arc::new(part)),
             Err(fault) => fault,
@@ -114,7 +114,7 @@ impl<T> Part<T> {
     }
 
     /// What streams use; none if they cannot be served.
-    pub fn usable(&self) -> Option<&Arc<T>> {
+    pub(crate) fn usable(&self) -> Option<&Arc<T>> {
         match self {
             Self::Live(part) | Self::Kept { last: part, .. } => Some(part),
             Self::Unavailable(_) => None,
@@ -122,7 +122,7 @@ impl<T> Part<T> {
     }
 
     /// What is wrong with its files.
-    pub fn broken(&self) -> Option<&Arc<Broken>> {
+    pub(crate) fn broken(&self) -> Option<&Arc<Broken>> {
         match self {
             Self::Live(_) => None,
             Self::Kept { broken, .. } | Self::Unavailable(broken) => Some(broken),
@@ -130,7 +130,7 @@ impl<T> Part<T> {
     }
 
     /// The word of its state, one of [`Part::STATES`].
-    pub fn state(&self) -> &'static str {
+    pub(crate) fn state(&self) -> &'static str {
         match self {
             Self::Live(_) => "live",
             Self::Kept { .. } => "kept",

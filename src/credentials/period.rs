@@ -7,26 +7,26 @@ use super::certificate::Date;
 /// A clock can be set back. What was found out later than it shows now was not known yet, as far as can be told: it does
 /// not hold, and no age that was meant to be minutes becomes years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Period {
+pub(crate) struct Period {
     /// Not before this second.
-    pub from: Date,
+    pub(crate) from: Date,
     /// Not in this second, and not later.
-    pub until: Date,
+    pub(crate) until: Date,
 }
 
 impl Period {
     /// From `from` on for `seconds`.
-    pub fn of(from: Date, seconds: i64) -> Self {
+    pub(crate) fn of(from: Date, seconds: i64) -> Self {
         Self { from, until: Date(from.0.saturating_add(seconds)) }
     }
 
     /// The same, but over at `end` at the latest.
-    pub fn cut_at(self, end: Date) -> Self {
+    pub(crate) fn cut_at(self, end: Date) -> Self {
         Self { until: self.until.min(end), ..self }
     }
 
     /// Whether it has begun and is not over.
-    pub fn holds(self, now: Date) -> bool {
+    pub(crate) fn holds(self, now: Date) -> bool {
         self.from <= now && now < self.until
     }
 }

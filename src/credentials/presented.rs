@@ -10,7 +10,7 @@ use crate::credentials::certificate::CertificateFacts;
 /// A chain as a server presented it, leaf first. Cheap to clone: handshakes in which a server shows the same chain
 /// share it, and with it what the leaf says of itself, which is read once and not before somebody asks.
 #[derive(Clone)]
-pub struct Presented(Arc<Chain>);
+pub(crate) struct Presented(Arc<Chain>);
 
 struct Chain {
     certificates: Vec<CertificateDer<'static>>,
@@ -19,31 +19,31 @@ struct Chain {
 
 impl Presented {
     /// A copy of what stands in a handshake's buffer.
-    pub fn new(leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Self {
+    pub(crate) fn new(leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Self {
         let certificates = std::iter::once(leaf).chain(intermediates).map(|der| der.clone().into_owned()).collect();
         Self(Arc::new(Chain { certificates, server: OnceLock::new() }))
     }
 
     /// Leaf first.
-    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+    pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.0.certificates
     }
 
     /// What the leaf says of itself; `None` if it cannot be read.
-    pub fn server(&self) -> Option<Arc<CertificateFacts>> {
+    pub(crate) fn server(&self) -> Option<Arc<CertificateFacts>> {
         let read = || self.0.certificates.first().and_then(|leaf| CertificateFacts::read(leaf)).map(Arc::new);
         self.0.server.get_or_init(read).clone()
     }
 
     /// Whether it is, byte for byte, this chain.
-    pub fn is(&self, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> bool {
+    pub(crate) fn is(&self, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> bool {
         let Some((own, others)) = self.0.certificates.split_first() else { return false };
         // The slices carry the lengths, so no two chains read the same.
         own == leaf && others == intermediates
     }
 
     /// Bytes of its certificates.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.0.certificates.iter().map(|der| der.len()).sum()
     }
 }

@@ -83,7 +83,7 @@ impl Refusal {
     }
 
     /// What rustls is told: it chooses the alert that the server gets (RFC 8446 section 6.2).
-    pub fn to_certificate_error(&self) -> CertificateError {
+    pub(crate) fn to_certificate_error(&self) -> CertificateError {
         match self {
             Self::UnknownIssuer | Self::SelfSigned { .. } | Self::NotTheExactOne | Self::RootOutOfDate { .. } => {
                 CertificateError::UnknownIssuer

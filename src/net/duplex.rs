@@ -14,7 +14,7 @@ use super::{Stream, syscall};
 
 /// What the relay asks of a socket: readiness apart from the transfer, so that memory is taken only when
 /// there is something to move, and transfers over many slices.
-pub trait Duplex: AsFd {
+pub(crate) trait Duplex: AsFd {
     /// Ready when a read may be tried.
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Ready when a write may be tried.
@@ -99,7 +99,7 @@ fn is_read_cut(socket: BorrowedFd<'_>) -> bool {
 ///
 /// # Errors
 /// `WouldBlock` if there is nothing to read.
-pub fn try_read(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn try_read(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<usize> {
     // Not read(2), which asks the file system's permission on its way to the same place.
     let wanted = buf.len();
     let receive = |fd: BorrowedFd<'_>| rustix::net::recv(fd, &mut *buf, RecvFlags::empty()).map(|(_, length)| length);
@@ -111,7 +111,7 @@ pub fn try_read(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<usize> {
 ///
 /// # Errors
 /// As `try_read`.
-pub fn read_now(socket: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read_now(socket: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
     let (_, length) = rustix::net::recv(socket, buf, RecvFlags::DONTWAIT)?;
     Ok(length)
 }
@@ -120,7 +120,7 @@ pub fn read_now(socket: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
 ///
 /// # Errors
 /// As `try_read`.
-pub fn try_read_vectored(socket: &impl Duplex, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+pub(crate) fn try_read_vectored(socket: &impl Duplex, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     let wanted = bufs.iter().map(|buf| buf.len()).sum();
     transfer(socket, Interest::READABLE, wanted, |fd| rustix::io::readv(fd, bufs), is_read_cut)
 }
@@ -129,7 +129,7 @@ pub fn try_read_vectored(socket: &impl Duplex, bufs: &mut [IoSliceMut<'_>]) -> i
 ///
 /// # Errors
 /// The kernel's.
-pub fn unread(socket: &impl AsFd) -> io::Result<u64> {
+pub(crate) fn unread(socket: &impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(socket)?)
 }
 
@@ -137,7 +137,7 @@ pub fn unread(socket: &impl AsFd) -> io::Result<u64> {
 ///
 /// # Errors
 /// The kernel's.
-pub fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
+pub(crate) fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
     syscall::output_queue(socket.as_fd())
 }
 
@@ -145,7 +145,7 @@ pub fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
 ///
 /// # Errors
 /// `WouldBlock` if there is no room.
-pub fn try_write(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+pub(crate) fn try_write(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     send(socket, bufs, SendFlags::NOSIGNAL)
 }
 
@@ -155,7 +155,7 @@ pub fn try_write(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Result<usize
 ///
 /// # Errors
 /// As [`try_write`].
-pub fn try_write_last(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+pub(crate) fn try_write_last(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     send(socket, bufs, SendFlags::NOSIGNAL | SendFlags::MORE)
 }
 
@@ -172,6 +172,6 @@ fn send(socket: &impl Duplex, bufs: &[IoSlice<'_>], flags: SendFlags) -> io::Res
 ///
 /// # Errors
 /// As `shutdown(2)`: the connection is gone.
-pub fn finish(socket: &impl Duplex) -> io::Result<()> {
+pub(crate) fn finish(socket: &impl Duplex) -> io::Result<()> {
     SockRef::from(socket).shutdown(Shutdown::Write)
 }

@@ -15,7 +15,7 @@ use super::syscall::{self, Control};
 
 /// One direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// Away from us.
     Send,
     /// Towards us.
@@ -24,18 +24,18 @@ pub enum Direction {
 
 /// What one receive brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Received {
+pub(crate) struct Received {
     /// The type of the records that the bytes are from. `None`: the peer has ended its direction.
-    pub kind: Option<u8>,
+    pub(crate) kind: Option<u8>,
     /// How many bytes there are. The records of one receive are of one type.
-    pub len: usize,
+    pub(crate) len: usize,
 }
 
 /// Lets the kernel's TLS see the socket. Nothing changes before a direction gets its key. There is no way back.
 ///
 /// # Errors
 /// The kernel has none, or the connection is not (or no longer) established.
-pub fn attach(socket: &impl AsFd) -> io::Result<()> {
+pub(crate) fn attach(socket: &impl AsFd) -> io::Result<()> {
     syscall::set_option(socket.as_fd(), libc::SOL_TCP, libc::TCP_ULP, b"tls")
 }
 
@@ -44,7 +44,7 @@ pub fn attach(socket: &impl AsFd) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel does not know version or suite; it has a key already and cannot take another.
-pub fn set_key(socket: &impl AsFd, direction: Direction, key: &[u8]) -> io::Result<()> {
+pub(crate) fn set_key(socket: &impl AsFd, direction: Direction, key: &[u8]) -> io::Result<()> {
     let name = match direction {
         Direction::Send => libc::TLS_TX,
         Direction::Receive => libc::TLS_RX,
@@ -56,7 +56,7 @@ pub fn set_key(socket: &impl AsFd, direction: Direction, key: &[u8]) -> io::Resu
 ///
 /// # Errors
 /// `WouldBlock` if there is no room.
-pub fn try_send_record(socket: &impl Duplex, kind: u8, body: &[u8]) -> io::Result<()> {
+pub(crate) fn try_send_record(socket: &impl Duplex, kind: u8, body: &[u8]) -> io::Result<()> {
     let control = Control { level: libc::SOL_TLS, name: libc::TLS_SET_RECORD_TYPE, value: kind };
     socket.try_io(Interest::WRITABLE, || syscall::send_with(socket.as_fd(), body, control).map(drop))
 }
@@ -67,7 +67,7 @@ pub fn try_send_record(socket: &impl Duplex, kind: u8, body: &[u8]) -> io::Resul
 /// # Errors
 /// `WouldBlock` if no whole record is there. `EBADMSG`, `EMSGSIZE` and `EINVAL` are the peer's fault: a record
 /// that does not authenticate, is too long, or is none.
-pub fn try_receive(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<Received> {
+pub(crate) fn try_receive(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<Received> {
     let mut received = Received { kind: None, len: 0 };
     socket.try_io(Interest::READABLE, || {
         let (len, control) = syscall::receive_with(socket.as_fd(), buf)?;
@@ -80,7 +80,7 @@ pub fn try_receive(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<Received>
 
 /// Lets the socket send again after a record that was refused: that error stands at the socket, for whichever call
 /// comes next, until somebody has asked for it.
-pub fn clear_error(socket: &impl AsFd) {
+pub(crate) fn clear_error(socket: &impl AsFd) {
     // The error is known already, from the receive that failed.
     let _ = SockRef::from(socket).take_error();
 }
@@ -88,7 +88,7 @@ pub fn clear_error(socket: &impl AsFd) {
 /// Ready when the kernel has given all records to TCP. It takes bytes before that: a record that found no room
 /// waits beside the socket, and neither `shutdown` nor `close` waits for it. Room in the socket means that no
 /// record waits for room.
-pub fn poll_drained(cx: &mut Context<'_>, socket: &impl Duplex) -> Poll<io::Result<()>> {
+pub(crate) fn poll_drained(cx: &mut Context<'_>, socket: &impl Duplex) -> Poll<io::Result<()>> {
     loop {
         ready!(socket.poll_write_ready(cx))?;
         match socket.try_io(Interest::WRITABLE, || has_room(socket.as_fd())) {

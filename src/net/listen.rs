@@ -57,7 +57,7 @@ impl Socket {
     }
 
     /// The address in fact: with the port that the kernel chose, where 0 was asked for.
-    pub fn local_address(&self) -> String {
+    pub(crate) fn local_address(&self) -> String {
         self.tcp_address().map_or_else(|| self.address.to_string(), |address| address.to_string())
     }
 

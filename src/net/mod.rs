@@ -2,7 +2,7 @@
 
 mod duplex;
 mod fast_open;
-pub mod kernel_tls;
+pub(crate) mod kernel_tls;
 mod listen;
 mod options;
 mod pipe;
@@ -18,7 +18,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
-pub use duplex::{
+pub(crate) use duplex::{
     Duplex, finish, read_now, try_read, try_read_vectored, try_write, try_write_last, unacknowledged, unread,
 };
 pub use listen::{BindError, Socket, set_mode};
@@ -64,7 +64,7 @@ impl Stream {
     ///
     /// # Errors
     /// The runtime is ending.
-    pub async fn readable(&self) -> io::Result<Ready> {
+    pub(crate) async fn readable(&self) -> io::Result<Ready> {
         match self {
             Self::Tcp(tcp) => tcp.ready(Interest::READABLE).await,
             Self::Unix(unix) => unix.ready(Interest::READABLE).await,
@@ -73,7 +73,7 @@ impl Stream {
 
     /// Waits until the peer has reset the connection, and leaves what it has sent where it is. A peer that has only
     /// ended its side is not gone: it may wait for an answer. A Unix socket knows no reset. Cancel safe.
-    pub async fn was_reset(&self) {
+    pub(crate) async fn was_reset(&self) {
         self.error().await;
     }
 
@@ -87,7 +87,7 @@ impl Stream {
 
     /// Ends the connection so that the peer sees an error and not a clean end: TCP resets (linger
     /// zero), a Unix socket knows no reset and just closes.
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         if let Self::Tcp(tcp) = &self {
             abort_on_close(tcp);
         }

@@ -65,7 +65,7 @@ impl Options {
     }
 
     /// The same; what is missing stands in the log, as that of `whose`.
-    pub fn of_or_warn(asked: &Tcp, role: Role, whose: &Name) -> Self {
+    pub(crate) fn of_or_warn(asked: &Tcp, role: Role, whose: &Name) -> Self {
         let (options, missing) = Self::of(asked, role);
         for Missing { option, why } in missing {
             tracing::warn!(%whose, option, why, "this kernel does not have it: connections go without");
@@ -84,7 +84,7 @@ impl Options {
     ///
     /// # Errors
     /// Those of `socket(2)`: descriptors or memory are out, or the family is not there.
-    pub fn socket(&self, address: SocketAddr, role: Role) -> io::Result<Socket> {
+    pub(crate) fn socket(&self, address: SocketAddr, role: Role) -> io::Result<Socket> {
         let socket = self.bare(Domain::for_address(address))?;
         self.set(&socket)?;
         set_fast_open(&self.asked, &SockRef::from(&socket), role)?;

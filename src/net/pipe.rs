@@ -56,12 +56,12 @@ impl Pipe {
     }
 
     /// Bytes inside.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.held
     }
 
     /// Makes room for a flow that fills it, once; where the system grants no more, it stays as it is.
-    pub fn grow(&mut self) {
+    pub(crate) fn grow(&mut self) {
         let ends = self.ends_mut();
         if ends.capacity < GROWN {
             // An error is a matter of the user's pipes all together: as well as no wish.
@@ -75,7 +75,7 @@ impl Pipe {
     /// # Errors
     /// `WouldBlock` if there is nothing to read; `InvalidInput` or `Unsupported` if this socket cannot be spliced. Nor
     /// can one before an urgent byte: splice(2) then finds nothing, or an end.
-    pub fn fill(&mut self, from: &impl Duplex) -> io::Result<usize> {
+    pub(crate) fn fill(&mut self, from: &impl Duplex) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0, "a full pipe would be taken for an empty socket");
         let ends = self.ends.as_ref().expect(LIVES);
         let fill = || rustix::pipe::splice(from.as_fd(), None, &ends.write, None, ends.capacity, FLAGS);
@@ -95,7 +95,7 @@ impl Pipe {
     ///
     /// # Errors
     /// `WouldBlock` if it has no room.
-    pub fn drain(&mut self, to: &impl Duplex) -> io::Result<usize> {
+    pub(crate) fn drain(&mut self, to: &impl Duplex) -> io::Result<usize> {
         let ends = self.ends.as_ref().expect(LIVES);
         let moved = splice(to, Interest::WRITABLE, || {
             rustix::pipe::splice(&ends.read, None, to.as_fd(), None, self.held, FLAGS)

@@ -21,13 +21,13 @@ use crate::pipeline::route::RouteTable;
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_secs(1);
 
 /// A bound address.
-pub struct Listener {
+pub(crate) struct Listener {
     key: ListenerKey,
     socket: Arc<Socket>,
 }
 
 /// The running generation, as a listener sees it.
-pub trait Generation: Send + Sync + 'static {
+pub(crate) trait Generation: Send + Sync + 'static {
     /// What it says of a listener; none when a reload has removed the listener.
     fn entry(&self, key: &ListenerKey) -> Option<Arc<Entry>>;
 }
@@ -35,25 +35,25 @@ pub trait Generation: Send + Sync + 'static {
 /// What a generation says of a listener.
 pub struct Entry {
     /// Who may come.
-    pub admission: Admission,
+    pub(crate) admission: Admission,
     /// Where connections go.
     pub routes: Arc<RouteTable>,
     /// Concurrent connections on this listener, if bounded.
-    pub permits: Option<Arc<Semaphore>>,
+    pub(crate) permits: Option<Arc<Semaphore>>,
     /// The bound behind `permits`.
-    pub max_connections: Option<usize>,
+    pub(crate) max_connections: Option<usize>,
 }
 
 /// What all listeners share.
-pub struct Shared<G> {
+pub(crate) struct Shared<G> {
     /// The running generation; a listener reads it once for each connection.
-    pub snapshot: Arc<G>,
+    pub(crate) snapshot: Arc<G>,
     /// One permit a connection, over all listeners.
-    pub permits: Arc<Semaphore>,
+    pub(crate) permits: Arc<Semaphore>,
     /// Wakes whoever waits for a permit when the running generation was replaced: the bound may be another.
-    pub swapped: Arc<Notify>,
+    pub(crate) swapped: Arc<Notify>,
     /// Streams hold it until they end.
-    pub streams: Watch,
+    pub(crate) streams: Watch,
 }
 
 impl<G> Clone for Shared<G> {
@@ -72,34 +72,34 @@ impl Listener {
     ///
     /// # Errors
     /// See [`Socket::bind`].
-    pub fn bind(spec: &values::Listener) -> Result<Self, BindError> {
+    pub(crate) fn bind(spec: &values::Listener) -> Result<Self, BindError> {
         let options = Options::of_or_warn(&spec.tcp, Role::Listen, &spec.name);
         Ok(Self { key: spec.key(), socket: Arc::new(Socket::bind(&spec.listen, &options)?) })
     }
 
     /// What makes it the same listener in the next generation.
-    pub fn key(&self) -> &ListenerKey {
+    pub(crate) fn key(&self) -> &ListenerKey {
         &self.key
     }
 
     /// The address in fact: with the port that the kernel chose, where the configuration says 0.
-    pub fn local_address(&self) -> String {
+    pub(crate) fn local_address(&self) -> String {
         self.socket.local_address()
     }
 
     /// The socket, for who changes its options while it is accepted from. It is closed with its last owner.
-    pub fn socket(&self) -> Arc<Socket> {
+    pub(crate) fn socket(&self) -> Arc<Socket> {
         Arc::clone(&self.socket)
     }
 
     /// The name by which the running generation calls it.
-    pub fn name<G: Generation>(&self, shared: &Shared<G>) -> Name {
+    pub(crate) fn name<G: Generation>(&self, shared: &Shared<G>) -> Name {
         self.entry(shared).map_or_else(|| Name::new(self.local_address()), |entry| entry.routes.listener.clone())
     }
 
     /// Accepts until its address is gone from the running generation, or the future is dropped. An error of
     /// accept never ends it: it pauses and goes on. After a panic it accepts again.
-    pub async fn run<G: Generation>(self, shared: Shared<G>, registry: Registry) {
+    pub(crate) async fn run<G: Generation>(self, shared: Shared<G>, registry: Registry) {
         let is_over = || self.entry(&shared).is_none();
         tasks::keep_running(Task::Listener, &registry, is_over, || self.accept_from(&shared)).await;
     }

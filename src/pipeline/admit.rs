@@ -45,7 +45,7 @@ impl Admission {
     /// listener is on a loopback address, without users a Unix socket is guarded by its mode.
     ///
     /// With users, only those: root is no exception.
-    pub fn check(&self, peer: &Peer) -> Result<(), Refused> {
+    pub(crate) fn check(&self, peer: &Peer) -> Result<(), Refused> {
         match peer {
             Peer::Tcp(address) => {
                 // A listener on [::] sees IPv4 clients as ::ffff:192.0.2.1; networks are written as IPv4.
@@ -63,7 +63,7 @@ impl Admission {
 
 /// A peer that may not come.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub(crate) enum Refused {
     /// Its address is in none of the networks.
     #[error("{0} is in no network of `allow`")]
     Network(IpAddr),
@@ -74,7 +74,7 @@ pub enum Refused {
 
 impl Refused {
     /// The class of the refusal.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Network(_) => "network_not_allowed",
             Self::User(_) => "user_not_allowed",
@@ -95,7 +95,7 @@ pub enum Error {
 
 impl Error {
     /// The class of this error.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::UserDatabase(_) => "user_database_unreadable",
             Self::UnknownUser(_) => "user_unknown",

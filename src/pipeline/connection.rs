@@ -13,17 +13,17 @@ use crate::pipeline::report::Report;
 use crate::pipeline::route::RouteTable;
 
 /// A connection that was accepted and admitted.
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// The client's socket.
-    pub stream: Stream,
+    pub(crate) stream: Stream,
     /// Who the client is.
-    pub peer: Peer,
+    pub(crate) peer: Peer,
     /// The listener's routes in the generation that was running at accept.
-    pub routes: Arc<RouteTable>,
+    pub(crate) routes: Arc<RouteTable>,
 }
 
 /// Serves one connection to its end. `watch` is held until then; once it is forced the client is reset.
-pub async fn serve(accepted: Accepted, watch: Watch) {
+pub(crate) async fn serve(accepted: Accepted, watch: Watch) {
     let Accepted { mut stream, peer, routes } = accepted;
     let report = Report::begin(&routes, &peer);
     let mut class = match unless_forced(&watch, classify::classify(routes.expect, &mut stream, routes.patience)).await {

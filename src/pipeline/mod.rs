@@ -15,11 +15,11 @@
 //! | [`relay`] | bytes both ways until both ends are done |
 //! | [`report`] | the one log line and the one set of metrics of a connection |
 
-pub mod accept;
+pub(crate) mod accept;
 pub mod admit;
 pub mod classify;
-pub mod connection;
+pub(crate) mod connection;
 pub mod originate;
 pub mod relay;
-pub mod report;
+pub(crate) mod report;
 pub mod route;

@@ -19,14 +19,14 @@ use crate::pipeline::relay::{Ended, Outcome};
 use crate::pipeline::route::{NoRoute, Route, RouteTable};
 
 /// The reporter of one connection.
-pub struct Report<'a> {
+pub(crate) struct Report<'a> {
     routes: &'a RouteTable,
     client: &'a Peer,
     began: Instant,
 }
 
 /// What is worth knowing of an originated stream after its TLS state went into the relay.
-pub struct Facts {
+pub(crate) struct Facts {
     endpoint: Arc<Endpoint>,
     /// What the client asked for in a ClientHello of its own.
     asked: Option<Box<str>>,
@@ -41,20 +41,20 @@ pub struct Facts {
 
 impl Facts {
     /// What the handshake has agreed on.
-    pub fn negotiated(&self) -> Option<&Negotiated> {
+    pub(crate) fn negotiated(&self) -> Option<&Negotiated> {
         self.negotiated.as_ref()
     }
 }
 
 impl<'a> Report<'a> {
     /// Counts the connection as active until the report is dropped.
-    pub fn begin(routes: &'a RouteTable, client: &'a Peer) -> Self {
+    pub(crate) fn begin(routes: &'a RouteTable, client: &'a Peer) -> Self {
         routes.metrics.active.increment(1.0);
         Self { routes, client, began: Instant::now() }
     }
 
     /// Keeps the facts of a stream that is about to be relayed.
-    pub fn facts(&self, opened: Opened, protocol: Protocol) -> (Facts, Wire, InFlight) {
+    pub(crate) fn facts(&self, opened: Opened, protocol: Protocol) -> (Facts, Wire, InFlight) {
         let Opened { originated, in_flight, pooled, ready } = opened;
         let Originated { wire, endpoint, negotiated } = originated;
         let asked = match protocol {
@@ -67,14 +67,14 @@ impl<'a> Report<'a> {
     }
 
     /// The client said nothing, or nothing that can be served.
-    pub fn unclassified(&self, error: &classify::Error, downstream: Stream) {
+    pub(crate) fn unclassified(&self, error: &classify::Error, downstream: Stream) {
         downstream.reset();
         self.routes.metrics.refused.increment(error.reason());
         self.refused(error.reason(), error, error.repair().as_deref());
     }
 
     /// There is no way for what the client asks for.
-    pub fn unrouted(&self, error: &NoRoute, downstream: Stream) {
+    pub(crate) fn unrouted(&self, error: &NoRoute, downstream: Stream) {
         // A reset could overtake what it is told.
         classify::hello::disown(&downstream);
         drop(downstream);
@@ -83,7 +83,7 @@ impl<'a> Report<'a> {
     }
 
     /// One server could not be originated to; another may follow.
-    pub fn origination_failed(&self, route: &Route, failure: &Failure) {
+    pub(crate) fn origination_failed(&self, route: &Route, failure: &Failure) {
         let upstream = route.originator.name();
         let key = Key::new(Event::OriginationFailed, failure.reason()).upstream(upstream).endpoint(failure.endpoint);
         if !flood::is_first(key) {
@@ -107,7 +107,7 @@ impl<'a> Report<'a> {
     }
 
     /// No server could be originated to: the client gets a reset before a byte of its data went anywhere.
-    pub fn unoriginated(&self, route: &Route, failure: &Failure, downstream: Stream) {
+    pub(crate) fn unoriginated(&self, route: &Route, failure: &Failure, downstream: Stream) {
         downstream.reset();
         route.metrics.ended.increment(failure.reason());
         self.unserved(Some(route), failure.reason());
@@ -115,7 +115,7 @@ impl<'a> Report<'a> {
 
     /// The client left, or the drain's deadline came, before the upstream was ready; `route` is known once one was
     /// asked.
-    pub fn over(&self, route: Option<&Route>, ended: &Ended, downstream: Stream) {
+    pub(crate) fn over(&self, route: Option<&Route>, ended: &Ended, downstream: Stream) {
         downstream.reset();
         let counted = route.map_or(&self.routes.metrics.refused, |route| &route.metrics.ended);
         counted.increment(ended.reason());
@@ -123,7 +123,7 @@ impl<'a> Report<'a> {
     }
 
     /// A stream ended.
-    pub fn stream(&self, route: &Route, facts: &Facts, outcome: &Outcome) {
+    pub(crate) fn stream(&self, route: &Route, facts: &Facts, outcome: &Outcome) {
         if outcome.received > 0 {
             facts.endpoint.served();
         }

@@ -14,32 +14,32 @@ use crate::pipeline::relay::Counters;
 /// The routes of one listener.
 pub struct RouteTable {
     /// The listener's name, for the log.
-    pub listener: Name,
+    pub(crate) listener: Name,
     /// What the client is expected to say first.
-    pub expect: Expect,
+    pub(crate) expect: Expect,
     /// How long it may take to say that.
-    pub patience: Duration,
+    pub(crate) patience: Duration,
     /// The listener's metrics.
-    pub metrics: Arc<ListenerMetrics>,
+    pub(crate) metrics: Arc<ListenerMetrics>,
     /// Which way for whom.
-    pub ways: Ways,
+    pub(crate) ways: Ways,
 }
 
 /// One way from a listener to an upstream. A stream holds its route, and by it the upstream's origin, as
 /// long as it lives: an old generation dies when its last stream does.
 pub struct Route {
     /// The way out.
-    pub originator: Arc<Originator>,
+    pub(crate) originator: Arc<Originator>,
     /// How long a stream may do what.
-    pub limits: StreamLimits,
+    pub(crate) limits: StreamLimits,
     /// Bytes.
-    pub counters: Counters,
+    pub(crate) counters: Counters,
     /// How streams end.
-    pub metrics: RouteMetrics,
+    pub(crate) metrics: RouteMetrics,
 }
 
 /// The ways from a listener.
-pub enum Ways {
+pub(crate) enum Ways {
     /// All connections take this one.
     One(Arc<Route>),
     /// By what the ClientHello asks for.
@@ -69,12 +69,12 @@ pub struct NoRoute(ClientHello);
 
 impl NoRoute {
     /// The class, for logs and metrics.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         "no_route"
     }
 
     /// What to write into the listener, or into the client.
-    pub fn repair(&self) -> String {
+    pub(crate) fn repair(&self) -> String {
         match &self.0.server_name {
             Some(name) => format!(
                 "if the client asks for the right name, add it to the listener's `routes`:\n    \

@@ -19,6 +19,6 @@ pub(super) fn with<T>(bytes: usize, call: impl FnOnce() -> T) -> T {
 
 /// In a call of rustls: no session that it makes is longer than this, without the chain of the session that was
 /// resumed. 0 outside of the calls that this crate makes.
-pub fn bytes() -> usize {
+pub(crate) fn bytes() -> usize {
     BYTES.get()
 }

@@ -21,40 +21,40 @@ pub struct Established {
     /// The socket.
     pub tcp: TcpStream,
     /// Its keys.
-    pub session: Session,
+    pub(crate) session: Session,
     /// What was received beyond the handshake: tickets, the greeting of a server that speaks first.
-    pub received: Option<Received>,
+    pub(crate) received: Option<Received>,
     /// The client's last flight. Nothing else may be sent before it; who writes first sends both at
     /// once, which saves a system call and a packet.
     pub unsent: Vec<u8>,
     /// Bytes of the client that were sent already, or stand sealed at the end of `unsent`.
-    pub said: u64,
+    pub(crate) said: u64,
 }
 
 /// What was received and not passed on.
-pub struct Received {
+pub(crate) struct Received {
     /// The memory it stands in.
-    pub buffer: Buffer,
+    pub(crate) buffer: Buffer,
     /// Data that was opened already. It comes first.
-    pub opened: Range<usize>,
+    pub(crate) opened: Range<usize>,
     /// Where the first record begins that nobody has opened yet.
-    pub start: usize,
+    pub(crate) start: usize,
     /// Where the last received byte stands.
-    pub end: usize,
+    pub(crate) end: usize,
 }
 
 /// Why there was no handshake, and how far it came.
 #[derive(Debug)]
 pub struct Failed {
     /// What went wrong.
-    pub error: Error,
+    pub(crate) error: Error,
     /// The server had begun to answer.
-    pub answered: bool,
+    pub(crate) answered: bool,
 }
 
 /// What went wrong in a handshake.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// rustls ended it. What alert there was to send has been sent.
     #[error(transparent)]
     Tls(rustls::Error),
@@ -173,7 +173,7 @@ pub fn establish(
 ///
 /// # Errors
 /// As `establish`.
-pub fn establish_for(
+pub(crate) fn establish_for(
     offers: Option<&Offers>,
     tcp: TcpStream,
     connection: UnbufferedClientConnection,
@@ -186,7 +186,7 @@ pub fn establish_for(
 
 impl Established {
     /// Leaves with an alert, without a byte of data. Best effort: the peer may be gone.
-    pub async fn leave(mut self, why: AlertDescription) {
+    pub(crate) async fn leave(mut self, why: AlertDescription) {
         let mut record = [0; CONTROL];
         if let Ok(n) = self.session.alert(&mut record, why) {
             self.unsent.extend_from_slice(&record[..n]);

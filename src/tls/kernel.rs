@@ -11,7 +11,7 @@ use crate::net::kernel_tls::{self, Direction};
 
 /// A key as the kernel takes it: one of the structures `tls12_crypto_info_*` of `linux/tls.h`, which serve for
 /// TLS 1.3 as well. Wiped when it is dropped.
-pub struct KeyInfo {
+pub(crate) struct KeyInfo {
     bytes: Zeroizing<[u8; LONGEST]>,
     len: usize,
 }
@@ -29,7 +29,7 @@ const LONGEST: usize = 4 + 8 + 32 + 4 + 8;
 
 impl KeyInfo {
     /// The key of one direction whose next record has the number `sequence`. `None`: no kernel knows the suite.
-    pub fn new(tls13: bool, secrets: &ConnectionTrafficSecrets, sequence: u64) -> Option<Self> {
+    pub(crate) fn new(tls13: bool, secrets: &ConnectionTrafficSecrets, sequence: u64) -> Option<Self> {
         let (cipher, key, iv) = match secrets {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Cipher::Aes128Gcm, key, iv),
             ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (Cipher::Aes256Gcm, key, iv),
@@ -61,7 +61,7 @@ impl KeyInfo {
     }
 
     /// For `net::kernel_tls::set_key`.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 }
@@ -163,12 +163,12 @@ impl Offers {
     }
 
     /// Whether the kernel may have this direction of a connection.
-    pub fn takes(&self, tls13: bool, secrets: &ConnectionTrafficSecrets, direction: Direction) -> bool {
+    pub(crate) fn takes(&self, tls13: bool, secrets: &ConnectionTrafficSecrets, direction: Direction) -> bool {
         Cipher::of(secrets).is_some_and(|cipher| self.taken.contains(&(tls13, cipher, direction)))
     }
 
     /// Whether there is anything that the kernel may have.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.taken.is_empty()
     }
 

@@ -14,10 +14,10 @@
 //! | `handed` | how much rustls is given in one call |
 //! | `pool` | buffers that a connection holds only while it has something to move |
 
-pub mod handed;
+pub(crate) mod handed;
 pub mod handshake;
 pub mod kernel;
 mod message;
-pub mod pool;
+pub(crate) mod pool;
 pub mod record;
 pub mod session;

@@ -13,7 +13,7 @@ use crate::memory;
 
 /// How much is moved at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Size {
+pub(crate) enum Size {
     /// One record of any kind.
     Small,
     /// Four full records.
@@ -31,7 +31,7 @@ const SLACK: usize = 2048;
 
 impl Size {
     /// Records of data that fit, whatever the suite.
-    pub const fn records(self) -> usize {
+    pub(crate) const fn records(self) -> usize {
         match self {
             Self::Small => 1,
             Self::Medium => 4,
@@ -45,7 +45,7 @@ impl Size {
 
     /// The size for the next transfer after one that moved `n` bytes of the `room` it had: full ones
     /// grow, those that two sizes less would have held shrink.
-    pub const fn after(self, n: usize, room: usize) -> Self {
+    pub(crate) const fn after(self, n: usize, room: usize) -> Self {
         match self {
             Self::Small if n == room => Self::Medium,
             Self::Medium if n == room => Self::Large,
@@ -57,7 +57,7 @@ impl Size {
 }
 
 /// Memory from this worker's spares; dropping it gives it back.
-pub struct Buffer {
+pub(crate) struct Buffer {
     bytes: Box<[u8]>,
     size: Size,
 }
@@ -65,13 +65,13 @@ pub struct Buffer {
 impl Buffer {
     /// One of this size, or the smallest if all streams together hold too much memory: they then go on
     /// record by record.
-    pub fn take(size: Size) -> Self {
+    pub(crate) fn take(size: Size) -> Self {
         let granted = size == Size::Small || LENT.load(Ordering::Relaxed) + size.bytes() <= memory::for_buffers();
         Self::exactly(if granted { size } else { Size::Small })
     }
 
     /// One of this size, whatever is held already.
-    pub fn exactly(size: Size) -> Self {
+    pub(crate) fn exactly(size: Size) -> Self {
         if size > Size::Small {
             LENT.fetch_add(size.bytes(), Ordering::Relaxed);
         }
@@ -84,7 +84,7 @@ impl Buffer {
     }
 
     /// How large it is.
-    pub const fn size(&self) -> Size {
+    pub(crate) const fn size(&self) -> Size {
         self.size
     }
 }

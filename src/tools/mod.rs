@@ -8,7 +8,7 @@
 //! | [`certificates`] | `egret trust`: fetch, show, expiry |
 //! | [`demo`] | `egret demo`: all of it without set-up |
 
-pub mod certificates;
+pub(crate) mod certificates;
 pub mod check;
 pub mod demo;
 pub mod explain;

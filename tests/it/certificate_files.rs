@@ -69,7 +69,7 @@ impl Files {
             password_file: None,
             allow_loose_key_permissions: false,
         };
-        let identity = Identity::load(&name("me"), &spec);
+        let identity = Identity::load(&spec);
         identity.map(|it| it.remarks().join("; ")).map_err(|error| (error.reason(), error.to_string()))
     }
 }

@@ -9,7 +9,6 @@ use egret::credentials::identity::{Error, Identity};
 use tempfile::TempDir;
 
 use crate::support::authority::{Ca, Leaf, Wish, openssl, write_key};
-use crate::support::origins::name;
 
 fn spec(certificate: &Path, private_key: Option<&Path>, password_file: Option<&Path>) -> Spec {
     Spec {
@@ -21,7 +20,7 @@ fn spec(certificate: &Path, private_key: Option<&Path>, password_file: Option<&P
 }
 
 fn load(spec: &Spec) -> Result<Identity, Error> {
-    Identity::load(&name("me"), spec)
+    Identity::load(spec)
 }
 
 /// A certificate `me.crt` by the authority of `ca.crt`, its key `me.key`, and `password`.

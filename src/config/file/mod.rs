@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use self::servers::{ActiveCheck, Ejection, Listed, ServerTable};
+pub(crate) use self::servers::{ActiveCheck, Ejection, Listed, ServerTable};
 use crate::config::formats::{
     Alpn, Bytes, CertificateText, Congestion, DnsServer, Limit, Listen, Location, LogLevel, Mode, Pin, Reason,
     Reference, ServedName, VerifyWord,
@@ -21,14 +21,14 @@ use crate::config::values::{
 };
 
 /// Several values of one kind.
-pub type List<T> = Vec<Given<T>>;
+pub(crate) type List<T> = Vec<Given<T>>;
 
 section! {
     /// The configuration of egret.
     ///
     /// Every string may hold `${NAME}`, which stands for the environment variable NAME; `$${` is a literal `${`.
     /// Relative paths start at the folder of the file.
-    pub struct File {
+    struct File {
         /// Time that streams have to finish after SIGTERM before they are reset. A duration: `ms`, `s`, `m`, `h`, `d`.
         /// Default: "30s".
         drain_timeout: Duration,
@@ -57,7 +57,7 @@ section! {
 
 section! {
     /// How the log is written.
-    pub struct Log {
+    struct Log {
         /// Format of a line: "text" for people, "json" for programs. Default: "text".
         format: LogFormat,
         /// Log level: off, error, warn, info, debug or trace, with exceptions for single modules
@@ -68,7 +68,7 @@ section! {
 
 section! {
     /// Threads.
-    pub struct Runtime {
+    struct Runtime {
         /// Worker threads, at most 1024. Default: one per processor.
         workers: Count,
         /// Numbers of the processors that all threads run on. Default: those that the system allows.
@@ -81,7 +81,7 @@ section! {
 
 section! {
     /// Bounds of the whole process.
-    pub struct Limits {
+    struct Limits {
         /// Concurrent connections, over all listeners. Default and upper limit: what the limit of open files allows.
         max_connections: Count,
         /// Memory for buffers, connections and sessions together, such as "256MiB"; at least 4 MiB. Default: half of
@@ -95,7 +95,7 @@ section! {
 
 section! {
     /// Name resolution.
-    pub struct Dns {
+    struct Dns {
         /// Name servers, with a port if it is not 53. Default: those of the system.
         servers: List<DnsServer>,
         /// Shortest time that an answer is kept, even if its time to live is shorter. Default: "1s".
@@ -108,7 +108,7 @@ section! {
 section! {
     /// The admin address: metrics, health, status, reload, drain.
     #[schemars(extend("required" = ["listen"]))]
-    pub struct Admin {
+    struct Admin {
         /// An address and port, or "unix:/path". Other addresses than loopback need `allow`.
         listen: Listen,
         /// Networks whose clients are allowed; required for addresses other than loopback. Default: all clients that
@@ -124,7 +124,7 @@ section! {
 
 section! {
     /// What starts a reload besides SIGHUP and `POST /reload`.
-    pub struct Reload {
+    struct Reload {
         /// Watch this file and every file it names. Default: true.
         watch: bool,
     }
@@ -133,7 +133,7 @@ section! {
 section! {
     /// A client certificate: the chain and its private key.
     #[schemars(extend("required" = ["certificate"]))]
-    pub struct Identity {
+    struct Identity {
         /// File with the certificate chain as PEM, the leaf first; or a PKCS#12 file.
         certificate: Location,
         /// File with the private key as PEM: PKCS#8 (plain or encrypted), PKCS#1 or SEC1.
@@ -148,7 +148,7 @@ section! {
 
 section! {
     /// What makes a server trusted: roots, one exact certificate, or pins; names; revocation lists.
-    pub struct Trust {
+    struct Trust {
         /// PEM files with root certificates, and folders of such files.
         roots: List<Location>,
         /// Trust the system's roots. Default: true if neither `roots` nor `certificate` nor `pins_only` is set.
@@ -177,7 +177,7 @@ section! {
 section! {
     /// A destination.
     #[schemars(extend("required" = ["servers"]))]
-    pub struct Upstream {
+    struct Upstream {
         /// Servers with their ports, or names of services in DNS without one. At least one.
         servers: List<Listed>,
         /// Which address of the servers gets the next stream: "least_connections", the one with fewer streams of two
@@ -217,7 +217,7 @@ section! {
 
 section! {
     /// Options of TCP connections. Options that the kernel lacks are left out with a warning.
-    pub struct Tcp {
+    struct Tcp {
         /// Probe the peer after this long a silence, nine times at a quarter of it; or "never". 1 s to 9 h.
         /// Default: "60s".
         keepalive: Limit,
@@ -235,7 +235,7 @@ section! {
 
 section! {
     /// Finished handshakes that nobody has used yet, kept ready for the next clients.
-    pub struct Pool {
+    struct Pool {
         /// Connections to keep ready even without traffic. Default: 0.
         min_idle: Amount,
         /// Most connections to keep ready; traffic decides how many between `min_idle` and this. Default: 8, or `min_idle`
@@ -248,7 +248,7 @@ section! {
 
 section! {
     /// TLS settings of an upstream.
-    pub struct Tls {
+    struct Tls {
         /// Name of the identity that is presented. Default: no client certificate.
         identity: Reference,
         /// Name of the trust by which the server is verified. Default: the system's roots.
@@ -285,7 +285,7 @@ section! {
 section! {
     /// An address on which connections are accepted, and the upstream that they go to.
     #[schemars(extend("required" = ["listen"], "anyOf" = [{"required": ["upstream"]}, {"required": ["routes"]}]))]
-    pub struct Listener {
+    struct Listener {
         /// Its name in logs and metrics. Default: its address.
         name: Name,
         /// An address and port, or "unix:/path". Other addresses than loopback need `allow`.
@@ -314,7 +314,7 @@ section! {
 section! {
     /// A route. Exact names match before wildcards, longer wildcards before shorter ones.
     #[schemars(extend("required" = ["server_names", "upstream"]))]
-    pub struct Route {
+    struct Route {
         /// Server names (SNI) that match; "*.example.com" stands for all names below `example.com`.
         /// At least one.
         server_names: List<NamePattern>,

@@ -11,7 +11,7 @@ use crate::config::values::{CheckKind, Server};
 
 /// One server: its address alone, or a table that says more.
 #[derive(Clone, Debug)]
-pub enum Listed {
+pub(crate) enum Listed {
     /// `"host:port"`.
     Address(Server),
     /// `{ address = "host:port", ... }`.
@@ -21,7 +21,7 @@ pub enum Listed {
 section! {
     /// A server with more settings than its address.
     #[schemars(extend("required" = ["address"]))]
-    pub struct ServerTable {
+    struct ServerTable {
         /// A host and port; or the name of a service in DNS without a port, "_postgresql._tcp.example.com".
         address: Server,
         /// Share of the streams, in proportion to the weights of the other servers. Default: 1.
@@ -36,7 +36,7 @@ section! {
 
 section! {
     /// When a failing address is ejected: it gets no streams for a while.
-    pub struct Ejection {
+    struct Ejection {
         /// Failures in a row that eject it. Default: 3.
         failures: Count,
         /// Duration of the first ejection; each further one lasts twice as long. Default: "1s".
@@ -51,7 +51,7 @@ section! {
 
 section! {
     /// Active health checks, in addition to what live traffic shows.
-    pub struct ActiveCheck {
+    struct ActiveCheck {
         /// From the end of one check to the start of the next. Default: "10s".
         interval: Duration,
         /// "tcp": a connection; "tls": the upgrade and a TLS handshake as for a stream. Default: "tls", with
@@ -62,7 +62,7 @@ section! {
 
 impl Listed {
     /// The address, if it could be read.
-    pub fn server(&self) -> Option<&Server> {
+    pub(crate) fn server(&self) -> Option<&Server> {
         match self {
             Self::Address(server) => Some(server),
             Self::Table(table) => table.address.value(),

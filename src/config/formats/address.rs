@@ -14,7 +14,7 @@ use crate::config::values::User;
 
 /// Where to listen, as it is typed: the path may be relative, the socket's mode has a key of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
+pub(crate) enum Listen {
     /// Address and port.
     Tcp(SocketAddr),
     /// A Unix socket.
@@ -65,7 +65,7 @@ fn port_of(text: &str, hosts: &[&str]) -> Option<u16> {
 
 /// The mode of a Unix socket's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mode(pub u32);
+pub(crate) struct Mode(pub(crate) u32);
 
 impl Text for Mode {
     const EXAMPLES: &'static [&'static str] = &["0600", "0660", "0666"];
@@ -82,7 +82,7 @@ impl Text for Mode {
 
 /// A name server; the port is 53 unless another is typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DnsServer(pub SocketAddr);
+pub(crate) struct DnsServer(pub(crate) SocketAddr);
 
 /// RFC 1035, section 4.2.
 const DNS_PORT: u16 = 53;

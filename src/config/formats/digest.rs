@@ -19,7 +19,7 @@ pub fn labelled_hex(digest: &[u8; 32]) -> String {
 
 /// The SHA-256 of a SubjectPublicKeyInfo, in the form of RFC 7469 without its quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pin(pub [u8; 32]);
+pub(crate) struct Pin(pub [u8; 32]);
 
 impl Text for Pin {
     const EXAMPLES: &'static [&'static str] = &["sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="];
@@ -36,7 +36,7 @@ impl Text for Pin {
 
 /// One certificate: its file, or its fingerprint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CertificateText {
+pub(crate) enum CertificateText {
     /// Where it lies.
     File(Location),
     /// The SHA-256 of its DER encoding.

@@ -107,7 +107,7 @@ fn dns(text: &str) -> Result<DnsName<'static>, Fault> {
 
 /// The name that a server's certificate is checked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServedName(pub ServerName<'static>);
+pub(crate) struct ServedName(pub(crate) ServerName<'static>);
 
 impl Text for ServedName {
     const EXAMPLES: &'static [&'static str] = &["db.example.com", "192.0.2.1"];

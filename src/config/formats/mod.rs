@@ -7,9 +7,11 @@ mod host;
 mod time;
 mod word;
 
-pub use self::address::{DnsServer, Listen, Mode};
-pub use self::bytes::Bytes;
-pub use self::digest::{CertificateText, Pin, hex, labelled_hex};
-pub use self::host::ServedName;
-pub use self::time::Limit;
-pub use self::word::{Alpn, Congestion, Location, LogLevel, Reason, Reference, VerifyWord};
+pub(crate) use self::address::{DnsServer, Listen, Mode};
+pub(crate) use self::bytes::Bytes;
+pub(crate) use self::digest::{CertificateText, Pin};
+// Public through `credentials::fingerprint`, for the tests.
+pub use self::digest::{hex, labelled_hex};
+pub(crate) use self::host::ServedName;
+pub(crate) use self::time::Limit;
+pub(crate) use self::word::{Alpn, Congestion, Location, LogLevel, Reason, Reference, VerifyWord};

@@ -55,7 +55,7 @@ fn not_a_duration(text: &str) -> Fault {
 
 /// A duration that ends something, or `never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit(pub Option<Duration>);
+pub(crate) struct Limit(pub(crate) Option<Duration>);
 
 impl Text for Limit {
     const EXAMPLES: &'static [&'static str] = &["1h", "30m", "never"];

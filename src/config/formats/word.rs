@@ -28,7 +28,7 @@ macro_rules! words {
 
 /// What is done about a server that does not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VerifyWord {
+pub(crate) enum VerifyWord {
     /// Refuse it.
     Full,
     /// Serve it, and tell.
@@ -109,7 +109,7 @@ impl Text for Name {
 
 /// The name of another table. Whether it could be a name at all is told where the table stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reference(pub Name);
+pub(crate) struct Reference(pub(crate) Name);
 
 impl Text for Reference {
     const EXAMPLES: &'static [&'static str] = Name::EXAMPLES;
@@ -121,11 +121,11 @@ impl Text for Reference {
 
 /// A path as it is typed; relative to the folder of the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Location(PathBuf);
+pub(crate) struct Location(PathBuf);
 
 impl Location {
     /// The path seen from a folder.
-    pub fn within(&self, folder: &Path) -> PathBuf {
+    pub(crate) fn within(&self, folder: &Path) -> PathBuf {
         folder.join(&self.0)
     }
 }
@@ -144,7 +144,7 @@ impl Text for Location {
 
 /// Why something unsafe is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason(pub String);
+pub(crate) struct Reason(pub(crate) String);
 
 impl Text for Reason {
     const EXAMPLES: &'static [&'static str] = &["the vendor's test server, until its certificate is renewed"];
@@ -160,7 +160,7 @@ impl Text for Reason {
 
 /// One protocol of the ALPN extension (RFC 7301).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alpn(pub Vec<u8>);
+pub(crate) struct Alpn(pub(crate) Vec<u8>);
 
 impl Text for Alpn {
     const EXAMPLES: &'static [&'static str] = &["h2", "http/1.1", "postgresql"];
@@ -176,7 +176,7 @@ impl Text for Alpn {
 
 /// The kernel's name of a congestion control.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Congestion(pub String);
+pub(crate) struct Congestion(pub(crate) String);
 
 /// `TCP_CA_NAME_MAX` without its closing zero (include/net/tcp.h of Linux).
 const CONGESTION_LENGTH: usize = 15;
@@ -197,7 +197,7 @@ impl Text for Congestion {
 
 /// What is logged: a level, and levels of single modules.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogLevel(pub String);
+pub(crate) struct LogLevel(pub(crate) String);
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 

@@ -22,7 +22,7 @@ pub struct Advice {
     /// Its kind; stays the same from version to version.
     pub code: &'static str,
     /// What it is about.
-    pub problem: Problem,
+    pub(crate) problem: Problem,
 }
 
 /// Codes of what is worth knowing and nothing to change.
@@ -40,11 +40,6 @@ impl Advice {
     /// Lines for people.
     pub fn render(&self, loaded: &Loaded, style: Style) -> String {
         self.problem.render(loaded.source(), self.severity(), style)
-    }
-
-    /// One JSON object, for editors and scripts.
-    pub fn to_json(&self, loaded: &Loaded) -> serde_json::Value {
-        self.problem.to_json(loaded.source(), self.severity())
     }
 }
 

@@ -5,7 +5,7 @@ use crate::config::source::Span;
 use crate::config::variables::Variables;
 
 /// Looks a variable up; `None`: it is not set (or no UTF-8).
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// A string's text, and the string as it stands in the file with its place.
 pub(super) struct Typed<'a> {

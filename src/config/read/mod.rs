@@ -10,8 +10,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub use self::environment::Environment;
-pub use self::value::{Amount, Count, Fraction, Key, Named, Processor, Text, Value};
+pub(crate) use self::environment::Environment;
+pub(crate) use self::value::{Amount, Count, Fraction, Key, Named, Processor, Text, Value};
 
 use self::environment::{Typed, interpolate};
 use crate::config::nearest::{nearest, suggest};
@@ -21,7 +21,7 @@ use crate::config::variables::Variables;
 
 /// What stands at a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Given<T> {
+pub(crate) enum Given<T> {
     /// Nothing: the default holds.
     #[default]
     Absent,
@@ -33,7 +33,7 @@ pub enum Given<T> {
 
 impl<T> Given<T> {
     /// What was read.
-    pub fn value(&self) -> Option<&T> {
+    pub(crate) fn value(&self) -> Option<&T> {
         match self {
             Self::Value(_, value) => Some(value),
             _ => None,
@@ -41,7 +41,7 @@ impl<T> Given<T> {
     }
 
     /// What was read, with its place.
-    pub fn located(&self) -> Option<(&Span, &T)> {
+    pub(crate) fn located(&self) -> Option<(&Span, &T)> {
         match self {
             Self::Value(span, value) => Some((span, value)),
             _ => None,
@@ -49,19 +49,19 @@ impl<T> Given<T> {
     }
 
     /// Where it stands, if it could be read.
-    pub fn span(&self) -> Option<&Span> {
+    pub(crate) fn span(&self) -> Option<&Span> {
         self.located().map(|(span, _)| span)
     }
 
     /// Nothing was written.
-    pub fn is_absent(&self) -> bool {
+    pub(crate) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
     }
 }
 
 impl<T: Copy> Given<T> {
     /// What was read, or the default.
-    pub fn or(&self, default: T) -> T {
+    pub(crate) fn or(&self, default: T) -> T {
         self.value().copied().unwrap_or(default)
     }
 }
@@ -82,18 +82,18 @@ impl<T: Value> JsonSchema for Given<T> {
 
 /// Why a text is no value of its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// What is wrong.
-    pub title: String,
+    pub(crate) title: String,
     /// A few words for the underlined text.
-    pub label: String,
+    pub(crate) label: String,
     /// What to write.
-    pub repair: String,
+    pub(crate) repair: String,
 }
 
 impl Fault {
     /// A fault of a text.
-    pub fn new(title: impl Into<String>, label: impl Into<String>, repair: impl Into<String>) -> Self {
+    pub(crate) fn new(title: impl Into<String>, label: impl Into<String>, repair: impl Into<String>) -> Self {
         Self { title: title.into(), label: label.into(), repair: repair.into() }
     }
 
@@ -103,10 +103,10 @@ impl Fault {
 }
 
 /// The keys of a table, each with the keys of the table that it holds, if it does.
-pub type Inside = &'static [(&'static str, &'static [&'static str])];
+pub(crate) type Inside = &'static [(&'static str, &'static [&'static str])];
 
 /// Reads values and keeps what was wrong with them.
-pub struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     source: &'a Source,
     environment: Environment<'a>,
     problems: Vec<Problem>,
@@ -115,7 +115,7 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// A reader of one source; variables come from `environment`.
-    pub fn new(source: &'a Source, environment: Environment<'a>) -> Self {
+    pub(crate) fn new(source: &'a Source, environment: Environment<'a>) -> Self {
         Self { source, environment, problems: Vec::new(), variables: Variables::default() }
     }
 
@@ -125,12 +125,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Remembers a problem.
-    pub fn tell(&mut self, problem: Problem) {
+    pub(crate) fn tell(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 
     /// The value of a key. One that is in `mistyped` was meant to be there.
-    pub fn key<T: Value>(&mut self, table: &DeTable<'_>, key: &str, mistyped: &[&str]) -> Given<T> {
+    pub(crate) fn key<T: Value>(&mut self, table: &DeTable<'_>, key: &str, mistyped: &[&str]) -> Given<T> {
         match table.get(key) {
             Some(found) => self.value(found),
             None if mistyped.contains(&key) => Given::Wrong,
@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A value, wherever it stands.
-    pub fn value<T: Value>(&mut self, found: &Spanned<DeValue<'_>>) -> Given<T> {
+    pub(crate) fn value<T: Value>(&mut self, found: &Spanned<DeValue<'_>>) -> Given<T> {
         match T::read(found, self) {
             Some(value) => Given::Value(found.span(), value),
             None => Given::Wrong,
@@ -147,7 +147,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A text that needs no variables put in, such as an argument (the shell has done that).
-    pub fn text<T: Text>(&mut self, span: Span, text: &str) -> Given<T> {
+    pub(crate) fn text<T: Text>(&mut self, span: Span, text: &str) -> Given<T> {
         match T::parse(text) {
             Ok(value) => Given::Value(span, value),
             Err(fault) => {
@@ -158,7 +158,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Tells every key of a table that is not among the known ones. Gives back the known ones that were meant.
-    pub fn refuse_unknown(&mut self, table: &DeTable<'_>, inside: Inside) -> Vec<&'static str> {
+    pub(crate) fn refuse_unknown(&mut self, table: &DeTable<'_>, inside: Inside) -> Vec<&'static str> {
         let known = inside.iter().map(|(key, _)| *key);
         let mut meant = Vec::new();
         for (key, text) in table.keys().map(|key| (key, key.get_ref().as_ref())) {
@@ -211,15 +211,16 @@ fn article(noun: &str) -> String {
 ///
 /// Each key becomes a [`Given`]; `at` is where the table begins, for problems about what it lacks.
 macro_rules! section {
-    ($(#[$about:meta])* pub struct $name:ident { $( $(#[$doc:meta])* $key:ident: $kind:ty, )* }) => {
+    ($(#[$about:meta])* struct $name:ident { $( $(#[$doc:meta])* $key:ident: $kind:ty, )* }) => {
         #[derive(Clone, Debug, Default, schemars::JsonSchema)]
         #[schemars(default, deny_unknown_fields)]
         $(#[$about])*
-        pub struct $name {
+        pub(crate) struct $name {
             /// Where the table begins.
             #[schemars(skip)]
-            pub at: $crate::config::source::Span,
-            $( $(#[$doc])* pub $key: $crate::config::read::Given<$kind>, )*
+            #[allow(dead_code, reason = "not every table has a rule about what it lacks")]
+            pub(crate) at: $crate::config::source::Span,
+            $( $(#[$doc])* pub(crate) $key: $crate::config::read::Given<$kind>, )*
         }
 
         impl $name {
@@ -228,7 +229,7 @@ macro_rules! section {
                 &[$( (stringify!($key), <$kind as $crate::config::read::Value>::KEYS) ),*];
 
             /// Reads all keys of a table, whatever is wrong with some.
-            pub fn read_table(
+            pub(crate) fn read_table(
                 table: &toml::de::DeTable<'_>,
                 at: $crate::config::source::Span,
                 reader: &mut $crate::config::read::Reader<'_>,

@@ -11,7 +11,7 @@ use crate::config::source::Span;
 use crate::config::values::Name;
 
 /// Something that can stand behind a key.
-pub trait Value: Sized {
+pub(crate) trait Value: Sized {
     /// What it is called when something else was found, with its article.
     const WANTED: &'static str;
     /// How one is typed.
@@ -42,7 +42,7 @@ pub trait Value: Sized {
 }
 
 /// A value that is typed as a string.
-pub trait Text: Sized {
+pub(crate) trait Text: Sized {
     /// Values as they may be typed; the first serves as example.
     const EXAMPLES: &'static [&'static str];
     /// There are no other values than the examples.
@@ -96,7 +96,7 @@ impl Value for bool {
 
 /// A number of things: at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count(pub usize);
+pub(crate) struct Count(pub(crate) usize);
 
 /// The most that can be asked for: more than a process can have descriptors or threads.
 const MOST: usize = u32::MAX as usize;
@@ -116,7 +116,7 @@ impl Value for Count {
 
 /// The number of a processor, as the system counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Processor(pub usize);
+pub(crate) struct Processor(pub(crate) usize);
 
 impl Value for Processor {
     const WANTED: &'static str = "a whole number";
@@ -141,7 +141,7 @@ impl Value for Processor {
 
 /// A part of a whole: from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Fraction(pub f64);
+pub(crate) struct Fraction(pub(crate) f64);
 
 impl Value for Fraction {
     const WANTED: &'static str = "a number from 0 to 1";
@@ -165,7 +165,7 @@ impl Value for Fraction {
 
 /// A number of things that may be none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Amount(pub usize);
+pub(crate) struct Amount(pub(crate) usize);
 
 impl Value for Amount {
     const WANTED: &'static str = Count::WANTED;
@@ -219,15 +219,15 @@ impl<T: Value> Value for Vec<Given<T>> {
 
 /// Tables under names of the user's choice: `[identities.NAME]`.
 #[derive(Clone, Debug)]
-pub struct Named<T>(pub Vec<(Key, Given<T>)>);
+pub(crate) struct Named<T>(pub(crate) Vec<(Key, Given<T>)>);
 
 /// A name and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
+pub(crate) struct Key {
     /// The name.
-    pub name: Name,
+    pub(crate) name: Name,
     /// Where it was typed.
-    pub at: Span,
+    pub(crate) at: Span,
 }
 
 impl<T> Default for Named<T> {
@@ -238,7 +238,7 @@ impl<T> Default for Named<T> {
 
 impl<T> Named<T> {
     /// The table of a name. A file may have ten thousand, each referred to: it is found by halving.
-    pub fn get(&self, name: &Name) -> Option<&(Key, Given<T>)> {
+    pub(crate) fn get(&self, name: &Name) -> Option<&(Key, Given<T>)> {
         let at = self.0.binary_search_by(|(key, _)| key.name.cmp(name)).ok()?;
         self.0.get(at)
     }

@@ -34,12 +34,12 @@ impl Name {
     }
 
     /// The text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The text as a shared string, for metric labels.
-    pub fn shared(&self) -> Arc<str> {
+    pub(crate) fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
     }
 }
@@ -64,15 +64,15 @@ pub struct Config {
     /// Threads.
     pub runtime: Runtime,
     /// Bounds of the whole process.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// Name resolution.
-    pub dns: Dns,
+    pub(crate) dns: Dns,
     /// Where the process is watched and steered. Default: nowhere.
-    pub admin: Option<Admin>,
+    pub(crate) admin: Option<Admin>,
     /// What starts a reload.
-    pub reload: Reload,
+    pub(crate) reload: Reload,
     /// How long streams may finish after SIGTERM. Default 30 s.
-    pub drain_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
     /// Who egret can be.
     pub identities: BTreeMap<Name, Identity>,
     /// Whom egret can believe.
@@ -128,7 +128,7 @@ pub struct Runtime {
     /// Processors on which all threads run, by number; empty: those that the system gives.
     pub affinity: Vec<usize>,
     /// Whether the kernel may make the records of TLS. Default off.
-    pub kernel_tls: KernelTls,
+    pub(crate) kernel_tls: KernelTls,
 }
 
 /// Whether the kernel may make the records of TLS.
@@ -144,13 +144,13 @@ pub enum KernelTls {
 
 /// Bounds of the whole process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Connections at once, over all listeners. Default, and the most: what the descriptor limit allows.
-    pub max_connections: Option<usize>,
+    pub(crate) max_connections: Option<usize>,
     /// Memory for buffers, connections and sessions, in bytes. Default: half of what the process may use.
-    pub memory: Option<u64>,
+    pub(crate) memory: Option<u64>,
     /// Warm connections at once, over all pools. Default: 256, or an eighth of the descriptor limit.
-    pub max_warm: Option<usize>,
+    pub(crate) max_warm: Option<usize>,
 }
 
 /// Name resolution.
@@ -166,18 +166,18 @@ pub struct Dns {
 
 /// Where the process is watched and steered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// Where it listens: the same rule as for listeners.
-    pub listen: ListenAddress,
+    pub(crate) listen: ListenAddress,
     /// Who may come.
-    pub access: Access,
+    pub(crate) access: Access,
 }
 
 /// What starts a reload besides SIGHUP and `POST /reload`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reload {
+pub(crate) struct Reload {
     /// Watch the configuration and every file it names. Default true.
-    pub watch: bool,
+    pub(crate) watch: bool,
 }
 
 /// Who egret is: a certificate chain and its private key.
@@ -305,11 +305,11 @@ pub struct Upstream {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// Kept ready without traffic too. At most `max_idle`.
-    pub min_idle: usize,
+    pub(crate) min_idle: usize,
     /// Kept ready at most. At least one.
-    pub max_idle: usize,
+    pub(crate) max_idle: usize,
     /// How long one may wait for its client.
-    pub max_idle_age: Duration,
+    pub(crate) max_idle_age: Duration,
 }
 
 /// How long a stream may do what. A reload does not change the limits of a stream in flight.
@@ -479,13 +479,13 @@ pub struct Listener {
     /// Where it listens.
     pub listen: ListenAddress,
     /// Where its connections go.
-    pub destination: Destination,
+    pub(crate) destination: Destination,
     /// Who may come.
-    pub access: Access,
+    pub(crate) access: Access,
     /// Connections at once on this listener. Default: no bound of its own.
-    pub max_connections: Option<usize>,
+    pub(crate) max_connections: Option<usize>,
     /// Options of its connections; those of a Unix socket have none.
-    pub tcp: Tcp,
+    pub(crate) tcp: Tcp,
 }
 
 impl Listener {
@@ -501,7 +501,7 @@ impl Listener {
 
 /// Where the connections of a listener go.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Destination {
+pub(crate) enum Destination {
     /// All to one upstream.
     One(Name),
     /// By what the client's ClientHello asks for, to upstreams that pass through.
@@ -535,7 +535,7 @@ pub enum NamePattern {
 
 impl Destination {
     /// Every upstream that is led to; one may come several times.
-    pub fn upstreams(&self) -> impl Iterator<Item = &Name> {
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Name> {
         let (rules, last) = match self {
             Self::One(name) => (&[][..], Some(name)),
             Self::ByHello { rules, default } => (&rules[..], default.as_ref()),

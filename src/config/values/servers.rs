@@ -9,14 +9,14 @@ use crate::config::values::Server;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
     /// Among addresses of the same priority.
-    pub strategy: Strategy,
+    pub(crate) strategy: Strategy,
     /// What single servers say of themselves; [`Balance::share`] knows the others' as well.
-    pub shares: HashMap<Server, Share>,
+    pub(crate) shares: HashMap<Server, Share>,
 }
 
 impl Balance {
     /// What a server gets.
-    pub fn share(&self, server: &Server) -> Share {
+    pub(crate) fn share(&self, server: &Server) -> Share {
         self.shares.get(server).copied().unwrap_or_default()
     }
 }
@@ -37,11 +37,11 @@ pub enum Strategy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// In proportion to that of others. Default 1.
-    pub weight: u32,
+    pub(crate) weight: u32,
     /// Higher numbers only if no lower one is to be had. Default 1; under `priority` the place in the list.
-    pub priority: u32,
+    pub(crate) priority: u32,
     /// Streams at once to each address. Default: no bound.
-    pub max_connections: Option<usize>,
+    pub(crate) max_connections: Option<usize>,
 }
 
 impl Default for Share {
@@ -54,13 +54,13 @@ impl Default for Share {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ejection {
     /// Failures in a row.
-    pub failures: u32,
+    pub(crate) failures: u32,
     /// The first time without streams; each further one is twice as long.
-    pub backoff: Duration,
+    pub(crate) backoff: Duration,
     /// The longest time.
-    pub max_backoff: Duration,
+    pub(crate) max_backoff: Duration,
     /// The part of the addresses that may be left out while others are well; 0: nothing is ejected.
-    pub max_share: f64,
+    pub(crate) max_share: f64,
 }
 
 impl Default for Ejection {
@@ -76,9 +76,9 @@ impl Default for Ejection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActiveCheck {
     /// From the end of one check to the start of the next. Default 10 s.
-    pub interval: Duration,
+    pub(crate) interval: Duration,
     /// How.
-    pub kind: CheckKind,
+    pub(crate) kind: CheckKind,
 }
 
 /// What a check does.

@@ -26,11 +26,11 @@ use crate::pipeline::accept::{Listener, Shared};
 use watch::Watcher;
 
 /// Where the configuration comes from: the file, or the flags of the one-liner.
-pub type Source = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
+pub(crate) type Source = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
 
 /// Who asked for a reload, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// SIGHUP.
     Signal,
     /// A watched file changed.
@@ -41,7 +41,7 @@ pub enum Cause {
 
 impl Cause {
     /// The word in the log.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Signal => "signal",
             Self::Files => "files",
@@ -52,7 +52,7 @@ impl Cause {
 
 /// Why a configuration was not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum Rejected {
+pub(crate) enum Rejected {
     /// The text is wrong.
     #[error("{}", .0.render(Style::Plain))]
     Configuration(Problems),
@@ -76,7 +76,7 @@ const DEADLINE: Duration = Duration::from_secs(50);
 
 impl Rejected {
     /// The class, for the log.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Configuration(problems) => problems.reason(),
             Self::Build(errors) => errors.reason(),
@@ -88,7 +88,7 @@ impl Rejected {
 }
 
 /// Owns the listeners and replaces the generation they work from.
-pub struct Reloader {
+pub(crate) struct Reloader {
     source: Source,
     files: Files,
     log: logging::Handle,
@@ -100,9 +100,9 @@ pub struct Reloader {
 }
 
 /// The files that a generation is made of, and who watches them.
-pub struct Files {
+pub(crate) struct Files {
     /// The configuration file; none for the one-liner.
-    pub configuration: Option<PathBuf>,
+    pub(crate) configuration: Option<PathBuf>,
     /// None where the configuration says `watch = false`.
     pub watcher: Option<Watcher>,
     /// Where the paths come from: what they are shown as.
@@ -114,7 +114,7 @@ impl Files {
     ///
     /// # Errors
     /// Those of [`Watcher::new`].
-    pub fn of(configuration: Option<PathBuf>, config: &Config) -> Result<Self, watch::Error> {
+    pub(crate) fn of(configuration: Option<PathBuf>, config: &Config) -> Result<Self, watch::Error> {
         let watcher =
             if config.reload.watch { Some(Watcher::new(named_by(configuration.as_deref(), config))?) } else { None };
         Ok(Self { configuration, watcher, written: config.source.clone() })
@@ -163,7 +163,7 @@ impl Reloader {
     ///
     /// # Errors
     /// An address cannot be listened on; nothing accepts then.
-    pub fn start(
+    pub(crate) fn start(
         source: Source,
         files: Files,
         log: logging::Handle,
@@ -189,7 +189,7 @@ impl Reloader {
     /// Why the configuration was not taken; already logged and counted.
     ///
     /// Cancel safe: nothing has changed before the swap, and in the swap nothing is awaited.
-    pub async fn reload(&mut self, cause: Cause) -> Result<u64, Rejected> {
+    pub(crate) async fn reload(&mut self, cause: Cause) -> Result<u64, Rejected> {
         let old = self.shared.snapshot.load_full();
         let prepared = timeout(DEADLINE, self.prepare(&old)).await;
         match prepared.unwrap_or(Err(Rejected::TooLate)) {
@@ -259,7 +259,7 @@ impl Reloader {
 
     /// Completes when a file of the running generation has changed. Cancel safe. A watcher that panics goes on with
     /// the next look.
-    pub async fn files_changed(&mut self) {
+    pub(crate) async fn files_changed(&mut self) {
         let mut failures = Failures::of(Task::Watcher, &self.registry);
         while tasks::caught_in(Task::Watcher, pin!(self.files.changed())).await.is_err() {
             failures.pause("panicked").await;
@@ -267,22 +267,22 @@ impl Reloader {
     }
 
     /// Nothing is made ready for new streams any more: there will be none.
-    pub fn rest(&self) {
+    pub(crate) fn rest(&self) {
         self.shared.snapshot.load().rest();
     }
 
     /// The running configuration.
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         self.shared.snapshot.load().config.clone()
     }
 
     /// A line for each identity and trust of the running generation that is not as its files say.
-    pub fn troubled(&self) -> Vec<String> {
+    pub(crate) fn troubled(&self) -> Vec<String> {
         self.shared.snapshot.load().troubled().map(|part| part.to_string()).collect()
     }
 
     /// The running generation.
-    pub fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.shared.snapshot.load().generation
     }
 

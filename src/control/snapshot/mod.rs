@@ -29,14 +29,14 @@ use crate::pipeline::originate::servers::endpoints::Way;
 use crate::pipeline::originate::servers::resolve::Resolver;
 use crate::tls::kernel::Offers;
 pub use error::{BuildError, BuildErrors};
-pub use parts::Troubled;
+pub(crate) use parts::Troubled;
 
 /// One generation.
 pub struct Snapshot {
     /// Counts from 1.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// What it was built from.
-    pub config: Config,
+    pub(crate) config: Config,
     identities: BTreeMap<Name, Part<Identity>>,
     trusts: BTreeMap<Name, Part<Trust>>,
     upstreams: BTreeMap<Name, Arc<Originator>>,
@@ -123,28 +123,28 @@ impl Snapshot {
 
 impl Snapshot {
     /// Where the secrets of sessions are written, if a person asked for it.
-    pub fn key_log(&self) -> Option<Arc<KeyLogFile>> {
+    pub(crate) fn key_log(&self) -> Option<Arc<KeyLogFile>> {
         self.key_log.clone()
     }
 
     /// The ways out, by name.
-    pub fn upstreams(&self) -> &BTreeMap<Name, Arc<Originator>> {
+    pub(crate) fn upstreams(&self) -> &BTreeMap<Name, Arc<Originator>> {
         &self.upstreams
     }
 
     /// The identities, by name.
-    pub fn identities(&self) -> &BTreeMap<Name, Part<Identity>> {
+    pub(crate) fn identities(&self) -> &BTreeMap<Name, Part<Identity>> {
         &self.identities
     }
 
     /// The trusts, by name; that of upstreams which name none is among them.
-    pub fn trusts(&self) -> &BTreeMap<Name, Part<Trust>> {
+    pub(crate) fn trusts(&self) -> &BTreeMap<Name, Part<Trust>> {
         &self.trusts
     }
 
     /// Begins the background work of this generation, and ends that of the one before. From its return on, nothing
     /// that was made warm by an origin of `previous` alone is handed out. To be called once it runs.
-    pub fn tend(&self, previous: Option<&Self>) {
+    pub(crate) fn tend(&self, previous: Option<&Self>) {
         self.upstreams.values().for_each(Originator::tend);
         for (name, old) in previous.iter().flat_map(|previous| &previous.upstreams) {
             old.rest(self.upstreams.get(name).map(AsRef::as_ref));
@@ -152,12 +152,12 @@ impl Snapshot {
     }
 
     /// Ends the background work: there will be no new streams.
-    pub fn rest(&self) {
+    pub(crate) fn rest(&self) {
         self.upstreams.values().for_each(|originator| originator.rest(None));
     }
 
     /// Descriptors that warm connections may take.
-    pub fn warm_descriptors(&self) -> usize {
+    pub(crate) fn warm_descriptors(&self) -> usize {
         let pools = self.config.upstreams.values().any(|upstream| upstream.pool.is_some());
         if pools { warm_at_once(&self.config) } else { 0 }
     }

@@ -32,15 +32,15 @@ pub(super) fn identities(
     previous: Option<&Snapshot>,
     rigour: Rigour,
 ) -> BTreeMap<Name, Part<Identity>> {
-    let one = |name: &Name, spec: &values::Identity| {
-        let identity = Identity::load(name, spec)?;
+    let one = |spec: &values::Identity| {
+        let identity = Identity::load(spec)?;
         if rigour == Rigour::Strict {
             identity.check_period(Date::now())?;
         }
         Ok(identity)
     };
     let fault = |name: &Name, error| Fault::of_identity(name, &error, &config.source);
-    let one = |name: &Name, spec: &_| one(name, spec).map_err(|error| fault(name, error));
+    let one = |name: &Name, spec: &_| one(spec).map_err(|error| fault(name, error));
     load(&config.identities, previous.map(Snapshot::identities), one)
 }
 
@@ -71,11 +71,11 @@ pub(super) fn errors(
 
 /// A part that is not as its files say.
 #[derive(Clone, Copy, Debug)]
-pub struct Troubled<'a> {
+pub(crate) struct Troubled<'a> {
     /// `kept` or `unavailable`.
-    pub state: &'static str,
+    pub(crate) state: &'static str,
     /// Which, why, and since when.
-    pub broken: &'a Broken,
+    pub(crate) broken: &'a Broken,
 }
 
 impl std::fmt::Display for Troubled<'_> {
@@ -87,20 +87,20 @@ impl std::fmt::Display for Troubled<'_> {
 
 impl Snapshot {
     /// The parts that are kept in an earlier state, or unavailable.
-    pub fn troubled(&self) -> impl Iterator<Item = Troubled<'_>> {
+    pub(crate) fn troubled(&self) -> impl Iterator<Item = Troubled<'_>> {
         let identities = self.identities.values().map(|part| (part.state(), part.broken()));
         let trusts = self.trusts.values().map(|part| (part.state(), part.broken()));
         identities.chain(trusts).filter_map(|(state, broken)| Some(Troubled { state, broken: broken? }))
     }
 
     /// Every part with its state: kind, name, state.
-    pub fn states(&self) -> impl Iterator<Item = (&'static str, &Name, &'static str)> {
+    pub(crate) fn states(&self) -> impl Iterator<Item = (&'static str, &Name, &'static str)> {
         let identities = self.identities.iter().map(|(name, part)| ("identity", name, part.state()));
         identities.chain(self.trusts.iter().map(|(name, part)| ("trust", name, part.state())))
     }
 
     /// No upstream lacks what it needs. A part that nothing uses may be unavailable.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.upstreams.values().all(|upstream| upstream.lacks().is_none())
     }
 
@@ -124,7 +124,7 @@ impl Snapshot {
 
     /// Says in the log what is wrong with which part, and which upstreams suffer for it. Nothing that is wrong goes
     /// by in silence; what was wrong before is said again, by each load.
-    pub fn log_parts(&self) {
+    pub(crate) fn log_parts(&self) {
         for Troubled { state, broken: Broken { fault, since } } in self.troubled() {
             let upstreams = self.users_of(fault);
             let Fault { kind, name, reason, .. } = fault;

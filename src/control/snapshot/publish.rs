@@ -15,7 +15,7 @@ impl Snapshot {
     /// Sets the gauges that tell of this generation; those of names that are gone become NaN, with which no
     /// comparison of an alert holds. Origins that it has no use for give up their sessions. To be called once it
     /// runs, inside of the runtime: upstreams begin what they do in the background.
-    pub fn publish(&self, previous: Option<&Self>, registry: &Registry) {
+    pub(crate) fn publish(&self, previous: Option<&Self>, registry: &Registry) {
         self.upstreams.values().for_each(Originator::start);
         let mine: HashSet<_> = self.origins().map(Arc::as_ptr).collect();
         let theirs = previous.iter().flat_map(|previous| previous.origins());

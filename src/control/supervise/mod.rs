@@ -124,7 +124,7 @@ pub async fn run(start: Start) -> Result<Ended, Error> {
 ///
 /// # Errors
 /// Those of [`run`].
-pub async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Error> {
+pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Error> {
     forbid_core_dumps();
     let descriptors = descriptors::raise_limit();
     let registry = Registry::new();

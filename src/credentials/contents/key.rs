@@ -12,22 +12,22 @@ use crate::secret::Secret;
 
 /// A private key as it stands in a file.
 #[derive(Debug)]
-pub struct Key {
+pub(crate) struct Key {
     /// Of its PEM section; empty in DER.
-    pub label: String,
+    pub(crate) label: String,
     /// The bytes, sealed or not.
-    pub der: Secret,
+    pub(crate) der: Secret,
     /// Sealed in OpenSSL's old format (RFC 1421 headers).
-    pub old_encryption: bool,
+    pub(crate) old_encryption: bool,
 }
 
 /// Why a key cannot be used: what it is instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unusable(pub String);
+pub(crate) struct Unusable(pub(crate) String);
 
 impl Key {
     /// It is sealed as PKCS#8 does it (RFC 5958 section 3), whatever its label.
-    pub fn is_sealed(&self) -> bool {
+    pub(crate) fn is_sealed(&self) -> bool {
         is_encrypted(self.der.expose())
     }
 
@@ -35,7 +35,7 @@ impl Key {
     ///
     /// # Errors
     /// What it is, if it is of a kind that cannot sign here.
-    pub fn open(&self) -> Result<PrivateKeyDer<'_>, Unusable> {
+    pub(crate) fn open(&self) -> Result<PrivateKeyDer<'_>, Unusable> {
         let der = self.der.expose();
         let by_label = match self.label.as_str() {
             "DSA PRIVATE KEY" => Some("a DSA key, which TLS has no signatures for"),

@@ -15,23 +15,23 @@ pub mod derivation;
 mod key;
 mod pkcs7;
 
+pub(crate) use self::key::Key;
 pub(crate) use self::key::algorithm as encryption;
-pub use self::key::{Key, Unusable};
 
 /// One part of a file.
 #[derive(Debug)]
 pub struct Part {
     /// Where it begins, from 1; in DER, 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Its label in PEM; in DER, what it was recognised as.
-    pub label: String,
+    pub(crate) label: String,
     /// What it is.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
 }
 
 /// What a part of a file is.
 #[derive(Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A certificate, or what a label says is one.
     Certificate(CertificateDer<'static>),
     /// A certificate with OpenSSL's trust settings behind it, which were cut off.
@@ -89,7 +89,7 @@ pub fn read(bytes: &[u8]) -> Result<Contents, Error> {
 
 impl Part {
     /// The certificate, if it is one.
-    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+    pub(crate) fn certificate(&self) -> Option<&CertificateDer<'static>> {
         match &self.kind {
             Kind::Certificate(der) | Kind::Trusted(der) => Some(der),
             _ => None,

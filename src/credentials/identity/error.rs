@@ -11,9 +11,9 @@ use crate::credentials::{contents, files};
 #[derive(Debug)]
 pub struct Error {
     /// The file that is to blame.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// What is wrong with it.
-    pub what: Wrong,
+    pub(crate) what: Wrong,
 }
 
 /// What is wrong with a file of an identity. Each variant's text says it.

@@ -14,7 +14,7 @@ use rustls::sign::CertifiedKey;
 
 pub use self::error::{Error, Wrong};
 use self::key::Key;
-use crate::config::values::{self, Name};
+use crate::config::values;
 use crate::credentials::certificate::{self, CertificateFacts, Date, public_key};
 use crate::credentials::contents::{self, Contents, Kind, Part};
 use crate::credentials::files::{self, Content};
@@ -23,7 +23,6 @@ use crate::credentials::fingerprint::{Fields, Sha256};
 /// A certificate chain and its private key, ready to sign.
 #[derive(Debug)]
 pub struct Identity {
-    name: Name,
     file: PathBuf,
     certified: Arc<CertifiedKey>,
     leaf: CertificateFacts,
@@ -38,9 +37,9 @@ pub struct Fingerprint {
     /// SHA-256 of the leaf's DER encoding.
     pub leaf: Sha256,
     /// SHA-256 of the key's SubjectPublicKeyInfo.
-    pub key: Sha256,
+    pub(crate) key: Sha256,
     /// Over the whole chain: a new intermediate is a new identity.
-    pub chain: Sha256,
+    pub(crate) chain: Sha256,
 }
 
 impl Identity {
@@ -52,7 +51,7 @@ impl Identity {
     ///
     /// # Errors
     /// [`Error`] names the file and what is wrong with it.
-    pub fn load(name: &Name, spec: &values::Identity) -> Result<Self, Error> {
+    pub fn load(spec: &values::Identity) -> Result<Self, Error> {
         let material = Material::read(spec)?;
         let key_file = spec.private_key.as_deref().unwrap_or(&spec.certificate);
         let signing = any_supported_type(&material.key)
@@ -65,28 +64,17 @@ impl Identity {
         }
         let facts = facts(&material.chain).map_err(blame)?;
         let Material { chain, remarks, .. } = material;
-        Ok(Self::new(name.clone(), spec, CertifiedKey::new(chain, signing), &facts, remarks))
+        Ok(Self::new(spec, CertifiedKey::new(chain, signing), &facts, remarks))
     }
 
-    fn new(
-        name: Name,
-        spec: &values::Identity,
-        certified: CertifiedKey,
-        facts: &[CertificateFacts],
-        remarks: Vec<String>,
-    ) -> Self {
+    fn new(spec: &values::Identity, certified: CertifiedKey, facts: &[CertificateFacts], remarks: Vec<String>) -> Self {
         let leaf = facts[0].clone();
         let mut chain = Fields::new();
         facts.iter().for_each(|facts| chain.add("certificate", &facts.sha256));
         let fingerprint = Fingerprint { leaf: leaf.sha256, key: leaf.spki_sha256, chain: chain.finish() };
         let not_after = earliest_end(facts, Date::now());
         let file = spec.certificate.clone();
-        Self { name, file, certified: Arc::new(certified), leaf, not_after, fingerprint, remarks }
-    }
-
-    /// What the configuration calls it.
-    pub fn name(&self) -> &Name {
-        &self.name
+        Self { file, certified: Arc::new(certified), leaf, not_after, fingerprint, remarks }
     }
 
     /// What tells it from others.

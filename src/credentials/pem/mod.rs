@@ -15,13 +15,13 @@ use crate::secret::Secret;
 #[derive(Debug)]
 pub struct Section {
     /// The text after BEGIN.
-    pub label: String,
+    pub(crate) label: String,
     /// The decoded bytes: they may be a key.
     pub body: Secret,
     /// Has a `Proc-Type: 4,ENCRYPTED` header (RFC 1421): the body is ciphertext in OpenSSL's old format.
-    pub old_encryption: bool,
+    pub(crate) old_encryption: bool,
     /// The line of its BEGIN, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
 }
 
 /// Why a text is not PEM, with the line (from 1) where it stops being so.
@@ -56,7 +56,7 @@ pub fn sections(bytes: &[u8]) -> Result<Vec<Section>, Error> {
 }
 
 /// Whether these bytes are a text with a PEM section in it, or with something that is meant as one.
-pub fn is_pem(bytes: &[u8]) -> bool {
+pub(crate) fn is_pem(bytes: &[u8]) -> bool {
     match decoded(bytes) {
         Ok(text) => text::lines(&text).any(|(_, line)| {
             let line = text::unmarked(line).trim_ascii();

@@ -8,15 +8,15 @@ use crate::credentials::{contents, files};
 #[derive(Debug)]
 pub struct Error {
     /// The file or folder that is to blame; `None`: the system's roots, or the trust as a whole.
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// What is wrong with it.
-    pub what: Wrong,
+    pub(crate) what: Wrong,
 }
 
 /// What is wrong. Each variant's text says it.
 #[allow(missing_docs, reason = "the text of the error is the documentation")]
 #[derive(Debug, thiserror::Error)]
-pub enum Wrong {
+pub(crate) enum Wrong {
     #[error("{0}")]
     File(#[source] files::Error),
     #[error("cannot be listed: {0}")]

@@ -185,7 +185,7 @@ fn exactly_one(file: &Path) -> Result<(Sha256, Vec<String>), Error> {
 }
 
 /// What the file of a single certificate holds, for advice on it; `None` if that cannot be told.
-pub fn facts_of(file: &Path) -> Option<CertificateFacts> {
+pub(crate) fn facts_of(file: &Path) -> Option<CertificateFacts> {
     CertificateFacts::read(parts(file).ok()?.iter().find_map(Part::certificate)?)
 }
 

@@ -4,15 +4,15 @@ mod chain;
 mod error;
 mod exact;
 mod load;
-pub mod names;
+pub(crate) mod names;
 mod verified;
 mod verifier;
 
 use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::CertRevocationList;
 
-pub use self::error::{Error, Wrong};
-pub use self::load::facts_of;
+pub(crate) use self::error::{Error, Wrong};
+pub(crate) use self::load::facts_of;
 pub use self::verifier::{Mode, Verifier};
 use crate::config::values::{self, ExpectedName, Name};
 use crate::credentials::certificate::Date;
@@ -42,11 +42,11 @@ struct Candidates {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Believed {
     /// Until then: the earliest end of a certificate of its chain, or of a list that was asked.
-    pub until: Date,
+    pub(crate) until: Date,
     /// Which of [`Trust::roots`] vouches for it; `None` where no chain is built.
-    pub root: Option<usize>,
+    pub(crate) root: Option<usize>,
     /// What the candidate roots alone say; `None`: there are none.
-    pub candidate: Option<Result<(), &'static str>>,
+    pub(crate) candidate: Option<Result<(), &'static str>>,
 }
 
 /// What a certificate is checked against.
@@ -69,23 +69,23 @@ struct Crl {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootFacts {
     /// Its distinguished name.
-    pub subject: String,
+    pub(crate) subject: String,
     /// That of who signed it.
-    pub issuer: String,
+    pub(crate) issuer: String,
     /// It vouches for nobody before this date.
-    pub not_before: Date,
+    pub(crate) not_before: Date,
     /// It vouches for nobody after this date.
-    pub not_after: Date,
+    pub(crate) not_after: Date,
     /// Of its DER encoding.
-    pub sha256: Sha256,
+    pub(crate) sha256: Sha256,
     /// It came with the system, and not from a file of the configuration.
-    pub system: bool,
+    pub(crate) system: bool,
     /// It may sign other certificates: basic constraints say so, or it is of version 1 and cannot say.
-    pub authority: bool,
+    pub(crate) authority: bool,
     /// Subject and issuer are the same.
-    pub self_signed: bool,
+    pub(crate) self_signed: bool,
     /// An RSA key that is too short for chains to it to be believed.
-    pub weak_key: bool,
+    pub(crate) weak_key: bool,
 }
 
 impl Trust {
@@ -131,7 +131,7 @@ impl Trust {
     }
 
     /// What the configuration calls it.
-    pub fn name(&self) -> &Name {
+    pub(crate) fn name(&self) -> &Name {
         &self.name
     }
 
@@ -145,13 +145,8 @@ impl Trust {
         &self.roots
     }
 
-    /// The roots that are to replace those.
-    pub fn candidate_roots(&self) -> &[RootFacts] {
-        self.candidates.as_ref().map(|candidates| &candidates.roots[..]).unwrap_or_default()
-    }
-
     /// When the revocation lists end, of those that say so.
-    pub fn crl_next_updates(&self) -> impl Iterator<Item = Date> {
+    pub(crate) fn crl_next_updates(&self) -> impl Iterator<Item = Date> {
         self.crls.iter().filter_map(|crl| crl.next_update)
     }
 
@@ -161,13 +156,13 @@ impl Trust {
     }
 
     /// The names of the configuration ([`Trust::expected`]).
-    pub fn names(&self) -> &[ExpectedName] {
+    pub(crate) fn names(&self) -> &[ExpectedName] {
         &self.names
     }
 
     /// The names of which a server's certificate must carry one: those of the configuration, else the server name. None
     /// where the certificate itself, or its key, was chosen.
-    pub fn expected(&self, server_name: &ServerName<'_>) -> Vec<ExpectedName> {
+    pub(crate) fn expected(&self, server_name: &ServerName<'_>) -> Vec<ExpectedName> {
         match (&self.names[..], &self.anchors) {
             ([], Anchors::Roots(_)) => names::expected(server_name).into_iter().collect(),
             (names, _) => names.to_vec(),

@@ -9,7 +9,7 @@ use crate::credentials::certificate::SubjectName;
 use crate::credentials::fingerprint::{Fields, Sha256};
 
 /// The name to expect of a server.
-pub fn expected(server_name: &ServerName<'_>) -> Option<ExpectedName> {
+pub(crate) fn expected(server_name: &ServerName<'_>) -> Option<ExpectedName> {
     match server_name {
         ServerName::DnsName(name) => Some(ExpectedName::Dns(name.to_owned())),
         ServerName::IpAddress(ip) => Some(ExpectedName::Ip((*ip).into())),
@@ -52,7 +52,7 @@ pub(super) fn common_name_is(common_name: &str, expected: &ExpectedName) -> bool
 
 /// Whether the DNS name of a certificate covers a host. A wildcard is the whole leftmost label, stands
 /// for exactly one label, and at least two follow it.
-pub fn covers(presented: &str, host: &DnsName<'_>) -> bool {
+pub(crate) fn covers(presented: &str, host: &DnsName<'_>) -> bool {
     // The root's dot at the end of a host says "no search list", and is no part of its name here.
     let host = host.as_ref().strip_suffix('.').unwrap_or_else(|| host.as_ref());
     match presented.strip_prefix("*.") {

@@ -77,7 +77,7 @@ impl<'a> MakeWriter<'a> for Stderr {
 }
 
 /// A log that is not (yet) that of the process; for tests, with `tracing::subscriber::with_default`.
-pub fn subscriber<W>(log: &Log, colours: bool, to: W) -> Result<(impl Subscriber + Send + Sync, Handle), Error>
+pub(crate) fn subscriber<W>(log: &Log, colours: bool, to: W) -> Result<(impl Subscriber + Send + Sync, Handle), Error>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -105,7 +105,7 @@ pub struct Handle(reload::Handle<EnvFilter, Registry>);
 
 impl Handle {
     /// From now on, log by this filter; on an error the former one stays.
-    pub fn set_level(&self, level: &str) -> Result<(), Error> {
+    pub(crate) fn set_level(&self, level: &str) -> Result<(), Error> {
         self.0.reload(parse(level)?).map_err(|_| Error::Ended)
     }
 }
@@ -136,7 +136,7 @@ pub enum Error {
 
 impl Error {
     /// The class of this error.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Level { .. } => "log_level_invalid",
             Self::AlreadyStarted => "log_already_started",

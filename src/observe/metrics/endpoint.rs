@@ -36,7 +36,7 @@ impl EndpointMetrics {
     }
 
     /// Those of every series of this address of `upstream`.
-    pub fn labels(upstream: &Name, endpoint: SocketAddr) -> [(&'static str, Arc<str>); 2] {
+    pub(crate) fn labels(upstream: &Name, endpoint: SocketAddr) -> [(&'static str, Arc<str>); 2] {
         [("upstream", upstream.shared()), ("endpoint", endpoint.to_string().into())]
     }
 

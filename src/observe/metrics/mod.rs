@@ -33,7 +33,7 @@ struct Kept {
 
 /// Bounds of the origination histograms, in seconds: from a resumed handshake on loopback (0.2 ms) to
 /// the default deadline.
-pub const ORIGINATION_BUCKETS: [f64; 14] =
+pub(crate) const ORIGINATION_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 static METADATA: Metadata<'static> = Metadata::new("egret", metrics::Level::INFO, None);
@@ -124,20 +124,20 @@ impl Registry {
     }
 
     /// Folds what histograms hold back; without it their memory grows. To be called on a timer.
-    pub fn upkeep(&self) {
+    pub(crate) fn upkeep(&self) {
         if let Some(Kept { handle, .. }) = &self.0 {
             handle.run_upkeep();
         }
     }
 
     /// A counter of a declared family.
-    pub fn counter(&self, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Counter {
+    pub(crate) fn counter(&self, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Counter {
         let Some(Kept { recorder, .. }) = &self.0 else { return Counter::noop() };
         recorder.register_counter(&key(family, labels), &METADATA)
     }
 
     /// A gauge of a declared family.
-    pub fn gauge(&self, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Gauge {
+    pub(crate) fn gauge(&self, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Gauge {
         let Some(Kept { recorder, .. }) = &self.0 else { return Gauge::noop() };
         recorder.register_gauge(&key(family, labels), &METADATA)
     }
@@ -151,7 +151,7 @@ impl Registry {
     }
 
     /// A histogram of a declared family.
-    pub fn histogram(&self, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Histogram {
+    pub(crate) fn histogram(&self, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Histogram {
         let Some(Kept { recorder, .. }) = &self.0 else { return Histogram::noop() };
         recorder.register_histogram(&key(family, labels), &METADATA)
     }
@@ -175,12 +175,12 @@ pub struct ByReason {
 
 impl ByReason {
     /// Counters of `family` with `labels` and a reason.
-    pub fn new(registry: &Registry, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Self {
+    pub(crate) fn new(registry: &Registry, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Self {
         Self::by("reason", registry, family, labels)
     }
 
     /// Counters of `family` with `labels` and one called `label`.
-    pub fn by(
+    pub(crate) fn by(
         label: &'static str,
         registry: &Registry,
         family: &'static str,
@@ -205,7 +205,7 @@ impl ByReason {
 }
 
 /// A gauge that exists once it has a value: before, a reader would take its zero for one.
-pub struct Late {
+pub(crate) struct Late {
     registry: Registry,
     family: &'static str,
     labels: Vec<(&'static str, Arc<str>)>,
@@ -214,12 +214,12 @@ pub struct Late {
 
 impl Late {
     /// A gauge of `family` that is not there yet.
-    pub fn new(registry: &Registry, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Self {
+    pub(crate) fn new(registry: &Registry, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Self {
         Self { registry: registry.clone(), family, labels: labels.to_vec(), gauge: OnceLock::new() }
     }
 
     /// Its value now.
-    pub fn set(&self, value: f64) {
+    pub(crate) fn set(&self, value: f64) {
         self.gauge.get_or_init(|| self.registry.gauge(self.family, &self.labels)).set(value);
     }
 }
@@ -227,9 +227,9 @@ impl Late {
 /// Handles of one listener.
 pub struct ListenerMetrics {
     /// Connections accepted.
-    pub accepted: Counter,
+    pub(crate) accepted: Counter,
     /// Connections in flight.
-    pub active: Gauge,
+    pub(crate) active: Gauge,
     /// Connections closed before an upstream was asked.
     pub refused: ByReason,
     /// Errors of accept.
@@ -252,13 +252,13 @@ impl ListenerMetrics {
 /// Handles of one route: what streams from a listener to an upstream did.
 pub struct RouteMetrics {
     /// Bytes from clients that were handed to the upstream.
-    pub sent: Counter,
+    pub(crate) sent: Counter,
     /// Bytes from the upstream that were handed to clients.
-    pub received: Counter,
+    pub(crate) received: Counter,
     /// How streams ended.
     pub ended: ByReason,
     /// What carried them.
-    pub carried: ByReason,
+    pub(crate) carried: ByReason,
 }
 
 impl RouteMetrics {
@@ -285,25 +285,25 @@ pub struct UpstreamMetrics {
     /// Failed attempts.
     pub failures: ByReason,
     /// Handshakes repeated with less in the ClientHello, which then succeeded, by what was left out.
-    pub repeated: ByReason,
+    pub(crate) repeated: ByReason,
     /// The same, which failed again.
-    pub repeated_in_vain: ByReason,
+    pub(crate) repeated_in_vain: ByReason,
     /// What verification would have refused.
     pub would_fail: ByReason,
     /// Time to look the server's name up.
-    pub resolve: Histogram,
+    pub(crate) resolve: Histogram,
     /// Time to connect.
-    pub dial: Histogram,
+    pub(crate) dial: Histogram,
     /// Time of the upgrade.
-    pub upgrade: Histogram,
+    pub(crate) upgrade: Histogram,
     /// Time of a full handshake.
-    pub handshake_full: Histogram,
+    pub(crate) handshake_full: Histogram,
     /// Time of a resumed handshake.
-    pub handshake_resumed: Histogram,
+    pub(crate) handshake_resumed: Histogram,
     /// The end of the certificate that the server last showed.
-    pub server_not_after: Late,
+    pub(crate) server_not_after: Late,
     /// Where those of its endpoints are made.
-    pub registry: Registry,
+    pub(crate) registry: Registry,
 }
 
 impl UpstreamMetrics {
@@ -337,15 +337,15 @@ impl UpstreamMetrics {
 /// Handles of one upstream's pool.
 pub struct PoolMetrics {
     /// Ready now.
-    pub warm: Gauge,
+    pub(crate) warm: Gauge,
     /// Clients who got one.
-    pub hits: Counter,
+    pub(crate) hits: Counter,
     /// Clients for whom none was ready.
-    pub misses: Counter,
+    pub(crate) misses: Counter,
     /// Made ready.
-    pub filled: Counter,
+    pub(crate) filled: Counter,
     /// Could not be made ready.
-    pub failed: Counter,
+    pub(crate) failed: Counter,
     /// Thrown away unused.
     pub discards: ByReason,
 }
@@ -388,18 +388,18 @@ impl ReloadMetrics {
     }
 
     /// The first generation runs.
-    pub fn started(&self, generation: u64) {
+    pub(crate) fn started(&self, generation: u64) {
         self.running(generation);
     }
 
     /// A reload was taken: `generation` runs.
-    pub fn accepted(&self, generation: u64) {
+    pub(crate) fn accepted(&self, generation: u64) {
         self.accepted.increment(1);
         self.running(generation);
     }
 
     /// A reload was refused: the running generation stays.
-    pub fn rejected(&self) {
+    pub(crate) fn rejected(&self) {
         self.rejected.increment(1);
     }
 

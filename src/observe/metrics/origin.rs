@@ -14,17 +14,17 @@ pub const RESUMPTION_RATIO: &str = "egret_resumption_ratio";
 /// Handles of the origins of one upstream.
 pub struct OriginMetrics {
     /// Chains whose path was built and whose signatures were checked.
-    pub chains_built: Counter,
+    pub(crate) chains_built: Counter,
     /// Chains that were believed a moment before.
-    pub chains_remembered: Counter,
+    pub(crate) chains_remembered: Counter,
     /// Which roots are in use, and whether their successors would do.
-    pub rotation: RotationMetrics,
+    pub(crate) rotation: RotationMetrics,
     /// Sessions.
-    pub sessions: SessionMetrics,
+    pub(crate) sessions: SessionMetrics,
 }
 
 /// What is needed to replace a root: nobody uses the old one, everybody would pass with the new one.
-pub struct RotationMetrics {
+pub(crate) struct RotationMetrics {
     /// `None`: nobody reads.
     source: Option<(Registry, Name)>,
     candidates: Option<ByReason>,
@@ -41,7 +41,7 @@ impl RotationMetrics {
     }
 
     /// A server was believed since the root with this index vouches for it. `subject` is asked once for each.
-    pub fn vouched<'a>(&self, index: usize, subject: impl FnOnce() -> &'a str) {
+    pub(crate) fn vouched<'a>(&self, index: usize, subject: impl FnOnce() -> &'a str) {
         let Some((registry, upstream)) = &self.source else { return };
         let known = self.roots.read().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, counter)) = known.iter().find(|(root, _)| *root == index) {
@@ -55,7 +55,7 @@ impl RotationMetrics {
     }
 
     /// What the candidate roots alone say of a server that was believed: "passed", or why not.
-    pub fn candidates(&self, verdict: &'static str) {
+    pub(crate) fn candidates(&self, verdict: &'static str) {
         if let Some(candidates) = &self.candidates {
             candidates.increment(verdict);
         }
@@ -66,29 +66,29 @@ impl RotationMetrics {
 /// `accepted`, `refused` or `broken`, unless its handshake failed for another reason.
 pub struct SessionMetrics {
     /// Held now.
-    pub held: Gauge,
+    pub(crate) held: Gauge,
     /// Given by a server, and kept.
-    pub kept: Counter,
+    pub(crate) kept: Counter,
     /// Shown to a server.
-    pub offered: Counter,
+    pub(crate) offered: Counter,
     /// Resumed.
-    pub accepted: Counter,
+    pub(crate) accepted: Counter,
     /// Shown to a server that wanted a full handshake instead.
-    pub refused: Counter,
+    pub(crate) refused: Counter,
     /// Shown in a handshake that broke before the server had said what it does with it.
-    pub broken: Counter,
+    pub(crate) broken: Counter,
     /// Too old, found when one was looked for.
-    pub expired: Counter,
+    pub(crate) expired: Counter,
     /// Gone for a newer one.
-    pub displaced: Counter,
+    pub(crate) displaced: Counter,
     /// Dropped or not taken because the origin's key is another by now, or the upstream is gone.
-    pub foreign: Counter,
+    pub(crate) foreign: Counter,
     /// Not kept: a ticket too long to come back in a ClientHello, or no memory left for sessions.
-    pub oversized: Counter,
+    pub(crate) oversized: Counter,
     /// Handshakes for which no session was at hand.
-    pub starved: Counter,
+    pub(crate) starved: Counter,
     /// Of the last handshakes, how many were resumed.
-    pub ratio: Share,
+    pub(crate) ratio: Share,
 }
 
 impl OriginMetrics {
@@ -161,7 +161,7 @@ impl Share {
     }
 
     /// One more event, of the kind or not.
-    pub fn add(&self, of_kind: bool) {
+    pub(crate) fn add(&self, of_kind: bool) {
         let event = f64::from(u8::from(of_kind));
         let next = |bits| {
             let now = f64::from_bits(bits);

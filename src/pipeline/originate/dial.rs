@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::net::{Options, Role};
 
 /// Between the starts of two attempts (RFC 8305 section 5, "connection attempt delay").
-pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Connects to the first address that answers. The socket has the default options.
 ///
@@ -39,17 +39,21 @@ pub async fn dial_before(
 
 /// The winner of a race.
 #[derive(Debug)]
-pub struct Dialed {
+pub(crate) struct Dialed {
     /// Its connection.
-    pub tcp: TcpStream,
+    pub(crate) tcp: TcpStream,
     /// Where it goes.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Addresses that failed before, or that had not answered when an address answered that was begun later.
-    pub lost: Vec<Attempt>,
+    pub(crate) lost: Vec<Attempt>,
 }
 
 /// The same, and what became of the others.
-pub async fn race(addresses: &[SocketAddr], options: &Options, deadline: Option<Instant>) -> Result<Dialed, Error> {
+pub(crate) async fn race(
+    addresses: &[SocketAddr],
+    options: &Options,
+    deadline: Option<Instant>,
+) -> Result<Dialed, Error> {
     let mut waiting = schedule(addresses).into_iter();
     let mut race = Race::default();
     // `None`: at once, without a timer; its resolution of a millisecond is ten connects on loopback.
@@ -86,7 +90,7 @@ pub async fn race(addresses: &[SocketAddr], options: &Options, deadline: Option<
 
 /// The order of attempts: families in turns, beginning with that of the first address; inside a family
 /// the given order; each address once (RFC 8305 section 4).
-pub fn schedule(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+pub(crate) fn schedule(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut seen = HashSet::new();
     let unique = addresses.iter().copied().filter(|address| seen.insert(*address));
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
@@ -189,7 +193,7 @@ pub struct Attempt {
     /// The class of its error.
     pub cause: Cause,
     /// The error in the system's words.
-    pub detail: String,
+    pub(crate) detail: String,
 }
 
 /// Why an attempt failed. In the order of how much it tells: of several attempts the last in this list
@@ -214,7 +218,7 @@ pub enum Cause {
 
 impl Cause {
     /// The class, for logs and metrics.
-    pub fn reason(self) -> &'static str {
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Unreachable => "connect_unreachable",
             Self::NoPorts => "no_ports",
@@ -227,7 +231,7 @@ impl Cause {
     }
 
     /// It is this machine that lacks something; the address may be well.
-    pub fn is_ours(self) -> bool {
+    pub(crate) fn is_ours(self) -> bool {
         matches!(self, Self::NoPorts | Self::NoDescriptors)
     }
 }

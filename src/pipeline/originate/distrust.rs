@@ -26,14 +26,18 @@ impl Originator {
     }
 
     /// What a stream has to keep to be ended when its server is no longer believed; `None`: it is not asked for.
-    pub fn watch_trust(&self, origin: Option<&Arc<Origin>>, negotiated: Option<&Negotiated>) -> Option<Box<Distrust>> {
+    pub(crate) fn watch_trust(
+        &self,
+        origin: Option<&Arc<Origin>>,
+        negotiated: Option<&Negotiated>,
+    ) -> Option<Box<Distrust>> {
         let chain = negotiated?.chain.clone()?;
         Some(Box::new(Distrust { origin: Arc::clone(origin?), chain, running: self.running.subscribe() }))
     }
 }
 
 /// Waits for a trust that does not believe the server of one stream.
-pub struct Distrust {
+pub(crate) struct Distrust {
     origin: Arc<Origin>,
     chain: Presented,
     running: watch::Receiver<Option<Arc<Trust>>>,
@@ -41,7 +45,7 @@ pub struct Distrust {
 
 impl Distrust {
     /// Resolves once a running trust refuses the chain for what it is. Cancel safe.
-    pub async fn came(mut self) {
+    pub(crate) async fn came(mut self) {
         loop {
             let trust = self.running.borrow_and_update().clone();
             if trust.is_some_and(|trust| self.is_refused_by(&trust)) {

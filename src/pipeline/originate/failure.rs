@@ -13,18 +13,18 @@ use crate::pipeline::originate::{dial, handshake, upgrade};
 
 /// Why one server could not be originated to.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// Where, and why.
-    pub stage: Stage,
+    pub(crate) stage: Stage,
     /// The server, as configured.
-    pub server: Server,
+    pub(crate) server: Server,
     /// Known once a connection stands.
-    pub endpoint: Option<SocketAddr>,
+    pub(crate) endpoint: Option<SocketAddr>,
 }
 
 /// Where it failed.
 #[derive(Debug)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// The server's name has no address now.
     Resolve(resolve::Error),
     /// No address accepted.
@@ -45,16 +45,16 @@ pub enum Stage {
 
 /// What is known of the endpoint that will be tried first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rest {
+pub(crate) struct Rest {
     /// How it last failed.
-    pub last: Option<&'static str>,
+    pub(crate) last: Option<&'static str>,
     /// Until the next stream may try it.
-    pub left: Duration,
+    pub(crate) left: Duration,
 }
 
 /// A phase that has no word of its own for a deadline that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// The look-up of the server's name.
     Resolve,
     /// The plaintext before TLS.
@@ -96,7 +96,7 @@ impl Failure {
     }
 
     /// The class: the word in the log, in metrics and in explanations.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match &self.stage {
             Stage::Resolve(error) => error.reason(),
             Stage::Dial(error) => error.reason(),
@@ -111,7 +111,7 @@ impl Failure {
     }
 
     /// What the server presented and what was expected.
-    pub fn facts(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
         match &self.stage {
             Stage::Handshake(error) => error.facts(),
             _ => Vec::new(),
@@ -119,7 +119,7 @@ impl Failure {
     }
 
     /// What to write into the configuration, where that can mend it.
-    pub fn repair(&self, upstream: &Name) -> Option<String> {
+    pub(crate) fn repair(&self, upstream: &Name) -> Option<String> {
         match &self.stage {
             Stage::Upgrade(error) => error.repair(upstream),
             Stage::Handshake(error) => error.repair(upstream),

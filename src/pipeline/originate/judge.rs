@@ -48,7 +48,7 @@ impl Originator {
     ///
     /// That is no evidence against the endpoint: the client may have provoked it with what it said, and one client must
     /// not take an endpoint from all. If there is another endpoint, a connection of egret's own finds out.
-    pub fn stream_refused(self: &Arc<Self>, endpoint: &Arc<Endpoint>, reason: &'static str) {
+    pub(crate) fn stream_refused(self: &Arc<Self>, endpoint: &Arc<Endpoint>, reason: &'static str) {
         self.metrics.failures.increment(reason);
         let is_alone = self.endpoints.known().list().len() < 2;
         if is_alone || endpoint.origin().is_none() || endpoint.gate(Instant::now()) != Gate::Closed {

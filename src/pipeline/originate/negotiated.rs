@@ -14,7 +14,7 @@ pub struct Negotiated {
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
     /// The cipher suite, by its name of IANA's registry.
-    pub suite: &'static str,
+    pub(crate) suite: &'static str,
     /// The group of the key exchange.
     pub group: &'static str,
     /// The protocol that the server chose.
@@ -30,7 +30,7 @@ pub struct Negotiated {
     pub client_certificate: Option<CertificateRequest>,
     /// The server asked for a client certificate, in this handshake or in the one that a resumed session descends from;
     /// `Some(true)`: it got one.
-    pub certificate_sent: Option<bool>,
+    pub(crate) certificate_sent: Option<bool>,
     /// The server's chain; only where it is to be judged again by later trusts.
-    pub chain: Option<Presented>,
+    pub(crate) chain: Option<Presented>,
 }

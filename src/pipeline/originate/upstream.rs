@@ -34,7 +34,7 @@ use crate::tls::handshake::Established;
 pub(super) type Running = Arc<watch::Sender<Option<Arc<Trust>>>>;
 
 /// One upstream's way out.
-pub struct Originator {
+pub(crate) struct Originator {
     pub(super) name: Name,
     pub(super) identity: Option<Name>,
     pub(super) endpoints: Endpoints,
@@ -64,18 +64,18 @@ pub(super) struct Lack {
 }
 
 /// A finished origination: a stream on which nothing was said yet.
-pub struct Originated {
+pub(crate) struct Originated {
     /// What the relay gets.
-    pub wire: Wire,
+    pub(crate) wire: Wire,
     /// Where it goes.
-    pub endpoint: Arc<Endpoint>,
+    pub(crate) endpoint: Arc<Endpoint>,
     /// What was agreed on; for TLS of egret's own.
-    pub negotiated: Option<Negotiated>,
+    pub(crate) negotiated: Option<Negotiated>,
 }
 
 /// What stands towards a server.
 #[expect(clippy::large_enum_variant, reason = "each is moved once, and most are of the larger kind")]
-pub enum Wire {
+pub(crate) enum Wire {
     /// TLS, verified for the name of the endpoint's origin.
     Tls(Established),
     /// A bare connection: TLS is between the client and the server.
@@ -83,21 +83,21 @@ pub enum Wire {
 }
 
 /// An origination for a client, counted at its endpoint while the guard lives.
-pub struct Opened {
+pub(crate) struct Opened {
     /// The stream.
-    pub originated: Originated,
+    pub(crate) originated: Originated,
     /// To be held as long as the stream.
-    pub in_flight: InFlight,
+    pub(crate) in_flight: InFlight,
     /// It was warm: no handshake was waited for.
-    pub pooled: bool,
+    pub(crate) pooled: bool,
     /// When it was there.
-    pub ready: Instant,
+    pub(crate) ready: Instant,
 }
 
 impl Originator {
     /// A way out over `ways`. Endpoints of `previous`, the generation before, are taken over where nothing of
     /// their origin changed.
-    pub fn new(
+    pub(crate) fn new(
         name: Name,
         spec: &values::Upstream,
         ways: Vec<Way>,
@@ -137,7 +137,7 @@ impl Originator {
 
     /// A way out that leads nowhere, since its identity or its trust is not to be had. It has no server to connect to:
     /// nothing of it can go out under another identity, or under none.
-    pub fn unavailable(
+    pub(crate) fn unavailable(
         name: Name,
         spec: &values::Upstream,
         resolver: Arc<Resolver>,
@@ -151,13 +151,13 @@ impl Originator {
     }
 
     /// What is wrong with the part for want of which nothing goes out.
-    pub fn lacks(&self) -> Option<&Arc<Broken>> {
+    pub(crate) fn lacks(&self) -> Option<&Arc<Broken>> {
         self.lacks.as_ref().map(|lack| &lack.broken)
     }
 
     /// The same, configured by this text: repairs are written as changes of it.
     #[must_use]
-    pub fn with_source(self, source: Option<Arc<Source>>) -> Self {
+    pub(crate) fn with_source(self, source: Option<Arc<Source>>) -> Self {
         Self { source, ..self }
     }
 
@@ -167,33 +167,33 @@ impl Originator {
     }
 
     /// The upstream's name.
-    pub fn name(&self) -> &Name {
+    pub(crate) fn name(&self) -> &Name {
         &self.name
     }
 
     /// The identity that is presented.
-    pub fn identity(&self) -> Option<&Name> {
+    pub(crate) fn identity(&self) -> Option<&Name> {
         self.identity.as_ref()
     }
 
     /// Whether the extended key usage of the certificate that is presented, if any, is for clients.
-    pub fn is_for_clients(&self) -> bool {
+    pub(crate) fn is_for_clients(&self) -> bool {
         let identities = self.ways().iter().filter_map(|way| way.origin.as_ref()?.identity());
         identities.into_iter().all(|identity| identity.leaf().for_clients)
     }
 
     /// The servers and their origins.
-    pub fn ways(&self) -> &[Way] {
+    pub(crate) fn ways(&self) -> &[Way] {
         self.endpoints.ways()
     }
 
     /// The addresses of the servers.
-    pub fn endpoints(&self) -> &Endpoints {
+    pub(crate) fn endpoints(&self) -> &Endpoints {
         &self.endpoints
     }
 
     /// Streams to an address that DNS names no more are to be ended.
-    pub fn closes_on_removal(&self) -> bool {
+    pub(crate) fn closes_on_removal(&self) -> bool {
         self.closes_on_removal
     }
 
@@ -205,7 +205,11 @@ impl Originator {
     /// The failure of the last try; every failure is handed to `failed` and counted.
     ///
     /// Cancel safe: dropping the future closes whatever was begun.
-    pub async fn open(&self, mut client: Client<'_>, mut failed: impl FnMut(&Failure)) -> Result<Opened, Failure> {
+    pub(crate) async fn open(
+        &self,
+        mut client: Client<'_>,
+        mut failed: impl FnMut(&Failure),
+    ) -> Result<Opened, Failure> {
         if let Some(Lack { broken, server }) = &self.lacks {
             let failure = Failure::lacking(Arc::clone(broken), server.clone());
             self.tell(&failure, &mut failed);

@@ -15,7 +15,7 @@ pub struct Outcome {
     /// From the start of the relay to the first byte of the upstream. `None`: it sent none.
     pub first_byte: Option<Duration>,
     /// What carried the bytes.
-    pub carrier: Carrier,
+    pub(crate) carrier: Carrier,
     /// Why it is over.
     pub ended: Ended,
 }
@@ -39,7 +39,7 @@ pub enum Carrier {
 
 impl Carrier {
     /// The word for logs and metrics, of a fixed set.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Records => "records",
             Self::Kernel => "kernel",

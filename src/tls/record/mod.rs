@@ -98,7 +98,7 @@ pub enum Frame {
 
 /// Blocks of a record's plaintext and type, and one for its tag: what the bound of AES-GCM counts (`s + q` in
 /// draft-irtf-cfrg-aead-limits section 5.1.1; RFC 8446 section 5.5 says the same in full records).
-pub const fn blocks(plaintext: usize) -> u64 {
+pub(crate) const fn blocks(plaintext: usize) -> u64 {
     plaintext as u64 / 16 + 2
 }
 
@@ -216,7 +216,7 @@ impl Sealer {
     }
 
     /// Blocks that the key may still encrypt.
-    pub const fn left(&self) -> u64 {
+    pub(crate) const fn left(&self) -> u64 {
         self.left
     }
 

@@ -33,7 +33,7 @@ pub struct Session {
 
 /// Whether the peer has asked for a renegotiation (TLS 1.2), which is declined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Renegotiation {
+pub(crate) enum Renegotiation {
     /// It has not.
     NotAsked,
     /// It has, and has sent no data since.
@@ -140,16 +140,16 @@ pub const CONTROL: usize = 64;
 
 /// A record that is not application data, for a kernel that makes the records: it has to be told the type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Control {
+pub(crate) struct Control {
     /// Alert or handshake.
-    pub kind: ContentType,
+    pub(crate) kind: ContentType,
     body: [u8; 5],
     len: usize,
 }
 
 impl Control {
     /// The plaintext.
-    pub fn body(&self) -> &[u8] {
+    pub(crate) fn body(&self) -> &[u8] {
         &self.body[..self.len]
     }
 }
@@ -177,22 +177,22 @@ impl Session {
     }
 
     /// Whether the socket is to be shown to the kernel: once, before a direction is handed over.
-    pub fn shows(&mut self) -> bool {
+    pub(crate) fn shows(&mut self) -> bool {
         self.offload.as_mut().is_some_and(|offload| !std::mem::replace(&mut offload.shown, true))
     }
 
     /// Whether a direction is to be handed to the kernel between two of its records.
-    pub fn is_asked(&self, direction: Direction) -> bool {
+    pub(crate) fn is_asked(&self, direction: Direction) -> bool {
         self.handing(direction).is_some_and(|handing| matches!(handing, Handing::Asked(_)))
     }
 
     /// Whether the kernel has a direction.
-    pub fn in_kernel(&self, direction: Direction) -> bool {
+    pub(crate) fn in_kernel(&self, direction: Direction) -> bool {
         self.handing(direction).is_some_and(|handing| matches!(handing, Handing::Given(_)))
     }
 
     /// The key of a direction that is to be handed over, good until its next record. `None`: it is not.
-    pub fn key_info(&self, direction: Direction) -> Option<KeyInfo> {
+    pub(crate) fn key_info(&self, direction: Direction) -> Option<KeyInfo> {
         let Handing::Asked(secrets) = self.handing(direction)? else { return None };
         let sequence = match direction {
             Direction::Send => self.sealer.sequence(),
@@ -202,7 +202,7 @@ impl Session {
     }
 
     /// The kernel has taken a direction; or it has not, and the direction stays here for good.
-    pub fn handed_over(&mut self, direction: Direction, taken: bool) {
+    pub(crate) fn handed_over(&mut self, direction: Direction, taken: bool) {
         let Some(offload) = &mut self.offload else { return };
         *offload.of_mut(direction) = if taken { Handing::Given(None) } else { Handing::Kept };
         if taken && direction == Direction::Send {
@@ -212,7 +212,7 @@ impl Session {
 
     /// The new key of a direction that the kernel has, once: nothing may be sent or received before the kernel
     /// has it.
-    pub fn renewed(&mut self, direction: Direction) -> Option<KeyInfo> {
+    pub(crate) fn renewed(&mut self, direction: Direction) -> Option<KeyInfo> {
         match self.offload.as_mut()?.of_mut(direction) {
             Handing::Given(info) => info.take(),
             Handing::Kept | Handing::Asked(_) => None,
@@ -234,12 +234,12 @@ impl Session {
     }
 
     /// Whether the peer has asked for a renegotiation.
-    pub const fn renegotiation(&self) -> Renegotiation {
+    pub(crate) const fn renegotiation(&self) -> Renegotiation {
         self.renegotiation
     }
 
     /// Whether the key of a version that cannot change it nears its limit; true once.
-    pub fn nears_limit(&mut self) -> bool {
+    pub(crate) fn nears_limit(&mut self) -> bool {
         let nears = self.sealer.left() < self.warn_at;
         if nears {
             self.warn_at = 0;
@@ -269,7 +269,7 @@ impl Session {
     ///
     /// # Errors
     /// As `control`.
-    pub fn kernel_control(&mut self, records: u64, cut: u64) -> Result<Option<Control>, Exhausted> {
+    pub(crate) fn kernel_control(&mut self, records: u64, cut: u64) -> Result<Option<Control>, Exhausted> {
         self.sealer.skip(cut);
         // The two versions have one kind of answer each.
         let kind = if self.kernel.is_some() { ContentType::Handshake } else { ContentType::Alert };
@@ -283,7 +283,7 @@ impl Session {
     ///
     /// # Errors
     /// As `alert`.
-    pub fn kernel_alert(&mut self, description: AlertDescription) -> Result<Control, Exhausted> {
+    pub(crate) fn kernel_alert(&mut self, description: AlertDescription) -> Result<Control, Exhausted> {
         let mut out = [0; CONTROL];
         let len = self.alert(&mut out, description)?;
         Ok(Control { kind: ContentType::Alert, body: [out[0], out[1], 0, 0, 0], len })
@@ -352,7 +352,7 @@ impl Session {
     }
 
     /// Whether the peer has begun a handshake message and not ended it.
-    pub fn is_amid(&self) -> bool {
+    pub(crate) fn is_amid(&self) -> bool {
         self.joiner.is_amid()
     }
 

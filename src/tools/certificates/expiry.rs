@@ -12,24 +12,24 @@ use crate::credentials::identity::Identity;
 
 /// One thing that ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// When.
-    pub at: Date,
+    pub(crate) at: Date,
     /// From when on it ends soon.
-    pub soon_from: Date,
+    pub(crate) soon_from: Date,
     /// `identity`, `root`, `certificate` or `crl`.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// What the configuration calls it.
-    pub name: String,
+    pub(crate) name: String,
     /// Its subject; of a list, its issuer.
-    pub subject: String,
+    pub(crate) subject: String,
     /// The file that holds it.
-    pub file: String,
+    pub(crate) file: String,
 }
 
 /// Why it could not be told what ends.
 #[derive(Debug, thiserror::Error)]
-pub enum Unknown {
+pub(crate) enum Unknown {
     /// The certificate file of an identity.
     #[error("identity {0}: {1}")]
     Identity(Name, Error),
@@ -43,7 +43,7 @@ pub enum Unknown {
 
 impl Unknown {
     /// The fixed word for scripts.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Identity(_, error) | Self::Trust(_, error) => error.reason(),
             Self::Folder(..) => "bundle_unreadable",
@@ -57,11 +57,11 @@ impl Unknown {
 ///
 /// # Errors
 /// A file that cannot be read: what is not known is not told to be fine.
-pub fn endings(config: &Config) -> Result<Vec<Ending>, Unknown> {
+pub(crate) fn endings(config: &Config) -> Result<Vec<Ending>, Unknown> {
     let mut endings = Vec::new();
     for (name, spec) in &config.identities {
         let found = items(&spec.certificate, spec.password_file.as_deref());
-        let facts: Vec<CertificateFacts> = match (found, Identity::load(name, spec)) {
+        let facts: Vec<CertificateFacts> = match (found, Identity::load(spec)) {
             (Ok(items), _) => items.into_iter().filter_map(certificate).collect(),
             (Err(_), Ok(identity)) => vec![identity.leaf().clone()],
             (Err(error), Err(_)) => return Err(Unknown::Identity(name.clone(), error)),
@@ -144,7 +144,7 @@ fn days(ending: &Ending, now: Date) -> i64 {
 }
 
 /// Whether anything ends within so many days; `None`: by the share of its life that is left.
-pub fn any_within(endings: &[Ending], now: Date, within: Option<u32>) -> bool {
+pub(crate) fn any_within(endings: &[Ending], now: Date, within: Option<u32>) -> bool {
     endings.iter().any(|ending| match within {
         Some(within) => days(ending, now) < i64::from(within),
         None => ending.soon_from < now,
@@ -152,7 +152,7 @@ pub fn any_within(endings: &[Ending], now: Date, within: Option<u32>) -> bool {
 }
 
 /// For people: a line each.
-pub fn text(endings: &[Ending], now: Date) -> String {
+pub(crate) fn text(endings: &[Ending], now: Date) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{:>6}  {:<20}  {:<11}  {:<16}  subject (file)", "days", "ends", "kind", "name");
     for ending in endings {
@@ -163,7 +163,7 @@ pub fn text(endings: &[Ending], now: Date) -> String {
 }
 
 /// For scripts: one object each.
-pub fn json(endings: &[Ending], now: Date) -> Value {
+pub(crate) fn json(endings: &[Ending], now: Date) -> Value {
     let one = |ending: &Ending| {
         json!({
             "days": days(ending, now),

@@ -29,20 +29,20 @@ use crate::pipeline::originate::{dial, upgrade};
 
 /// What is fetched.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// From where.
-    pub server: Server,
+    pub(crate) server: Server,
     /// SNI, if it is a DNS name.
-    pub server_name: ServerName<'static>,
+    pub(crate) server_name: ServerName<'static>,
     /// What is said before TLS.
-    pub upgrade: Option<Upgrade>,
+    pub(crate) upgrade: Option<Upgrade>,
     /// For everything.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// Why no chain came.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The name has no address.
     #[error(transparent)]
     Resolve(resolve::Error),
@@ -62,7 +62,7 @@ pub enum Error {
 
 impl Error {
     /// The class: the same words as in log and metric where there are such.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Resolve(error) => error.reason(),
             Self::Dial(error) => error.reason(),
@@ -77,7 +77,7 @@ impl Error {
 ///
 /// # Errors
 /// None came.
-pub async fn chain(wanted: &Wanted) -> Result<Vec<Item>, Error> {
+pub(crate) async fn chain(wanted: &Wanted) -> Result<Vec<Item>, Error> {
     timeout(wanted.timeout, chain_in_time(wanted)).await.unwrap_or(Err(Error::Timeout))
 }
 
@@ -168,19 +168,19 @@ impl ServerCertVerifier for Witness {
 
 /// The certificate to believe.
 #[derive(Clone, Copy, Debug)]
-pub struct Pick<'a> {
+pub(crate) struct Pick<'a> {
     /// What it says of itself.
-    pub facts: &'a CertificateFacts,
+    pub(crate) facts: &'a CertificateFacts,
     /// Its DER encoding.
-    pub der: &'a [u8],
+    pub(crate) der: &'a [u8],
     /// It is the server's own: even one that says it is an authority is then believed as it is, since chains do
     /// not begin with authorities.
-    pub leaf: bool,
+    pub(crate) leaf: bool,
 }
 
 /// The certificate with the fingerprint that was given; else the highest authority of the chain; else, if the leaf is
 /// all there is, the leaf. `None`: no certificate has the fingerprint, or none can be read.
-pub fn pick<'a>(chain: &'a [Item], fingerprint: Option<&Sha256>) -> Option<Pick<'a>> {
+pub(crate) fn pick<'a>(chain: &'a [Item], fingerprint: Option<&Sha256>) -> Option<Pick<'a>> {
     let certificates = chain.iter().enumerate().filter_map(|(index, item)| match item {
         Item::Certificate(facts, der) => Some(Pick { facts, der, leaf: index == 0 }),
         _ => None,
@@ -194,7 +194,7 @@ pub fn pick<'a>(chain: &'a [Item], fingerprint: Option<&Sha256>) -> Option<Pick<
 }
 
 /// The lines of configuration that believe it.
-pub fn configuration(pick: &Pick<'_>, file: &str) -> String {
+pub(crate) fn configuration(pick: &Pick<'_>, file: &str) -> String {
     match pick.leaf {
         true => format!("[trust.fetched]\ncertificate = {file:?}    # exactly this one\n"),
         false => format!("[trust.fetched]\nroots = [{file:?}]\n"),
@@ -202,7 +202,7 @@ pub fn configuration(pick: &Pick<'_>, file: &str) -> String {
 }
 
 /// As PEM (RFC 7468), with its subject and fingerprint before it.
-pub fn pem(facts: &CertificateFacts, der: &[u8]) -> String {
+pub(crate) fn pem(facts: &CertificateFacts, der: &[u8]) -> String {
     let mut text = format!("# {}\n-----BEGIN CERTIFICATE-----\n", facts.subject);
     for line in STANDARD.encode(der).as_bytes().chunks(64) {
         let _ = writeln!(text, "{}", String::from_utf8_lossy(line));

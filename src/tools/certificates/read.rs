@@ -16,7 +16,7 @@ use crate::secret::Secret;
 
 /// One thing in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Item {
+pub(crate) enum Item {
     /// A certificate, and its DER encoding.
     Certificate(Box<CertificateFacts>, Vec<u8>),
     /// A private key; never its bytes.
@@ -41,7 +41,7 @@ pub enum Item {
 
 /// Why a file cannot be taken apart.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// It cannot be read.
     #[error("{}: {why}", file.display())]
     Unreadable {
@@ -80,7 +80,7 @@ pub enum Error {
 
 impl Error {
     /// The fixed word for scripts.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => "bundle_unreadable",
             Self::Damaged { .. } => "bundle_damaged",
@@ -94,7 +94,7 @@ impl Error {
 ///
 /// # Errors
 /// The file cannot be read, or is of no known kind.
-pub fn items(file: &Path, password_file: Option<&Path>) -> Result<Vec<Item>, Error> {
+pub(crate) fn items(file: &Path, password_file: Option<&Path>) -> Result<Vec<Item>, Error> {
     let unreadable = |file: &Path, why: String| Error::Unreadable { file: file.into(), why };
     let content = files::read(file).map_err(|error| unreadable(file, error.to_string()))?;
     let damaged = |file: &Path, source| Error::Damaged { file: file.into(), source };

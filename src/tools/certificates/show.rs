@@ -11,7 +11,7 @@ use crate::credentials::certificate::{CertificateFacts, Date};
 use crate::credentials::fingerprint::labelled_hex;
 
 /// For people: a paragraph an item.
-pub fn text(items: &[Item], now: Date) -> String {
+pub(crate) fn text(items: &[Item], now: Date) -> String {
     let mut text = String::new();
     for (index, item) in items.iter().enumerate() {
         let _ = match item {
@@ -63,7 +63,7 @@ fn paragraph(facts: &CertificateFacts, now: Date) -> String {
 }
 
 /// What a certificate is good for.
-pub fn role(facts: &CertificateFacts) -> &'static str {
+pub(crate) fn role(facts: &CertificateFacts) -> &'static str {
     match (facts.authority, facts.self_signed) {
         (true, true) => "root certificate",
         (true, false) => "intermediate certificate",
@@ -90,7 +90,7 @@ fn warnings(facts: &CertificateFacts) -> Vec<String> {
 }
 
 /// How long from now, or ago.
-pub fn when(date: Date, now: Date) -> String {
+pub(crate) fn when(date: Date, now: Date) -> String {
     match (date.0 - now.0).div_euclid(24 * 60 * 60) {
         0 => "today".to_owned(),
         1 => "in 1 day".to_owned(),
@@ -106,7 +106,7 @@ fn owner(items: &[Item], fits: impl Fn(&CertificateFacts) -> bool) -> Option<usi
 }
 
 /// For scripts: one object an item.
-pub fn json(items: &[Item]) -> Value {
+pub(crate) fn json(items: &[Item]) -> Value {
     let one = |item: &Item| match item {
         Item::Certificate(facts, _) => certificate(facts),
         Item::Key { public, encrypted } => json!({

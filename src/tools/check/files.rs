@@ -11,7 +11,7 @@ use crate::credentials::trust::{RootFacts, Trust, facts_of};
 
 /// What is unwise about the certificates, keys and lists of a configuration, and about its reasons. Blocks on the
 /// file system. `within` is in seconds; `None`: by the share of the life that is left.
-pub fn advise(loaded: &Loaded, now: Date, within: Option<i64>) -> Vec<Advice> {
+pub(crate) fn advise(loaded: &Loaded, now: Date, within: Option<i64>) -> Vec<Advice> {
     let mut advisor = Advisor { loaded, now, within, advice: Vec::new() };
     let trusts: BTreeMap<&Name, Trust> =
         loaded.config.trusts.iter().filter_map(|(name, spec)| Some((name, Trust::load(name, spec).ok()?))).collect();
@@ -23,7 +23,7 @@ pub fn advise(loaded: &Loaded, now: Date, within: Option<i64>) -> Vec<Advice> {
         advisor.candidates(name, spec);
     }
     for (name, spec) in &loaded.config.identities {
-        if let Ok(identity) = Identity::load(name, spec) {
+        if let Ok(identity) = Identity::load(spec) {
             advisor.identity(name, &identity, &trusts);
         }
     }

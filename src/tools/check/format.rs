@@ -9,7 +9,7 @@ use crate::config::{Position, Severity, Style};
 
 /// The shape of what is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people, in the manner of rustc.
     #[default]
     Text,
@@ -25,7 +25,7 @@ pub enum Format {
 const SHOWN: usize = 100;
 
 /// For people: every finding, then how many problems there are. Empty if nothing was found.
-pub fn text(found: &Found, style: Style) -> String {
+pub(crate) fn text(found: &Found, style: Style) -> String {
     let mut text = String::new();
     let (source, findings) = (found.source(), found.findings());
     for finding in findings.iter().take(SHOWN) {
@@ -43,13 +43,13 @@ pub fn text(found: &Found, style: Style) -> String {
 }
 
 /// For scripts: one object a finding.
-pub fn json(found: &Found) -> Value {
+pub(crate) fn json(found: &Found) -> Value {
     let one = |finding: &Finding| finding.problem.to_json(found.source(), finding.severity);
     found.findings().iter().map(one).collect()
 }
 
 /// For code scanning: SARIF 2.1.0, one run.
-pub fn sarif(found: &Found) -> Value {
+pub(crate) fn sarif(found: &Found) -> Value {
     let mut rules: Vec<&str> = found.findings().iter().map(|finding| rule(finding.severity)).collect();
     rules.sort_unstable();
     rules.dedup();
@@ -110,7 +110,7 @@ fn uri(path: &str) -> String {
 }
 
 /// For the annotations of a build: one workflow command a finding.
-pub fn github(found: &Found) -> String {
+pub(crate) fn github(found: &Found) -> String {
     let mut text = String::new();
     for finding in found.findings() {
         let (_, word) = level(finding.severity);

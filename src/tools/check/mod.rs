@@ -3,10 +3,10 @@
 //! Problems come from the text and from building what it names; advice from the text ([`config::lint`]) and from
 //! the certificates that it names ([`files`]); violations from the user's own rules ([`policy`]).
 
-pub mod diff;
-pub mod files;
-pub mod format;
-pub mod policy;
+pub(crate) mod diff;
+pub(crate) mod files;
+pub(crate) mod format;
+pub(crate) mod policy;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,38 +19,38 @@ pub type FileCheck<'a> = &'a dyn Fn(&Loaded) -> Vec<Problem>;
 
 /// What to look for besides mistakes.
 #[derive(Clone, Debug)]
-pub struct Scope {
+pub(crate) struct Scope {
     /// The present.
-    pub now: Date,
+    pub(crate) now: Date,
     /// Certificates that expire within this many seconds are reported; `None`: by the share of their life that is left.
-    pub expires_within: Option<i64>,
+    pub(crate) expires_within: Option<i64>,
     /// Files of Rego rules.
-    pub policies: Vec<PathBuf>,
+    pub(crate) policies: Vec<PathBuf>,
     /// What the rules may ask for beside the configuration.
-    pub parameters: Vec<(String, String)>,
+    pub(crate) parameters: Vec<(String, String)>,
 }
 
 /// All that was found, in the order of the text.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub(crate) struct Found {
     source: Arc<Source>,
     findings: Vec<Finding>,
 }
 
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// How grave it is, and its code.
-    pub severity: Severity,
+    pub(crate) severity: Severity,
     /// Where, what, and what repairs it.
-    pub problem: Problem,
+    pub(crate) problem: Problem,
 }
 
 /// Reads a configuration and everything it names. Blocks on the file system.
 ///
 /// # Errors
 /// A policy that cannot be evaluated. Whatever is wrong with the configuration is no error, but what is looked for.
-pub fn check(
+pub(crate) fn check(
     path: &Path,
     environment: Environment<'_>,
     files: FileCheck<'_>,
@@ -78,18 +78,18 @@ pub fn check(
 
 impl Found {
     /// Nothing is wrong; with `strict`, nothing is advised against either.
-    pub fn is_good(&self, strict: bool) -> bool {
+    pub(crate) fn is_good(&self, strict: bool) -> bool {
         let is_bad = |severity: Severity| severity.is_error() || strict && severity.is_warning();
         !self.findings.iter().any(|finding| is_bad(finding.severity))
     }
 
     /// The text that was checked.
-    pub fn source(&self) -> &Source {
+    pub(crate) fn source(&self) -> &Source {
         &self.source
     }
 
     /// What was found, in the order of the text.
-    pub fn findings(&self) -> &[Finding] {
+    pub(crate) fn findings(&self) -> &[Finding] {
         &self.findings
     }
 }

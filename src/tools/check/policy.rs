@@ -19,7 +19,7 @@ use crate::config::{self, Loaded, Place, Problem, Severity};
 
 /// Why rules could not be evaluated. Fail closed: a policy that cannot be asked forbids.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A file of rules cannot be read.
     #[error("the policy {} cannot be read: {source}", file.display())]
     File {
@@ -54,7 +54,7 @@ pub enum Error {
 
 impl Error {
     /// The fixed word for scripts.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::File { .. } => "policy_unreadable",
             Self::Syntax { .. } => "policy_invalid",
@@ -76,7 +76,11 @@ const LIMIT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// A policy that cannot be read or evaluated.
-pub fn evaluate(loaded: &Loaded, files: &[PathBuf], parameters: &[(String, String)]) -> Result<Vec<Finding>, Error> {
+pub(crate) fn evaluate(
+    loaded: &Loaded,
+    files: &[PathBuf],
+    parameters: &[(String, String)],
+) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     if files.is_empty() {
         return Ok(findings);

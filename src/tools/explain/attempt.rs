@@ -6,7 +6,7 @@ use crate::config::values::{self, KeyExchange, KeyShare, TlsVersion, Verify};
 
 /// In which one way an attempt differs from the upstream as it is configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// In none.
     AsConfigured,
     /// No server name in the ClientHello: what nginx sends by default.
@@ -35,17 +35,17 @@ pub enum Kind {
 
 /// One origination to be tried.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     /// How it differs.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// The upstream with that difference. A server is only reported on, and passes (`Verify::Report`), where no
     /// client certificate is at stake; else it has to pass before the certificate leaves.
-    pub spec: values::Upstream,
+    pub(crate) spec: values::Upstream,
 }
 
 impl Kind {
     /// What is tried after the upstream as configured, once it is known that TLS is spoken there.
-    pub const DIFFERENCES: [Self; 9] = [
+    pub(crate) const DIFFERENCES: [Self; 9] = [
         Self::WithoutSni,
         Self::WithSni,
         Self::WithoutIdentity,
@@ -58,7 +58,7 @@ impl Kind {
     ];
 
     /// The word in JSON.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::AsConfigured => "as_configured",
             Self::WithoutSni => "without_sni",
@@ -76,7 +76,7 @@ impl Kind {
     }
 
     /// For a person.
-    pub fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self {
             Self::AsConfigured => "as configured",
             Self::WithoutSni => "without SNI",
@@ -96,7 +96,7 @@ impl Kind {
 
 impl Attempt {
     /// The attempt of this kind at an upstream; `None` where it would differ in nothing.
-    pub fn new(kind: Kind, upstream: &values::Upstream, server_name: &ServerName<'_>) -> Option<Self> {
+    pub(crate) fn new(kind: Kind, upstream: &values::Upstream, server_name: &ServerName<'_>) -> Option<Self> {
         let mut spec = upstream.clone();
         let tls = &mut spec.tls;
         let named = matches!(server_name, ServerName::DnsName(_));
@@ -122,7 +122,7 @@ impl Attempt {
     }
 
     /// Whether this attempt sends the key share of the post-quantum group, and so a ClientHello of two packets.
-    pub fn is_hybrid(&self) -> bool {
+    pub(crate) fn is_hybrid(&self) -> bool {
         sends_hybrid_share(&self.spec.tls)
     }
 }

@@ -9,36 +9,36 @@ use crate::credentials::fingerprint::Sha256;
 
 /// A chain, judged by itself and by the names of anchors.
 #[derive(Clone, Debug, Default)]
-pub struct Chain {
+pub(crate) struct Chain {
     /// As sent.
-    pub links: Vec<Link>,
+    pub(crate) links: Vec<Link>,
     /// The chain sent ends with an issuer of this name that is neither sent nor trusted.
-    pub missing: Option<String>,
+    pub(crate) missing: Option<String>,
     /// The trusted root that completes it, or would.
-    pub anchor: Option<String>,
+    pub(crate) anchor: Option<String>,
     /// From the leaf on, issuers that are sent or trusted lead to a trusted one that is its own issuer. A chain
     /// that stands on a trusted intermediate may do without.
-    pub rooted: bool,
+    pub(crate) rooted: bool,
     /// A root of the right name is trusted, and did not issue what was sent.
-    pub namesake: bool,
+    pub(crate) namesake: bool,
     /// Certificates of the path do not stand in its order.
-    pub out_of_order: bool,
+    pub(crate) out_of_order: bool,
 }
 
 /// One certificate of a chain.
 #[derive(Clone, Debug)]
-pub struct Link {
+pub(crate) struct Link {
     /// What it says of itself.
-    pub facts: CertificateFacts,
+    pub(crate) facts: CertificateFacts,
     /// Where its issuer's certificate can be had (RFC 5280 section 4.2.2.1, caIssuers).
-    pub issuer_url: Option<String>,
+    pub(crate) issuer_url: Option<String>,
     /// What it is for.
-    pub role: Role,
+    pub(crate) role: Role,
 }
 
 /// What a certificate in a chain is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// The server's own: the first.
     Leaf,
     /// Between the leaf and a root.
@@ -51,7 +51,7 @@ pub enum Role {
 
 impl Role {
     /// The word in JSON, and for a person.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Leaf => "leaf",
             Self::Intermediate => "intermediate",
@@ -63,17 +63,17 @@ impl Role {
 
 /// A root that is trusted, by what is needed to match it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Anchor {
+pub(crate) struct Anchor {
     /// Its distinguished name.
-    pub subject: String,
+    pub(crate) subject: String,
     /// That of who signed it: a root's is the same.
-    pub issuer: String,
+    pub(crate) issuer: String,
     /// Of its DER encoding.
-    pub sha256: Sha256,
+    pub(crate) sha256: Sha256,
 }
 
 /// Judges a chain. `verified`: some trust has found a path from it to one of the anchors.
-pub fn judge(presented: &[CertificateDer<'_>], anchors: &[Anchor], verified: bool) -> Chain {
+pub(crate) fn judge(presented: &[CertificateDer<'_>], anchors: &[Anchor], verified: bool) -> Chain {
     let read: Vec<_> = presented.iter().filter_map(|der| Some((der, CertificateFacts::read(der)?))).collect();
     let path = path(&read);
     let links = read.iter().enumerate().map(|(at, (der, facts))| link(der, facts, at, &path)).collect();
@@ -102,22 +102,17 @@ pub fn judge(presented: &[CertificateDer<'_>], anchors: &[Anchor], verified: boo
 
 impl Chain {
     /// The server's own certificate.
-    pub fn leaf(&self) -> Option<&Link> {
+    pub(crate) fn leaf(&self) -> Option<&Link> {
         self.links.first()
     }
 
     /// Certificates between the leaf and a root.
-    pub fn intermediates(&self) -> usize {
+    pub(crate) fn intermediates(&self) -> usize {
         self.links.iter().filter(|link| link.role == Role::Intermediate).count()
     }
 
-    /// The root, if the server sent it too.
-    pub fn root(&self) -> Option<&Link> {
-        self.links.iter().find(|link| link.role == Role::SuperfluousRoot)
-    }
-
     /// The last certificate on the path, below a root.
-    pub fn top(&self) -> Option<&Link> {
+    pub(crate) fn top(&self) -> Option<&Link> {
         self.links.iter().rfind(|link| matches!(link.role, Role::Leaf | Role::Intermediate))
     }
 }
@@ -252,7 +247,7 @@ mod tests {
             let sent: Vec<_> = std::iter::once(&all[0]).chain(order.iter().map(|at| &all[*at])).cloned().collect();
             let judged = judge(&sent, &[anchor("root")], true);
             prop_assert_eq!(judged.intermediates(), 2);
-            prop_assert!(judged.root().is_some());
+            prop_assert!(judged.links.iter().any(|link| link.role == Role::SuperfluousRoot));
             prop_assert_eq!(judged.out_of_order, order != [1, 2, 3]);
         }
 

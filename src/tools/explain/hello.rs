@@ -8,15 +8,15 @@ use crate::tools::explain::wide::version_name;
 
 /// One field, with its value in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Field {
+pub(crate) struct Field {
     /// Its name in the RFC.
-    pub name: String,
+    pub(crate) name: String,
     /// Its value.
-    pub value: String,
+    pub(crate) value: String,
 }
 
 /// The fields of a ClientHello in the order in which they stand; empty if these records hold none.
-pub fn fields(records: &[u8]) -> Vec<Field> {
+pub(crate) fn fields(records: &[u8]) -> Vec<Field> {
     let mut fields = vec![Field::new("bytes", records.len())];
     let message = message(records);
     match body(Cursor(&message), &mut fields) {

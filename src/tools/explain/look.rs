@@ -16,16 +16,16 @@ use crate::tools::explain::wide::{self, Answer};
 
 /// What a server says before it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Greeting {
+pub(crate) struct Greeting {
     /// What it looks like.
-    pub guess: Plaintext,
+    pub(crate) guess: Plaintext,
     /// Its first line, for a person.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// What a server makes of PostgreSQL's SSLRequest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SslRequest {
+pub(crate) enum SslRequest {
     /// `S`: TLS begins with the next byte.
     Agreed,
     /// `N`: PostgreSQL without TLS.
@@ -36,7 +36,7 @@ pub enum SslRequest {
 const LISTEN: Duration = Duration::from_millis(1_500);
 
 /// Says nothing, and listens.
-pub async fn listen(endpoint: SocketAddr, limit: Duration) -> Option<Greeting> {
+pub(crate) async fn listen(endpoint: SocketAddr, limit: Duration) -> Option<Greeting> {
     let mut tcp = timeout(limit, TcpStream::connect(endpoint)).await.ok()?.ok()?;
     let mut bytes = [0; 256];
     let read = timeout(limit.min(LISTEN), tcp.read(&mut bytes)).await.ok()?.ok().filter(|read| *read > 0)?;
@@ -46,7 +46,7 @@ pub async fn listen(endpoint: SocketAddr, limit: Duration) -> Option<Greeting> {
 }
 
 /// Asks as a client of PostgreSQL does (protocol 3.0, "SSL Session Encryption").
-pub async fn ask_postgres(endpoint: SocketAddr, limit: Duration) -> Option<SslRequest> {
+pub(crate) async fn ask_postgres(endpoint: SocketAddr, limit: Duration) -> Option<SslRequest> {
     const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
     let mut tcp = timeout(limit, TcpStream::connect(endpoint)).await.ok()?.ok()?;
     tcp.write_all(&SSL_REQUEST).await.ok()?;
@@ -60,7 +60,11 @@ pub async fn ask_postgres(endpoint: SocketAddr, limit: Duration) -> Option<SslRe
 }
 
 /// Offers every version, suite and group that there was, and reads what the server chooses.
-pub async fn offer_everything(endpoint: SocketAddr, server_name: Option<&str>, limit: Duration) -> Option<Answer> {
+pub(crate) async fn offer_everything(
+    endpoint: SocketAddr,
+    server_name: Option<&str>,
+    limit: Duration,
+) -> Option<Answer> {
     let asked = async {
         let mut tcp = TcpStream::connect(endpoint).await.ok()?;
         tcp.write_all(&wide::hello(server_name)).await.ok()?;

@@ -7,21 +7,21 @@
 //!
 //! A client certificate is presented only to a server that the configured trust believes, as egret itself does it.
 
-pub mod attempt;
-pub mod cause;
-pub mod chain;
-pub mod hello;
-pub mod look;
+pub(crate) mod attempt;
+pub(crate) mod cause;
+pub(crate) mod chain;
+pub(crate) mod hello;
+pub(crate) mod look;
 mod notes;
-pub mod probe;
+pub(crate) mod probe;
 mod redact;
-pub mod repair;
+pub(crate) mod repair;
 pub mod report;
 mod run;
 mod target;
-pub mod text;
-pub mod wide;
+pub(crate) mod text;
+pub(crate) mod wide;
 
-pub use self::redact::redact;
-pub use self::run::{Progress, explain};
-pub use self::target::{Error, Files, Target};
+pub(crate) use self::redact::redact;
+pub(crate) use self::run::{Progress, explain};
+pub(crate) use self::target::{Error, Files, Target};

@@ -29,58 +29,58 @@ use crate::tools::explain::attempt::{Attempt, Kind};
 
 /// What came back.
 #[derive(Debug)]
-pub struct Observation {
+pub(crate) struct Observation {
     /// What was tried.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Where.
-    pub endpoint: SocketAddr,
+    pub(crate) endpoint: SocketAddr,
     /// The server name stood in the ClientHello.
-    pub sni: bool,
+    pub(crate) sni: bool,
     /// The post-quantum group was offered.
-    pub hybrid: bool,
+    pub(crate) hybrid: bool,
     /// From the start of the connect to the end of the handshake, or to the failure.
-    pub took: Duration,
+    pub(crate) took: Duration,
     /// The server's chain, what speaks against it, its request for a certificate.
-    pub seen: Facts,
+    pub(crate) seen: Facts,
     /// What was agreed on, if the handshake came to its end.
-    pub agreed: Option<Agreed>,
+    pub(crate) agreed: Option<Agreed>,
     /// Why it failed.
-    pub failure: Option<Failure>,
+    pub(crate) failure: Option<Failure>,
     /// The ClientHello, as it was sent: one record or several.
-    pub hello: Vec<u8>,
+    pub(crate) hello: Vec<u8>,
 }
 
 /// What was agreed on.
 #[derive(Clone, Debug)]
-pub struct Agreed {
+pub(crate) struct Agreed {
     /// `TLSv1.2` or `TLSv1.3`.
-    pub version: &'static str,
+    pub(crate) version: &'static str,
     /// By its name of IANA's registry.
-    pub suite: &'static str,
+    pub(crate) suite: &'static str,
     /// The group of the key exchange.
-    pub group: &'static str,
+    pub(crate) group: &'static str,
     /// The protocol that the server chose.
-    pub alpn: Option<String>,
+    pub(crate) alpn: Option<String>,
     /// What became of resumption.
-    pub resumed: Resumption,
+    pub(crate) resumed: Resumption,
 }
 
 /// Why an attempt failed.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The class: the same word as in log and metric.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// A sentence.
-    pub detail: String,
+    pub(crate) detail: String,
     /// It came when the handshake was over for us.
-    pub late: bool,
+    pub(crate) late: bool,
     /// Where.
-    pub stage: Stage,
+    pub(crate) stage: Stage,
 }
 
 /// Where it failed.
 #[derive(Debug)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// No connection.
     Dial,
     /// The server would not go over to TLS.
@@ -91,12 +91,12 @@ pub enum Stage {
 
 impl Observation {
     /// The chain that the server presented, leaf first; empty: none.
-    pub fn presented(&self) -> &[CertificateDer<'static>] {
+    pub(crate) fn presented(&self) -> &[CertificateDer<'static>] {
         self.seen.presented.as_ref().map(Presented::certificates).unwrap_or_default()
     }
 
     /// What speaks against the server's certificate.
-    pub fn refusal(&self) -> Option<&Refusal> {
+    pub(crate) fn refusal(&self) -> Option<&Refusal> {
         match self.failure.as_ref().map(|failure| &failure.stage) {
             Some(Stage::Handshake(Cause::Certificate(refusal))) => Some(refusal),
             _ => self.seen.refusal.as_ref(),
@@ -104,17 +104,17 @@ impl Observation {
     }
 
     /// The class of what is wrong; `None`: a stream would stand.
-    pub fn reason(&self) -> Option<&'static str> {
+    pub(crate) fn reason(&self) -> Option<&'static str> {
         self.refusal().map(Refusal::reason).or_else(|| self.failure.as_ref().map(|failure| failure.reason))
     }
 
     /// A connection stood.
-    pub fn connected(&self) -> bool {
+    pub(crate) fn connected(&self) -> bool {
         !matches!(self.failure.as_ref().map(|failure| &failure.stage), Some(Stage::Dial))
     }
 
     /// The cause of a handshake that failed.
-    pub fn handshake(&self) -> Option<&Cause> {
+    pub(crate) fn handshake(&self) -> Option<&Cause> {
         match self.failure.as_ref().map(|failure| &failure.stage) {
             Some(Stage::Handshake(cause)) => Some(cause),
             _ => None,
@@ -123,7 +123,7 @@ impl Observation {
 }
 
 /// Tries, and is back within `limit`. With `foreign`, the sessions offered are those of that other origin.
-pub async fn probe(
+pub(crate) async fn probe(
     attempt: &Attempt,
     endpoint: SocketAddr,
     origin: &Origin,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::tools::explain::report::Explanation;
 
 /// The explanation with names, addresses, paths and fingerprints replaced, each everywhere by the same word.
-pub fn redact(explanation: &Explanation) -> Explanation {
+pub(crate) fn redact(explanation: &Explanation) -> Explanation {
     let value = serde_json::to_value(explanation).expect("plain data becomes JSON");
     let mut secrets: Vec<String> = explanation.reports.iter().flat_map(secrets).collect();
     // The longest first: a name may be part of another.

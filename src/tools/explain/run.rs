@@ -29,7 +29,7 @@ use crate::tools::explain::{hello, notes};
 
 /// What is told while it runs.
 #[derive(Clone, Copy, Debug)]
-pub enum Progress<'a> {
+pub(crate) enum Progress<'a> {
     /// This is looked up.
     LookUp(&'a str),
     /// This is tried, at this address.
@@ -44,7 +44,7 @@ const MAX_ADDRESSES: usize = 8;
 /// Explains a server. Takes at most about fourteen times the timeout of the target; usually some round trips.
 ///
 /// Cancel safe: connections end with the future.
-pub async fn explain(target: &Target, tell: &mut (dyn FnMut(Progress<'_>) + Send)) -> Report {
+pub(crate) async fn explain(target: &Target, tell: &mut (dyn FnMut(Progress<'_>) + Send)) -> Report {
     let mut run = Run { target, tell, observations: Vec::new(), main: None };
     let addresses = run.addresses().await;
     let looks = match &addresses {
@@ -227,7 +227,6 @@ fn conclude(
     looks: Looks,
 ) -> Report {
     let (name, now) = (target.server_name(), Date::now());
-    let expected: Vec<String> = target.trust.expected(&name).iter().map(ToString::to_string).collect();
     let presented = presented(observations);
     let verdicts = presented.as_ref().map(|chain| Verdicts::of(target, chain, now));
     let anchors = anchors(&target.trust);
@@ -238,7 +237,6 @@ fn conclude(
     let evidence = Evidence {
         spec: &target.plan.upstream,
         server_name: &name,
-        expected: &expected,
         now,
         unresolved: addresses.as_ref().err().cloned(),
         observations,

@@ -11,27 +11,27 @@ use crate::credentials::trust::{self, Trust};
 use crate::tools::explain::repair::Plan;
 
 /// An upstream as configured, with what it needs.
-pub struct Target {
+pub(crate) struct Target {
     /// The upstream, for repairs.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     /// The server of it that is explained.
-    pub server: Server,
+    pub(crate) server: Server,
     /// Who we are.
-    pub identity: Option<Arc<Identity>>,
+    pub(crate) identity: Option<Arc<Identity>>,
     /// Whom we believe.
-    pub trust: Arc<Trust>,
+    pub(crate) trust: Arc<Trust>,
     /// The roots of the system, if it has any.
-    pub system: Option<Arc<Trust>>,
+    pub(crate) system: Option<Arc<Trust>>,
     /// How names are looked up.
-    pub dns: values::Dns,
+    pub(crate) dns: values::Dns,
     /// Of one attempt.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Report the ClientHello.
-    pub show_hello: bool,
+    pub(crate) show_hello: bool,
 }
 
 /// The files of an upstream, read once for all of its servers.
-pub struct Files {
+pub(crate) struct Files {
     identity: Option<Arc<Identity>>,
     trust: Arc<Trust>,
     system: Option<Arc<Trust>>,
@@ -39,7 +39,7 @@ pub struct Files {
 
 /// Why an upstream cannot be explained.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The client certificate cannot be used.
     #[error("identity {0}: {1}")]
     Identity(Name, #[source] identity::Error),
@@ -66,7 +66,7 @@ impl Plan {
     ///
     /// # Errors
     /// There is none of that name, or more than one to choose from.
-    pub fn of_config(config: &Config, upstream: Option<&str>) -> Result<Self, Error> {
+    pub(crate) fn of_config(config: &Config, upstream: Option<&str>) -> Result<Self, Error> {
         let known = || config.upstreams.keys().map(ToString::to_string).collect();
         let asked = upstream.unwrap_or_default();
         let found = match upstream {
@@ -93,11 +93,11 @@ impl Files {
     ///
     /// # Errors
     /// A file cannot be used.
-    pub fn load(plan: &Plan) -> Result<Self, Error> {
+    pub(crate) fn load(plan: &Plan) -> Result<Self, Error> {
         let identity = match &plan.identity {
             Some(spec) => {
                 let name = plan.upstream.tls.identity.clone().unwrap_or_else(|| plan.name.clone());
-                let loaded = Identity::load(&name, spec).map_err(|error| Error::Identity(name, error))?;
+                let loaded = Identity::load(spec).map_err(|error| Error::Identity(name, error))?;
                 Some(Arc::new(loaded))
             }
             None => None,
@@ -119,7 +119,7 @@ impl Files {
     }
 
     /// One server of the plan that was loaded.
-    pub fn target(&self, plan: &Plan, server: Server, dns: values::Dns, timeout: Duration) -> Target {
+    pub(crate) fn target(&self, plan: &Plan, server: Server, dns: values::Dns, timeout: Duration) -> Target {
         Target {
             plan: plan.clone(),
             server,
@@ -135,7 +135,7 @@ impl Files {
 
 impl Target {
     /// The name that is verified, and sent as SNI if it is a DNS name.
-    pub fn server_name(&self) -> ServerName<'static> {
+    pub(crate) fn server_name(&self) -> ServerName<'static> {
         let configured = self.plan.upstream.tls.server_name.clone();
         configured.unwrap_or_else(|| self.server.host.server_name())
     }

@@ -6,7 +6,7 @@ use crate::tools::explain::attempt::Kind;
 use crate::tools::explain::report::{Attempt, Certificate, Chain, Report};
 
 /// A report as text. Control characters of strangers were taken out where their text was read.
-pub struct Text<'a>(pub &'a Report);
+pub(crate) struct Text<'a>(pub(crate) &'a Report);
 
 impl Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,23 +7,23 @@ use rustls::{CipherSuite, NamedGroup};
 
 /// What a server chose.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Such as `TLSv1.1`.
-    pub version: String,
+    pub(crate) version: String,
     /// By its name of IANA's registry, or its number.
-    pub suite: String,
+    pub(crate) suite: String,
     /// The group, where the server says it in plaintext.
-    pub group: Option<String>,
+    pub(crate) group: Option<String>,
     /// The suite is one that egret speaks.
-    pub suite_is_spoken: bool,
+    pub(crate) suite_is_spoken: bool,
     /// The group is one that egret speaks.
-    pub group_is_spoken: bool,
+    pub(crate) group_is_spoken: bool,
     /// The version is one that egret speaks.
-    pub version_is_spoken: bool,
+    pub(crate) version_is_spoken: bool,
 }
 
 /// How far an answer is read.
-pub enum Read {
+pub(crate) enum Read {
     /// It is complete.
     Answer(Answer),
     /// Bytes are missing.
@@ -54,7 +54,7 @@ const VERSIONS: [u16; 4] = [0x0304, 0x0303, 0x0302, 0x0301];
 
 /// The ClientHello as one record. Its key share is empty: a server of TLS 1.3 answers with a HelloRetryRequest
 /// that names its group in plaintext (RFC 8446 section 4.2.8).
-pub fn hello(server_name: Option<&str>) -> Vec<u8> {
+pub(crate) fn hello(server_name: Option<&str>) -> Vec<u8> {
     let mut body = vec![3, 3];
     body.extend((0..32).map(|_| fastrand::u8(..)));
     body.push(32);
@@ -97,7 +97,7 @@ fn with_length16(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Reads a server's first flight as far as it is there.
-pub fn read(records: &[u8]) -> Read {
+pub(crate) fn read(records: &[u8]) -> Read {
     let Some(messages) = handshake_messages(records) else { return Read::Nothing };
     let mut found = None;
     for (kind, body) in &messages {
@@ -124,7 +124,7 @@ pub fn read(records: &[u8]) -> Read {
 }
 
 /// What a flight says that never came to its end.
-pub fn so_far(records: &[u8]) -> Option<Answer> {
+pub(crate) fn so_far(records: &[u8]) -> Option<Answer> {
     let messages = handshake_messages(records)?;
     messages.iter().find(|(kind, _)| *kind == 2).and_then(|(_, body)| server_hello(body))
 }
@@ -200,7 +200,7 @@ fn extensions_of(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
 }
 
 /// The usual name of a version.
-pub fn version_name(version: u16) -> String {
+pub(crate) fn version_name(version: u16) -> String {
     match version {
         0x0300 => "SSLv3".into(),
         0x0301 => "TLSv1.0".into(),

@@ -6,37 +6,37 @@ use ipnet::IpNet;
 
 /// The configuration. Names are given when everything is known.
 #[derive(Clone, Debug, Default)]
-pub struct Draft {
+pub(crate) struct Draft {
     /// `[runtime] workers`.
-    pub workers: Option<usize>,
+    pub(crate) workers: Option<usize>,
     /// `[runtime] affinity`.
-    pub affinity: Vec<usize>,
+    pub(crate) affinity: Vec<usize>,
     /// `drain_timeout`.
-    pub drain: Option<Duration>,
+    pub(crate) drain: Option<Duration>,
     /// `[dns]`.
-    pub dns: Dns,
+    pub(crate) dns: Dns,
     /// `[identities]`.
-    pub identities: Vec<Identity>,
+    pub(crate) identities: Vec<Identity>,
     /// `[trust]`.
-    pub trusts: Vec<Trust>,
+    pub(crate) trusts: Vec<Trust>,
     /// `[upstreams]`.
-    pub upstreams: Vec<Upstream>,
+    pub(crate) upstreams: Vec<Upstream>,
     /// `[[listeners]]`.
-    pub listeners: Vec<Listener>,
+    pub(crate) listeners: Vec<Listener>,
 }
 
 /// Name resolution.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dns {
+pub(crate) struct Dns {
     /// Name servers, with a port if it is not 53.
     pub servers: Vec<String>,
     /// How long every answer is kept, in place of its own word.
-    pub valid: Option<Duration>,
+    pub(crate) valid: Option<Duration>,
 }
 
 /// A client certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Its file.
     pub certificate: String,
     /// The file of its key.
@@ -44,16 +44,16 @@ pub struct Identity {
     /// The file with the password of the key.
     pub password_file: Option<String>,
     /// `allow_loose_key_permissions`.
-    pub loose_permissions: bool,
+    pub(crate) loose_permissions: bool,
 }
 
 /// Whom to believe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trust {
+pub(crate) struct Trust {
     /// Root certificates; files or folders.
-    pub roots: Vec<String>,
+    pub(crate) roots: Vec<String>,
     /// Exactly one certificate, in place of roots.
-    pub certificate: Option<String>,
+    pub(crate) certificate: Option<String>,
     /// Revocation lists.
     pub crls: Vec<String>,
     /// Names that are expected, with their kind, in place of the server name.
@@ -62,9 +62,9 @@ pub struct Trust {
 
 /// A destination. Two that are equal are one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     /// What its name is made from.
-    pub base: String,
+    pub(crate) base: String,
     /// In order.
     pub servers: Vec<Server>,
     /// `balance`.
@@ -80,31 +80,31 @@ pub struct Upstream {
     /// `upgrade`.
     pub upgrade: Option<&'static str>,
     /// `originate_timeout`.
-    pub originate: Option<Duration>,
+    pub(crate) originate: Option<Duration>,
     /// `idle_timeout`.
-    pub idle: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
     /// `half_closed_timeout`.
-    pub half_closed: Option<Duration>,
+    pub(crate) half_closed: Option<Duration>,
     /// `eof = "lenient"`.
-    pub eof_lenient: bool,
+    pub(crate) eof_lenient: bool,
 }
 
 /// A server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Server {
+pub(crate) struct Server {
     /// Host and port.
-    pub address: String,
+    pub(crate) address: String,
     /// `weight`.
-    pub weight: Option<u32>,
+    pub(crate) weight: Option<u32>,
     /// `priority = 2`: only if the others are not to be had.
-    pub reserve: bool,
+    pub(crate) reserve: bool,
     /// `max_connections`.
-    pub max_connections: Option<u32>,
+    pub(crate) max_connections: Option<u32>,
 }
 
 /// When an address that fails gets no streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ejection {
+pub(crate) enum Ejection {
     /// It always gets them.
     Never,
     /// After so many failures, for so long.
@@ -113,7 +113,7 @@ pub enum Ejection {
 
 /// Options of connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tcp {
+pub(crate) struct Tcp {
     /// `keepalive`; `Some(None)`: never.
     pub keepalive: Option<Option<Duration>>,
     /// `fast_open`.
@@ -124,7 +124,7 @@ pub struct Tcp {
 
 /// How TLS is spoken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// Number of an identity.
     pub identity: Option<usize>,
     /// Number of a trust.
@@ -132,9 +132,9 @@ pub struct Tls {
     /// `server_name`.
     pub server_name: Option<String>,
     /// `sni = false`.
-    pub no_sni: bool,
+    pub(crate) no_sni: bool,
     /// `verify = "none"`, and why.
-    pub unverified: Option<String>,
+    pub(crate) unverified: Option<String>,
     /// `min_version`.
     pub min_version: Option<&'static str>,
     /// `max_version`.
@@ -144,12 +144,12 @@ pub struct Tls {
     /// `key_exchange`.
     pub key_exchange: Vec<&'static str>,
     /// `resumption = false`.
-    pub no_resumption: bool,
+    pub(crate) no_resumption: bool,
 }
 
 impl Tls {
     /// These groups, each once. With none that TLS 1.2 has, TLS 1.2 could not be spoken: then it is not offered.
-    pub fn offer(&mut self, groups: Vec<&'static str>) {
+    pub(crate) fn offer(&mut self, groups: Vec<&'static str>) {
         self.key_exchange.clear();
         for group in groups {
             if !self.key_exchange.contains(&group) {
@@ -167,37 +167,37 @@ impl Tls {
 
 /// Where connections come in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// Where it comes from, for the comment.
-    pub from: String,
+    pub(crate) from: String,
     /// Address and port, or `unix:` and a path.
     pub listen: String,
     /// Who may come, if that has to be said.
-    pub allow: Vec<IpNet>,
+    pub(crate) allow: Vec<IpNet>,
     /// Mode of a Unix socket.
-    pub mode: Option<&'static str>,
+    pub(crate) mode: Option<&'static str>,
     /// Number of an upstream; with routes, that of clients for whom there is none.
-    pub upstream: Option<usize>,
+    pub(crate) upstream: Option<usize>,
     /// Upstreams by the name that clients ask for.
-    pub routes: Vec<Route>,
+    pub(crate) routes: Vec<Route>,
     /// Connections at once.
-    pub max_connections: Option<usize>,
+    pub(crate) max_connections: Option<usize>,
     /// `tcp`.
-    pub tcp: Tcp,
+    pub(crate) tcp: Tcp,
 }
 
 /// A way for some of the clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Route {
+pub(crate) struct Route {
     /// Names, and wildcards.
-    pub server_names: Vec<String>,
+    pub(crate) server_names: Vec<String>,
     /// Number of an upstream.
-    pub upstream: usize,
+    pub(crate) upstream: usize,
 }
 
 impl Draft {
     /// Leaves out what no listener leads to.
-    pub fn prune(&mut self) {
+    pub(crate) fn prune(&mut self) {
         let used = |at: usize| {
             let routes = self.listeners.iter().flat_map(|listener| &listener.routes).any(|route| route.upstream == at);
             routes || self.listeners.iter().any(|listener| listener.upstream == Some(at))
@@ -224,17 +224,17 @@ impl Draft {
     }
 
     /// The number of an identity like this.
-    pub fn identity(&mut self, identity: Identity) -> usize {
+    pub(crate) fn identity(&mut self, identity: Identity) -> usize {
         number_of(&mut self.identities, identity)
     }
 
     /// The number of a trust like this.
-    pub fn trust(&mut self, trust: Trust) -> usize {
+    pub(crate) fn trust(&mut self, trust: Trust) -> usize {
         number_of(&mut self.trusts, trust)
     }
 
     /// The number of an upstream like this.
-    pub fn upstream(&mut self, upstream: Upstream) -> usize {
+    pub(crate) fn upstream(&mut self, upstream: Upstream) -> usize {
         number_of(&mut self.upstreams, upstream)
     }
 }

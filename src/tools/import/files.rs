@@ -32,7 +32,7 @@ pub enum ReadError {
 impl ReadError {
     /// The file is there, may be read, and is no part of a configuration: whoever wrote the `include` meant no good,
     /// or something else.
-    pub fn is_no_configuration(&self) -> bool {
+    pub(crate) fn is_no_configuration(&self) -> bool {
         matches!(self, Self::NotRegular | Self::TooLarge | Self::NotText | Self::Pem)
     }
 }

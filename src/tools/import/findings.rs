@@ -24,10 +24,10 @@ pub enum Weight {
 
 impl Weight {
     /// All of them, the gravest first.
-    pub const ALL: [Self; 3] = [Self::Error, Self::Decision, Self::Note];
+    pub(crate) const ALL: [Self; 3] = [Self::Error, Self::Decision, Self::Note];
 
     /// The word for programs.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Error => "error",
             Self::Decision => "decision",
@@ -40,7 +40,7 @@ macro_rules! codes {
     ($($name:ident $weight:ident $word:literal,)*) => {
         $(
             #[doc = concat!("`", $word, "`; what it means stands in `docs/import.md`.")]
-            pub const $name: Code = Code { word: $word, weight: Weight::$weight };
+            pub(crate) const $name: Code = Code { word: $word, weight: Weight::$weight };
         )*
         /// All kinds there are.
         pub const CODES: &[Code] = &[$($name),*];
@@ -113,7 +113,7 @@ pub struct Place {
 
 impl Place {
     /// A span of a file.
-    pub fn new(file: usize, span: &Span) -> Self {
+    pub(crate) fn new(file: usize, span: &Span) -> Self {
         Self { file, start: span.start, end: span.end }
     }
 }
@@ -126,9 +126,9 @@ pub struct Finding {
     /// Where.
     pub place: Place,
     /// What is so, in one sentence without a full stop.
-    pub title: String,
+    pub(crate) title: String,
     /// A few words for the underlined text.
-    pub label: String,
+    pub(crate) label: String,
     /// What egret does in its place, or what to do.
     pub repair: String,
 }

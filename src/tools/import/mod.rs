@@ -6,7 +6,7 @@
 //!
 //! Imports inside go downwards: nginx, stunnel > redact > write > facts > files > draft > text > report > findings.
 
-pub mod draft;
+pub(crate) mod draft;
 mod facts;
 pub mod files;
 pub mod findings;

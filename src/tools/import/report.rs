@@ -26,16 +26,16 @@ pub struct Entry {
     /// Its text, without its block.
     pub text: String,
     /// The entry of the block that it stands in.
-    pub parent: Option<usize>,
+    pub(crate) parent: Option<usize>,
     /// What became of it; `None` only while the import is at work.
     pub outcome: Option<Outcome>,
     /// If it was carried: the parameters that were not.
-    pub lost: Vec<String>,
+    pub(crate) lost: Vec<String>,
 }
 
 impl Entry {
     /// The name of the directive.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.text.split([' ', '=']).next().unwrap_or_default()
     }
 
@@ -63,17 +63,17 @@ pub struct ImportReport {
     /// Code, place and title of all findings.
     known: BTreeSet<(&'static str, Place, String)>,
     /// Nothing but places and masks is shown of the files.
-    pub masked: bool,
+    pub(crate) masked: bool,
 }
 
 impl ImportReport {
     /// Nothing is known of these files yet.
-    pub fn new(sources: Vec<Source>, masked: bool) -> Self {
+    pub(crate) fn new(sources: Vec<Source>, masked: bool) -> Self {
         Self { sources, masked, ..Self::default() }
     }
 
     /// Says what became of a directive. What was carried stays carried; a finding counts more than a reason.
-    pub fn settle(&mut self, id: usize, outcome: Outcome) {
+    pub(crate) fn settle(&mut self, id: usize, outcome: Outcome) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let keeps = match &entry.outcome {
             Some(Outcome::Carried(_)) => true,
@@ -86,7 +86,7 @@ impl ImportReport {
     }
 
     /// Says that a directive is not carried after all, since it is of no use without another that is lost.
-    pub fn withdraw_carried(&mut self, id: usize, why: &str) {
+    pub(crate) fn withdraw_carried(&mut self, id: usize, why: &str) {
         let carried = |entry: &&mut Entry| matches!(entry.outcome, Some(Outcome::Carried(_)));
         if let Some(entry) = self.entries.get_mut(id).filter(carried) {
             entry.outcome = Some(Outcome::Listed(why.to_owned()));
@@ -94,12 +94,12 @@ impl ImportReport {
     }
 
     /// Says that a directive stands in the configuration.
-    pub fn carry(&mut self, id: usize, key: &str) {
+    pub(crate) fn carry(&mut self, id: usize, key: &str) {
         self.settle(id, Outcome::Carried(key.to_owned()));
     }
 
     /// The same, but for these of its parameters.
-    pub fn carry_without(&mut self, id: usize, key: &str, lost: &[&str]) {
+    pub(crate) fn carry_without(&mut self, id: usize, key: &str, lost: &[&str]) {
         self.carry(id, key);
         if let Some(entry) = self.entries.get_mut(id) {
             entry.lost = lost.iter().map(|&parameter| parameter.to_owned()).collect();
@@ -107,7 +107,14 @@ impl ImportReport {
     }
 
     /// Adds a finding, unless it is known of this place: a directive may hold for many servers.
-    pub fn find(&mut self, code: Code, place: Place, title: impl Into<String>, label: &str, repair: impl Into<String>) {
+    pub(crate) fn find(
+        &mut self,
+        code: Code,
+        place: Place,
+        title: impl Into<String>,
+        label: &str,
+        repair: impl Into<String>,
+    ) {
         let finding = Finding { code, place, title: title.into(), label: label.to_owned(), repair: repair.into() };
         if self.known.insert((code.word, finding.place.clone(), finding.title.clone())) {
             self.findings.push(finding);
@@ -115,17 +122,17 @@ impl ImportReport {
     }
 
     /// The gravest first, then in the order of the text.
-    pub fn sort(&mut self) {
+    pub(crate) fn sort(&mut self) {
         self.findings.sort_by(|one, other| (one.code.weight, &one.place).cmp(&(other.code.weight, &other.place)));
     }
 
     /// How many findings have this weight.
-    pub fn count(&self, weight: Weight) -> usize {
+    pub(crate) fn count(&self, weight: Weight) -> usize {
         self.findings.iter().filter(|finding| finding.code.weight == weight).count()
     }
 
     /// `file:line` of a place, for comments.
-    pub fn line(&self, place: &Place) -> String {
+    pub(crate) fn line(&self, place: &Place) -> String {
         let source = &self.sources[place.file];
         format!("{}:{}", source.origin(), source.position(place.start).line)
     }

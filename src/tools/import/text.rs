@@ -27,7 +27,7 @@ const LONGEST_LINE: usize = 200;
 
 impl ImportReport {
     /// Everything for people: errors, what to decide, notes, what was not carried, and the count.
-    pub fn render(&self, style: Style) -> String {
+    pub(crate) fn render(&self, style: Style) -> String {
         let mut text = String::new();
         for weight in Weight::ALL {
             for same in self.groups(weight) {

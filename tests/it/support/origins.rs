@@ -76,7 +76,7 @@ pub fn identity(folder: &Path, leaf: &Leaf) -> Arc<Identity> {
     let (certificate, key) = leaf.write(folder, &format!("id-{:08x}", fastrand::u32(..)));
     let spec =
         IdentitySpec { certificate, private_key: Some(key), password_file: None, allow_loose_key_permissions: false };
-    Arc::new(Identity::load(&name("id"), &spec).unwrap())
+    Arc::new(Identity::load(&spec).unwrap())
 }
 
 pub fn origin(upstream: &Upstream, identity: Option<&Arc<Identity>>, trust: &Arc<Trust>) -> Origin {

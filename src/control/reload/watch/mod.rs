@@ -162,7 +162,7 @@ pub enum Error {
 
 impl Error {
     /// The class of this error.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::NotAbsolute { .. } => "watch_path_invalid",
         }

@@ -41,7 +41,7 @@ const SHOWN: usize = 8;
 
 /// Tells a client in its own words that nobody is here by that name (RFC 6066 section 3), so that it says more than
 /// "connection reset". Best effort: what does not fit into the socket at once is left.
-pub fn disown(downstream: &net::Stream) {
+pub(crate) fn disown(downstream: &net::Stream) {
     // A fatal alert in a record of its own: unrecognized_name.
     const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
     let _ = net::try_write(downstream, &[IoSlice::new(&ALERT)]);

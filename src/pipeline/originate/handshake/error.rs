@@ -129,24 +129,24 @@ impl Error {
 
     /// The error of a handshake that somebody else drove under `origin`, with what was seen of it: the same
     /// words as for our own.
-    pub fn of(failed: Failed, observed: &Observed, origin: &Origin, endpoint: SocketAddr) -> Self {
+    pub(crate) fn of(failed: Failed, observed: &Observed, origin: &Origin, endpoint: SocketAddr) -> Self {
         let broken = Broken::of(failed, observed);
         Self::new(broken, observed.read(Clone::clone), origin, endpoint)
     }
 
     /// The error of a handshake that ended without a protocol although `origin` asks for one.
-    pub fn without_protocol(observed: &Observed, origin: &Origin, endpoint: SocketAddr) -> Self {
+    pub(crate) fn without_protocol(observed: &Observed, origin: &Origin, endpoint: SocketAddr) -> Self {
         Self::new(Broken::NoAlpn, observed.read(Clone::clone), origin, endpoint)
     }
 
     /// The error of a handshake that the caller gave up after `waited`.
-    pub fn timed_out(waited: Duration, endpoint: SocketAddr, origin: &Origin) -> Self {
+    pub(crate) fn timed_out(waited: Duration, endpoint: SocketAddr, origin: &Origin) -> Self {
         let scene = Box::new(Scene::new(Facts::default(), origin, endpoint));
         Self { cause: Cause::TimedOut(Some(waited)), scene }
     }
 
     /// The error of a stream whose handshake was over for us, and which broke before anything was said on it.
-    pub fn late(why: Discard, negotiated: &Negotiated, endpoint: SocketAddr, origin: &Origin) -> Self {
+    pub(crate) fn late(why: Discard, negotiated: &Negotiated, endpoint: SocketAddr, origin: &Origin) -> Self {
         let (request, passed) = (negotiated.client_certificate.clone(), true);
         let seen = Facts { request, passed, ..Facts::default() };
         let flight = flight_of(&seen);

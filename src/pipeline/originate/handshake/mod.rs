@@ -19,7 +19,7 @@ use self::error::Broken;
 pub use self::error::{Cause, Error, Flight};
 pub use self::first_bytes::{Plaintext, plaintext};
 pub use self::late::late_refusal;
-pub use self::repair::late_repair;
+pub(crate) use self::repair::late_repair;
 use crate::credentials::observation::Observed;
 use crate::pipeline::originate::hello::{Feature, Offer};
 pub use crate::pipeline::originate::negotiated::Negotiated;

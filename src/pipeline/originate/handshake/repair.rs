@@ -37,7 +37,7 @@ pub(super) fn repair(cause: &Cause, scene: &Scene, upstream: &Name) -> Option<St
 }
 
 /// The repair of a refusal that came when the handshake was over, of which this is known.
-pub fn late_repair(cause: &Cause, request: Option<&CertificateRequest>, upstream: &Name) -> Option<String> {
+pub(crate) fn late_repair(cause: &Cause, request: Option<&CertificateRequest>, upstream: &Name) -> Option<String> {
     match cause {
         Cause::ClientCertificateRequired => Some(identity(upstream)),
         Cause::ClientCertificateRejected(_) => Some(another_identity(request, upstream)),

@@ -87,7 +87,7 @@ pub enum Error {
 
 impl Error {
     /// The fixed word for log and metric.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         "origin_unusable"
     }
 }
@@ -138,12 +138,12 @@ impl Origin {
     }
 
     /// Writes the secrets of its sessions to `log`, for Wireshark. To be called before it is shared.
-    pub fn log_keys(&mut self, log: Arc<dyn KeyLog>) {
+    pub(crate) fn log_keys(&mut self, log: Arc<dyn KeyLog>) {
         Arc::make_mut(&mut self.config).key_log = log;
     }
 
     /// Lets the kernel have the records of its streams. To be called before it is shared.
-    pub fn offer_to_kernel(&mut self, offers: Arc<Offers>) {
+    pub(crate) fn offer_to_kernel(&mut self, offers: Arc<Offers>) {
         self.kernel = Some(offers);
     }
 
@@ -158,22 +158,22 @@ impl Origin {
     }
 
     /// The name that servers are verified for, and SNI if it is a DNS name.
-    pub fn server_name(&self) -> &ServerName<'static> {
+    pub(crate) fn server_name(&self) -> &ServerName<'static> {
         &self.key.server_name
     }
 
     /// Who it is to its servers.
-    pub fn identity(&self) -> Option<&Arc<Identity>> {
+    pub(crate) fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
     }
 
     /// Whom it believes.
-    pub fn trust(&self) -> &Arc<Trust> {
+    pub(crate) fn trust(&self) -> &Arc<Trust> {
         &self.trust
     }
 
     /// Its warm connections. Nothing is on it unless a pool gives it bounds.
-    pub fn shelf(&self) -> &Arc<Shelf<Warm>> {
+    pub(crate) fn shelf(&self) -> &Arc<Shelf<Warm>> {
         &self.shelf
     }
 
@@ -188,13 +188,13 @@ impl Origin {
     }
 
     /// The account of what it remembers; all origins of an upstream share one.
-    pub fn metrics(&self) -> &Arc<OriginMetrics> {
+    pub(crate) fn metrics(&self) -> &Arc<OriginMetrics> {
         &self.metrics
     }
 
     /// Drops its sessions and takes none from now on. To be called when the running generation has no use for it any
     /// more; streams of an old one may still hold it.
-    pub fn retire(&self) {
+    pub(crate) fn retire(&self) {
         if let Some(store) = &self.sessions {
             store.retire();
         }
@@ -258,7 +258,7 @@ impl OriginKey {
     }
 
     /// Its parts, each under a name: whoever compares two keys can say what differs. No secret is among them.
-    pub fn parts(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn parts(&self) -> Vec<(&'static str, String)> {
         let identity = self
             .identity
             .as_ref()
@@ -291,17 +291,17 @@ impl OriginKey {
     }
 
     /// The protocols that are offered by ALPN; of these the server has to choose one.
-    pub fn alpn(&self) -> &[Vec<u8>] {
+    pub(crate) fn alpn(&self) -> &[Vec<u8>] {
         &self.alpn
     }
 
     /// SNI is sent or not.
-    pub fn sni(&self) -> bool {
+    pub(crate) fn sni(&self) -> bool {
         self.sni && matches!(self.server_name, ServerName::DnsName(_))
     }
 
     /// The oldest and the newest version allowed.
-    pub fn versions(&self) -> (TlsVersion, TlsVersion) {
+    pub(crate) fn versions(&self) -> (TlsVersion, TlsVersion) {
         (self.min_version, self.max_version)
     }
 
@@ -344,7 +344,7 @@ impl OriginKey {
     }
 
     /// Not every group that egret knows is offered.
-    pub fn narrows_key_exchange(&self) -> bool {
+    pub(crate) fn narrows_key_exchange(&self) -> bool {
         KEY_EXCHANGE.iter().any(|group| !self.key_exchange.contains(group))
     }
 }

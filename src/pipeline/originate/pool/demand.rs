@@ -8,7 +8,7 @@ use crate::config::values::Pool;
 
 /// What is known of the traffic of one upstream.
 #[derive(Clone, Debug)]
-pub struct Demand {
+pub(crate) struct Demand {
     /// Arrivals a second, with a short memory and with a long one.
     quick: f64,
     slow: f64,
@@ -33,12 +33,12 @@ const GUESS: f64 = 0.2;
 
 impl Demand {
     /// Nothing has come yet.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { quick: 0.0, slow: 0.0, at: now, last: now, takes: GUESS }
     }
 
     /// So many streams have come since the last call.
-    pub fn arrived(&mut self, count: usize, now: Instant) {
+    pub(crate) fn arrived(&mut self, count: usize, now: Instant) {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = now;
         if count > 0 {
@@ -50,7 +50,7 @@ impl Demand {
     }
 
     /// An origination for the shelf took so long.
-    pub fn took(&mut self, time: Duration) {
+    pub(crate) fn took(&mut self, time: Duration) {
         let time = time.as_secs_f64();
         self.takes = if self.takes == GUESS { time } else { self.takes + WEIGHT * (time - self.takes) };
     }
@@ -59,7 +59,7 @@ impl Demand {
     ///
     /// While one is made, `rate x time` are taken, more or less by the square root of that; two roots more than the
     /// mean are rarely exceeded. None is kept where it would rather age than be used.
-    pub fn wanted(&self, pool: &Pool, age: Duration, now: Instant) -> usize {
+    pub(crate) fn wanted(&self, pool: &Pool, age: Duration, now: Instant) -> usize {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         let (quick, slow) = (self.quick * (-passed / QUICK).exp(), self.slow * (-passed / SLOW).exp());
         let silence = now.saturating_duration_since(self.last).as_secs_f64();

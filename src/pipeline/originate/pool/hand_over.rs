@@ -15,11 +15,11 @@ use crate::tls::record::MAX_PLAINTEXT;
 use crate::tls::session::CONTROL;
 
 /// The client for whom a stream is opened.
-pub struct Client<'a> {
+pub(crate) struct Client<'a> {
     /// Its socket, of which nothing is read but what `early` gets.
-    pub stream: &'a net::Stream,
+    pub(crate) stream: &'a net::Stream,
     /// Bytes of the client that were read already and not yet sent to anyone.
-    pub early: &'a mut Bytes,
+    pub(crate) early: &'a mut Bytes,
 }
 
 /// Gives the connection to the client: when the client has spoken and the connection has taken the first of it, or
@@ -30,7 +30,7 @@ pub struct Client<'a> {
 /// next connection.
 ///
 /// Cancel safe: dropping the future closes the connection.
-pub async fn hand_over(
+pub(crate) async fn hand_over(
     mut warm: Warm,
     client: &mut Client<'_>,
     until: Instant,

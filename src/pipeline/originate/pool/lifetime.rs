@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// What was learned of one origin's servers.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Lifetime {
+pub(crate) struct Lifetime {
     last: Option<Closed>,
     learned: Option<(Duration, Instant)>,
 }
@@ -33,7 +33,7 @@ impl Lifetime {
     ///
     /// Two that ended at about the same age and were born at different times tell of an idle limit; a server that
     /// restarts ends all at one time, whatever their age.
-    pub fn closed(&mut self, born: Instant, age: Duration, now: Instant) {
+    pub(crate) fn closed(&mut self, born: Instant, age: Duration, now: Instant) {
         let this = Closed { born, age };
         if let Some(last) = self.last.replace(this)
             && age >= LEAST
@@ -45,7 +45,7 @@ impl Lifetime {
     }
 
     /// The most that a warm connection's age may be: the configured one, or what the server allows.
-    pub fn most(&self, configured: Duration, now: Instant) -> Duration {
+    pub(crate) fn most(&self, configured: Duration, now: Instant) -> Duration {
         match self.learned {
             Some((learned, until)) if until > now => learned.min(configured),
             _ => configured,

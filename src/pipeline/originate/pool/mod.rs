@@ -14,15 +14,15 @@
 //! The shelf belongs to the [`Origin`](crate::pipeline::originate::origin::Origin): no connection has a road to another
 //! identity, trust or server name, and an origin that a reload carries over keeps what is ready.
 
-pub mod demand;
-pub mod hand_over;
-pub mod lifetime;
-pub mod pause;
+pub(crate) mod demand;
+pub(crate) mod hand_over;
+pub(crate) mod lifetime;
+pub(crate) mod pause;
 pub(crate) mod replenish;
 pub mod shelf;
 pub(crate) mod take;
 pub(in crate::pipeline::originate) mod waiting;
-pub mod warm;
+pub(crate) mod warm;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ use shelf::{Bounds, Shelf};
 use warm::{Discard, Warm};
 
 /// The pool of one upstream: what its clients and whoever fills its shelves tell each other.
-pub struct Pool {
+pub(crate) struct Pool {
     spec: values::Pool,
     everywhere: Arc<Semaphore>,
     metrics: PoolMetrics,
@@ -58,11 +58,11 @@ pub struct Pool {
 /// An origination for the pool that is a trial of an endpoint: most fail, and some only when their time is over. Until
 /// it is dropped, nobody waits for what it makes.
 #[must_use = "the trial is over when this is dropped"]
-pub struct Trying<'a>(&'a Pool);
+pub(crate) struct Trying<'a>(&'a Pool);
 
 /// An origination for the pool. Until it is dropped, a client may wait for what it makes.
 #[must_use = "the origination is over when this is dropped"]
-pub struct Making<'a>(&'a Pool);
+pub(crate) struct Making<'a>(&'a Pool);
 
 impl Drop for Making<'_> {
     fn drop(&mut self) {
@@ -79,7 +79,12 @@ impl Drop for Trying<'_> {
 
 impl Pool {
     /// A pool whose connections need a permit of `everywhere` each. It counts on where `previous` is.
-    pub fn new(spec: values::Pool, everywhere: Arc<Semaphore>, metrics: PoolMetrics, previous: Option<&Self>) -> Self {
+    pub(crate) fn new(
+        spec: values::Pool,
+        everywhere: Arc<Semaphore>,
+        metrics: PoolMetrics,
+        previous: Option<&Self>,
+    ) -> Self {
         let tally = previous.map(|previous| Arc::clone(&previous.tally)).unwrap_or_default();
         let (arrivals, making, trials) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
         let (works, made, wake) = Default::default();
@@ -87,52 +92,52 @@ impl Pool {
     }
 
     /// Its settings.
-    pub fn spec(&self) -> &values::Pool {
+    pub(crate) fn spec(&self) -> &values::Pool {
         &self.spec
     }
 
     /// What it did so far, over all generations.
-    pub fn tally(&self) -> &Tally {
+    pub(crate) fn tally(&self) -> &Tally {
         &self.tally
     }
 
     /// Lets a shelf hold what the settings say.
-    pub fn bound(&self, shelf: &Shelf<Warm>) {
+    pub(crate) fn bound(&self, shelf: &Shelf<Warm>) {
         let bounds = Bounds { most: self.spec.max_idle, everywhere: Arc::clone(&self.everywhere) };
         self.discard(shelf.bound(bounds).into_iter().map(|warm| (warm, Discard::Excess)));
     }
 
     /// The newest that is ready for this endpoint. Never waits.
-    pub fn take(&self, shelf: &Shelf<Warm>, endpoint: SocketAddr) -> Option<Warm> {
+    pub(crate) fn take(&self, shelf: &Shelf<Warm>, endpoint: SocketAddr) -> Option<Warm> {
         let warm = shelf.take(endpoint, Instant::now())?;
         self.metrics.warm.decrement(1.0);
         Some(warm)
     }
 
     /// One more is ready.
-    pub fn ready(&self) {
+    pub(crate) fn ready(&self) {
         self.metrics.warm.increment(1.0);
         self.metrics.filled.increment(1);
     }
 
     /// One could not be made.
-    pub fn failed(&self) {
+    pub(crate) fn failed(&self) {
         self.metrics.failed.increment(1);
     }
 
     /// A client has come.
-    pub fn arrived(&self) {
+    pub(crate) fn arrived(&self) {
         self.arrivals.fetch_add(1, Ordering::Relaxed);
         self.wake.notify_one();
     }
 
     /// Clients since the last call.
-    pub fn arrivals(&self) -> usize {
+    pub(crate) fn arrivals(&self) -> usize {
         self.arrivals.swap(0, Ordering::Relaxed)
     }
 
     /// A client got a warm connection (or not), and its upstream works.
-    pub fn served(&self, hit: bool, by: &Account) {
+    pub(crate) fn served(&self, hit: bool, by: &Account) {
         by.served(hit);
         self.tally.served(hit);
         if hit {
@@ -144,51 +149,51 @@ impl Pool {
     }
 
     /// Whether clients were served since the last call; true if one by a warm connection.
-    pub fn has_served(&self) -> Option<bool> {
+    pub(crate) fn has_served(&self) -> Option<bool> {
         let [warm, cold] = self.works.each_ref().map(|works| works.swap(false, Ordering::Relaxed));
         (warm || cold).then_some(warm)
     }
 
     /// Not all warm connections that the process may have are there.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.everywhere.available_permits() > 0
     }
 
     /// An origination begins.
-    pub fn making(&self) -> Making<'_> {
+    pub(crate) fn making(&self) -> Making<'_> {
         self.making.fetch_add(1, Ordering::Relaxed);
         Making(self)
     }
 
     /// Whether any is under way that is more than a trial: that one is worth waiting for.
-    pub fn is_making(&self) -> bool {
+    pub(crate) fn is_making(&self) -> bool {
         self.making.load(Ordering::Relaxed) > self.trials()
     }
 
     /// Resolves when one is over. Cancel safe.
-    pub fn made(&self) -> Notified<'_> {
+    pub(crate) fn made(&self) -> Notified<'_> {
         self.made.notified()
     }
 
     /// An origination is a trial, and another is to be begun in its place.
-    pub fn trying(&self) -> Trying<'_> {
+    pub(crate) fn trying(&self) -> Trying<'_> {
         self.trials.fetch_add(1, Ordering::Relaxed);
         self.wake.notify_one();
         Trying(self)
     }
 
     /// Originations that are trials now.
-    pub fn trials(&self) -> usize {
+    pub(crate) fn trials(&self) -> usize {
         self.trials.load(Ordering::Relaxed)
     }
 
     /// Wakes who fills: a client has come, or the pool is gone.
-    pub fn wake(&self) -> Arc<Notify> {
+    pub(crate) fn wake(&self) -> Arc<Notify> {
         Arc::clone(&self.wake)
     }
 
     /// Throws away what was on a shelf.
-    pub fn discard(&self, discarded: impl IntoIterator<Item = (Warm, Discard)>) {
+    pub(crate) fn discard(&self, discarded: impl IntoIterator<Item = (Warm, Discard)>) {
         for (warm, discard) in discarded {
             self.metrics.warm.decrement(1.0);
             self.discard_taken(warm, discard);
@@ -196,7 +201,7 @@ impl Pool {
     }
 
     /// Throws away what was taken from its shelf already.
-    pub fn discard_taken(&self, warm: Warm, discard: Discard) {
+    pub(crate) fn discard_taken(&self, warm: Warm, discard: Discard) {
         self.died(discard, warm.account());
         if !discard.is_of_server() {
             warm.leave();
@@ -204,7 +209,7 @@ impl Pool {
     }
 
     /// What was taken has died in other hands.
-    pub fn died(&self, discard: Discard, at: &Account) {
+    pub(crate) fn died(&self, discard: Discard, at: &Account) {
         at.discarded(discard.reason());
         self.tally.discarded(discard.reason());
         self.metrics.discards.increment(discard.reason());

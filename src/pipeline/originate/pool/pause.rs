@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// A pause between failures and the next try, which doubles.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Pause {
+pub(crate) struct Pause {
     until: Option<Instant>,
     last: Duration,
     trouble: Trouble,
@@ -15,7 +15,7 @@ pub struct Pause {
 
 /// What went wrong, the worse the further down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     /// None could be made.
     #[default]
     Failed,
@@ -42,7 +42,7 @@ impl Pause {
     ///
     /// `spread` is a random number from 0 to 1: a pause is shortened by up to half, so that many who failed together
     /// do not come back together.
-    pub fn failed(&mut self, trouble: Trouble, spread: f64, now: Instant) {
+    pub(crate) fn failed(&mut self, trouble: Trouble, spread: f64, now: Instant) {
         self.proven = false;
         if self.ends_after(now).is_some() && self.trouble >= trouble {
             return;
@@ -58,7 +58,7 @@ impl Pause {
     }
 
     /// One was made. That those live which are made remains to be seen, if they did not before.
-    pub fn worked(&mut self) {
+    pub(crate) fn worked(&mut self) {
         self.proven = true;
         if self.trouble != Trouble::Died {
             (self.until, self.last, self.trouble) = (None, Duration::ZERO, Trouble::Failed);
@@ -67,7 +67,7 @@ impl Pause {
 
     /// A client was served, by a warm connection or not. A client without does not see what is ended unused, and
     /// neither sees that the server refuses us, since it judges late.
-    pub fn worked_for_others(&mut self, warm: bool) {
+    pub(crate) fn worked_for_others(&mut self, warm: bool) {
         let heals = match self.trouble {
             Trouble::Failed => true,
             Trouble::Died => warm,
@@ -79,12 +79,12 @@ impl Pause {
     }
 
     /// The end of the pause, if it is one now.
-    pub fn ends_after(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn ends_after(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|until| *until > now)
     }
 
     /// Whether the last try worked; if not, one at a time is enough.
-    pub fn is_proven(&self) -> bool {
+    pub(crate) fn is_proven(&self) -> bool {
         self.proven
     }
 }

@@ -21,17 +21,17 @@ use crate::pipeline::originate::upstream::{Opened, Originated, Originator, Wire}
 impl Originator {
     /// The same with a pool. It is empty until [`Originator::tend`].
     #[must_use]
-    pub fn with_pool(self, pool: Pool) -> Self {
+    pub(crate) fn with_pool(self, pool: Pool) -> Self {
         Self { pool: Some(pool), ..self }
     }
 
     /// The finished originations that are kept ready.
-    pub fn pool(&self) -> Option<&Pool> {
+    pub(crate) fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
     }
 
     /// Fills the pool from now on, until [`Originator::rest`] or the end of this object.
-    pub fn tend(self: &Arc<Self>) {
+    pub(crate) fn tend(self: &Arc<Self>) {
         let Some(pool) = &self.pool else { return };
         self.origins().for_each(|origin| pool.bound(origin.shelf()));
         let task = tasks::spawn_for(Task::Pool, &self.metrics.registry, self, tend);
@@ -43,7 +43,7 @@ impl Originator {
     /// Fills the pool no more, since `next` has taken this one's place. Shelves that `next` has too are left to it;
     /// the others are closed, and nothing of theirs is handed out after the return. Streams that asked for it are judged by
     /// the trust of `next`.
-    pub fn rest(&self, next: Option<&Self>) {
+    pub(crate) fn rest(&self, next: Option<&Self>) {
         if let Some(next) = next {
             self.hand_trust_over(next);
         }
@@ -129,7 +129,7 @@ impl Originator {
     }
 
     /// How many are ready.
-    pub fn stock(&self) -> usize {
+    pub(crate) fn stock(&self) -> usize {
         self.origins().map(|origin| origin.shelf().stock()).sum()
     }
 

@@ -20,7 +20,7 @@ use crate::tls::session::{self, CONTROL, Opened, Session};
 
 /// A finished origination that waits for its client. It is read through TLS all the while: tickets go to the store
 /// of its origin, a greeting stays here, and any end is noticed. It holds no buffer.
-pub struct Warm {
+pub(crate) struct Warm {
     tcp: TcpStream,
     /// Asked while it is whole: a socket that was reset has forgotten it.
     address: Option<SocketAddr>,
@@ -38,7 +38,7 @@ pub struct Warm {
 
 /// Why a warm connection is thrown away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Discard {
+pub(crate) enum Discard {
     /// It has waited as long as it may.
     Aged,
     /// The server has ended it.
@@ -61,7 +61,7 @@ pub enum Discard {
 
 impl Discard {
     /// The word for the metric.
-    pub fn reason(self) -> &'static str {
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Aged => "warm_aged",
             Self::Closed => "warm_closed",
@@ -76,7 +76,7 @@ impl Discard {
     }
 
     /// The server, or the network, did it.
-    pub fn is_of_server(self) -> bool {
+    pub(crate) fn is_of_server(self) -> bool {
         !matches!(self, Self::Aged | Self::Excess | Self::Replaced | Self::Retired)
     }
 }
@@ -100,7 +100,7 @@ impl Warm {
     /// It is of no use: the refusal, most often.
     ///
     /// Cancel safe: dropping the future closes the connection.
-    pub async fn prepare(
+    pub(crate) async fn prepare(
         established: Established,
         negotiated: Negotiated,
         quiet: Duration,
@@ -129,12 +129,12 @@ impl Warm {
     }
 
     /// That of its endpoint.
-    pub fn account(&self) -> &Account {
+    pub(crate) fn account(&self) -> &Account {
         &self.account
     }
 
     /// Listens. Ready when it has to be thrown away.
-    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Discard> {
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Discard> {
         for _ in 0..ROUNDS {
             if ready!(self.tcp.poll_read_ready(cx)).is_err() {
                 return Poll::Ready(Discard::Reset);
@@ -148,7 +148,7 @@ impl Warm {
     }
 
     /// Listens until it has to be thrown away, or has a greeting. Cancel safe.
-    pub async fn listen(&mut self) -> Result<(), Discard> {
+    pub(crate) async fn listen(&mut self) -> Result<(), Discard> {
         while !self.has_greeting() {
             self.tcp.readable().await.map_err(|_| Discard::Reset)?;
             self.hear()?;
@@ -160,7 +160,7 @@ impl Warm {
     ///
     /// # Errors
     /// It has ended.
-    pub fn look(&mut self) -> Result<(), Discard> {
+    pub(crate) fn look(&mut self) -> Result<(), Discard> {
         for _ in 0..ROUNDS {
             if !self.read(net::read_now)? {
                 break;
@@ -170,12 +170,12 @@ impl Warm {
     }
 
     /// Whether the server has spoken first.
-    pub fn has_greeting(&self) -> bool {
+    pub(crate) fn has_greeting(&self) -> bool {
         !self.greeting.is_empty()
     }
 
     /// Leaves the server with close_notify. Best effort: nothing is waited for.
-    pub fn leave(mut self) {
+    pub(crate) fn leave(mut self) {
         let mut record = [0; CONTROL];
         if let Ok(n) = self.session.alert(&mut record, AlertDescription::CloseNotify) {
             let _ = net::try_write(&self.tcp, &[io::IoSlice::new(&record[..n])]);
@@ -183,17 +183,17 @@ impl Warm {
     }
 
     /// The server's end of it; none if it was reset before anyone asked.
-    pub fn address(&self) -> Option<SocketAddr> {
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
     /// Since when it is ready to be used.
-    pub fn born(&self) -> Instant {
+    pub(crate) fn born(&self) -> Instant {
         self.born
     }
 
     /// What was agreed on.
-    pub fn negotiated(&self) -> &Negotiated {
+    pub(crate) fn negotiated(&self) -> &Negotiated {
         &self.negotiated
     }
 
@@ -203,7 +203,7 @@ impl Warm {
     }
 
     /// A stream like one that was just originated. `unsent` are records for the server.
-    pub fn into_established(self, unsent: Vec<u8>, said: u64) -> (Established, Negotiated) {
+    pub(crate) fn into_established(self, unsent: Vec<u8>, said: u64) -> (Established, Negotiated) {
         let received = (self.greeting.len() + self.sealed.len() > 0).then(|| received(&self.greeting, &self.sealed));
         (Established { tcp: self.tcp, session: self.session, received, unsent, said }, self.negotiated)
     }

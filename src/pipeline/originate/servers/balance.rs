@@ -6,19 +6,24 @@ use crate::config::values::Strategy;
 
 /// What the choice sees of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Its place in the set; [`Wheel`] keeps its turns under it.
-    pub place: usize,
+    pub(crate) place: usize,
     /// Only candidates of the lowest tier are chosen.
-    pub tier: (u32, u16),
+    pub(crate) tier: (u32, u16),
     /// At least 1.
-    pub weight: u32,
+    pub(crate) weight: u32,
     /// Streams now.
-    pub load: usize,
+    pub(crate) load: usize,
 }
 
 /// Chooses one of `candidates`; `None` if there is none.
-pub fn choose(strategy: Strategy, candidates: &[Candidate], wheel: &mut Wheel, chance: &mut Rng) -> Option<Candidate> {
+pub(crate) fn choose(
+    strategy: Strategy,
+    candidates: &[Candidate],
+    wheel: &mut Wheel,
+    chance: &mut Rng,
+) -> Option<Candidate> {
     let tier = candidates.iter().map(|candidate| candidate.tier).min()?;
     let within: Vec<_> = candidates.iter().filter(|candidate| candidate.tier == tier).copied().collect();
     match strategy {
@@ -60,7 +65,7 @@ fn draw(candidates: &[Candidate], chance: &mut Rng) -> Option<Candidate> {
 /// Turns in proportion to weights, spread evenly: each turn every candidate gains its weight, the richest is
 /// chosen and pays what all have gained (nginx's smooth weighted round robin).
 #[derive(Debug, Default)]
-pub struct Wheel {
+pub(crate) struct Wheel {
     wealth: Vec<i64>,
 }
 

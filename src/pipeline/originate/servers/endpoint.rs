@@ -20,7 +20,7 @@ use crate::pipeline::originate::servers::account::Account;
 use crate::pipeline::originate::servers::health::{Attempt, Breaker, Gate};
 
 /// An address that streams go to.
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     server: Server,
     address: SocketAddr,
     origin: Option<Arc<Origin>>,
@@ -40,27 +40,27 @@ struct Circuit {
 
 /// The last thing that went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LastFailure {
+pub(crate) struct LastFailure {
     /// Its class.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// When it came.
-    pub at: SystemTime,
+    pub(crate) at: SystemTime,
 }
 
 /// What the endpoint gets now, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub(crate) struct Standing {
     /// Whether streams go there.
-    pub gate: Gate,
+    pub(crate) gate: Gate,
     /// Failures in a row.
-    pub failures: u32,
+    pub(crate) failures: u32,
     /// The last failure, however long ago.
-    pub last_failure: Option<LastFailure>,
+    pub(crate) last_failure: Option<LastFailure>,
 }
 
 impl Standing {
     /// `healthy`; `failing`, but not yet often enough; `ejected`; `trial`, one stream tries it or may.
-    pub fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match self.gate {
             Gate::Closed if self.failures == 0 => "healthy",
             Gate::Closed => "failing",
@@ -72,7 +72,7 @@ impl Standing {
 
 impl Endpoint {
     /// An endpoint without streams, of which nothing bad is known.
-    pub fn new(server: Server, address: SocketAddr, origin: Option<Arc<Origin>>, account: Account) -> Self {
+    pub(crate) fn new(server: Server, address: SocketAddr, origin: Option<Arc<Origin>>, account: Account) -> Self {
         let (retired, circuit) = (watch::Sender::new(false), watch::Sender::default());
         let (account, in_flight, tolerances) = (Arc::new(account), AtomicUsize::new(0), Mutex::default());
         let confirming = AtomicBool::new(false);
@@ -80,22 +80,22 @@ impl Endpoint {
     }
 
     /// The server that it belongs to, as configured.
-    pub fn server(&self) -> &Server {
+    pub(crate) fn server(&self) -> &Server {
         &self.server
     }
 
     /// Where it is.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Who speaks to it; `None`: the client itself. All addresses of one server, and all servers of one name, share it.
-    pub fn origin(&self) -> Option<&Arc<Origin>> {
+    pub(crate) fn origin(&self) -> Option<&Arc<Origin>> {
         self.origin.as_ref()
     }
 
     /// What happened here so far.
-    pub fn account(&self) -> &Arc<Account> {
+    pub(crate) fn account(&self) -> &Arc<Account> {
         &self.account
     }
 
@@ -106,23 +106,23 @@ impl Endpoint {
     }
 
     /// Streams now, those that are being originated included.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Warm connections to it that are ready now.
-    pub fn warm(&self) -> usize {
+    pub(crate) fn warm(&self) -> usize {
         self.origin.as_ref().map_or(0, |origin| origin.shelf().stock_of(self.address))
     }
 
     /// Counts one more stream until the guard is dropped.
-    pub fn enter(self: &Arc<Self>) -> InFlight {
+    pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight { endpoint: Arc::clone(self) }
     }
 
     /// The same, unless it has so many already.
-    pub fn enter_below(self: &Arc<Self>, limit: Option<usize>) -> Option<InFlight> {
+    pub(crate) fn enter_below(self: &Arc<Self>, limit: Option<usize>) -> Option<InFlight> {
         let Some(limit) = limit else { return Some(self.enter()) };
         let one_more = |now: usize| (now < limit).then_some(now + 1);
         self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
@@ -131,28 +131,28 @@ impl Endpoint {
 
     /// DNS names it no more: it gets no new streams. For good; if DNS names the address again, that is another
     /// endpoint.
-    pub fn retire(&self) {
+    pub(crate) fn retire(&self) {
         self.retired.send_replace(true);
     }
 
     /// Whether DNS names it no more.
-    pub fn is_retired(&self) -> bool {
+    pub(crate) fn is_retired(&self) -> bool {
         *self.retired.borrow()
     }
 
     /// Resolves once DNS names it no more. Cancel safe.
-    pub async fn retired(&self) {
+    pub(crate) async fn retired(&self) {
         // The sender lives as long as `self`, so an error cannot come.
         let _ = self.retired.subscribe().wait_for(|retired| *retired).await;
     }
 
     /// What a new stream may do here.
-    pub fn gate(&self, now: Instant) -> Gate {
+    pub(crate) fn gate(&self, now: Instant) -> Gate {
         self.circuit.borrow().breaker.gate(now)
     }
 
     /// What it gets now, and why.
-    pub fn standing(&self, now: Instant) -> Standing {
+    pub(crate) fn standing(&self, now: Instant) -> Standing {
         let circuit = self.circuit.borrow();
         let (gate, failures) = (circuit.breaker.gate(now), circuit.breaker.failures());
         Standing { gate, failures, last_failure: circuit.last_failure }
@@ -160,7 +160,7 @@ impl Endpoint {
 
     /// Begins the trial of an open circuit; `None`: not now, another has begun it, or the circuit is closed.
     /// `urgent`: there is no other endpoint.
-    pub fn begin_trial(self: &Arc<Self>, urgent: bool) -> Option<Trial> {
+    pub(crate) fn begin_trial(self: &Arc<Self>, urgent: bool) -> Option<Trial> {
         let now = Instant::now();
         let mut begun = false;
         // Nobody waits for the beginning of a trial.
@@ -179,7 +179,7 @@ impl Endpoint {
     }
 
     /// An origination succeeded. True if that closed its circuit.
-    pub fn succeeded(&self) -> bool {
+    pub(crate) fn succeeded(&self) -> bool {
         // The usual case takes no lock that others wait for.
         if self.circuit.borrow().breaker.is_spotless() {
             return false;
@@ -190,12 +190,12 @@ impl Endpoint {
     }
 
     /// An origination failed that took so long. True if that opened its circuit.
-    pub fn failed(&self, reason: &'static str, attempt: Attempt, took: Duration, settings: &Ejection) -> bool {
+    pub(crate) fn failed(&self, reason: &'static str, attempt: Attempt, took: Duration, settings: &Ejection) -> bool {
         self.fail(reason, |breaker| breaker.failed(attempt, took, Instant::now(), settings, fastrand::f64()))
     }
 
     /// A connection of egret's own was refused after a handshake that had seemed good. True if that opened its circuit.
-    pub fn refused_late(&self, reason: &'static str, settings: &Ejection) -> bool {
+    pub(crate) fn refused_late(&self, reason: &'static str, settings: &Ejection) -> bool {
         self.fail(reason, |breaker| breaker.refused_late(Instant::now(), settings, fastrand::f64()))
     }
 
@@ -209,14 +209,14 @@ impl Endpoint {
     }
 
     /// A stream carried bytes of the server.
-    pub fn served(&self) {
+    pub(crate) fn served(&self) {
         if self.circuit.borrow().breaker.is_suspected() {
             self.circuit.send_modify(|circuit| circuit.breaker.served());
         }
     }
 
     /// Waits until something was found out about it, or until then. Cancel safe.
-    pub async fn found_out(&self, until: Instant) {
+    pub(crate) async fn found_out(&self, until: Instant) {
         let mut changes = self.circuit.subscribe();
         if !matches!(changes.borrow_and_update().breaker.gate(Instant::now()), Gate::Trial { .. }) {
             return;
@@ -237,13 +237,13 @@ impl fmt::Debug for Endpoint {
 /// Counts a stream at its endpoint as long as it lives.
 #[derive(Debug)]
 #[must_use = "the stream counts as long as this lives"]
-pub struct InFlight {
+pub(crate) struct InFlight {
     endpoint: Arc<Endpoint>,
 }
 
 impl InFlight {
     /// Where the stream goes.
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
 }
@@ -257,7 +257,7 @@ impl Drop for InFlight {
 /// The one trial of an open circuit. Dropped without a success or failure of the endpoint, it was none.
 #[derive(Debug)]
 #[must_use = "the trial is over when this is dropped"]
-pub struct Trial {
+pub(crate) struct Trial {
     endpoint: Arc<Endpoint>,
 }
 

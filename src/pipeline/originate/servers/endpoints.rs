@@ -21,13 +21,13 @@ use crate::pipeline::originate::servers::resolve::{self, Place, Resolver};
 
 /// A server and the origin that speaks to it.
 #[derive(Clone)]
-pub struct Way {
+pub(crate) struct Way {
     /// As configured.
-    pub server: Server,
+    pub(crate) server: Server,
     /// The same for all servers of one name. `None`: the client speaks to it, egret passes on.
-    pub origin: Option<Arc<Origin>>,
+    pub(crate) origin: Option<Arc<Origin>>,
     /// What its addresses get.
-    pub share: Share,
+    pub(crate) share: Share,
 }
 
 impl Way {
@@ -38,13 +38,13 @@ impl Way {
 }
 
 /// All endpoints of one upstream.
-pub struct Endpoints {
+pub(crate) struct Endpoints {
     shared: Arc<Shared>,
 }
 
 /// The endpoints at one time, in the order of the servers and of the answers of DNS.
 #[derive(Debug, Default)]
-pub struct Members {
+pub(crate) struct Members {
     list: Vec<Member>,
     /// Whose turn it is, where streams go in turns.
     wheel: Mutex<Wheel>,
@@ -52,17 +52,17 @@ pub struct Members {
 
 /// An endpoint in its set.
 #[derive(Clone, Debug)]
-pub struct Member {
+pub(crate) struct Member {
     /// The endpoint.
-    pub endpoint: Arc<Endpoint>,
+    pub(crate) endpoint: Arc<Endpoint>,
     /// The place of its server among the upstream's.
-    pub way: usize,
+    pub(crate) way: usize,
     /// Higher tiers only if no lower one is to be had: by the configuration, then by DNS.
-    pub tier: (u32, u16),
+    pub(crate) tier: (u32, u16),
     /// In proportion to the others of its tier.
-    pub weight: u32,
+    pub(crate) weight: u32,
     /// Streams at once.
-    pub max_connections: Option<usize>,
+    pub(crate) max_connections: Option<usize>,
 }
 
 struct Shared {
@@ -108,7 +108,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 impl Endpoints {
     /// The endpoints of these servers. Of `previous`, a generation before, those stay whose server and origin
     /// stayed, as the same objects; `account` opens those of the others.
-    pub fn new(
+    pub(crate) fn new(
         ways: Vec<Way>,
         resolver: Arc<Resolver>,
         account: impl Fn(SocketAddr) -> Account + Send + Sync + 'static,
@@ -128,12 +128,12 @@ impl Endpoints {
     }
 
     /// The servers and their origins.
-    pub fn ways(&self) -> &[Way] {
+    pub(crate) fn ways(&self) -> &[Way] {
         &self.shared.ways
     }
 
     /// What is known now, however old.
-    pub fn known(&self) -> Arc<Members> {
+    pub(crate) fn known(&self) -> Arc<Members> {
         self.shared.members.load_full()
     }
 
@@ -141,7 +141,7 @@ impl Endpoints {
     /// if there is no endpoint at all, else for a moment. May be empty: [`Endpoints::missing`] says why.
     ///
     /// Cancel safe: look-ups go on whoever leaves.
-    pub async fn current(&self, deadline: Instant) -> Arc<Members> {
+    pub(crate) async fn current(&self, deadline: Instant) -> Arc<Members> {
         let mut settled = self.shared.settled.subscribe();
         self.shared.look_up_what_is_over();
         while let Some(since) = self.shared.waiting_since() {
@@ -159,12 +159,12 @@ impl Endpoints {
     }
 
     /// Asks again for names whose answers are over, without waiting.
-    pub fn refresh(&self) {
+    pub(crate) fn refresh(&self) {
         self.shared.look_up_what_is_over();
     }
 
     /// The servers that have no endpoint, and why; `None`: DNS has not answered yet.
-    pub fn missing(&self) -> Vec<(Server, Option<resolve::Error>)> {
+    pub(crate) fn missing(&self) -> Vec<(Server, Option<resolve::Error>)> {
         let looks = self.shared.looks();
         let lost = self.shared.ways.iter().zip(&*looks).filter(|(_, look)| look.places.is_empty());
         lost.map(|(way, look)| (way.server.clone(), look.error.clone())).collect()
@@ -173,12 +173,12 @@ impl Endpoints {
 
 impl Members {
     /// All of them.
-    pub fn list(&self) -> &[Member] {
+    pub(crate) fn list(&self) -> &[Member] {
         &self.list
     }
 
     /// One of these candidates, whose places are those of the list.
-    pub fn choose(&self, strategy: Strategy, candidates: &[Candidate]) -> Option<Candidate> {
+    pub(crate) fn choose(&self, strategy: Strategy, candidates: &[Candidate]) -> Option<Candidate> {
         let mut wheel = self.wheel.lock().unwrap_or_else(PoisonError::into_inner);
         balance::choose(strategy, candidates, &mut wheel, &mut Rng::new())
     }

@@ -21,7 +21,7 @@ use crate::config::values::Ejection;
 
 /// The circuit of one endpoint.
 #[derive(Debug, Default)]
-pub struct Breaker {
+pub(crate) struct Breaker {
     /// In a row.
     failures: u32,
     /// Refusals after a handshake that had seemed good, in a row; a good handshake does not end the row.
@@ -46,7 +46,7 @@ struct Open {
 
 /// What a stream may do with an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gate {
+pub(crate) enum Gate {
     /// Go there.
     Closed,
     /// Try it, alone: the back-off is over.
@@ -67,7 +67,7 @@ pub enum Gate {
 
 /// What was attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempt {
+pub(crate) enum Attempt {
     /// A stream like any other.
     Usual,
     /// The one trial of an open circuit.
@@ -85,7 +85,7 @@ const JITTER: f64 = 0.25;
 
 impl Breaker {
     /// What a stream may do now.
-    pub fn gate(&self, now: Instant) -> Gate {
+    pub(crate) fn gate(&self, now: Instant) -> Gate {
         match self.open {
             None => Gate::Closed,
             Some(Open { trial: Some(since), .. }) => Gate::Trial { since },
@@ -96,7 +96,7 @@ impl Breaker {
 
     /// Begins the trial of an open circuit. `urgent`: there is no other endpoint. False: not now, or it is under
     /// way, or there is nothing to try.
-    pub fn begin_trial(&mut self, now: Instant, urgent: bool) -> bool {
+    pub(crate) fn begin_trial(&mut self, now: Instant, urgent: bool) -> bool {
         let Some(open) = &mut self.open else { return false };
         let due = open.until <= now || (urgent && open.again <= now);
         if open.trial.is_some() || !due {
@@ -107,27 +107,27 @@ impl Breaker {
     }
 
     /// The trial is over. True if it was under way: its stream was given up before an outcome.
-    pub fn abandon_trial(&mut self) -> bool {
+    pub(crate) fn abandon_trial(&mut self) -> bool {
         self.open.as_mut().is_some_and(|open| open.trial.take().is_some())
     }
 
     /// Failures in a row.
-    pub fn failures(&self) -> u32 {
+    pub(crate) fn failures(&self) -> u32 {
         self.failures.max(self.late)
     }
 
     /// A success would change nothing.
-    pub fn is_spotless(&self) -> bool {
+    pub(crate) fn is_spotless(&self) -> bool {
         self.failures == 0 && self.open.is_none()
     }
 
     /// Bytes of the server would change something.
-    pub fn is_suspected(&self) -> bool {
+    pub(crate) fn is_suspected(&self) -> bool {
         self.late > 0
     }
 
     /// An attempt succeeded. True if that closed the circuit.
-    pub fn succeeded(&mut self, now: Instant) -> bool {
+    pub(crate) fn succeeded(&mut self, now: Instant) -> bool {
         self.failures = 0;
         let Some(open) = self.open.take() else { return false };
         self.back = Some((now, open.length));
@@ -135,7 +135,14 @@ impl Breaker {
     }
 
     /// An attempt failed that took so long. True if that opened the circuit. `chance` is from 0 to 1.
-    pub fn failed(&mut self, attempt: Attempt, took: Duration, now: Instant, settings: &Ejection, chance: f64) -> bool {
+    pub(crate) fn failed(
+        &mut self,
+        attempt: Attempt,
+        took: Duration,
+        now: Instant,
+        settings: &Ejection,
+        chance: f64,
+    ) -> bool {
         if settings.max_share <= 0.0 {
             return false;
         }
@@ -159,7 +166,7 @@ impl Breaker {
 
     /// A stream was refused after its handshake (TLS 1.3 judges the client's certificate then). True if that
     /// opened the circuit.
-    pub fn refused_late(&mut self, now: Instant, settings: &Ejection, chance: f64) -> bool {
+    pub(crate) fn refused_late(&mut self, now: Instant, settings: &Ejection, chance: f64) -> bool {
         self.late = self.late.saturating_add(1);
         if settings.max_share <= 0.0 || self.open.is_some() || self.late < settings.failures {
             return false;
@@ -171,7 +178,7 @@ impl Breaker {
     }
 
     /// A stream carried bytes of the server.
-    pub fn served(&mut self) {
+    pub(crate) fn served(&mut self) {
         self.late = 0;
     }
 
@@ -205,7 +212,7 @@ fn bound_of_ejected(endpoints: usize, settings: &Ejection) -> usize {
 
 /// Which of the endpoints of a tier get streams although their circuit is open: those beyond the bound of ejected
 /// ones, the soonest to be tried first. None if all are open: then the tier has failed as a whole.
-pub fn spared(gates: &[Gate], settings: &Ejection) -> Vec<bool> {
+pub(crate) fn spared(gates: &[Gate], settings: &Ejection) -> Vec<bool> {
     let mut open: Vec<_> = (0..gates.len()).filter(|at| gates[*at] != Gate::Closed).collect();
     let bound = bound_of_ejected(gates.len(), settings);
     let beyond = if open.len() == gates.len() { 0 } else { open.len().saturating_sub(bound) };

@@ -9,9 +9,9 @@
 //! | [`health`] | ejection and its back-off; pure |
 //! | [`account`] | what is counted for an endpoint |
 
-pub mod account;
-pub mod balance;
-pub mod endpoint;
-pub mod endpoints;
-pub mod health;
+pub(crate) mod account;
+pub(crate) mod balance;
+pub(crate) mod endpoint;
+pub(crate) mod endpoints;
+pub(crate) mod health;
 pub mod resolve;

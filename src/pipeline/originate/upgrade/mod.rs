@@ -113,9 +113,9 @@ fn nothing_more(tcp: &TcpStream) -> Result<(), Cause> {
 #[error("{cause}")]
 pub struct Error {
     /// Of which protocol.
-    pub kind: Upgrade,
+    pub(crate) kind: Upgrade,
     /// Why.
-    pub cause: Cause,
+    pub(crate) cause: Cause,
 }
 
 /// Why an upgrade failed.

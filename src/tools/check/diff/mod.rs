@@ -12,27 +12,27 @@ use self::live::Live;
 
 /// What a reload would touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Diff {
+pub(crate) struct Diff {
     /// In the order in which they are told.
-    pub changes: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
 }
 
 /// One thing that is there in both configurations, or in one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub(crate) struct Change {
     /// What it is.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// What the configuration calls it.
-    pub name: String,
+    pub(crate) name: String,
     /// What becomes of it.
-    pub fate: Fate,
+    pub(crate) fate: Fate,
     /// What follows for sockets, tickets, warm connections and streams.
-    pub effect: String,
+    pub(crate) effect: String,
 }
 
 /// A kind of thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A section about the whole process.
     Process,
     /// A listener.
@@ -51,7 +51,7 @@ pub enum Kind {
 
 /// What becomes of a thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// Only the new configuration has it.
     Added,
     /// Only the old one has it.
@@ -66,7 +66,7 @@ pub enum Fate {
 
 impl Kind {
     /// The word.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Process => "process",
             Self::Listener => "listener",
@@ -80,7 +80,7 @@ impl Kind {
 }
 
 /// Compares two outlines ([`crate::control::reload_fingerprint`]).
-pub fn diff(old: &Value, new: &Value) -> Diff {
+pub(crate) fn diff(old: &Value, new: &Value) -> Diff {
     let mut diff = Diff::default();
     let new = &kept::apply(old, new);
     diff.process(&old["settings"], &new["settings"]);
@@ -229,12 +229,12 @@ impl Diff {
     }
 
     /// Nothing would be touched.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
     /// For scripts: one object a change.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let one = |change: &Change| {
             let (word, parts) = match &change.fate {
                 Fate::Added => ("added", &[][..]),

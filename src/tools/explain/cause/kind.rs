@@ -12,7 +12,7 @@ use crate::tools::explain::look::Greeting;
 /// What is wrong. The text it displays is one sentence without an end.
 #[allow(missing_docs, reason = "the text that it displays is the documentation")]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// No address, or no connection.
     Unreachable(String),
     /// The plaintext before TLS failed.
@@ -103,7 +103,7 @@ pub enum Kind {
 /// A protocol that begins in plaintext and can go over to TLS.
 #[allow(missing_docs, reason = "the names say it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     Smtp,
     Ftp,
     Imap,
@@ -114,7 +114,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// Its name.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Smtp => "SMTP",
             Self::Ftp => "FTP",
@@ -126,7 +126,7 @@ impl Protocol {
     }
 
     /// The upgrade of that protocol, if egret has it.
-    pub fn upgrade(self) -> Option<Upgrade> {
+    pub(crate) fn upgrade(self) -> Option<Upgrade> {
         let word = match self {
             Self::Smtp => "smtp",
             Self::Ftp => "ftp",
@@ -139,7 +139,7 @@ impl Protocol {
     }
 
     /// The port on which its servers speak TLS at once.
-    pub fn tls_port(self) -> Option<u16> {
+    pub(crate) fn tls_port(self) -> Option<u16> {
         match self {
             Self::Smtp => Some(465),
             Self::Ftp => Some(990),
@@ -170,7 +170,7 @@ impl Kind {
     }
 
     /// The word: finer than the class, or empty where the class says it all.
-    pub fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::UpgradeNotWanted => "upgrade_not_wanted",
             Self::PlaintextServer(_) => "plaintext_server",

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use rustls::AlertDescription;
 use rustls::pki_types::ServerName;
 
-pub use self::kind::{Kind, Protocol};
+pub(crate) use self::kind::{Kind, Protocol};
 use crate::config::values::{self, TlsVersion};
 use crate::credentials::certificate::Date;
 use crate::credentials::refusal::Refusal;
@@ -21,53 +21,51 @@ use crate::tools::explain::wide::Answer;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cause {
+pub(crate) struct Cause {
     /// What it is.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// The class that log and metrics have for it.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// Where it shows, if not at the look-up of the name.
-    pub endpoint: Option<SocketAddr>,
+    pub(crate) endpoint: Option<SocketAddr>,
 }
 
 /// Everything that a verdict is made from.
-pub struct Evidence<'a> {
+pub(crate) struct Evidence<'a> {
     /// The upstream as it is configured.
-    pub spec: &'a values::Upstream,
+    pub(crate) spec: &'a values::Upstream,
     /// The name that is verified, and sent if it is a DNS name.
-    pub server_name: &'a ServerName<'static>,
-    /// What a certificate must carry one of, in words.
-    pub expected: &'a [String],
+    pub(crate) server_name: &'a ServerName<'static>,
     /// This machine's clock.
-    pub now: Date,
+    pub(crate) now: Date,
     /// The look-up failed: its class, and a sentence.
-    pub unresolved: Option<(&'static str, String)>,
+    pub(crate) unresolved: Option<(&'static str, String)>,
     /// All attempts.
-    pub observations: &'a [Observation],
+    pub(crate) observations: &'a [Observation],
     /// The certificate of the identity is not for clients by its extended key usage.
-    pub not_for_clients: bool,
+    pub(crate) not_for_clients: bool,
     /// What the server presented.
-    pub chain: &'a Chain,
+    pub(crate) chain: &'a Chain,
     /// The roots of the configured trust.
-    pub anchors: &'a [Anchor],
+    pub(crate) anchors: &'a [Anchor],
     /// The configuration names a trust.
-    pub explicit_trust: bool,
+    pub(crate) explicit_trust: bool,
     /// The roots of the system believe the server.
-    pub system_believes: bool,
+    pub(crate) system_believes: bool,
     /// What speaks against the leaf if it is trusted by itself: further faults behind the first.
-    pub alone: Vec<Refusal>,
+    pub(crate) alone: Vec<Refusal>,
     /// What the trust says within the dates of a leaf that is out of date.
-    pub in_time: Option<Refusal>,
+    pub(crate) in_time: Option<Refusal>,
     /// What the server says before it is asked.
-    pub greeting: Option<Greeting>,
+    pub(crate) greeting: Option<Greeting>,
     /// What it makes of PostgreSQL's request for TLS.
-    pub postgres: Option<SslRequest>,
+    pub(crate) postgres: Option<SslRequest>,
     /// What it chooses when offered everything.
-    pub wide: Option<Answer>,
+    pub(crate) wide: Option<Answer>,
 }
 
 /// What is wrong, the first thing first; empty: nothing.
-pub fn judge(evidence: &Evidence<'_>) -> Vec<Cause> {
+pub(crate) fn judge(evidence: &Evidence<'_>) -> Vec<Cause> {
     if let Some((reason, detail)) = &evidence.unresolved {
         return vec![Cause { kind: Kind::Unreachable(detail.clone()), reason, endpoint: None }];
     }
@@ -101,19 +99,19 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Cause> {
 impl<'a> Evidence<'a> {
     /// The attempt that the verdict is about: as configured, at the first address where something goes wrong
     /// after the connect; else at the first that answers; else at the first.
-    pub fn main(&self) -> Option<&'a Observation> {
+    pub(crate) fn main(&self) -> Option<&'a Observation> {
         let mut tried = self.observations.iter().filter(|seen| seen.kind == Attempt::AsConfigured);
         let wrong = tried.clone().find(|seen| seen.connected() && seen.reason().is_some());
         wrong.or_else(|| tried.clone().find(|seen| seen.connected())).or_else(|| tried.next())
     }
 
     /// The attempt of this kind.
-    pub fn attempt(&self, kind: Attempt) -> Option<&'a Observation> {
+    pub(crate) fn attempt(&self, kind: Attempt) -> Option<&'a Observation> {
         self.observations.iter().find(|seen| seen.kind == kind)
     }
 
     /// The request for a client certificate, in whichever attempt it was seen.
-    pub fn request(&self) -> Option<&'a crate::credentials::observation::CertificateRequest> {
+    pub(crate) fn request(&self) -> Option<&'a crate::credentials::observation::CertificateRequest> {
         self.observations.iter().find_map(|seen| seen.seen.request.as_ref())
     }
 

@@ -15,28 +15,28 @@ use crate::tools::explain::chain::Chain;
 
 /// An upstream with what belongs to it: what is written as configuration.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// What it is called.
-    pub name: Name,
+    pub(crate) name: Name,
     /// Its settings.
-    pub upstream: values::Upstream,
+    pub(crate) upstream: values::Upstream,
     /// The identity that it presents, by its files.
-    pub identity: Option<values::Identity>,
+    pub(crate) identity: Option<values::Identity>,
     /// Whom it believes; `None`: the system's roots.
-    pub trust: Option<values::Trust>,
+    pub(crate) trust: Option<values::Trust>,
     /// It is of a file whose tables may hold more than is written of it here.
-    pub is_part: bool,
+    pub(crate) is_part: bool,
 }
 
 /// What mends it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Repair {
+pub(crate) struct Repair {
     /// Tables of egret's configuration, whole; `None`: nothing there mends it.
-    pub egret: Option<String>,
+    pub(crate) egret: Option<String>,
     /// Directives of nginx for the same; `None` likewise.
-    pub nginx: Option<String>,
+    pub(crate) nginx: Option<String>,
     /// What else is to be done, and by whom.
-    pub advice: Vec<String>,
+    pub(crate) advice: Vec<String>,
 }
 
 /// A plan while it is mended.
@@ -53,7 +53,7 @@ struct Mending<'a> {
 const COMPARE: &str = "Compare the fingerprint with the one that the server's owner tells you, before you trust it.";
 
 /// What mends all of these at one server of the plan.
-pub fn repair<'a>(
+pub(crate) fn repair<'a>(
     kinds: impl IntoIterator<Item = &'a Kind>,
     plan: &Plan,
     server: &values::Server,
@@ -72,7 +72,7 @@ pub fn repair<'a>(
 }
 
 /// The configuration of a plan as it is, for a server with which nothing is wrong.
-pub fn as_it_is(plan: &Plan, server: &values::Server, chain: &Chain) -> Repair {
+pub(crate) fn as_it_is(plan: &Plan, server: &values::Server, chain: &Chain) -> Repair {
     written(plan, server, chain, &[], Vec::new())
 }
 

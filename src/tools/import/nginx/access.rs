@@ -9,16 +9,16 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// One rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// `allow`, not `deny`.
-    pub allow: bool,
+    pub(crate) allow: bool,
     /// For whom; `None`: for all.
-    pub network: Option<IpNet>,
+    pub(crate) network: Option<IpNet>,
 }
 
 impl Rule {
     /// The rule of an argument; `None` if it is neither a network nor `all` (`unix:`, say).
-    pub fn read(allow: bool, text: &str) -> Option<Self> {
+    pub(crate) fn read(allow: bool, text: &str) -> Option<Self> {
         if text == "all" {
             return Some(Self { allow, network: None });
         }
@@ -29,7 +29,7 @@ impl Rule {
 
 /// Who may come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Who {
+pub(crate) enum Who {
     /// Everybody.
     Everyone,
     /// These.
@@ -37,7 +37,7 @@ pub enum Who {
 }
 
 /// Who may come by these rules, among clients of the listener's own kind of address.
-pub fn who(rules: &[Rule], v6: bool) -> Who {
+pub(crate) fn who(rules: &[Rule], v6: bool) -> Who {
     let everything = match v6 {
         true => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
         false => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),

@@ -8,17 +8,17 @@ use crate::tools::import::nginx::parse::{self, Directive};
 
 /// Everything that was read.
 #[derive(Clone, Debug, Default)]
-pub struct Whole {
+pub(crate) struct Whole {
     /// The files, the first is the one that was asked for.
-    pub sources: Vec<Source>,
+    pub(crate) sources: Vec<Source>,
     /// All directives; what a file includes follows the `include`, which stays.
-    pub tree: Vec<Directive>,
+    pub(crate) tree: Vec<Directive>,
     /// How many directives there are.
-    pub count: usize,
+    pub(crate) count: usize,
     /// By the number of an `include`: how many files it brought, or why it brought none.
-    pub includes: Vec<(usize, Result<usize, String>)>,
+    pub(crate) includes: Vec<(usize, Result<usize, String>)>,
     /// By the number of a file: it was a pasted difference.
-    pub differences: Vec<usize>,
+    pub(crate) differences: Vec<usize>,
 }
 
 /// Why nothing could be read.
@@ -67,7 +67,7 @@ const DEEPEST: usize = 16;
 /// # Errors
 /// The file cannot be read, or one of the files is no configuration; an include that is missing or elsewhere is
 /// noted in [`Whole::includes`].
-pub fn read(files: &dyn Files, path: &Path) -> Result<Whole, Error> {
+pub(crate) fn read(files: &dyn Files, path: &Path) -> Result<Whole, Error> {
     let text = files.main(path).map_err(|error| Error::Unreadable { path: path.to_path_buf(), error })?;
     let folder = path.parent().unwrap_or_else(|| Path::new("")).to_path_buf();
     let mut reading = Reading { files, folder, open: Vec::new(), bytes: 0, whole: Whole::default() };

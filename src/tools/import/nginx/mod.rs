@@ -4,23 +4,23 @@
 //! whose settings are read in their [`scope`] with [`variables`] put in) > a draft. Every directive is entered into
 //! the account before anything is looked at, and what is left at the end gets the reason of its name.
 
-pub mod access;
+pub(crate) mod access;
 mod balance;
 mod http;
 mod identity;
 mod importer;
-pub mod include;
+pub(crate) mod include;
 mod listen;
 mod names;
 pub mod parse;
 mod process;
 mod proxy_pass;
-pub mod scope;
+pub(crate) mod scope;
 mod stream;
 mod target;
 mod tls;
 pub mod token;
-pub mod variables;
+pub(crate) mod variables;
 pub(super) mod words;
 
 use std::path::Path;

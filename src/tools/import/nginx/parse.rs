@@ -9,7 +9,7 @@ pub struct Word {
     /// Without quotes and escapes.
     pub text: String,
     /// Where it stands.
-    pub span: Span,
+    pub(crate) span: Span,
 }
 
 /// One directive of one file.
@@ -22,19 +22,19 @@ pub struct Directive {
     /// What stands in its braces.
     pub block: Option<Vec<Self>>,
     /// The number of its file.
-    pub file: usize,
+    pub(crate) file: usize,
     /// Its number in the whole configuration: what accounts are kept by.
-    pub id: usize,
+    pub(crate) id: usize,
 }
 
 impl Directive {
     /// The text of an argument, counted from zero; empty if there is none.
-    pub fn argument(&self, at: usize) -> &str {
+    pub(crate) fn argument(&self, at: usize) -> &str {
         self.arguments.get(at).map_or("", |word| &word.text)
     }
 
     /// From its name to its last argument.
-    pub fn span(&self) -> Span {
+    pub(crate) fn span(&self) -> Span {
         self.name.span.start..self.arguments.last().map_or(self.name.span.end, |word| word.span.end)
     }
 
@@ -44,7 +44,7 @@ impl Directive {
     }
 
     /// As one line: name and arguments.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let words = std::iter::once(&self.name).chain(&self.arguments).map(|word| word.text.as_str());
         words.collect::<Vec<_>>().join(" ")
     }
@@ -78,7 +78,7 @@ pub enum Error {
 
 impl Error {
     /// Where it stands.
-    pub fn span(&self) -> &Span {
+    pub(crate) fn span(&self) -> &Span {
         match self {
             Self::Token(error) => error.span(),
             Self::NoName(span)
@@ -92,11 +92,11 @@ impl Error {
 }
 
 /// The deepest that blocks may nest: http > server > location > if is four, and locations nest in locations.
-pub const DEEPEST: usize = 32;
+pub(crate) const DEEPEST: usize = 32;
 
 /// The most directives of one configuration, with all that it includes. A directive with its place, its account and its
 /// JSON takes up to 1.5 KB, so that an import stays under 200 MiB.
-pub const MOST: usize = 100_000;
+pub(crate) const MOST: usize = 100_000;
 
 /// The directives of a text; all get `file`, and numbers from `ids` on.
 ///
@@ -170,7 +170,7 @@ impl Parser<'_> {
 
 /// A pasted difference: lines that begin with `-` are blanked, the `+` of others too. Lengths stay, so that places
 /// do. `None`: it is no difference.
-pub fn apply_difference(text: &str) -> Option<String> {
+pub(crate) fn apply_difference(text: &str) -> Option<String> {
     let mark = |line: &str| match line.as_bytes() {
         [sign @ (b'+' | b'-'), b' ' | b'\t', ..] => Some(*sign),
         _ => None,

@@ -43,7 +43,7 @@ pub enum Error {
 
 impl Error {
     /// Where it stands.
-    pub fn span(&self) -> &Span {
+    pub(crate) fn span(&self) -> &Span {
         match self {
             Self::OpenQuote(span) | Self::AfterQuote(span) | Self::OpenBlock(span) => span,
         }
@@ -93,7 +93,7 @@ impl<'a> Lexer<'a> {
     ///
     /// # Errors
     /// The block is not closed.
-    pub fn skip_block(&mut self) -> Result<(), Error> {
+    pub(crate) fn skip_block(&mut self) -> Result<(), Error> {
         let start = self.at;
         let mut depth = 1;
         while let Some(letter) = self.next() {
@@ -107,11 +107,6 @@ impl<'a> Lexer<'a> {
             }
         }
         Err(Error::OpenBlock(start..self.at))
-    }
-
-    /// Where the next token is looked for.
-    pub fn position(&self) -> usize {
-        self.at
     }
 
     fn peek(&self) -> Option<char> {

@@ -5,7 +5,7 @@ use crate::tools::import::nginx::scope::Scope;
 
 /// What a text comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
+pub(crate) enum Value {
     /// Always this.
     Text(String),
     /// By the server name in the client's hello.
@@ -16,24 +16,24 @@ pub enum Value {
 
 /// A text for each of some server names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// In order.
-    pub cases: Vec<Case>,
+    pub(crate) cases: Vec<Case>,
     /// For all other names.
-    pub default: Option<Case>,
+    pub(crate) default: Option<Case>,
 }
 
 /// One line of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Case {
+pub(crate) struct Case {
     /// A name, `*.example.com`, `.example.com`, or `~` and a regular expression.
-    pub key: String,
+    pub(crate) key: String,
     /// What it comes to.
-    pub text: String,
+    pub(crate) text: String,
     /// The variable that it depends on and that nobody knows beforehand, if there is one; `text` is empty then.
-    pub unknown: Option<String>,
+    pub(crate) unknown: Option<String>,
     /// The number of its directive.
-    pub id: usize,
+    pub(crate) id: usize,
 }
 
 impl Choice {
@@ -49,26 +49,26 @@ impl Choice {
 
 /// The variables of a block, and the numbers of the directives that were used to resolve them.
 #[derive(Debug)]
-pub struct Variables<'s, 'a> {
+pub(crate) struct Variables<'s, 'a> {
     scope: &'s Scope<'a>,
     /// Numbers of `set` and `map`, with everything inside, that took part in an answer.
-    pub used: Vec<usize>,
+    pub(crate) used: Vec<usize>,
 }
 
 /// The variable that holds the server name of a client's hello.
-pub const HELLO_NAME: &str = "ssl_preread_server_name";
+pub(crate) const HELLO_NAME: &str = "ssl_preread_server_name";
 
 /// The most variables that stand for each other in a row.
 const DEEPEST: usize = 16;
 
 impl<'s, 'a> Variables<'s, 'a> {
     /// Those that can be seen from a block.
-    pub fn new(scope: &'s Scope<'a>) -> Self {
+    pub(crate) fn new(scope: &'s Scope<'a>) -> Self {
         Self { scope, used: Vec::new() }
     }
 
     /// What a text comes to.
-    pub fn resolve(&mut self, text: &str) -> Value {
+    pub(crate) fn resolve(&mut self, text: &str) -> Value {
         self.text(text, 0)
     }
 

@@ -1,7 +1,7 @@
 //! A configuration of stunnel: its client services become upstreams and listeners.
 
 mod accept;
-pub mod read;
+pub(crate) mod read;
 mod service;
 mod tls;
 mod words;

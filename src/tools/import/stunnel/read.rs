@@ -7,16 +7,16 @@ use crate::config::Span;
 
 /// A line that says something.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub(crate) struct Line {
     /// What it says.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Where.
-    pub span: Span,
+    pub(crate) span: Span,
 }
 
 /// What a line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// `[name]`
     Service(String),
     /// `name = value`, the name in lower case.
@@ -26,7 +26,7 @@ pub enum Kind {
 }
 
 /// The lines of a text.
-pub fn lines(text: &str) -> Vec<Line> {
+pub(crate) fn lines(text: &str) -> Vec<Line> {
     let mut found = Vec::new();
     let mut at = 0;
     for whole in text.split_inclusive('\n') {

@@ -30,12 +30,12 @@ use crate::tls::handed;
 
 /// Seconds after which a server is verified in full again. OpenSSL's servers keep TLS 1.3 tickets so long
 /// by default (7200 s), so that hardly a session is lost by it; RFC 8446 section 4.6.1 allows seven days.
-pub const MAX_AGE: i64 = 7_200;
+pub(crate) const MAX_AGE: i64 = 7_200;
 
 /// Bytes of a TLS 1.3 ticket that is kept. It comes back in a ClientHello, which then stays far below the 16 KiB of one
 /// record: many servers read no longer one. OpenSSL's tickets have 200 bytes, with a client's certificate in them 2 KiB;
 /// those that hold a whole chain have 6 KiB.
-pub const MAX_TICKET: usize = 8_192;
+pub(crate) const MAX_TICKET: usize = 8_192;
 
 /// Bytes of a server's handshake in TLS 1.2, without its chain, of which the session is kept: its ticket is one message
 /// among others, of which a list of authorities may be the longest. A ClientHello is measured before it is sent.
@@ -63,7 +63,7 @@ pub enum Resumption {
 
 impl Resumption {
     /// The word for log and metric.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Resumed => "resumed",
             Self::Refused => "refused",
@@ -118,7 +118,7 @@ impl Store {
     }
 
     /// The same, with its account.
-    pub fn counted(limit: Date, metrics: Arc<OriginMetrics>) -> Arc<Self> {
+    pub(crate) fn counted(limit: Date, metrics: Arc<OriginMetrics>) -> Arc<Self> {
         Arc::new(Self { shelf: Mutex::default(), limit, metrics })
     }
 
@@ -149,13 +149,13 @@ impl Store {
     }
 
     /// Sessions held now that came from `endpoint`.
-    pub fn held_of(&self, endpoint: SocketAddr) -> usize {
+    pub(crate) fn held_of(&self, endpoint: SocketAddr) -> usize {
         self.shelf().held_of(endpoint)
     }
 
     /// Drops every session and takes none from now on: the origin's key is another in the running generation, or its
     /// upstream is gone. Connections of the old generation may still bring some.
-    pub fn retire(&self) {
+    pub(crate) fn retire(&self) {
         let dropped = self.shelf().retire();
         self.account().foreign.increment(dropped as u64);
         self.account().held.decrement(dropped as f64);
@@ -206,7 +206,7 @@ struct Offered {
 
 impl View {
     /// What became of resumption. To be asked once, when the handshake is over: it is counted.
-    pub fn outcome(&self, resumed: bool) -> Resumption {
+    pub(crate) fn outcome(&self, resumed: bool) -> Resumption {
         let account = self.store.account();
         account.ratio.add(resumed);
         let Some(borrowed) = self.offered().as_ref().map(|offered| offered.borrowed) else {
@@ -254,12 +254,12 @@ impl View {
     }
 
     /// What the verification that a resumed session descends from would have objected to.
-    pub fn inherited_refusal(&self) -> Option<Refusal> {
+    pub(crate) fn inherited_refusal(&self) -> Option<Refusal> {
         self.offered().as_ref()?.verdict.refusal.clone()
     }
 
     /// What the certificate said of itself that was shown in the handshake which a resumed session descends from.
-    pub fn inherited_server(&self) -> Option<Arc<CertificateFacts>> {
+    pub(crate) fn inherited_server(&self) -> Option<Arc<CertificateFacts>> {
         self.offered().as_ref()?.verdict.server.clone()
     }
 

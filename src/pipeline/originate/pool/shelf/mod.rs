@@ -99,19 +99,19 @@ impl<T> Shelf<T> {
 
     /// Those whose time is over.
     #[must_use = "what is removed is given back"]
-    pub fn expire(&self, now: Instant) -> Vec<T> {
+    pub(crate) fn expire(&self, now: Instant) -> Vec<T> {
         self.remove_where(|_, entry| entry.until <= now)
     }
 
     /// Those of endpoints that do not stay.
     #[must_use = "what is removed is given back"]
-    pub fn keep_only(&self, stays: impl Fn(SocketAddr) -> bool) -> Vec<T> {
+    pub(crate) fn keep_only(&self, stays: impl Fn(SocketAddr) -> bool) -> Vec<T> {
         self.remove_where(|endpoint, _| !stays(endpoint))
     }
 
     /// Looks at each, one at a time: between two, others may take and put. Gives back those for which `look`
     /// has a reason, with it.
-    pub fn inspect<R>(&self, mut look: impl FnMut(&mut T) -> Option<R>) -> Vec<(T, R)> {
+    pub(crate) fn inspect<R>(&self, mut look: impl FnMut(&mut T) -> Option<R>) -> Vec<(T, R)> {
         let places: Vec<(SocketAddr, u64)> = self.state().numbers().collect();
         let mut removed = Vec::new();
         for (endpoint, number) in places {
@@ -127,33 +127,29 @@ impl<T> Shelf<T> {
 
     /// Empties it for good: whatever is put later is refused.
     #[must_use = "what is removed is given back"]
-    pub fn close(&self) -> Vec<T> {
+    pub(crate) fn close(&self) -> Vec<T> {
         self.state().closed = true;
         self.remove_where(|_, _| true)
     }
 
-    /// Whether it was closed.
-    pub fn is_closed(&self) -> bool {
-        self.state().closed
-    }
-
     /// How many are ready.
-    pub fn stock(&self) -> usize {
+    pub(crate) fn stock(&self) -> usize {
         self.state().stock
     }
 
     /// How many are ready for this endpoint.
-    pub fn stock_of(&self, endpoint: SocketAddr) -> usize {
+    pub(crate) fn stock_of(&self, endpoint: SocketAddr) -> usize {
         self.state().stacks.get(&endpoint).map_or(0, Vec::len)
     }
 
     /// How many are ready or promised.
-    pub fn held(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
         self.state().held()
     }
 
     /// When the first has to go.
-    pub fn next_expiry(&self) -> Option<Instant> {
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
         self.state().stacks.values().flatten().map(|entry| entry.until).min()
     }
 

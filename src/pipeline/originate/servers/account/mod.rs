@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub use self::tally::Tally;
+pub(crate) use self::tally::Tally;
 use crate::config::values::Name;
 use crate::observe::metrics::{EndpointMetrics, ORIGINATION_BUCKETS, Registry};
 
 /// Counts since DNS named the address; reloads that change nothing of its origin do not begin them anew.
-pub struct Account {
+pub(crate) struct Account {
     tally: Tally,
     full: Times,
     resumed: Times,
@@ -20,48 +20,48 @@ pub struct Account {
 
 impl Account {
     /// An empty account of this address of `upstream`.
-    pub fn new(registry: &Registry, upstream: &Name, endpoint: SocketAddr) -> Self {
+    pub(crate) fn new(registry: &Registry, upstream: &Name, endpoint: SocketAddr) -> Self {
         let metrics = EndpointMetrics::new(registry, upstream, endpoint);
         Self { tally: Tally::default(), full: Times::default(), resumed: Times::default(), metrics }
     }
 
     /// A client of an upstream with a pool got a stream, a warm one or not.
-    pub fn served(&self, hit: bool) {
+    pub(crate) fn served(&self, hit: bool) {
         self.tally.served(hit);
         self.metrics.served(hit);
     }
 
     /// A warm connection was thrown away.
-    pub fn discarded(&self, reason: &'static str) {
+    pub(crate) fn discarded(&self, reason: &'static str) {
         self.tally.discarded(reason);
         self.metrics.discarded(reason);
     }
 
     /// A handshake was finished.
-    pub fn shaken(&self, resumed: bool, took: Duration) {
+    pub(crate) fn shaken(&self, resumed: bool, took: Duration) {
         if resumed { &self.resumed } else { &self.full }.add(took);
         self.metrics.shaken(resumed, took);
     }
 
     /// What its part of the pool was good for.
-    pub fn tally(&self) -> &Tally {
+    pub(crate) fn tally(&self) -> &Tally {
         &self.tally
     }
 
     /// How long full handshakes took.
-    pub fn full(&self) -> &Times {
+    pub(crate) fn full(&self) -> &Times {
         &self.full
     }
 
     /// How long resumed handshakes took.
-    pub fn resumed(&self) -> &Times {
+    pub(crate) fn resumed(&self) -> &Times {
         &self.resumed
     }
 }
 
 /// How long something took, each time that it happened.
 #[derive(Debug, Default)]
-pub struct Times {
+pub(crate) struct Times {
     nanoseconds: AtomicU64,
     /// The last one is for what took longer than every bound.
     buckets: [AtomicU64; ORIGINATION_BUCKETS.len() + 1],
@@ -77,18 +77,18 @@ impl Times {
     }
 
     /// How often.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
     }
 
     /// Seconds in all, in whole microseconds.
-    pub fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         (self.nanoseconds.load(Ordering::Relaxed) / 1_000) as f64 / 1e6
     }
 
     /// How often it took longer than the bound before and at most so many seconds, where it happened at all. `None`:
     /// longer than every bound.
-    pub fn buckets(&self) -> impl Iterator<Item = (Option<f64>, u64)> {
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = (Option<f64>, u64)> {
         let bounds = ORIGINATION_BUCKETS.into_iter().map(Some).chain([None]);
         let counts = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
         bounds.zip(counts).filter(|(_, count)| *count > 0)

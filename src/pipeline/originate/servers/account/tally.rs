@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Counts; reloads do not begin them anew.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     hits: AtomicU64,
     misses: AtomicU64,
     discards: Mutex<BTreeMap<&'static str, u64>>,
@@ -25,17 +25,17 @@ impl Tally {
     }
 
     /// Clients who got a warm connection.
-    pub fn hits(&self) -> u64 {
+    pub(crate) fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
     }
 
     /// Clients for whom none was ready.
-    pub fn misses(&self) -> u64 {
+    pub(crate) fn misses(&self) -> u64 {
         self.misses.load(Ordering::Relaxed)
     }
 
     /// Warm connections that were thrown away, by cause.
-    pub fn discards(&self) -> BTreeMap<&'static str, u64> {
+    pub(crate) fn discards(&self) -> BTreeMap<&'static str, u64> {
         self.discards.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

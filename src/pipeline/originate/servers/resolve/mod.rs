@@ -53,13 +53,13 @@ const PATIENCE: Duration = Duration::from_millis(1800);
 
 /// An address of a server, and what DNS says of its share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     /// Where it is.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Higher numbers only if no lower one is to be had; 0 for hosts.
-    pub priority: u16,
+    pub(crate) priority: u16,
     /// In proportion to the others of its priority; 1 for hosts.
-    pub weight: u16,
+    pub(crate) weight: u16,
 }
 
 /// A host of a service.
@@ -129,7 +129,7 @@ impl Resolver {
     /// No address. A service errs only if none of its hosts has one.
     ///
     /// Cancel safe, as [`Resolver::resolve`].
-    pub async fn places(&self, server: &Server) -> Result<(Vec<Place>, Option<Instant>), Error> {
+    pub(crate) async fn places(&self, server: &Server) -> Result<(Vec<Place>, Option<Instant>), Error> {
         match &server.host {
             Host::Ip(ip) => Ok((vec![Place::plain(SocketAddr::new(*ip, server.port))], None)),
             Host::Dns(name) => {
