@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use rustls::{ServerConfig, SupportedProtocolVersion};
 use crate::support::egret::{Egret, listener, roots};
 use crate::support::peer::{self, Peer, echo, versions};
 use crate::support::pki::Pki;
-use crate::support::plain::reset;
+use crate::support::plain::{ask_and_finish, reset};
 use crate::support::process::attempt;
 use crate::support::tls_server::{TLS12, TLS13};
 use crate::support::{eventually, free_port};
@@ -250,6 +251,64 @@ fn the_key_share_is_that_of_the_setting() {
             // X25519MLKEM768.
             assert!(groups.iter().all(|(_, list)| list.chunks(2).any(|group| group == [0x11, 0xec])), "{more}");
         }
+    }
+}
+
+/// Counts its connections. Of an answer to a hello that it dislikes it sends these many bytes at most, none after the ServerHello.
+fn stalling(config: Arc<ServerConfig>, dislikes: fn(&[u8]) -> bool, bytes: usize) -> (Peer, Arc<AtomicUsize>) {
+    let count = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&count);
+    let server = Peer::start(move |mut tcp| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let Some(hello) = peek(&tcp) else { return };
+        if !dislikes(&hello) {
+            return echo(peer::accepted(tcp, &config));
+        }
+        let flight = peer::first_flight(&mut tcp, &config);
+        let server_hello = 5 + usize::from(u16::from_be_bytes([flight[3], flight[4]]));
+        tcp.write_all(&flight[..bytes.min(server_hello)]).unwrap();
+        let _ = tcp.read_to_end(&mut Vec::new());
+    });
+    (server, count)
+}
+
+/// A server that begins to answer is waited for until the deadline, and then there is no time for another handshake.
+#[test]
+fn a_handshake_that_took_all_of_its_time_is_not_repeated() {
+    let with_session = |hello: &[u8]| session(hello).is_some();
+    let large = |hello: &[u8]| hello.len() > 1_400;
+    for (all, dislikes, bytes, served_before) in [
+        (TLS13, with_session as fn(&[u8]) -> bool, 1, 1),
+        // Its ServerHello takes the session.
+        (TLS13, with_session, usize::MAX, 1),
+        (TLS12, with_session, 1, 1),
+        (TLS12, with_session, 60, 1),
+        (TLS13, large, 3, 0),
+    ] {
+        let what = format!("{bytes} bytes, {} clients before", served_before);
+        let pki = Pki::new();
+        let mut config = ServerConfig::clone(&tickets(&pki, all));
+        config.send_tls13_tickets = 1;
+        let (server, connections) = stalling(Arc::new(config), dislikes, bytes);
+        let upstream = format!(
+            "[upstreams.app]\nservers = [\"{}\"]\noriginate_timeout = \"500ms\"\n\
+             tls = {{ trust = \"t\", server_name = {HOST:?} }}\n",
+            server.address
+        );
+        let egret = Egret::start(&(roots("t", &pki.root()) + &upstream + &listener("app", free_port(), "app")));
+        let address = egret.address("app");
+        for _ in 0..served_before {
+            assert_eq!(ask_and_finish(address, b"hello").0, b"hello", "{what}");
+        }
+        assert!(ask_and_finish(address, b"hello").0.is_empty(), "{what}\n{}", egret.log_text());
+        let line = egret.wait_for_log("the failure", |line| line["message"] == "origination failed");
+        assert_eq!(line["reason"], "handshake_timeout", "{what}: {line}");
+        if served_before > 0 {
+            // The session that took the time is not offered again.
+            assert_eq!(ask_and_finish(address, b"hello").0, b"hello", "{what}\n{}", egret.log_text());
+        }
+        assert_eq!(connections.load(Ordering::SeqCst), 1 + 2 * served_before, "{what}");
+        assert_eq!(egret.metrics().sum("egret_handshake_repeats_total", &[]), 0.0, "{what}");
     }
 }
 

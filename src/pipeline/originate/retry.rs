@@ -108,10 +108,15 @@ impl<'a> Attempts<'a> {
     }
 
     /// Handshakes that offer less and less: each part that is suspected is left out once, so that there are two at most.
+    /// A connection that is opened when the time is over would cost the server one and serve nobody.
     async fn repeat(&self, first: &Handshake<'_>, suspect: Feature, error: handshake::Error) -> Made {
         let mut suspicion = Suspicion::new(suspect, first, error);
         let mut offer = first.offer();
         loop {
+            if self.deadline <= Instant::now() {
+                self.endpoint.tolerances().of(Feature::HybridShare).failed();
+                return Err(Stage::Handshake(suspicion.error));
+            }
             let suspect = suspicion.feature;
             offer = offer.without(suspect);
             let again = self.handshake(offer);
