@@ -5,6 +5,7 @@ mod ends;
 mod limits;
 mod lingering;
 mod orders;
+mod parting;
 mod passing;
 mod resets;
 mod stage;

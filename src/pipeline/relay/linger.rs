@@ -45,7 +45,7 @@ impl Bound {
     }
 }
 
-/// Delivers what was read before the end, and waits until it is acknowledged or the bound has passed: a reset destroys
+/// After a clean end, waits for the server's FIN. Else delivers what was read before the end, and waits until it is acknowledged or the bound has passed: a reset destroys
 /// what the socket still holds. Returns the end, or one that was read meanwhile and explains it.
 ///
 /// # Cancel safety
@@ -58,6 +58,10 @@ pub(super) async fn linger<'a>(
     silence: Duration,
     mut forced: Pin<&mut impl Future<Output = Ended>>,
 ) -> Ended {
+    if ended == Ended::Finished {
+        sides.await_fin().await;
+        return ended;
+    }
     let bound = Bound::of(&ended, silence);
     let mut owed = ended.owes();
     let mut moved = Instant::now();

@@ -136,6 +136,10 @@ trait Mechanism<'a> {
     fn is_half_closed(&self) -> bool;
     /// Whether bytes that were read wait for their receiver to take them: the upstream, the client.
     fn holds(&self) -> [bool; 2];
+    /// Whether the server has ended the stream by other means than its FIN.
+    fn awaits_fin(&self) -> bool {
+        false
+    }
     /// What carries the bytes, as it stands now.
     fn carrier(&self) -> Carrier;
     /// The end by what the mechanism knows of it.
@@ -190,7 +194,7 @@ fn run<'a>(
         };
         // In a box: the ends of most streams need none, and an idle stream keeps no place for it.
         let ended = match ended {
-            Ended::Finished => ended,
+            Ended::Finished if !stream.awaits_fin() || sides.discard().is_ready() => ended,
             ended => Box::pin(linger::linger(&mut stream, &sides, ended, clock.silence(), forced)).await,
         };
         sides.closes_as(&ended);
@@ -264,6 +268,10 @@ impl<'a> Mechanism<'a> for Stream<'a> {
 
     fn holds(&self) -> [bool; 2] {
         [self.up.holds(), self.down.holds()]
+    }
+
+    fn awaits_fin(&self) -> bool {
+        self.session.is_closed()
     }
 
     fn carrier(&self) -> Carrier {

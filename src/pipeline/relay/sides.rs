@@ -1,6 +1,9 @@
 use std::io;
+use std::task::Poll;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::kernel;
 use super::outcome::Ended;
@@ -13,6 +16,12 @@ pub(super) struct Sides {
     /// What the drop does: a stream that is dropped half-way must not look finished.
     close: Close,
 }
+
+/// A server that has sent close_notify, and got ours and the FIN, sends its own FIN within a round trip: the first
+/// retransmission timeout of TCP (RFC 6298 section 2) is more than that.
+const FIN_WAIT: Duration = Duration::from_secs(1);
+/// Bytes after a close_notify that are read and thrown away. A server that sends more gets a reset.
+const DISCARDED: usize = 1 << 20;
 
 /// How the sockets are closed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,6 +55,31 @@ impl Sides {
             net::Stream::Unix(_) => Ok(0),
         };
         [unacknowledged(&self.upstream), downstream].map(|bytes| bytes.unwrap_or(0))
+    }
+
+    /// Reads what the server sends after its close_notify, which is no data of the stream: a socket that is closed with
+    /// unread bytes sends a reset, and that may destroy at the server what the client said last. Ready when there is
+    /// nothing to wait for any more.
+    pub(super) fn discard(&self) -> Poll<()> {
+        let mut piece = [0; 4096];
+        for _ in 0..DISCARDED / piece.len() {
+            match net::try_read(&self.upstream, &mut piece) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Passes both ends on, which the close would do otherwise, and waits for the server's FIN, for a bounded time and a
+    /// bounded number of bytes. Cancel safe.
+    pub(super) async fn await_fin(&self) {
+        // A connection that is gone needs no end.
+        let _ = net::finish(&self.downstream);
+        let _ = net::finish(&self.upstream);
+        let fin = async { while self.discard().is_pending() && self.upstream.readable().await.is_ok() {} };
+        let _ = timeout(FIN_WAIT, fin).await;
     }
 
     /// How the drop is to close the sockets. Without this call, as when the future is dropped, both are reset.

@@ -351,6 +351,11 @@ impl Session {
         })
     }
 
+    /// Whether the peer has sent close_notify.
+    pub(crate) const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Whether the peer has begun a handshake message and not ended it.
     pub(crate) fn is_amid(&self) -> bool {
         self.joiner.is_amid()
