@@ -14,7 +14,7 @@
 //! | [`observe`] | metrics, log, and the queue by which everything leaves the process |
 //! | [`net`] | sockets |
 //! | [`config`] | text to values: keys, defaults, mistakes |
-//! | [`drain`], `memory`, `escape`, [`secret`] | stop, wait, force; the budget; text of strangers made visible; values that cannot be printed |
+//! | [`drain`], `memory`, `escape`, `wording`, [`secret`] | stop, wait, force; the budget; text of strangers made visible; errors of libraries in words; values that cannot be printed |
 //!
 //! Begin with [`pipeline::connection`]: it tells the story that everything else serves.
 
@@ -37,3 +37,4 @@ pub mod drain;
 mod escape;
 mod memory;
 pub(crate) mod secret;
+mod wording;

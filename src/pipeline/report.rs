@@ -17,6 +17,7 @@ use crate::pipeline::originate::servers::endpoint::{Endpoint, InFlight};
 use crate::pipeline::originate::{Failure, Opened, Originated, Wire};
 use crate::pipeline::relay::{Ended, Outcome};
 use crate::pipeline::route::{NoRoute, Route, RouteTable};
+use crate::wording;
 
 /// The reporter of one connection.
 pub(crate) struct Report<'a> {
@@ -246,8 +247,8 @@ fn detail(ended: &Ended) -> Option<String> {
             "the upstream asked for a renegotiation, got the alert no_renegotiation, and ended the stream".into(),
         );
     }
-    let alert = ended.alert().map(|alert| format!("the upstream sent the alert {alert:?}"));
-    alert.or_else(|| ended.tls_error().map(ToString::to_string))
+    let alert = ended.alert().map(|alert| format!("the upstream sent the alert {}", wording::alert(alert)));
+    alert.or_else(|| ended.tls_error().map(|error| wording::sentence(error)))
 }
 
 /// The judgement on the client certificate that ended a stream: one that comes after data is about what was said.

@@ -85,6 +85,15 @@ impl Cipher {
         }
     }
 
+    /// By its name in the registry of AEAD algorithms (RFC 5116).
+    fn name(self) -> &'static str {
+        match self {
+            Self::Aes128Gcm => "AES_128_GCM",
+            Self::Aes256Gcm => "AES_256_GCM",
+            Self::ChaCha20Poly1305 => "CHACHA20_POLY1305",
+        }
+    }
+
     /// The number of the cipher in `linux/tls.h`.
     fn number(self) -> u16 {
         match self {
@@ -179,7 +188,7 @@ impl Offers {
 }
 
 impl std::fmt::Display for Offers {
-    /// Such as `TLSv1.3 Aes128Gcm both`, with commas between.
+    /// Such as `TLSv1.3 AES_128_GCM both`, with commas between.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut separator = "";
         for (tls13, cipher) in [false, true].into_iter().flat_map(|tls13| Cipher::ALL.map(|cipher| (tls13, cipher))) {
@@ -190,7 +199,7 @@ impl std::fmt::Display for Offers {
                 (false, true) => "receive",
                 (false, false) => continue,
             };
-            write!(f, "{separator}TLSv1.{} {cipher:?} {directions}", 2 + u8::from(tls13))?;
+            write!(f, "{separator}TLSv1.{} {} {directions}", 2 + u8::from(tls13), cipher.name())?;
             separator = ", ";
         }
         Ok(())

@@ -29,7 +29,7 @@ const ORDER: &[&[&str]] = &[
     &["observe::metrics", "observe::writer"],
     &["net"],
     &["config"],
-    &["drain", "escape", "memory", "secret"],
+    &["drain", "escape", "memory", "secret", "wording"],
 ];
 
 /// The same inside `originate`; its own `mod.rs` is above all of them.

@@ -9,6 +9,7 @@ use x509_parser::x509::AlgorithmIdentifier;
 
 use crate::credentials::certificate::element;
 use crate::secret::Secret;
+use crate::wording;
 
 /// A private key as it stands in a file.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Key {
         let key = PrivateKeyDer::try_from(der).map_err(|_| Unusable("it is no key that is known here".into()))?;
         match any_supported_type(&key) {
             Ok(_) => Ok(key),
-            Err(error) => Err(Unusable(described(&key).unwrap_or_else(|| error.to_string()))),
+            Err(error) => Err(Unusable(described(&key).unwrap_or_else(|| wording::sentence(&error)))),
         }
     }
 }

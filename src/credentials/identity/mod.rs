@@ -19,6 +19,7 @@ use crate::credentials::certificate::{self, CertificateFacts, Date, public_key};
 use crate::credentials::contents::{self, Contents, Kind, Part};
 use crate::credentials::files::{self, Content};
 use crate::credentials::fingerprint::{Fields, Sha256};
+use crate::wording;
 
 /// A certificate chain and its private key, ready to sign.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl Identity {
         let material = Material::read(spec)?;
         let key_file = spec.private_key.as_deref().unwrap_or(&spec.certificate);
         let signing = any_supported_type(&material.key)
-            .map_err(|error| Error { file: key_file.into(), what: Wrong::BadKey(error.to_string()) })?;
+            .map_err(|error| Error { file: key_file.into(), what: Wrong::BadKey(wording::sentence(&error)) })?;
         let blame = |what| Error { file: spec.certificate.clone(), what };
         let leaf = material.chain.first().ok_or_else(|| blame(Wrong::NoCertificate(Vec::new())))?;
         let belongs = signing.public_key().is_some_and(|spki| public_key(leaf).as_ref() == Some(&spki));

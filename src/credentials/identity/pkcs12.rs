@@ -10,6 +10,7 @@ use super::{Error, Wrong};
 use crate::config::values;
 use crate::credentials::certificate::{CertificateFacts, public_key};
 use crate::credentials::contents::derivation::{self, Format};
+use crate::wording;
 
 /// Chain (leaf first, without a root) and key of an archive.
 pub(super) fn open(bytes: &[u8], spec: &values::Identity) -> Result<(Vec<CertificateDer<'static>>, Key), Error> {
@@ -31,7 +32,7 @@ pub(super) fn open(bytes: &[u8], spec: &values::Identity) -> Result<(Vec<Certifi
         return Err(blame(what));
     };
     let key = Key::new(PrivatePkcs8KeyDer::from(bag.key.as_der().to_vec()).into());
-    let signing = any_supported_type(&key).map_err(|error| blame(Wrong::BadKey(error.to_string())))?;
+    let signing = any_supported_type(&key).map_err(|error| blame(Wrong::BadKey(wording::sentence(&error))))?;
     let spki = signing.public_key().ok_or_else(|| blame(Wrong::BadKey("it has no public half".into())))?;
     let mut rest: Vec<&[u8]> = archive.certs.iter().map(|bag| bag.cert.as_der()).collect();
     if rest.is_empty() {
@@ -68,7 +69,7 @@ fn why(error: &ArchiveError, password_file: Option<&std::path::Path>) -> Wrong {
     match error {
         ArchiveError::MacError(_) | ArchiveError::UnpadError | ArchiveError::Pkcs5Error(_) => wrong_password(),
         ArchiveError::UnsupportedEncryptionScheme | ArchiveError::UnsupportedMacAlgorithm => {
-            Wrong::UnsupportedEncryption(error.to_string())
+            Wrong::UnsupportedEncryption(wording::sentence(error))
         }
         // Inside of an encrypted part: outside, such parameters were refused before.
         ArchiveError::InvalidParameters => Wrong::UnsupportedEncryption(

@@ -13,6 +13,7 @@ use crate::config::values::ExpectedName;
 use crate::credentials::certificate::{CertificateFacts, Date};
 use crate::credentials::fingerprint::{Sha256, sha256};
 use crate::credentials::refusal::Refusal;
+use crate::wording;
 
 /// Checks a chain: until when it holds and which of the roots vouches for it, or why it does not hold.
 pub(super) fn check(
@@ -223,7 +224,43 @@ fn in_words(error: &webpki::Error) -> String {
         E::InvalidCrlSignatureForPublicKey => "a revocation list was not signed by the issuer".into(),
         E::IssuerNotCrlSigner => "its issuer may not sign revocation lists".into(),
         E::CertDistrusted => "a key in its chain is distrusted".into(),
-        // What is left says of itself what it is: names of variants, without contents of a stranger.
-        other => format!("{other:?}").chars().take(80).collect(),
+        E::MaximumSignatureChecksExceeded | E::MaximumPathBuildCallsExceeded => {
+            "its chain takes too many signature checks: the server sends many certificates of the same names".into()
+        }
+        E::MaximumNameConstraintComparisonsExceeded => "an issuer in its chain has too many name constraints".into(),
+        E::UnsupportedCertVersion => "it is of an X.509 version that is not supported".into(),
+        E::UnknownRevocationStatus => "no revocation list covers it or an issuer in its chain".into(),
+        other => wording::variant(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use webpki::Error as E;
+
+    use super::*;
+
+    #[test]
+    fn no_error_of_a_chain_reaches_a_person_by_the_name_of_its_variant() {
+        #[rustfmt::skip]
+        let all = [
+            E::BadDer, E::BadDerTime, E::CaUsedAsEndEntity, E::CertDistrusted, E::CertRevoked, E::EmptyEkuExtension,
+            E::EndEntityUsedAsCa, E::ExtensionValueInvalid, E::InvalidCertValidity, E::InvalidCrlNumber,
+            E::InvalidNetworkMaskConstraint, E::InvalidSerialNumber, E::InvalidCrlSignatureForPublicKey,
+            E::InvalidSignatureForPublicKey, E::IssuerNotCrlSigner, E::MalformedDnsIdentifier, E::MalformedExtensions,
+            E::MalformedNameConstraint, E::MaximumNameConstraintComparisonsExceeded, E::MaximumPathBuildCallsExceeded,
+            E::MaximumPathDepthExceeded, E::MaximumSignatureChecksExceeded, E::NameConstraintViolation,
+            E::PathLenConstraintViolated, E::SignatureAlgorithmMismatch, E::TrailingData(webpki::DerTypeId::Certificate),
+            E::UnknownIssuer, E::UnknownRevocationStatus, E::UnsupportedCertVersion, E::UnsupportedCriticalExtension,
+            E::UnsupportedCrlIssuingDistributionPoint, E::UnsupportedCrlVersion, E::UnsupportedDeltaCrl,
+            E::UnsupportedIndirectCrl, E::UnsupportedNameType, E::UnsupportedRevocationReason,
+            E::UnsupportedRevocationReasonsPartitioning,
+        ];
+        for error in all {
+            let text = in_words(&error);
+            let mut words = text.split(|letter: char| !letter.is_ascii_alphanumeric());
+            assert_eq!(words.find(|word| wording::is_identifier(word)), None, "{error:?}: {text}");
+            assert!(text.contains(' '), "{error:?}: {text}");
+        }
     }
 }

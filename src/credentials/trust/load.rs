@@ -12,6 +12,7 @@ use crate::credentials::certificate::{self, CertificateFacts, Date, clean};
 use crate::credentials::contents::{self, Contents, Kind, Part};
 use crate::credentials::files;
 use crate::credentials::fingerprint::{Sha256, sha256};
+use crate::wording;
 
 /// What anchors were made of.
 pub(super) struct Loaded {
@@ -142,8 +143,8 @@ impl Roots {
     }
 
     fn add(&mut self, der: &CertificateDer<'_>, system: bool) -> Result<(), String> {
-        let (_, parsed) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
-        let anchor = anchor_from_trusted_cert(der).map_err(|error| error.to_string())?.to_owned();
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|error| wording::sentence(&error))?;
+        let anchor = anchor_from_trusted_cert(der).map_err(|error| wording::variant(&error))?.to_owned();
         if let Some(oid) = certificate::unknown_critical_extension(&parsed) {
             let subject = clean(&parsed.subject().to_string());
             return Err(format!(
@@ -219,8 +220,8 @@ pub(super) fn crls(files: &[PathBuf]) -> Result<Lists, Error> {
 }
 
 fn crl(der: &[u8]) -> Result<Crl, String> {
-    let list = OwnedCertRevocationList::from_der(der).map_err(|error| error.to_string())?.into();
-    let (_, parsed) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
+    let list = OwnedCertRevocationList::from_der(der).map_err(|error| wording::variant(&error))?.into();
+    let (_, parsed) = CertificateRevocationList::from_der(der).map_err(|error| wording::sentence(&error))?;
     Ok(Crl { list, next_update: parsed.next_update().map(|time| Date(time.timestamp())) })
 }
 

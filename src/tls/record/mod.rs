@@ -75,6 +75,17 @@ pub enum Fault {
     DecodeError,
 }
 
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::BadRecordMac => "a record does not authenticate",
+            Self::RecordOverflow => "a record is too long",
+            Self::UnexpectedMessage => "a message must not come now",
+            Self::DecodeError => "a message cannot be decoded",
+        })
+    }
+}
+
 impl Fault {
     /// The alert to send.
     pub const fn alert(self) -> AlertDescription {

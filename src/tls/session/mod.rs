@@ -11,6 +11,7 @@ use super::kernel::{Handing, KeyInfo, Offers, Offload};
 use super::message::{Joiner, Message, alert};
 use super::record::{Exhausted, Fault, Frame, Layout, MAX_PLAINTEXT, Opener, Sealer};
 use crate::net::kernel_tls::Direction;
+use crate::wording;
 
 /// The protected side of a connection after its handshake. Pure: what it reads and writes are buffers.
 pub struct Session {
@@ -88,13 +89,13 @@ pub enum Heeded {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// The peer broke the protocol. It is owed the alert of the fault.
-    #[error("the peer broke the protocol: {0:?}")]
+    #[error("the peer broke the protocol: {0}")]
     Fault(Fault),
     /// The peer sent a fatal alert.
-    #[error("the peer sent the alert {0:?}")]
+    #[error("the peer sent the alert {}", wording::alert(*.0))]
     Alert(AlertDescription),
     /// rustls did not take a message; the peer is owed `alert`.
-    #[error("{error}")]
+    #[error("{}", wording::sentence(error))]
     Rejected {
         /// What rustls says.
         error: rustls::Error,

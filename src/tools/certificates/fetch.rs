@@ -26,6 +26,7 @@ use crate::net::Options;
 use crate::observe::metrics::Registry;
 use crate::pipeline::originate::servers::resolve::{self, Resolver};
 use crate::pipeline::originate::{dial, upgrade};
+use crate::wording;
 
 /// What is fetched.
 #[derive(Clone, Debug)]
@@ -53,7 +54,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Upgrade(upgrade::Error),
     /// The handshake ended before a certificate came.
-    #[error("the server presented no certificate: {0}")]
+    #[error("the server presented no certificate: {}", wording::sentence(.0))]
     NoCertificate(io::Error),
     /// It took too long.
     #[error("no certificate came in time")]

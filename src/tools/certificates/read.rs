@@ -13,6 +13,7 @@ use crate::credentials::contents::{self, Contents, Kind, Part};
 use crate::credentials::files;
 use crate::credentials::fingerprint::{Sha256, sha256};
 use crate::secret::Secret;
+use crate::wording;
 
 /// One thing in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +153,7 @@ fn crl(der: &[u8]) -> Option<Item> {
 }
 
 fn archive(bytes: &[u8], password: &str) -> Result<Vec<Item>, String> {
-    let archive = Pkcs12Archive::from_pkcs12(bytes, password).map_err(|error| error.to_string())?;
+    let archive = Pkcs12Archive::from_pkcs12(bytes, password).map_err(|error| wording::sentence(&error))?;
     let certificates = archive.certs.iter().filter_map(|bag| certificate(bag.cert.as_der()));
     let keys = archive.keys.iter().map(|bag| {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(bag.key.as_der()));

@@ -104,8 +104,8 @@ fn answer(tls: &ServerConnection) -> (StatusCode, String) {
     let body = json!({
         "client_certificate": client,
         "server_name": tls.server_name(),
-        "tls_version": tls.protocol_version().map(|version| format!("{version:?}")),
-        "cipher_suite": tls.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite())),
+        "tls_version": tls.protocol_version().and_then(|version| version.as_str()),
+        "cipher_suite": tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()),
         "resumed": tls.handshake_kind() == Some(HandshakeKind::Resumed),
     });
     (status, format!("{body:#}\n"))

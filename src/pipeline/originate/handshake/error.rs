@@ -18,6 +18,7 @@ use crate::pipeline::originate::negotiated::Negotiated;
 use crate::pipeline::originate::origin::{Origin, OriginKey};
 use crate::pipeline::originate::pool::warm::Discard;
 use crate::tls::handshake::{self, Failed};
+use crate::wording;
 
 /// Why a handshake failed.
 #[derive(Debug)]
@@ -305,7 +306,7 @@ impl fmt::Display for Cause {
             Self::Certificate(refusal) => write!(f, "{refusal}"),
             Self::ClientCertificateRequired => f.write_str("the server wants a client certificate and got none"),
             Self::ClientCertificateRejected(alert) => {
-                write!(f, "the server does not accept the client certificate (alert {})", name_of(*alert))
+                write!(f, "the server does not accept the client certificate (alert {})", wording::alert(*alert))
             }
             Self::ServerNameUnrecognized => f.write_str("the server does not know the server name"),
             Self::VersionMismatch => f.write_str("the server speaks no version of TLS that is allowed"),
@@ -319,7 +320,7 @@ impl fmt::Display for Cause {
             Self::TimedOut(None) => f.write_str("the server does not answer any more"),
             Self::TimedOut(Some(waited)) => write!(f, "the handshake was not over after {} ms", waited.as_millis()),
             Self::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
-            Self::Alert(alert) => write!(f, "the server ended the handshake with alert {}", name_of(*alert)),
+            Self::Alert(alert) => write!(f, "the server ended the handshake with alert {}", wording::alert(*alert)),
         }
     }
 }
@@ -348,7 +349,7 @@ fn of_io(error: &io::Error, flight: Flight) -> Cause {
     }
 }
 
-fn of_tls(error: &rustls::Error, seen: &Facts) -> Cause {
+pub(super) fn of_tls(error: &rustls::Error, seen: &Facts) -> Cause {
     use rustls::Error as E;
     // The verifier's own word is more precise than the error that it gave to rustls.
     if let (E::InvalidCertificate(_), Some(refusal)) = (error, &seen.refusal) {
@@ -357,7 +358,9 @@ fn of_tls(error: &rustls::Error, seen: &Facts) -> Cause {
     match error {
         E::AlertReceived(alert) => of_alert(*alert, seen),
         E::InvalidCertificate(error) => Cause::Certificate(of_certificate(error)),
-        E::InvalidCertRevocationList(error) => Cause::Certificate(Refusal::Invalid(format!("{error:?}"))),
+        E::InvalidCertRevocationList(error) => {
+            Cause::Certificate(Refusal::Invalid(format!("a revocation list: {}", wording::variant(error))))
+        }
         E::NoCertificatesPresented => Cause::Certificate(Refusal::Invalid("the server presented none".into())),
         E::UnsupportedNameType => Cause::Certificate(Refusal::Invalid("its kind of name is not supported".into())),
         E::PeerIncompatible(how) => of_incompatible(how),
@@ -365,15 +368,15 @@ fn of_tls(error: &rustls::Error, seen: &Facts) -> Cause {
             Cause::AlpnRefused
         }
         E::InvalidMessage(InvalidMessage::UnknownProtocolVersion) => Cause::VersionMismatch,
-        E::InvalidMessage(what) => Cause::Protocol(format!("invalid message ({what:?})")),
-        E::PeerMisbehaved(what) => Cause::Protocol(format!("{what:?}")),
+        E::InvalidMessage(what) => Cause::Protocol(format!("an invalid message: {}", wording::variant(what))),
+        E::PeerMisbehaved(what) => Cause::Protocol(wording::variant(what)),
         E::InappropriateMessage { .. } | E::InappropriateHandshakeMessage { .. } => {
             Cause::Protocol("a message that does not belong here".into())
         }
         E::DecryptError => Cause::Protocol("a record that cannot be decrypted".into()),
         E::PeerSentOversizedRecord => Cause::Protocol("an oversized record".into()),
         // Ours, and none of them is expected: no random bytes, no clock, a limit of the library.
-        other => Cause::Protocol(format!("not the server's fault: {other}")),
+        other => Cause::Protocol(format!("not the server's fault: {}", wording::sentence(other))),
     }
 }
 
@@ -387,7 +390,7 @@ fn of_certificate(error: &CertificateError) -> Refusal {
         E::NotValidYetContext { not_before, .. } => Refusal::NotYetValid { not_before: date(not_before) },
         E::ExpiredRevocationListContext { next_update, .. } => Refusal::CrlExpired { next_update: date(next_update) },
         E::BadSignature => Refusal::Invalid("the server does not have its key: the signature is wrong".into()),
-        other => Refusal::Invalid(other.to_string().chars().take(120).collect()),
+        other => Refusal::Invalid(wording::sentence(other)),
     }
 }
 
@@ -411,7 +414,7 @@ fn of_incompatible(how: &PeerIncompatible) -> Cause {
         | P::SignatureAlgorithmsExtensionRequired
         | P::ExtendedMasterSecretExtensionRequired
         | P::NullCompressionRequired => Cause::NoCommonParameters,
-        other => Cause::Protocol(format!("{other:?}")),
+        other => Cause::Protocol(wording::variant(other)),
     }
 }
 
@@ -440,12 +443,5 @@ fn flight_of(seen: &Facts) -> Flight {
         (Some(request), true) if request.answered => Flight::AfterOurCertificate,
         (_, true) => Flight::AfterOurFinished,
         _ => Flight::AfterServerHello,
-    }
-}
-
-fn name_of(alert: AlertDescription) -> String {
-    match alert.as_str() {
-        Some(name) => format!("{} {name}", u8::from(alert)),
-        None => u8::from(alert).to_string(),
     }
 }

@@ -1,6 +1,8 @@
 //! The TLS handshake with an upstream: its end is a verified stream, or a failure with class, facts and repair.
 
 mod error;
+#[cfg(test)]
+mod error_words;
 mod first_bytes;
 mod late;
 mod repair;

@@ -25,6 +25,7 @@ use crate::pipeline::originate::origin::resumption::{ShareOnly, Store, View};
 use crate::pipeline::originate::pool::shelf::Shelf;
 use crate::pipeline::originate::pool::warm::Warm;
 use crate::tls::kernel::Offers;
+use crate::wording;
 
 /// Everything by which origins differ. If two are equal, one origin may serve both; if any part is
 /// different, no session of one may be resumed by the other. Compared as it is, not by a hash.
@@ -81,7 +82,7 @@ pub enum Error {
     #[error("key_exchange names no group that TLS 1.2 knows, and max_version is \"1.2\"")]
     NoGroup,
     /// Anything that rustls finds wrong.
-    #[error("these TLS settings cannot be used: {0}")]
+    #[error("these TLS settings cannot be used: {}", wording::sentence(.0))]
     Unusable(#[source] rustls::Error),
 }
 

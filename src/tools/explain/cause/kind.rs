@@ -41,7 +41,7 @@ pub(crate) enum Kind {
         not_for_clients: bool,
         acceptable: Vec<String>,
         foreign: bool,
-        alert: Option<&'static str>,
+        alert: Option<String>,
     },
     SelfSigned {
         is_authority: bool,

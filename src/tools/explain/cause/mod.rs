@@ -18,6 +18,7 @@ use crate::tools::explain::chain::{Anchor, Chain};
 use crate::tools::explain::look::{Greeting, SslRequest};
 use crate::tools::explain::probe::{Observation, Stage};
 use crate::tools::explain::wide::Answer;
+use crate::wording;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,6 +237,6 @@ impl<'a> Evidence<'a> {
         let foreign = request.is_some_and(|request| request.foreign_issuer);
         let acceptable = request.map(|request| request.acceptable.clone()).unwrap_or_default();
         let not_for_clients = self.not_for_clients;
-        Kind::IdentityRejected { acceptable, foreign, not_for_clients, alert: alert.and_then(|alert| alert.as_str()) }
+        Kind::IdentityRejected { acceptable, foreign, not_for_clients, alert: alert.map(wording::alert) }
     }
 }

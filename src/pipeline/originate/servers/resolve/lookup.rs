@@ -19,6 +19,7 @@ use rustls::pki_types::DnsName;
 use tokio::time::timeout;
 
 use super::{Error, Files, Target, shown};
+use crate::wording;
 
 /// Where answers come from.
 pub(super) struct Source {
@@ -279,7 +280,7 @@ fn why(name: &DnsName<'_>, error: &NetError) -> Miss {
             Miss { error, ttl }
         }
         NetError::Timeout => Error::Timeout { name: shown(name) }.into(),
-        other => Error::failure(name, other.to_string()).into(),
+        other => Error::failure(name, wording::sentence(other)).into(),
     }
 }
 
