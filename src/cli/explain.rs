@@ -11,6 +11,7 @@ use crate::config::flags::{Flags, from_flags};
 use crate::config::formats::{Alpn, ServedName};
 use crate::config::values::{Config, Dns, Name, Server, Upgrade};
 use crate::config::{self, Problems};
+use crate::tools::explain::question::{HttpPath, PostgresUser, Question};
 use crate::tools::explain::repair::Plan;
 use crate::tools::explain::report::Explanation;
 use crate::tools::explain::text::Text;
@@ -36,6 +37,12 @@ pub struct Explain {
     /// Time limit of one attempt, from connect to the end of the handshake
     #[arg(long, value_name = "DURATION", value_parser = parse_text::<Duration>, default_value = "5s")]
     pub(crate) timeout: Duration,
+    /// Send a GET request for this path over the proven connection, and report what the answer shows
+    #[arg(long, value_name = "PATH", value_parser = HttpPath::parse)]
+    pub(crate) http_get: Option<HttpPath>,
+    /// Begin a PostgreSQL session as this user, and report the server's first answer (with `upgrade = "postgres"`)
+    #[arg(long, value_name = "USER", value_parser = PostgresUser::parse, conflicts_with = "http_get")]
+    pub(crate) postgres_user: Option<PostgresUser>,
     /// Print JSON (docs/explain.schema.json)
     #[arg(long)]
     pub(crate) json: bool,
@@ -89,6 +96,8 @@ enum Refused {
     Problems(Problems),
     /// Something that it, or the arguments, name.
     Target(explain::Error),
+    /// A question in another protocol than the upstream's.
+    Question(&'static str),
 }
 
 /// Exit code for "something is wrong with the server".
@@ -109,6 +118,10 @@ impl Explain {
                 return Ok(UNUSABLE);
             }
             Err(Refused::Target(error)) => {
+                writeln!(err, "egret: {error}")?;
+                return Ok(UNUSABLE);
+            }
+            Err(Refused::Question(error)) => {
                 writeln!(err, "egret: {error}")?;
                 return Ok(UNUSABLE);
             }
@@ -150,6 +163,7 @@ impl Explain {
                 self.settings.plan(server).map_err(Refused::Problems)?
             }
         };
+        let question = self.question(plan.upstream.upgrade)?;
         let files = Files::load(&plan).map_err(Refused::Target)?;
         // A server that is named beside a configuration is the one that is meant.
         let servers = match &self.server {
@@ -158,9 +172,24 @@ impl Explain {
         };
         let targets = servers.into_iter().map(|server| {
             let target = files.target(&plan, server, dns.clone(), self.timeout);
-            Target { show_hello: self.show_hello, ..target }
+            Target { show_hello: self.show_hello, question: question.clone(), ..target }
         });
         Ok(targets.collect())
+    }
+
+    fn question(&self, upgrade: Option<Upgrade>) -> Result<Option<Question>, Refused> {
+        let is_postgres = upgrade == Some(Upgrade::Postgres);
+        match (&self.http_get, &self.postgres_user) {
+            (Some(_), _) if is_postgres => Err(Refused::Question(
+                "--http-get: the upstream speaks PostgreSQL (`upgrade = \"postgres\"`); take --postgres-user",
+            )),
+            (_, Some(_)) if !is_postgres => Err(Refused::Question(
+                "--postgres-user: needs --upgrade postgres, or an upstream with `upgrade = \"postgres\"`",
+            )),
+            (Some(path), _) => Ok(Some(Question::Http(path.clone()))),
+            (_, Some(user)) => Ok(Some(Question::Postgres(user.clone()))),
+            (None, None) => Ok(None),
+        }
     }
 }
 

@@ -73,11 +73,11 @@ const CREDENTIALS: &[&[&str]] = &[
 const EXPLAIN: &[&[&str]] = &[
     &["tools::explain"],
     &["tools::explain::redact", "tools::explain::run", "tools::explain::text"],
-    &["tools::explain::notes", "tools::explain::target"],
+    &["tools::explain::exchange", "tools::explain::notes", "tools::explain::target"],
     &["tools::explain::repair"],
     &["tools::explain::cause"],
     &["tools::explain::chain", "tools::explain::look", "tools::explain::probe"],
-    &["tools::explain::attempt", "tools::explain::hello", "tools::explain::report"],
+    &["tools::explain::attempt", "tools::explain::hello", "tools::explain::question", "tools::explain::report"],
     &["tools::explain::wide"],
 ];
 

@@ -31,6 +31,10 @@ pub(crate) enum Kind {
     Resumed,
     /// With a session that another identity (or nobody) has made: it must not be resumed.
     ForeignSession,
+    /// In none, and the question is asked.
+    Question,
+    /// The question, without a client certificate.
+    QuestionWithoutIdentity,
 }
 
 /// One origination to be tried.
@@ -72,6 +76,8 @@ impl Kind {
             Self::WithoutUpgrade => "without_upgrade",
             Self::Resumed => "resumed",
             Self::ForeignSession => "foreign_session",
+            Self::Question => "question",
+            Self::QuestionWithoutIdentity => "question_without_identity",
         }
     }
 
@@ -90,6 +96,8 @@ impl Kind {
             Self::WithoutUpgrade => "TLS at once",
             Self::Resumed => "session resumed",
             Self::ForeignSession => "session of another identity",
+            Self::Question => "with the question",
+            Self::QuestionWithoutIdentity => "question, no certificate",
         }
     }
 }
@@ -101,10 +109,10 @@ impl Attempt {
         let tls = &mut spec.tls;
         let named = matches!(server_name, ServerName::DnsName(_));
         let applies = match kind {
-            Kind::AsConfigured | Kind::Resumed | Kind::ForeignSession => true,
+            Kind::AsConfigured | Kind::Resumed | Kind::ForeignSession | Kind::Question => true,
             Kind::WithoutSni => named && std::mem::replace(&mut tls.sni, false),
             Kind::WithSni => named && !std::mem::replace(&mut tls.sni, true),
-            Kind::WithoutIdentity => tls.identity.take().is_some(),
+            Kind::WithoutIdentity | Kind::QuestionWithoutIdentity => tls.identity.take().is_some(),
             Kind::Tls12 => only(tls, TlsVersion::V1_2),
             Kind::Tls13 => only(tls, TlsVersion::V1_3),
             Kind::Classic => classic(tls),
@@ -112,6 +120,10 @@ impl Attempt {
             Kind::WithoutAlpn => !std::mem::take(&mut tls.alpn).is_empty(),
             Kind::WithoutUpgrade => spec.upgrade.take().is_some(),
         };
+        if matches!(kind, Kind::Question | Kind::QuestionWithoutIdentity) {
+            // HTTP/1.1 is what is asked in.
+            spec.tls.alpn.retain(|protocol| protocol != b"h2");
+        }
         // A configuration that does not verify, or only reports, would be no reason to show a certificate to a
         // stranger: an explanation never does.
         spec.tls.verify = match spec.tls.identity {

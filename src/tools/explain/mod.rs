@@ -2,7 +2,7 @@
 //! lines that mend it.
 //!
 //! [`attempt`] says what is tried and [`cause`] what it means: both are pure. [`probe`] and [`look`] are the only
-//! parts that touch a socket; no byte of application data leaves them. [`repair`] writes configuration,
+//! parts that touch a socket; no byte of application data leaves them but a [`question`] that was asked for. [`repair`] writes configuration,
 //! [`report`] is the whole as plain data, [`text`] shows it to a person.
 //!
 //! A client certificate is presented only to a server that the configured trust believes, as egret itself does it.
@@ -10,10 +10,12 @@
 pub(crate) mod attempt;
 pub(crate) mod cause;
 pub(crate) mod chain;
+mod exchange;
 pub(crate) mod hello;
 pub(crate) mod look;
 mod notes;
 pub(crate) mod probe;
+pub(crate) mod question;
 mod redact;
 pub(crate) mod repair;
 pub mod report;

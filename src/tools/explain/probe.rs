@@ -1,9 +1,9 @@
 //! One origination, up to the moment where data could flow, and what was seen of it.
 //!
-//! No application data is ever sent: after the handshake the server gets a moment to object to the client
-//! certificate (in TLS 1.3 it judges only then), and is left with close_notify.
+//! No application data is sent but a question that was asked for: after the handshake the server gets a moment to object
+//! to the client certificate (in TLS 1.3 it judges only then), and is left with close_notify.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use crate::pipeline::originate::origin::{Origin, Prepared};
 use crate::pipeline::originate::{dial, upgrade};
 use crate::tls::handshake::{Error as Broken, Failed as BrokenOff};
 use crate::tools::explain::attempt::{Attempt, Kind};
+use crate::tools::explain::question::{Answer, LONGEST_ANSWER, Question};
 
 /// What came back.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub(crate) struct Observation {
     pub(crate) failure: Option<Failure>,
     /// The ClientHello, as it was sent: one record or several.
     pub(crate) hello: Vec<u8>,
+    /// What the server answered, if it was asked.
+    pub(crate) answer: Option<Answer>,
 }
 
 /// What was agreed on.
@@ -122,12 +125,50 @@ impl Observation {
     }
 }
 
+/// Does once what the first handshake of a process does before its first byte, so that no attempt's time holds it: the
+/// first random bytes of the crypto library take some 35 ms.
+pub(crate) fn prepare(origin: &Origin) {
+    let observed = Arc::new(Observed::default());
+    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    let Prepared { config, .. } = origin.for_handshake(nowhere, &observed, Offer::default());
+    // An error is that of the attempt as configured, which reports it.
+    drop(ClientConnection::new(config, origin.server_name().clone()));
+}
+
 /// Tries, and is back within `limit`. With `foreign`, the sessions offered are those of that other origin.
 pub(crate) async fn probe(
     attempt: &Attempt,
     endpoint: SocketAddr,
     origin: &Origin,
     foreign: Option<&Origin>,
+    limit: Duration,
+) -> Observation {
+    observe(attempt, endpoint, origin, Extra { foreign, asked: None }, limit).await
+}
+
+/// The same with a question, which is `bytes`, once the handshake is over.
+pub(crate) async fn ask(
+    attempt: &Attempt,
+    endpoint: SocketAddr,
+    origin: &Origin,
+    question: (&Question, &[u8]),
+    limit: Duration,
+) -> Observation {
+    observe(attempt, endpoint, origin, Extra { foreign: None, asked: Some(question) }, limit).await
+}
+
+/// What is unusual about an attempt.
+#[derive(Clone, Copy)]
+struct Extra<'a> {
+    foreign: Option<&'a Origin>,
+    asked: Option<(&'a Question, &'a [u8])>,
+}
+
+async fn observe(
+    attempt: &Attempt,
+    endpoint: SocketAddr,
+    origin: &Origin,
+    extra: Extra<'_>,
     limit: Duration,
 ) -> Observation {
     let began = Instant::now();
@@ -141,13 +182,14 @@ pub(crate) async fn probe(
         agreed: None,
         failure: None,
         hello: Vec::new(),
+        answer: None,
     };
     let deadline = began + limit;
     match begin(attempt, endpoint, deadline).await {
         Ok(tcp) => {
             let round_trip = began.elapsed();
             let judge = Judge { origin, endpoint, deadline, patience: QUIET.max(round_trip * 4) };
-            judge.shake(tcp, foreign, attempt.kind, &mut observation).await;
+            judge.handshake(tcp, extra, attempt.kind, &mut observation).await;
         }
         Err(failure) => observation.failure = Some(failure),
     }
@@ -184,10 +226,10 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    async fn shake(&self, tcp: TcpStream, foreign: Option<&Origin>, kind: Kind, into: &mut Observation) {
+    async fn handshake(&self, tcp: TcpStream, extra: Extra<'_>, kind: Kind, into: &mut Observation) {
         let began = Instant::now();
         let observed = Arc::new(Observed::default());
-        let (config, view) = self.config(foreign, &observed);
+        let (config, view) = self.config(extra.foreign, &observed);
         let name = self.origin.server_name().clone();
         let mut wire = match ClientConnection::new(config, name) {
             Ok(connection) => Wire::new(tcp, connection),
@@ -202,7 +244,11 @@ impl Judge<'_> {
             Ok(Ok(())) => {
                 into.agreed = Some(agreed(&wire.connection, view.as_deref()));
                 let wants_ticket = matches!(kind, Kind::AsConfigured | Kind::WithoutIdentity);
-                observed.during(self.after(&mut wire, wants_ticket, &observed)).await
+                let objected = observed.during(self.after(&mut wire, wants_ticket, &observed)).await;
+                match extra.asked.filter(|_| objected.is_none()) {
+                    Some(asked) => observed.during(self.ask(&mut wire, asked, &observed, &mut into.answer)).await,
+                    None => objected,
+                }
             }
             Ok(Err(broken)) => Some(self.failed(broken, wire.answered, false, &observed)),
             Err(_) => {
@@ -249,6 +295,23 @@ impl Judge<'_> {
             // Somebody who ends a connection on which nothing was said need not mean the certificate.
             Ok(Err(Broken::Closed)) if !asked => None,
             Ok(Err(broken)) => Some(self.failed(broken, true, true, observed)),
+        }
+    }
+
+    /// An end of the connection without an alert is an answer that ends, or none: the protocol may not be spoken there.
+    async fn ask(
+        &self,
+        wire: &mut Wire,
+        (question, bytes): (&Question, &[u8]),
+        observed: &Observed,
+        answer: &mut Option<Answer>,
+    ) -> Option<Failure> {
+        let mut received = Vec::new();
+        let ended = timeout_at(self.deadline, wire.exchange(question, bytes, &mut received)).await;
+        *answer = question.answer(&received);
+        match ended {
+            Ok(Err(broken @ Broken::Tls(_))) if answer.is_none() => Some(self.failed(broken, true, true, observed)),
+            _ => None,
         }
     }
 
@@ -316,6 +379,21 @@ impl Wire {
             }
             if held.peer_has_closed() {
                 return Err(Broken::Closed);
+            }
+            self.receive().await?;
+        }
+    }
+
+    /// Sends, and receives until the answer is whole, ends, or is too long.
+    async fn exchange(&mut self, question: &Question, bytes: &[u8], received: &mut Vec<u8>) -> Result<(), Broken> {
+        self.connection.writer().write_all(bytes).map_err(Broken::Io)?;
+        self.flush().await.map_err(Broken::Io)?;
+        loop {
+            let room = LONGEST_ANSWER - received.len();
+            // An error says that no more is there yet, or that the stream has ended, which `receive` sees too.
+            let _ = self.connection.reader().take(room as u64).read_to_end(received);
+            if received.len() == LONGEST_ANSWER || question.is_whole(received) {
+                return Ok(());
             }
             self.receive().await?;
         }

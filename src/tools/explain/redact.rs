@@ -2,16 +2,29 @@
 
 use serde_json::Value;
 
-use crate::tools::explain::report::Explanation;
+use crate::tools::explain::report::{Exchange, Explanation};
 
 /// The explanation with names, addresses, paths and fingerprints replaced, each everywhere by the same word.
 pub(crate) fn redact(explanation: &Explanation) -> Explanation {
-    let value = serde_json::to_value(explanation).expect("plain data becomes JSON");
+    let mut shortened = explanation.clone();
+    let exchanges = shortened.reports.iter_mut().filter_map(|report| report.exchange.as_mut());
+    exchanges.for_each(shorten);
+    let value = serde_json::to_value(shortened).expect("plain data becomes JSON");
     let mut secrets: Vec<String> = explanation.reports.iter().flat_map(secrets).collect();
     // The longest first: a name may be part of another.
     secrets.sort_by_key(|text| (std::cmp::Reverse(text.len()), text.clone()));
     secrets.dedup();
     serde_json::from_value(masked(value, &secrets)).expect("texts are replaced by texts")
+}
+
+/// Words of what is sent that name nobody.
+const COMMON: [&str; 5] = ["GET", "HTTP/1.1", "StartupMessage", "of", "user"];
+
+/// An answer may name anything: its code stays.
+fn shorten(exchange: &mut Exchange) {
+    for answer in [&mut exchange.answer, &mut exchange.without_identity].into_iter().flatten() {
+        *answer = answer.split(' ').take(2).collect::<Vec<_>>().join(" ").trim_end_matches(':').to_owned();
+    }
 }
 
 fn secrets(report: &super::report::Report) -> Vec<String> {
@@ -42,6 +55,11 @@ fn secrets(report: &super::report::Report) -> Vec<String> {
         found.extend(common_name(&certificate.subject));
     }
     found.extend(report.client_certificate.iter().flat_map(|request| request.acceptable.iter().cloned()));
+    found.extend(
+        report.exchange.iter().flat_map(|exchange| {
+            exchange.sent.split([' ', '"']).filter(|word| !COMMON.contains(word)).map(str::to_owned)
+        }),
+    );
     found.retain(|text| text.len() > 2 && text != "the system's roots");
     found
 }

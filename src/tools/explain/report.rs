@@ -37,6 +37,9 @@ pub(crate) struct Report {
     pub(crate) chain: Option<Chain>,
     /// The server's request for a client certificate; null: it did not ask, or did not come so far.
     pub(crate) client_certificate: Option<Request>,
+    /// What was asked above TLS, and the answer; null: nothing was asked, or no handshake succeeded.
+    #[serde(default)]
+    pub(crate) exchange: Option<Exchange>,
     /// What is wrong, the first thing first; empty: nothing.
     pub(crate) causes: Vec<Cause>,
     /// What is worth knowing, and no fault.
@@ -66,10 +69,11 @@ pub(crate) struct Identity {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Attempt {
     /// How it differs: `as_configured`, `without_sni`, `with_sni`, `without_identity`, `tls12`, `tls13`, `classic`,
-    /// `all_groups`, `without_alpn`, `without_upgrade`, `resumed`, `foreign_session`.
+    /// `all_groups`, `without_alpn`, `without_upgrade`, `resumed`, `foreign_session`, `question`,
+    /// `question_without_identity`.
     pub(crate) attempt: String,
     /// Where.
-    pub address: String,
+    pub(crate) address: String,
     /// The server name stood in the ClientHello.
     pub(crate) sni: bool,
     /// `ok`, or a word of docs/failures.md.
@@ -152,6 +156,23 @@ pub(crate) struct Request {
     pub(crate) acceptable: Vec<String>,
     /// A certificate was sent in the attempt as configured.
     pub(crate) answered: bool,
+}
+
+/// A question above TLS, and its answer.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Exchange {
+    /// `http` or `postgres`.
+    pub(crate) protocol: String,
+    /// What was sent, in one line.
+    pub(crate) sent: String,
+    /// The status line or error of the answer; null: none came.
+    pub(crate) answer: Option<String>,
+    /// The answer to the same question without the client certificate; null: not asked, or none came.
+    pub(crate) without_identity: Option<String>,
+    /// The client certificate is accepted, or refused; null: the answers do not show it.
+    pub(crate) accepted: Option<bool>,
+    /// What the answers show, in one sentence.
+    pub(crate) sentence: String,
 }
 
 /// One thing that is wrong.

@@ -19,8 +19,9 @@ use crate::pipeline::originate::servers::resolve::Resolver;
 use crate::tools::explain::attempt::{Attempt, Kind};
 use crate::tools::explain::cause::{self, Cause, Evidence};
 use crate::tools::explain::chain::{self, Anchor, Chain};
+use crate::tools::explain::exchange::exchange;
 use crate::tools::explain::look::{self, Greeting, SslRequest};
-use crate::tools::explain::probe::{Observation, Stage, probe};
+use crate::tools::explain::probe::{self, Observation, Stage, prepare, probe};
 use crate::tools::explain::repair::{self, Repair};
 use crate::tools::explain::report::{self, Report};
 use crate::tools::explain::target::Target;
@@ -89,6 +90,7 @@ impl Run<'_> {
     async fn originate(&mut self, endpoints: &[SocketAddr]) {
         let Some(configured) = self.attempt(Kind::AsConfigured) else { return };
         self.main = self.origin(&configured);
+        self.main.iter().for_each(prepare);
         for endpoint in endpoints {
             self.try_at(*endpoint, &configured, None).await;
         }
@@ -105,6 +107,22 @@ impl Run<'_> {
             }
         }
         self.sessions(endpoint, without_identity).await;
+        self.ask(endpoint).await;
+    }
+
+    /// The question, and the same without the client certificate where that can tell whether it is accepted.
+    async fn ask(&mut self, endpoint: SocketAddr) {
+        let works = self.focus().is_some_and(|focus| focus.agreed.is_some() && focus.reason().is_none());
+        let Some(question) = self.target.question.as_ref().filter(|_| works) else { return };
+        let bytes = question.bytes(&self.target.authority(endpoint));
+        let requested = self.observations.iter().any(|seen| seen.seen.request.is_some());
+        for kind in [Kind::Question, Kind::QuestionWithoutIdentity] {
+            let Some(attempt) = self.attempt(kind).filter(|_| kind == Kind::Question || requested) else { continue };
+            let Some(origin) = self.origin(&attempt) else { continue };
+            (self.tell)(Progress::Try(kind, endpoint));
+            let asked = probe::ask(&attempt, endpoint, &origin, (question, &bytes), self.target.timeout);
+            self.observations.push(asked.await);
+        }
     }
 
     /// A session of the same identity, then one of another: without a certificate, or of another origin that
@@ -269,6 +287,7 @@ fn conclude(
         attempts: observations.iter().map(of_observation).collect(),
         chain: verdicts.map(|verdicts| of_chain(&chain, &verdicts)),
         client_certificate: request(&evidence),
+        exchange: target.question.as_ref().and_then(|question| exchange(question, &evidence)),
         causes: causes.iter().map(of_cause).collect(),
         notes: notes::notes(&evidence),
         repair: of_repair(repair),

@@ -1,5 +1,6 @@
 //! What is to be explained: an upstream with its files read.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use rustls::pki_types::ServerName;
 use crate::config::values::{self, Config, Name, Server};
 use crate::credentials::identity::{self, Identity};
 use crate::credentials::trust::{self, Trust};
+use crate::tools::explain::question::Question;
 use crate::tools::explain::repair::Plan;
 
 /// An upstream as configured, with what it needs.
@@ -28,6 +30,8 @@ pub(crate) struct Target {
     pub(crate) timeout: Duration,
     /// Report the ClientHello.
     pub(crate) show_hello: bool,
+    /// What is asked above TLS where a handshake succeeds.
+    pub(crate) question: Option<Question>,
 }
 
 /// The files of an upstream, read once for all of its servers.
@@ -129,6 +133,7 @@ impl Files {
             dns,
             timeout,
             show_hello: false,
+            question: None,
         }
     }
 }
@@ -136,7 +141,18 @@ impl Files {
 impl Target {
     /// The name that is verified, and sent as SNI if it is a DNS name.
     pub(crate) fn server_name(&self) -> ServerName<'static> {
-        let configured = self.plan.upstream.tls.server_name.clone();
-        configured.unwrap_or_else(|| self.server.host.server_name())
+        self.plan.server_name(&self.server)
+    }
+
+    /// The server as the Host header has it (RFC 9110 section 7.2): without the port of https.
+    pub(crate) fn authority(&self, endpoint: SocketAddr) -> String {
+        let host = match self.server_name() {
+            ServerName::IpAddress(ip) => match IpAddr::from(ip) {
+                IpAddr::V4(ip) => ip.to_string(),
+                IpAddr::V6(ip) => format!("[{ip}]"),
+            },
+            name => name.to_str().into_owned(),
+        };
+        if endpoint.port() == 443 { host } else { format!("{host}:{}", endpoint.port()) }
     }
 }

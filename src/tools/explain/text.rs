@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use crate::tools::explain::attempt::Kind;
-use crate::tools::explain::report::{Attempt, Certificate, Chain, Report};
+use crate::tools::explain::report::{Attempt, Certificate, Chain, Exchange, Report};
 
 /// A report as text. Control characters of strangers were taken out where their text was read.
 pub(crate) struct Text<'a>(pub(crate) &'a Report);
@@ -31,8 +31,20 @@ impl Display for Text<'_> {
             }
             request.acceptable.iter().try_for_each(|name| writeln!(f, "  of {name}"))?;
         }
+        if let Some(exchange) = &report.exchange {
+            of_exchange(exchange, f)?;
+        }
         conclusion(report, f)
     }
+}
+
+fn of_exchange(exchange: &Exchange, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "\nThe answer to {}\n", exchange.sent)?;
+    field_line(f, "answer", exchange.answer.as_deref().unwrap_or("none"))?;
+    if let Some(answer) = &exchange.without_identity {
+        field_line(f, "without certificate", answer)?;
+    }
+    writeln!(f, "  {}.", capital(&exchange.sentence))
 }
 
 fn head(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,7 +81,9 @@ fn attempts(attempts: &[Attempt], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn title(word: &str) -> &str {
-    let mut all = [Kind::AsConfigured, Kind::Resumed, Kind::ForeignSession].into_iter().chain(Kind::DIFFERENCES);
+    let others =
+        [Kind::AsConfigured, Kind::Resumed, Kind::ForeignSession, Kind::Question, Kind::QuestionWithoutIdentity];
+    let mut all = others.into_iter().chain(Kind::DIFFERENCES);
     all.find(|kind| kind.word() == word).map_or(word, |kind| kind.title())
 }
 
@@ -164,14 +178,16 @@ fn conclusion(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 fn no_cause(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "\nNo cause found\n")?;
     writeln!(f, "  The server's certificate was verified, and the server accepted the handshake.")?;
-    if report.client_certificate.is_some() {
-        writeln!(
-            f,
-            "  Whether it accepts the client certificate, TLS does not show: some servers refuse it later, in the"
-        )?;
-        writeln!(f, "  protocol above TLS (nginx answers HTTP 400).")?;
+    let accepted = report.exchange.as_ref().and_then(|exchange| exchange.accepted);
+    if report.client_certificate.is_none() || accepted.is_some() {
+        return Ok(());
     }
-    Ok(())
+    writeln!(
+        f,
+        "  Whether it accepts the client certificate, TLS does not show: some servers refuse it later, in the"
+    )?;
+    let hint = if report.exchange.is_none() { "; `--http-get PATH` asks it" } else { "" };
+    writeln!(f, "  protocol above TLS (nginx answers HTTP 400{hint}).")
 }
 
 fn capital(sentence: &str) -> String {

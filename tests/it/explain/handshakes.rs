@@ -8,7 +8,7 @@ use std::thread;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{AlertDescription, RootCertStore, ServerConfig};
 use tempfile::TempDir;
 
 use super::stage::{Case, HOST, config, explain, run};
@@ -110,6 +110,16 @@ fn every_fault_of_the_server_name_is_named() {
         .nginx_with(&[("backend-ca.pem", &pki.both())]),
     ]);
     assert_eq!(in_nginx, 3);
+    // Servers that say it by another alert, or by a close: the answer without SNI shows what it is about. Our side is first.
+    for ends in [Some(AlertDescription::HandshakeFailure), Some(AlertDescription::InternalError), None] {
+        let strict = refusing_names(&other, ends);
+        let address = strict.address.to_string();
+        let explained = explain(&[&address, "--server-name", "typo.example.com", "--ca", &root]);
+        assert_eq!((explained.code, explained.cause()), (3, "server_name_unrecognized"), "{}", explained.text());
+        let advice = explained.report["repair"]["advice"].as_array().unwrap();
+        assert!(advice[0].as_str().unwrap().starts_with("here: `server_name`"), "{advice:?}");
+        assert!(advice[1].as_str().unwrap().starts_with("or at the server"), "{advice:?}");
+    }
     // What nginx would get, told to who asks in egret's way.
     let explained = explain(&[&first[..], "--server-name", HOST, "--ca", &root]);
     assert_eq!((explained.code, explained.notes()), (0, vec!["server_name_needed"]), "{}", explained.text());
@@ -159,6 +169,25 @@ fn every_fault_of_the_client_certificate_is_named() {
     assert_eq!(explained.attempt("as_configured")["late"], true, "{}", explained.text());
     let acceptable = explained.report["client_certificate"]["acceptable"].to_string();
     assert!(acceptable.contains("CN=Test Root"), "{acceptable}");
+}
+
+/// Answers a ClientHello without a server name, and ends the handshake for every other: with an alert, or without.
+fn refusing_names(pair: &Pair, ends: Option<AlertDescription>) -> Peer {
+    let config = anonymous(pair);
+    Peer::start(move |mut tcp| {
+        let mut seen = [0; 4_096];
+        let Ok(length) = tcp.peek(&mut seen) else { return };
+        // The extension server_name is the only one with a list of one host name.
+        if seen[..length].windows(16).any(|piece| piece == b"typo.example.com") {
+            peer::read_record(&mut tcp);
+            if let Some(alert) = ends {
+                tcp.write_all(&[21, 3, 3, 0, 2, 2, u8::from(alert)]).unwrap();
+            }
+            let _ = tcp.shutdown(Shutdown::Both);
+            return;
+        }
+        peer::echo(peer::accepted(tcp, &config));
+    })
 }
 
 /// Asks for a certificate, takes none too, and leaves it to the program to hang up.

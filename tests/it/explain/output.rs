@@ -101,10 +101,11 @@ fn redaction_leaves_no_name_address_or_path() {
     let (certificate, key) = (client.certificate.display().to_string(), client.key.display().to_string());
     for shape in ["--json", "--show-hello"] {
         let arguments = ["explain", &address, "--server-name", HOST, "--ca", &root, "--cert", &certificate];
-        let (code, text) = egret(&[&arguments[..], &["--key", &key, "--redact", shape]].concat());
+        let (code, text) =
+            egret(&[&arguments[..], &["--key", &key, "--redact", shape, "--http-get", "/ledger/balance"]].concat());
         assert_eq!(code, 0, "{text}");
         let folder = pki.folder().display().to_string();
-        for secret in [HOST, "127.0.0.1", "secret-client", "Test Intermediate", &folder, &pair.sha256()] {
+        for secret in [HOST, "127.0.0.1", "secret-client", "ledger", "Test Intermediate", &folder, &pair.sha256()] {
             assert!(!text.contains(secret), "{secret} is shown by {shape}:\n{text}");
         }
     }

@@ -43,6 +43,11 @@ pub(crate) enum Kind {
         foreign: bool,
         alert: Option<String>,
     },
+    /// The server refuses the client certificate, or wants one, in its answer to a question.
+    RefusedInAnswer {
+        answer: String,
+        given: bool,
+    },
     SelfSigned {
         is_authority: bool,
     },
@@ -178,8 +183,11 @@ impl Kind {
             Self::HybridDropped => "post_quantum_hello_dropped",
             Self::ResumptionIntolerant(_) => "resumption_intolerant",
             Self::ServerNameMissing(_) => "server_name_missing",
+            Self::ServerNameUnrecognized(_) => "server_name_unrecognized",
             Self::IdentityRequired { said: false, .. } => "client_certificate_required_silently",
             Self::IdentityUnusable => "client_key_unusable",
+            Self::RefusedInAnswer { given: true, .. } => "client_certificate_rejected_in_answer",
+            Self::RefusedInAnswer { given: false, .. } => "client_certificate_required_in_answer",
             Self::PrivateAuthority { .. } => "private_authority",
             Self::ChainIncomplete { .. } => "chain_incomplete",
             Self::LeafAsAuthority { .. } => "leaf_as_authority",
@@ -193,7 +201,6 @@ impl Kind {
             Self::GroupUnknown(_) => "group_unknown",
             Self::Unreachable(_)
             | Self::Upgrade(_)
-            | Self::ServerNameUnrecognized(_)
             | Self::IdentityRequired { said: true, .. }
             | Self::IdentityRejected { .. }
             | Self::SelfSigned { .. }
@@ -259,6 +266,11 @@ impl fmt::Display for Kind {
                 f.write_str(if *not_for_clients { "; its extended key usage lacks clientAuth" } else { "" })?;
                 f.write_str(if *foreign { "; it is of none of the authorities that the server names" } else { "" })?;
                 accepts(f, acceptable)
+            }
+            Self::RefusedInAnswer { answer, given } => {
+                f.write_str("the server accepts the handshake, and then ")?;
+                f.write_str(if *given { "refuses the client certificate" } else { "wants a client certificate" })?;
+                write!(f, ": it answers \"{answer}\"")
             }
             _ => self.of_certificate(f),
         }

@@ -10,13 +10,14 @@ use rustls::pki_types::ServerName;
 
 pub(crate) use self::kind::{Kind, Protocol};
 use crate::config::values::{self, TlsVersion};
-use crate::credentials::certificate::Date;
+use crate::credentials::certificate::{CertificateFacts, Date};
 use crate::credentials::refusal::Refusal;
 use crate::pipeline::originate::handshake::{Cause as Broken, Flight, Plaintext};
 use crate::tools::explain::attempt::Kind as Attempt;
 use crate::tools::explain::chain::{Anchor, Chain};
 use crate::tools::explain::look::{Greeting, SslRequest};
-use crate::tools::explain::probe::{Observation, Stage};
+use crate::tools::explain::probe::{Failure, Observation, Stage};
+use crate::tools::explain::question::Meaning;
 use crate::tools::explain::wide::Answer;
 use crate::wording;
 
@@ -71,7 +72,9 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Vec<Cause> {
         return vec![Cause { kind: Kind::Unreachable(detail.clone()), reason, endpoint: None }];
     }
     let Some(main) = evidence.main() else { return Vec::new() };
-    let Some(reason) = main.reason() else { return evidence.intolerance().into_iter().collect() };
+    let Some(reason) = main.reason() else {
+        return evidence.intolerance().into_iter().chain(evidence.refused_when_asked()).collect();
+    };
     let cause = |kind, reason| Cause { kind, reason, endpoint: Some(main.endpoint) };
     if !main.connected() {
         let detail = main.failure.as_ref().map(|failure| failure.detail.clone()).unwrap_or_default();
@@ -116,12 +119,39 @@ impl<'a> Evidence<'a> {
         self.observations.iter().find_map(|seen| seen.seen.request.as_ref())
     }
 
-    /// As configured a stream stands, and with a session of that it does not.
+    /// As configured an origination succeeds, and with a session of that it fails.
     fn intolerance(&self) -> Option<Cause> {
         let resumed = self.attempt(Attempt::Resumed)?;
-        let failure = resumed.failure.as_ref().filter(|failure| matches!(failure.stage, Stage::Handshake(_)))?;
-        let kind = Kind::ResumptionIntolerant(failure.detail.clone());
-        Some(Cause { kind, reason: failure.reason, endpoint: Some(resumed.endpoint) })
+        let reason = resumed.reason()?;
+        let kind = match (&resumed.failure, resumed.refusal()) {
+            (Some(Failure { stage: Stage::Handshake(_), detail, .. }), None) => {
+                Kind::ResumptionIntolerant(detail.clone())
+            }
+            (_, Some(refusal)) => Kind::Other(format!("with a session of the first attempt: {refusal}")),
+            (failure, None) => {
+                let detail = failure.as_ref().map(|failure| failure.detail.as_str()).unwrap_or_default();
+                Kind::Other(format!("the next connection failed before TLS: {detail}"))
+            }
+        };
+        Some(Cause { kind, reason, endpoint: Some(resumed.endpoint) })
+    }
+
+    /// As configured a handshake succeeds, and the question brings out that the client certificate is refused.
+    fn refused_when_asked(&self) -> Option<Cause> {
+        let asked = self.attempt(Attempt::Question)?;
+        let cause = |kind, reason| Some(Cause { kind, reason, endpoint: Some(asked.endpoint) });
+        if let Some(failure) = &asked.failure {
+            let Stage::Handshake(broken) = &failure.stage else { return None };
+            return cause(self.of_handshake(broken, asked, &failure.detail), failure.reason);
+        }
+        let answer = asked.answer.as_ref()?;
+        let given = self.request().is_some_and(|request| request.answered);
+        let kind = Kind::RefusedInAnswer { answer: answer.text.clone(), given };
+        match (answer.meaning, given) {
+            (Meaning::NoCertificate, false) => cause(kind, "client_certificate_required"),
+            (Meaning::NoCertificate | Meaning::CertificateRefused, _) => cause(kind, "client_certificate_rejected"),
+            _ => None,
+        }
     }
 
     /// TLS got so far with this attempt that the server has shown a certificate.
@@ -162,11 +192,7 @@ impl<'a> Evidence<'a> {
             Broken::NotTls(guess) => Kind::of_plaintext(*guess, self.greeting.as_ref()),
             Broken::ClientCertificateRequired => self.identity_required(true),
             Broken::ClientCertificateRejected(alert) => self.identity_rejected(Some(*alert)),
-            Broken::ServerNameUnrecognized => {
-                let other = self.attempt(Attempt::WithoutSni).and_then(|seen| seen.presented().first());
-                let facts = other.and_then(|der| crate::credentials::certificate::CertificateFacts::read(der));
-                Kind::ServerNameUnrecognized(facts.map(|facts| facts.names).unwrap_or_default())
-            }
+            Broken::ServerNameUnrecognized => Kind::ServerNameUnrecognized(self.names_without_sni()),
             Broken::AlpnRefused => {
                 let chosen = self.attempt(Attempt::WithoutAlpn).map(|seen| seen.agreed.is_some());
                 Kind::AlpnRefused { without: chosen == Some(true) }
@@ -194,6 +220,9 @@ impl<'a> Evidence<'a> {
                 return Some(Kind::of_plaintext(Plaintext::Postgres, None));
             }
         }
+        if main.sni && main.presented().is_empty() && self.speaks(Attempt::WithoutSni) {
+            return Some(Kind::ServerNameUnrecognized(self.names_without_sni()));
+        }
         if main.hybrid && self.speaks(Attempt::Classic) {
             return Some(Kind::HybridDropped);
         }
@@ -201,6 +230,12 @@ impl<'a> Evidence<'a> {
             return Some(Kind::GroupsExcluded);
         }
         self.of_version().or_else(|| self.of_choice())
+    }
+
+    /// Of the certificate that the server shows when no name is sent.
+    fn names_without_sni(&self) -> Vec<String> {
+        let leaf = self.attempt(Attempt::WithoutSni).and_then(|seen| seen.presented().first());
+        leaf.and_then(|der| CertificateFacts::read(der)).map(|facts| facts.names).unwrap_or_default()
     }
 
     fn of_version(&self) -> Option<Kind> {

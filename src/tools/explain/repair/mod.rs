@@ -28,6 +28,14 @@ pub(crate) struct Plan {
     pub(crate) is_part: bool,
 }
 
+impl Plan {
+    /// The name that is verified of one of its servers, and sent as SNI if it is a DNS name.
+    pub(super) fn server_name(&self, server: &values::Server) -> ServerName<'static> {
+        let configured = self.upstream.tls.server_name.clone();
+        configured.unwrap_or_else(|| server.host.server_name())
+    }
+}
+
 /// What mends it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Repair {
@@ -42,6 +50,8 @@ pub(crate) struct Repair {
 /// A plan while it is mended.
 struct Mending<'a> {
     plan: Plan,
+    /// The name that is verified, and sent as SNI if it is a DNS name.
+    server_name: String,
     chain: &'a Chain,
     changed: bool,
     /// Above the tables.
@@ -62,7 +72,8 @@ pub(crate) fn repair<'a>(
     let mut plan = plan.clone();
     // What is wrong is to be mended, not to be overlooked.
     plan.upstream.tls.verify = values::Verify::Full;
-    let mut mending = Mending { plan, chain, changed: false, comments: Vec::new(), advice: Vec::new() };
+    let server_name = plan.server_name(server).to_str().into_owned();
+    let mut mending = Mending { plan, server_name, chain, changed: false, comments: Vec::new(), advice: Vec::new() };
     kinds.into_iter().for_each(|kind| mending.mend(kind));
     let Mending { plan, changed, comments, advice, .. } = mending;
     if !changed {
@@ -95,10 +106,17 @@ impl Mending<'_> {
             Kind::ServerNameMissing(None) => {
                 self.advice("give the server by its name, or the name with --server-name");
             }
-            Kind::ServerNameUnrecognized(names) => self.name(names),
-            Kind::WrongName { names, .. } => self.name(names),
-            Kind::IdentityRequired { given: false, .. } => self.identity(),
-            Kind::IdentityRequired { given: true, .. } | Kind::IdentityRejected { .. } => self.other_identity(),
+            Kind::ServerNameUnrecognized(names) => self.unknown_name(names),
+            Kind::WrongName { names, expected } => {
+                self.name(names);
+                self.advice(&format!("or at the server: a certificate for {}", expected.join(" or ")));
+            }
+            Kind::IdentityRequired { given: false, .. } | Kind::RefusedInAnswer { given: false, .. } => self.identity(),
+            Kind::IdentityRequired { given: true, .. }
+            | Kind::IdentityRejected { .. }
+            | Kind::RefusedInAnswer { .. } => {
+                self.other_identity();
+            }
             Kind::IdentityUnusable => {
                 self.advice("present a certificate with another kind of key: ECDSA P-256, or RSA")
             }
@@ -139,6 +157,16 @@ impl Mending<'_> {
         self.advice.push(text.to_owned());
     }
 
+    /// Our side first: most often the name is one that the server never had.
+    fn unknown_name(&mut self, names: &[String]) {
+        let sent = self.server_name.clone();
+        self.advice(&format!(
+            "here: `server_name` of the upstream (--server-name) has to be a name that the server has; \"{sent}\" is sent as SNI"
+        ));
+        self.name(names);
+        self.advice(&format!("or at the server: a site and a certificate for \"{sent}\""));
+    }
+
     /// The name that would do: the first that is no wildcard.
     fn name(&mut self, names: &[String]) {
         let of = |kind| names.iter().filter_map(move |name| name.strip_prefix(kind));
@@ -150,12 +178,8 @@ impl Mending<'_> {
             let uri = ExpectedName::Uri(uri.to_owned());
             return self.change(|plan| plan.trust.get_or_insert_default().names = vec![uri]);
         }
-        match of("dns:").next() {
-            Some(wildcard) => {
-                let text = format!("reach the server by a name of {wildcard}, and set it as server_name");
-                self.advice(&text);
-            }
-            None => self.advice("at the server: a certificate with a name"),
+        if let Some(wildcard) = of("dns:").next() {
+            self.advice(&format!("reach the server by a name of {wildcard}, and set it as server_name"));
         }
     }
 
