@@ -52,7 +52,7 @@ pub(crate) fn running(snapshot: &Snapshot) -> Value {
 }
 
 fn live(originator: &Originator) -> Value {
-    let origins = originator.ways().iter().filter_map(|way| way.origin.as_ref()).map(|origin| {
+    let origins = originator.servers().iter().filter_map(|server| server.origin.as_ref()).map(|origin| {
         let counts = json!({ "tickets": origin.sessions_held(), "warm": origin.shelf().stock() });
         (origin.server_name().to_str().into_owned(), counts)
     });
@@ -65,7 +65,7 @@ fn live(originator: &Originator) -> Value {
 fn origins(originator: &Originator) -> Value {
     let mut all: Vec<Map<String, Value>> = Vec::new();
     // Where the client's own TLS goes through, there is none.
-    for origin in originator.ways().iter().filter_map(|way| way.origin.as_ref()) {
+    for origin in originator.servers().iter().filter_map(|server| server.origin.as_ref()) {
         let parts = origin.key().parts().into_iter().map(|(name, part)| (name.to_owned(), part.into())).collect();
         if !all.contains(&parts) {
             all.push(parts);

@@ -22,7 +22,7 @@ pub struct RouteTable {
     /// The listener's metrics.
     pub(crate) metrics: Arc<ListenerMetrics>,
     /// Which way for whom.
-    pub(crate) ways: Ways,
+    pub(crate) routes: Routes,
 }
 
 /// One way from a listener to an upstream. A stream holds its route, and by it the upstream's origin, as
@@ -38,8 +38,8 @@ pub struct Route {
     pub(crate) metrics: RouteMetrics,
 }
 
-/// The ways from a listener.
-pub(crate) enum Ways {
+/// The routes from a listener.
+pub(crate) enum Routes {
     /// All connections take this one.
     One(Arc<Route>),
     /// By what the ClientHello asks for.
@@ -52,10 +52,10 @@ impl RouteTable {
     /// # Errors
     /// No rule fits, and there is no default.
     pub fn find(&self, class: &Class) -> Result<&Arc<Route>, NoRoute> {
-        match (&self.ways, &class.protocol) {
-            (Ways::One(only), _) => Ok(only),
-            (Ways::ByHello(rules), Protocol::Tls(hello)) => rules.find(hello).ok_or_else(|| NoRoute(hello.clone())),
-            (Ways::ByHello(rules), Protocol::Unknown | Protocol::Postgres(_)) => {
+        match (&self.routes, &class.protocol) {
+            (Routes::One(only), _) => Ok(only),
+            (Routes::ByHello(rules), Protocol::Tls(hello)) => rules.find(hello).ok_or_else(|| NoRoute(hello.clone())),
+            (Routes::ByHello(rules), Protocol::Unknown | Protocol::Postgres(_)) => {
                 rules.default.as_ref().ok_or_else(|| NoRoute(ClientHello::default()))
             }
         }

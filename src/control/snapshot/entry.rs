@@ -14,7 +14,7 @@ use crate::pipeline::accept::{Entry, Generation};
 use crate::pipeline::admit::Admission;
 use crate::pipeline::classify::Expect;
 use crate::pipeline::relay::Counters;
-use crate::pipeline::route::{ByHello, Route, RouteTable, Ways};
+use crate::pipeline::route::{ByHello, Route, RouteTable, Routes};
 
 impl Generation for ArcSwap<Snapshot> {
     fn entry(&self, key: &ListenerKey) -> Option<Arc<Entry>> {
@@ -52,7 +52,7 @@ impl Snapshot {
             expect: self.expect(&spec.destination),
             patience: FIRST_BYTES,
             metrics: Arc::new(ListenerMetrics::new(registry, &spec.name)),
-            ways: self.ways(spec, registry),
+            routes: self.routes(spec, registry),
         };
         // Streams of the previous generation count against the same bound.
         let kept = previous
@@ -64,17 +64,17 @@ impl Snapshot {
     }
 
     /// One route for each upstream that the listener leads to.
-    fn ways(&self, spec: &values::Listener, registry: &Registry) -> Ways {
+    fn routes(&self, spec: &values::Listener, registry: &Registry) -> Routes {
         let mut routes = BTreeMap::new();
         let mut route = |name: &Name| {
             let new = || Arc::new(self.route(&spec.name, name, registry));
             Arc::clone(routes.entry(name.clone()).or_insert_with(new))
         };
         match &spec.destination {
-            Destination::One(name) => Ways::One(route(name)),
+            Destination::One(name) => Routes::One(route(name)),
             Destination::ByHello { rules, default } => {
                 let default = default.as_ref().map(&mut route);
-                Ways::ByHello(Box::new(ByHello::new(rules, route, default)))
+                Routes::ByHello(Box::new(ByHello::new(rules, route, default)))
             }
         }
     }

@@ -25,7 +25,7 @@ use crate::pipeline::originate::Originator;
 use crate::pipeline::originate::key_log::KeyLogFile;
 use crate::pipeline::originate::origin::{self, Origin, OriginKey};
 use crate::pipeline::originate::pool::Pool;
-use crate::pipeline::originate::servers::endpoints::Way;
+use crate::pipeline::originate::servers::endpoints::UpstreamServer;
 use crate::pipeline::originate::servers::resolve::Resolver;
 use crate::tls::kernel::Offers;
 pub use error::{BuildError, BuildErrors};
@@ -183,15 +183,15 @@ impl Snapshot {
             let (metrics, resolver) = (UpstreamMetrics::new(registry, name), Arc::clone(&self.resolver));
             return Ok(Originator::unavailable(name.clone(), spec, resolver, metrics, Arc::clone(broken)));
         }
-        let mut ways: Vec<Way> = Vec::with_capacity(spec.servers.len());
+        let mut servers: Vec<UpstreamServer> = Vec::with_capacity(spec.servers.len());
         for server in &spec.servers {
             let metrics = || Arc::new(OriginMetrics::new(registry, name));
-            let origin = (!spec.passthrough).then(|| self.origin(server, spec, &ways, old, metrics)).transpose()?;
-            ways.push(Way { server: server.clone(), origin, share: spec.balance.share(server) });
+            let origin = (!spec.passthrough).then(|| self.origin(server, spec, &servers, old, metrics)).transpose()?;
+            servers.push(UpstreamServer { configured: server.clone(), origin, share: spec.balance.share(server) });
         }
         let metrics = UpstreamMetrics::new(registry, name);
         let resolver = Arc::clone(&self.resolver);
-        let originator = Originator::new(name.clone(), spec, ways, resolver, metrics, old.map(AsRef::as_ref))
+        let originator = Originator::new(name.clone(), spec, servers, resolver, metrics, old.map(AsRef::as_ref))
             .with_source(self.config.source.0.clone());
         Ok(match &spec.pool {
             Some(pool) => {
@@ -209,15 +209,15 @@ impl Snapshot {
         &self,
         server: &Server,
         spec: &values::Upstream,
-        ways: &[Way],
+        servers: &[UpstreamServer],
         old: Option<&Arc<Originator>>,
         metrics: impl FnOnce() -> Arc<OriginMetrics>,
     ) -> Result<Arc<Origin>, origin::Error> {
         let (identity, trust) = self.usable(spec);
         let server_name = spec.tls.server_name.clone().unwrap_or_else(|| server.host.server_name());
         let key = OriginKey::new(spec, &server_name, identity.map(AsRef::as_ref), trust);
-        let known = ways.iter().chain(old.map(|old| old.ways()).unwrap_or_default());
-        let mut known = known.filter_map(|way| way.origin.as_ref());
+        let known = servers.iter().chain(old.map(|old| old.servers()).unwrap_or_default());
+        let mut known = known.filter_map(|server| server.origin.as_ref());
         let metrics = known.clone().next().map_or_else(metrics, |origin| Arc::clone(origin.metrics()));
         match known.find(|origin| *origin.key() == key) {
             Some(origin) => Ok(Arc::clone(origin)),

@@ -44,7 +44,7 @@ impl Snapshot {
     }
 
     fn origins(&self) -> impl Iterator<Item = &Arc<Origin>> {
-        self.upstreams.values().flat_map(|upstream| upstream.ways()).filter_map(|way| way.origin.as_ref())
+        self.upstreams.values().flat_map(|upstream| upstream.servers()).filter_map(|server| server.origin.as_ref())
     }
 
     fn gauges(&self) -> Vec<(Published, f64)> {

@@ -139,12 +139,12 @@ fn upstream(snapshot: &Snapshot, originator: &Originator) -> Value {
         Verify::None { reason } => json!({ "none": reason }),
     });
     let servers: Vec<Value> = originator
-        .ways()
+        .servers()
         .iter()
-        .map(|way| {
-            let origin = way.origin.as_ref();
+        .map(|server| {
+            let origin = server.origin.as_ref();
             json!({
-                "server": way.server.to_string(),
+                "server": server.configured.to_string(),
                 "tickets": origin.map(|origin| origin.sessions_held()),
                 "warm": origin.map(|origin| origin.shelf().stock()),
             })

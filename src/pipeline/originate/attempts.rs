@@ -221,7 +221,7 @@ impl Round {
     fn turn(&self, place: usize, chosen: InFlight, trial: Option<Trial>, open: &[usize]) -> Turn {
         let first = self.member(place);
         let others = open.iter().filter(|other| **other != place).map(|other| self.member(*other));
-        let others = others.filter(|other| (other.way, other.tier) == (first.way, first.tier)).cloned().collect();
+        let others = others.filter(|other| (other.server, other.tier) == (first.server, first.tier)).cloned().collect();
         let (began, limit) = (Instant::now(), first.max_connections);
         let parts = u32::try_from(self.left.len()).unwrap_or(u32::MAX).min(LEAST_SHARE);
         let share = self.deadline.saturating_duration_since(began) / parts;

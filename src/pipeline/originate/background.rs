@@ -20,7 +20,7 @@ const JITTER: f64 = 0.1;
 impl Originator {
     /// Begins the work; it ends when the originator is dropped. To be called once.
     pub(crate) fn start(self: &Arc<Self>) {
-        if self.ways().iter().any(|way| !matches!(way.server.host, Host::Ip(_))) {
+        if self.servers().iter().any(|server| !matches!(server.configured.host, Host::Ip(_))) {
             tasks::spawn_for(Task::DnsRefresh, &self.metrics.registry, self, keep_fresh);
         }
         if let Some(check) = self.check {

@@ -15,7 +15,7 @@ use crate::pipeline::originate::upstream::Originator;
 impl Originator {
     /// `next` has taken this one's place: streams are judged by its trust. A `verify` that refuses nobody ends nothing.
     pub(super) fn hand_trust_over(&self, next: &Self) {
-        let origin = next.ways().iter().find_map(|way| way.origin.as_ref());
+        let origin = next.servers().iter().find_map(|server| server.origin.as_ref());
         if let Some(origin) = origin.filter(|origin| origin.key().mode() == Mode::Full) {
             self.running.send_if_modified(|running| {
                 let is_new = running.as_ref().is_none_or(|trust| trust.digest() != origin.trust().digest());

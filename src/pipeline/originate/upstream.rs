@@ -25,7 +25,7 @@ use crate::pipeline::originate::pool::hand_over::Client;
 use crate::pipeline::originate::pool::waiting::Waiting;
 use crate::pipeline::originate::servers::account::Account;
 use crate::pipeline::originate::servers::endpoint::{Endpoint, InFlight};
-use crate::pipeline::originate::servers::endpoints::{Endpoints, Way};
+use crate::pipeline::originate::servers::endpoints::{Endpoints, UpstreamServer};
 use crate::pipeline::originate::servers::resolve::Resolver;
 use crate::pipeline::originate::upgrade;
 use crate::tls::handshake::Established;
@@ -100,14 +100,14 @@ impl Originator {
     pub(crate) fn new(
         name: Name,
         spec: &values::Upstream,
-        ways: Vec<Way>,
+        servers: Vec<UpstreamServer>,
         resolver: Arc<Resolver>,
         metrics: UpstreamMetrics,
         previous: Option<&Self>,
     ) -> Self {
         let (registry, upstream) = (metrics.registry.clone(), name.clone());
         let account = move |address| Account::new(&registry, &upstream, address);
-        let endpoints = Endpoints::new(ways, resolver, account, previous.map(|previous| &previous.endpoints));
+        let endpoints = Endpoints::new(servers, resolver, account, previous.map(|previous| &previous.endpoints));
         let (identity, upgrade, timeout) = (spec.tls.identity.clone(), spec.upgrade, spec.originate_timeout);
         let mut options = Options::of_or_warn(&spec.tcp, Role::Connect, &name);
         if !spec.passthrough {
@@ -178,13 +178,13 @@ impl Originator {
 
     /// Whether the extended key usage of the certificate that is presented, if any, is for clients.
     pub(crate) fn is_for_clients(&self) -> bool {
-        let identities = self.ways().iter().filter_map(|way| way.origin.as_ref()?.identity());
+        let identities = self.servers().iter().filter_map(|server| server.origin.as_ref()?.identity());
         identities.into_iter().all(|identity| identity.leaf().for_clients)
     }
 
     /// The servers and their origins.
-    pub(crate) fn ways(&self) -> &[Way] {
-        self.endpoints.ways()
+    pub(crate) fn servers(&self) -> &[UpstreamServer] {
+        self.endpoints.servers()
     }
 
     /// The addresses of the servers.
@@ -341,7 +341,7 @@ impl Originator {
         let mut failures: Vec<_> = self.endpoints.missing().into_iter().map(Failure::unresolved).collect();
         if failures.is_empty() {
             // An answer has come just now, too late for this stream.
-            let servers = self.ways().iter().map(|way| way.server.clone());
+            let servers = self.servers().iter().map(|server| server.configured.clone());
             failures.extend(servers.map(|server| Failure::unresolved((server, None))));
         }
         failures.iter().for_each(|failure| self.tell(failure, &mut failed));

@@ -135,10 +135,10 @@ impl Originator {
 
     /// The origins of its servers, each once.
     pub(crate) fn origins(&self) -> impl Iterator<Item = &Arc<Origin>> {
-        let ways = self.ways();
-        let of = |at: usize| ways[at].origin.as_ref();
+        let servers = self.servers();
+        let of = |at: usize| servers[at].origin.as_ref();
         let is_new =
             move |at: usize, origin: &Arc<Origin>| !(0..at).filter_map(of).any(|other| Arc::ptr_eq(other, origin));
-        (0..ways.len()).filter_map(move |at| of(at).filter(|origin| is_new(at, origin)))
+        (0..servers.len()).filter_map(move |at| of(at).filter(|origin| is_new(at, origin)))
     }
 }

@@ -21,19 +21,20 @@ use crate::pipeline::originate::servers::resolve::{self, Place, Resolver};
 
 /// A server and the origin that speaks to it.
 #[derive(Clone)]
-pub(crate) struct Way {
+pub(crate) struct UpstreamServer {
     /// As configured.
-    pub(crate) server: Server,
+    pub(crate) configured: Server,
     /// The same for all servers of one name. `None`: the client speaks to it, egret passes on.
     pub(crate) origin: Option<Arc<Origin>>,
     /// What its addresses get.
     pub(crate) share: Share,
 }
 
-impl Way {
+impl UpstreamServer {
     /// They lead to the same, under the same conditions: what differs at most is the share. They share endpoints.
     fn is_same(&self, other: &Self) -> bool {
-        self.server == other.server && self.origin.as_ref().map(Arc::as_ptr) == other.origin.as_ref().map(Arc::as_ptr)
+        self.configured == other.configured
+            && self.origin.as_ref().map(Arc::as_ptr) == other.origin.as_ref().map(Arc::as_ptr)
     }
 }
 
@@ -56,7 +57,7 @@ pub(crate) struct Member {
     /// The endpoint.
     pub(crate) endpoint: Arc<Endpoint>,
     /// The place of its server among the upstream's.
-    pub(crate) way: usize,
+    pub(crate) server: usize,
     /// Higher tiers only if no lower one is to be had: by the configuration, then by DNS.
     pub(crate) tier: (u32, u16),
     /// In proportion to the others of its tier.
@@ -66,7 +67,7 @@ pub(crate) struct Member {
 }
 
 struct Shared {
-    ways: Vec<Way>,
+    servers: Vec<UpstreamServer>,
     resolver: Arc<Resolver>,
     account: Box<Opening>,
     looks: Mutex<Vec<Look>>,
@@ -109,18 +110,18 @@ impl Endpoints {
     /// The endpoints of these servers. Of `previous`, a generation before, those stay whose server and origin
     /// stayed, as the same objects; `account` opens those of the others.
     pub(crate) fn new(
-        ways: Vec<Way>,
+        servers: Vec<UpstreamServer>,
         resolver: Arc<Resolver>,
         account: impl Fn(SocketAddr) -> Account + Send + Sync + 'static,
         previous: Option<&Self>,
     ) -> Self {
         let (looks, members) = match previous {
-            Some(previous) => previous.shared.left_to(&ways),
-            None => (vec![Look::default(); ways.len()], Members::default()),
+            Some(previous) => previous.shared.left_to(&servers),
+            None => (vec![Look::default(); servers.len()], Members::default()),
         };
         let (looks, members) = (Mutex::new(looks), ArcSwap::from_pointee(members));
         let (account, settled) = (Box::new(account), watch::Sender::new(()));
-        let shared = Arc::new(Shared { ways, resolver, account, looks, members, settled });
+        let shared = Arc::new(Shared { servers, resolver, account, looks, members, settled });
         shared.place_addresses();
         // What was taken over gets the shares of this generation.
         shared.regroup(&shared.looks());
@@ -128,8 +129,8 @@ impl Endpoints {
     }
 
     /// The servers and their origins.
-    pub(crate) fn ways(&self) -> &[Way] {
-        &self.shared.ways
+    pub(crate) fn servers(&self) -> &[UpstreamServer] {
+        &self.shared.servers
     }
 
     /// What is known now, however old.
@@ -166,8 +167,8 @@ impl Endpoints {
     /// The servers that have no endpoint, and why; `None`: DNS has not answered yet.
     pub(crate) fn missing(&self) -> Vec<(Server, Option<resolve::Error>)> {
         let looks = self.shared.looks();
-        let lost = self.shared.ways.iter().zip(&*looks).filter(|(_, look)| look.places.is_empty());
-        lost.map(|(way, look)| (way.server.clone(), look.error.clone())).collect()
+        let lost = self.shared.servers.iter().zip(&*looks).filter(|(_, look)| look.places.is_empty());
+        lost.map(|(server, look)| (server.configured.clone(), look.error.clone())).collect()
     }
 }
 
@@ -183,8 +184,8 @@ impl Members {
         balance::choose(strategy, candidates, &mut wheel, &mut Rng::new())
     }
 
-    fn find(&self, way: usize, address: SocketAddr) -> Option<&Member> {
-        self.list.iter().find(|member| member.way == way && member.endpoint.address() == address)
+    fn find(&self, server: usize, address: SocketAddr) -> Option<&Member> {
+        self.list.iter().find(|member| member.server == server && member.endpoint.address() == address)
     }
 }
 
@@ -194,29 +195,29 @@ impl Shared {
     }
 
     /// What a next generation with these servers takes over.
-    fn left_to(&self, ways: &[Way]) -> (Vec<Look>, Members) {
+    fn left_to(&self, servers: &[UpstreamServer]) -> (Vec<Look>, Members) {
         let looks = self.looks();
         let known = self.members.load();
         let mut members = Members::default();
-        let mut left = Vec::with_capacity(ways.len());
-        for (place, way) in ways.iter().enumerate() {
-            let Some(old) = self.ways.iter().position(|old| old.is_same(way)) else {
+        let mut left = Vec::with_capacity(servers.len());
+        for (place, server) in servers.iter().enumerate() {
+            let Some(old) = self.servers.iter().position(|old| old.is_same(server)) else {
                 left.push(Look::default());
                 continue;
             };
             // A look-up under way tells the old generation only.
             left.push(Look { since: None, ..looks[old].clone() });
-            let kept = known.list.iter().filter(|member| member.way == old);
-            members.list.extend(kept.map(|member| Member { way: place, ..member.clone() }));
+            let kept = known.list.iter().filter(|member| member.server == old);
+            members.list.extend(kept.map(|member| Member { server: place, ..member.clone() }));
         }
         (left, members)
     }
 
     /// Servers that are addresses need no look-up, now or later.
     fn place_addresses(&self) {
-        for (place, way) in self.ways.iter().enumerate() {
-            if let Host::Ip(ip) = way.server.host {
-                self.settle(place, Ok(vec![Place::plain(SocketAddr::new(ip, way.server.port))]), Good::Forever);
+        for (place, server) in self.servers.iter().enumerate() {
+            if let Host::Ip(ip) = server.configured.host {
+                self.settle(place, Ok(vec![Place::plain(SocketAddr::new(ip, server.configured.port))]), Good::Forever);
             }
         }
     }
@@ -261,30 +262,30 @@ impl Shared {
     fn regroup(&self, looks: &[Look]) {
         let old = self.members.load();
         let mut members = Members::default();
-        for (way, look) in looks.iter().enumerate() {
+        for (server, look) in looks.iter().enumerate() {
             for place in &look.places {
-                if members.find(way, place.address).is_none() {
-                    let known = old.find(way, place.address).map(|member| Arc::clone(&member.endpoint));
-                    members.list.push(self.member(way, place, known));
+                if members.find(server, place.address).is_none() {
+                    let known = old.find(server, place.address).map(|member| Arc::clone(&member.endpoint));
+                    members.list.push(self.member(server, place, known));
                 }
             }
         }
-        let gone = old.list.iter().filter(|member| members.find(member.way, member.endpoint.address()).is_none());
+        let gone = old.list.iter().filter(|member| members.find(member.server, member.endpoint.address()).is_none());
         let gone: Vec<_> = gone.map(|member| Arc::clone(&member.endpoint)).collect();
         self.members.store(Arc::new(members));
         // After the swap: a stream that sees one retired finds the new set without it.
         gone.iter().for_each(|endpoint| endpoint.retire());
     }
 
-    fn member(&self, way: usize, place: &Place, known: Option<Arc<Endpoint>>) -> Member {
-        let Way { server, origin, share } = &self.ways[way];
+    fn member(&self, server: usize, place: &Place, known: Option<Arc<Endpoint>>) -> Member {
+        let UpstreamServer { configured, origin, share } = &self.servers[server];
         let new = || {
             let account = (self.account)(place.address);
-            Arc::new(Endpoint::new(server.clone(), place.address, origin.clone(), account))
+            Arc::new(Endpoint::new(configured.clone(), place.address, origin.clone(), account))
         };
         Member {
             endpoint: known.unwrap_or_else(new),
-            way,
+            server,
             tier: (share.priority, place.priority),
             weight: share.weight.saturating_mul(place.weight.into()),
             max_connections: share.max_connections,
@@ -295,7 +296,7 @@ impl Shared {
 /// Asks for one server's name, for everyone who waits.
 async fn look_up(shared: Weak<Shared>, place: usize) {
     let Some((resolver, server)) =
-        shared.upgrade().map(|shared| (Arc::clone(&shared.resolver), shared.ways[place].server.clone()))
+        shared.upgrade().map(|shared| (Arc::clone(&shared.resolver), shared.servers[place].configured.clone()))
     else {
         return;
     };
