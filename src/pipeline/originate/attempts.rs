@@ -11,7 +11,7 @@ use crate::config::values::{Ejection, Strategy};
 use crate::pipeline::originate::servers::balance::Candidate;
 use crate::pipeline::originate::servers::endpoint::{Endpoint, InFlight, Trial};
 use crate::pipeline::originate::servers::endpoints::{Member, Members};
-use crate::pipeline::originate::servers::health::{self, Attempt, Gate};
+use crate::pipeline::originate::servers::health::{self, AttemptKind, Gate};
 
 /// How the endpoints of an upstream are chosen and left out.
 #[derive(Clone, Copy)]
@@ -318,9 +318,9 @@ impl Turn {
     }
 
     /// What an attempt at one of them was.
-    pub(super) fn attempt(&self, endpoint: &Endpoint) -> Attempt {
+    pub(super) fn kind_at(&self, endpoint: &Endpoint) -> AttemptKind {
         let chosen = endpoint.address() == self.endpoint().address();
-        if chosen && self.trial.is_some() { Attempt::Trial } else { Attempt::Usual }
+        if chosen && self.trial.is_some() { AttemptKind::Trial } else { AttemptKind::Usual }
     }
 
     /// The guard of the stream at the endpoint that won the race; `None` if it has no room.

@@ -45,7 +45,7 @@ pub(crate) struct Dialed {
     /// Where it goes.
     pub(crate) address: SocketAddr,
     /// Addresses that failed before, or that had not answered when an address answered that was begun later.
-    pub(crate) lost: Vec<Attempt>,
+    pub(crate) lost: Vec<ConnectFailure>,
 }
 
 /// The same, and what became of the others.
@@ -74,7 +74,7 @@ pub(crate) async fn race(
                 Ok(tcp) => return Ok(Dialed { tcp, address, lost: race.overtaken() }),
                 Err(error) => {
                     let cause = Cause::from(&error);
-                    race.lost.push(Attempt { address, cause, detail: error.to_string() });
+                    race.lost.push(ConnectFailure { address, cause, detail: error.to_string() });
                     // No address is better than another while descriptors are missing.
                     if cause == Cause::NoDescriptors {
                         return Err(Error { attempts: race.lost });
@@ -113,7 +113,7 @@ type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 #[derive(Default)]
 struct Race {
     running: Vec<(SocketAddr, Instant, Connecting)>,
-    lost: Vec<Attempt>,
+    lost: Vec<ConnectFailure>,
 }
 
 impl Race {
@@ -139,10 +139,10 @@ impl Race {
     }
 
     /// What was lost when another won. An attempt that has only just begun has lost nothing.
-    fn overtaken(mut self) -> Vec<Attempt> {
+    fn overtaken(mut self) -> Vec<ConnectFailure> {
         let now = Instant::now();
         let slow = self.running.iter().filter(|(_, began, _)| now - *began >= ATTEMPT_DELAY);
-        self.lost.extend(slow.map(|(address, ..)| Attempt {
+        self.lost.extend(slow.map(|(address, ..)| ConnectFailure {
             address: *address,
             cause: Cause::Timeout,
             detail: "another address answered that was asked later".to_owned(),
@@ -151,7 +151,7 @@ impl Race {
     }
 
     fn out_of_time(mut self) -> Error {
-        let silent = self.running.iter().map(|(address, ..)| Attempt {
+        let silent = self.running.iter().map(|(address, ..)| ConnectFailure {
             address: *address,
             cause: Cause::Timeout,
             detail: "no answer within the deadline".to_owned(),
@@ -182,12 +182,12 @@ async fn until(deadline: Option<Instant>) {
 #[derive(Debug)]
 pub struct Error {
     /// In the order of their ends. Empty if there was no address to try, or no time.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<ConnectFailure>,
 }
 
 /// One address and what became of it.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct ConnectFailure {
     /// Where to.
     pub address: SocketAddr,
     /// The class of its error.
@@ -248,7 +248,7 @@ impl fmt::Display for Error {
         if self.attempts.is_empty() {
             return f.write_str("there was no address to connect to");
         }
-        for (index, Attempt { address, detail, .. }) in self.attempts.iter().enumerate() {
+        for (index, ConnectFailure { address, detail, .. }) in self.attempts.iter().enumerate() {
             let separator = if index == 0 { "" } else { "; " };
             write!(f, "{separator}{address}: {detail}")?;
         }
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn reason_is_that_of_the_most_telling_attempt() {
         let address = SocketAddr::from(([192, 0, 2, 1], 443));
-        let attempt = |cause| Attempt { address, cause, detail: String::new() };
+        let attempt = |cause| ConnectFailure { address, cause, detail: String::new() };
         let attempts = vec![attempt(Cause::Refused), attempt(Cause::Unreachable)];
         assert_eq!(Error { attempts }.reason(), "connect_refused");
         for (errno, reason) in [

@@ -26,12 +26,12 @@ impl Originator {
     }
 
     /// These candidates lost the dial race of a try.
-    pub(super) fn judge_race(&self, turn: &Turn, candidates: &[Arc<Endpoint>], lost: &[dial::Attempt]) {
-        for attempt in lost.iter().filter(|attempt| !attempt.cause.is_ours()) {
-            let unfair = attempt.cause == dial::Cause::Timeout && !turn.is_fair;
-            let endpoint = candidates.iter().find(|endpoint| endpoint.address() == attempt.address);
+    pub(super) fn judge_race(&self, turn: &Turn, candidates: &[Arc<Endpoint>], lost: &[dial::ConnectFailure]) {
+        for loss in lost.iter().filter(|loss| !loss.cause.is_ours()) {
+            let unfair = loss.cause == dial::Cause::Timeout && !turn.is_fair;
+            let endpoint = candidates.iter().find(|endpoint| endpoint.address() == loss.address);
             if let Some(endpoint) = endpoint.filter(|_| !unfair) {
-                self.blame(turn, endpoint, attempt.cause.reason());
+                self.blame(turn, endpoint, loss.cause.reason());
             }
         }
     }
@@ -86,7 +86,7 @@ impl Originator {
     }
 
     fn blame(&self, turn: &Turn, endpoint: &Endpoint, reason: &'static str) {
-        if endpoint.failed(reason, turn.attempt(endpoint), turn.began.elapsed(), &self.rules.ejection) {
+        if endpoint.failed(reason, turn.kind_at(endpoint), turn.began.elapsed(), &self.rules.ejection) {
             self.tell_ejected(endpoint, reason);
         }
     }

@@ -17,7 +17,7 @@ use crate::config::values::{Ejection, Server};
 use crate::pipeline::originate::hello::Tolerances;
 use crate::pipeline::originate::origin::Origin;
 use crate::pipeline::originate::servers::account::Account;
-use crate::pipeline::originate::servers::health::{Attempt, Breaker, Gate};
+use crate::pipeline::originate::servers::health::{AttemptKind, Breaker, Gate};
 
 /// An address that streams go to.
 pub(crate) struct Endpoint {
@@ -190,8 +190,8 @@ impl Endpoint {
     }
 
     /// An origination failed that took so long. True if that opened its circuit.
-    pub(crate) fn failed(&self, reason: &'static str, attempt: Attempt, took: Duration, settings: &Ejection) -> bool {
-        self.fail(reason, |breaker| breaker.failed(attempt, took, Instant::now(), settings, fastrand::f64()))
+    pub(crate) fn failed(&self, reason: &'static str, kind: AttemptKind, took: Duration, settings: &Ejection) -> bool {
+        self.fail(reason, |breaker| breaker.failed(kind, took, Instant::now(), settings, fastrand::f64()))
     }
 
     /// A connection of egret's own was refused after a handshake that had seemed good. True if that opened its circuit.

@@ -67,7 +67,7 @@ pub(crate) enum Gate {
 
 /// What was attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Attempt {
+pub(crate) enum AttemptKind {
     /// A stream like any other.
     Usual,
     /// The one trial of an open circuit.
@@ -137,7 +137,7 @@ impl Breaker {
     /// An attempt failed that took so long. True if that opened the circuit. `chance` is from 0 to 1.
     pub(crate) fn failed(
         &mut self,
-        attempt: Attempt,
+        kind: AttemptKind,
         took: Duration,
         now: Instant,
         settings: &Ejection,
@@ -146,13 +146,13 @@ impl Breaker {
         if settings.max_share <= 0.0 {
             return false;
         }
-        match (self.open, attempt) {
-            (Some(_), Attempt::Trial) => {
+        match (self.open, kind) {
+            (Some(_), AttemptKind::Trial) => {
                 self.open(took, now, settings, chance);
                 false
             }
             // Of streams that began before it was opened.
-            (Some(_), Attempt::Usual) => false,
+            (Some(_), AttemptKind::Usual) => false,
             (None, _) => {
                 self.failures = self.failures.saturating_add(1);
                 let opens = self.failures >= settings.failures;
@@ -238,7 +238,7 @@ mod tests {
     fn ejected(now: Instant, took: Duration) -> Breaker {
         let mut breaker = Breaker::default();
         for failure in 1..=3 {
-            assert_eq!(breaker.failed(Attempt::Usual, took, now, &SETTINGS, 0.0), failure == 3);
+            assert_eq!(breaker.failed(AttemptKind::Usual, took, now, &SETTINGS, 0.0), failure == 3);
         }
         breaker
     }
@@ -247,8 +247,8 @@ mod tests {
     fn failures_in_a_row_open_and_a_success_between_starts_anew() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
         for _ in 0..5 {
-            assert!(!breaker.failed(Attempt::Usual, QUICK, now, &SETTINGS, 0.0));
-            assert!(!breaker.failed(Attempt::Usual, QUICK, now, &SETTINGS, 0.0));
+            assert!(!breaker.failed(AttemptKind::Usual, QUICK, now, &SETTINGS, 0.0));
+            assert!(!breaker.failed(AttemptKind::Usual, QUICK, now, &SETTINGS, 0.0));
             breaker.succeeded(now);
         }
         assert_eq!(breaker.gate(now), Gate::Closed);
@@ -288,13 +288,13 @@ mod tests {
             assert_eq!(until - now, Duration::from_secs(seconds));
             now = until;
             assert!(breaker.begin_trial(now, false));
-            breaker.failed(Attempt::Trial, QUICK, now, &SETTINGS, 0.0);
+            breaker.failed(AttemptKind::Trial, QUICK, now, &SETTINGS, 0.0);
         }
         breaker.succeeded(now);
         for (well, seconds) in [(Duration::from_secs(2), 8), (Duration::from_secs(8), 1)] {
             now += well;
             for _ in 0..3 {
-                breaker.failed(Attempt::Usual, QUICK, now, &SETTINGS, 0.0);
+                breaker.failed(AttemptKind::Usual, QUICK, now, &SETTINGS, 0.0);
             }
             let Gate::Open { until, .. } = breaker.gate(now) else { panic!("not open") };
             assert_eq!(until - now, Duration::from_secs(seconds), "well for {well:?}");
@@ -356,7 +356,7 @@ mod tests {
                     0 => { breaker.succeeded(now); (running, row) = (false, 0) }
                     1 | 2 => {
                         if breaker.gate(now) == Gate::Closed { row += 1 }
-                        breaker.failed(Attempt::Usual, Duration::from_millis(millis), now, &SETTINGS, chance);
+                        breaker.failed(AttemptKind::Usual, Duration::from_millis(millis), now, &SETTINGS, chance);
                     }
                     3 | 4 => {
                         let begun = breaker.begin_trial(now, step == 4);
@@ -364,7 +364,7 @@ mod tests {
                         running |= begun;
                     }
                     _ if running => {
-                        breaker.failed(Attempt::Trial, Duration::from_millis(millis), now, &SETTINGS, chance);
+                        breaker.failed(AttemptKind::Trial, Duration::from_millis(millis), now, &SETTINGS, chance);
                         running = false;
                     }
                     _ => {}
