@@ -23,7 +23,7 @@ pub(super) struct Rules {
 }
 
 /// What is left to try.
-pub(super) struct Round {
+pub(super) struct Attempts {
     rules: Rules,
     members: Arc<Members>,
     /// Places of those that have not failed in this round.
@@ -39,7 +39,7 @@ pub(super) struct Round {
 /// The dial race of RFC 8305 is between addresses of one server only, so that whoever wins it is spoken to by the
 /// same origin, and so that a backup server is not reached merely because it is nearer. The chosen endpoint has a
 /// head start of a quarter of a second: the choice holds unless the address does not answer.
-pub(super) struct Turn {
+pub(super) struct Attempt {
     /// Counts the stream at the chosen endpoint.
     chosen: InFlight,
     trial: Option<Trial>,
@@ -80,7 +80,7 @@ const FAIR_SHARE: u32 = 10;
 /// refusal took 10 ms, streams gave up just before the trial that would have succeeded.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-impl Round {
+impl Attempts {
     /// The tries of a stream that has so much time until `deadline`.
     pub(super) fn new(rules: Rules, members: Arc<Members>, timeout: Duration, deadline: Instant) -> Self {
         let left = (0..members.list().len()).collect();
@@ -90,7 +90,7 @@ impl Round {
     /// The next try.
     ///
     /// Cancel safe.
-    pub(super) async fn next(&mut self) -> Result<Turn, Exhausted> {
+    pub(super) async fn next(&mut self) -> Result<Attempt, Exhausted> {
         loop {
             let now = Instant::now();
             if self.left.is_empty() || now >= self.deadline {
@@ -98,9 +98,9 @@ impl Round {
             }
             let gates = self.gates(now);
             let closed = self.open_to_streams(&gates);
-            let turn = self.trial_that_is_due(&gates, &closed).or_else(|| self.choice(&closed));
-            if let Some(turn) = turn.or_else(|| self.trial_for_want_of_others()) {
-                return Ok(turn);
+            let attempt = self.trial_that_is_due(&gates, &closed).or_else(|| self.choice(&closed));
+            if let Some(attempt) = attempt.or_else(|| self.trial_for_want_of_others()) {
+                return Ok(attempt);
             }
             if !self.wait(&gates, now).await {
                 return Err(self.exhausted(now));
@@ -112,7 +112,7 @@ impl Round {
     /// and no worse, so that what is ready is used before anyone waits. Each counts as a stream when it comes.
     pub(super) fn entries(&self) -> impl Iterator<Item = InFlight> {
         let open = self.open_to_streams(&self.gates(Instant::now()));
-        let chosen = self.choice(&open).map(|turn| turn.chosen);
+        let chosen = self.choice(&open).map(|attempt| attempt.chosen);
         let best = open.iter().map(|place| self.member(*place).tier).min();
         let first = chosen.as_ref().map(|chosen| Arc::as_ptr(chosen.endpoint()));
         let others = open
@@ -128,8 +128,8 @@ impl Round {
     }
 
     /// These addresses of the turn's server failed: they are not tried again.
-    pub(super) fn lost(&mut self, turn: &Turn, failed: &[SocketAddr]) {
-        let (server, chosen) = (turn.endpoint().server(), turn.endpoint().address());
+    pub(super) fn lost(&mut self, attempt: &Attempt, failed: &[SocketAddr]) {
+        let (server, chosen) = (attempt.endpoint().server(), attempt.endpoint().address());
         let list = self.members.list();
         self.left.retain(|place| {
             let endpoint = &list[*place].endpoint;
@@ -169,7 +169,7 @@ impl Round {
     }
 
     /// An endpoint whose back-off is over gets one stream, unless it is a worse one than those at hand.
-    fn trial_that_is_due(&self, gates: &[Gate], closed: &[usize]) -> Option<Turn> {
+    fn trial_that_is_due(&self, gates: &[Gate], closed: &[usize]) -> Option<Attempt> {
         if self.rules.checked {
             return None;
         }
@@ -179,24 +179,24 @@ impl Round {
         due.find_map(|place| self.trial(*place, false, closed))
     }
 
-    fn trial_for_want_of_others(&self) -> Option<Turn> {
+    fn trial_for_want_of_others(&self) -> Option<Attempt> {
         let mut places = self.left.clone();
         places.sort_by_key(|place| self.member(*place).tier);
         places.into_iter().find_map(|place| self.trial(place, true, &[]))
     }
 
-    fn trial(&self, place: usize, urgent: bool, others: &[usize]) -> Option<Turn> {
+    fn trial(&self, place: usize, urgent: bool, others: &[usize]) -> Option<Attempt> {
         let member = self.member(place);
         if member.endpoint.is_retired() {
             return None;
         }
         let chosen = member.endpoint.enter_below(member.max_connections)?;
         let trial = member.endpoint.begin_trial(urgent)?;
-        Some(self.turn(place, chosen, Some(trial), others))
+        Some(self.attempt(place, chosen, Some(trial), others))
     }
 
     /// The choice of the balance among those that have room.
-    fn choice(&self, open: &[usize]) -> Option<Turn> {
+    fn choice(&self, open: &[usize]) -> Option<Attempt> {
         let mut candidates: Vec<_> = open.iter().map(|place| self.candidate(*place)).collect();
         candidates.retain(|candidate| {
             let limit = self.member(candidate.place).max_connections;
@@ -206,7 +206,7 @@ impl Round {
             let place = self.members.choose(self.rules.strategy, &candidates)?.place;
             let member = self.member(place);
             if let Some(chosen) = member.endpoint.enter_below(member.max_connections) {
-                return Some(self.turn(place, chosen, None, open));
+                return Some(self.attempt(place, chosen, None, open));
             }
             // Another stream took the last room meanwhile.
             candidates.retain(|candidate| candidate.place != place);
@@ -218,14 +218,14 @@ impl Round {
         Candidate { place, tier: *tier, weight: *weight, load: endpoint.in_flight() }
     }
 
-    fn turn(&self, place: usize, chosen: InFlight, trial: Option<Trial>, open: &[usize]) -> Turn {
+    fn attempt(&self, place: usize, chosen: InFlight, trial: Option<Trial>, open: &[usize]) -> Attempt {
         let first = self.member(place);
         let others = open.iter().filter(|other| **other != place).map(|other| self.member(*other));
         let others = others.filter(|other| (other.server, other.tier) == (first.server, first.tier)).cloned().collect();
         let (began, limit) = (Instant::now(), first.max_connections);
         let parts = u32::try_from(self.left.len()).unwrap_or(u32::MAX).min(LEAST_SHARE);
         let share = self.deadline.saturating_duration_since(began) / parts;
-        Turn {
+        Attempt {
             chosen,
             trial,
             limit,
@@ -285,7 +285,7 @@ impl Round {
     }
 }
 
-impl Turn {
+impl Attempt {
     /// A check of this endpoint; `None` while its circuit is open and it is to be left alone.
     pub(super) fn check(endpoint: &Arc<Endpoint>, deadline: Instant) -> Option<Self> {
         let trial = match endpoint.gate(Instant::now()) {

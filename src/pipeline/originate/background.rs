@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::values::{ActiveCheck, Host};
 use crate::observe::tasks::{self, Task};
-use crate::pipeline::originate::attempts::Turn;
+use crate::pipeline::originate::attempts::Attempt;
 use crate::pipeline::originate::upstream::Originator;
 
 /// Between two looks whether answers of DNS are over that somebody depends on. The shortest time to live by default.
@@ -42,10 +42,10 @@ impl Originator {
         let members = self.endpoints.current(deadline).await;
         let mut checks = JoinSet::new();
         for member in members.list() {
-            if let Some(turn) = Turn::check(&member.endpoint, deadline) {
+            if let Some(attempt) = Attempt::check(&member.endpoint, deadline) {
                 let originator = Arc::clone(&self);
                 checks.spawn(async move {
-                    let checked = originator.check(&turn, check.kind);
+                    let checked = originator.check(&attempt, check.kind);
                     let done = tasks::once(Task::HealthCheck, &originator.metrics.registry, checked).await;
                     if let Some(Err(failure)) = done {
                         originator.metrics.failures.increment(failure.reason());

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::observe::logging::flood::{self, Event, Key};
 use crate::observe::logging::seconds;
 use crate::observe::tasks::{self, Task};
-use crate::pipeline::originate::attempts::Turn;
+use crate::pipeline::originate::attempts::Attempt;
 use crate::pipeline::originate::dial;
 use crate::pipeline::originate::failure::Failure;
 use crate::pipeline::originate::servers::endpoint::{Confirmation, Endpoint};
@@ -17,21 +17,21 @@ use crate::pipeline::originate::upstream::Originator;
 
 impl Originator {
     /// A try went as far as this endpoint, and failed there or not.
-    pub(super) fn judge(&self, turn: &Turn, endpoint: &Endpoint, failure: Option<&Failure>) {
+    pub(super) fn judge(&self, attempt: &Attempt, endpoint: &Endpoint, failure: Option<&Failure>) {
         match failure {
             None => self.praise(endpoint),
-            Some(failure) if failure.ran_out_of_time() && !turn.is_fair => {}
-            Some(failure) => self.blame(turn, endpoint, failure.reason()),
+            Some(failure) if failure.ran_out_of_time() && !attempt.is_fair => {}
+            Some(failure) => self.blame(attempt, endpoint, failure.reason()),
         }
     }
 
     /// These candidates lost the dial race of a try.
-    pub(super) fn judge_race(&self, turn: &Turn, candidates: &[Arc<Endpoint>], lost: &[dial::ConnectFailure]) {
+    pub(super) fn judge_race(&self, attempt: &Attempt, candidates: &[Arc<Endpoint>], lost: &[dial::ConnectFailure]) {
         for loss in lost.iter().filter(|loss| !loss.cause.is_ours()) {
-            let unfair = loss.cause == dial::Cause::Timeout && !turn.is_fair;
+            let unfair = loss.cause == dial::Cause::Timeout && !attempt.is_fair;
             let endpoint = candidates.iter().find(|endpoint| endpoint.address() == loss.address);
             if let Some(endpoint) = endpoint.filter(|_| !unfair) {
-                self.blame(turn, endpoint, loss.cause.reason());
+                self.blame(attempt, endpoint, loss.cause.reason());
             }
         }
     }
@@ -66,8 +66,8 @@ impl Originator {
     /// Whether the server refuses a connection on which nothing is said, too; `make_ready` counts that.
     async fn confirm(&self, confirmation: Confirmation) {
         let endpoint = confirmation.endpoint();
-        let Some(turn) = Turn::check(endpoint, Instant::now() + self.timeout) else { return };
-        if let Ok((warm, _)) = self.make_ready(&turn).await {
+        let Some(attempt) = Attempt::check(endpoint, Instant::now() + self.timeout) else { return };
+        if let Ok((warm, _)) = self.make_ready(&attempt).await {
             endpoint.served();
             warm.leave();
         }
@@ -85,8 +85,8 @@ impl Originator {
         }
     }
 
-    fn blame(&self, turn: &Turn, endpoint: &Endpoint, reason: &'static str) {
-        if endpoint.failed(reason, turn.kind_at(endpoint), turn.began.elapsed(), &self.rules.ejection) {
+    fn blame(&self, attempt: &Attempt, endpoint: &Endpoint, reason: &'static str) {
+        if endpoint.failed(reason, attempt.kind_at(endpoint), attempt.began.elapsed(), &self.rules.ejection) {
             self.tell_ejected(endpoint, reason);
         }
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::values::Name;
 use crate::config::values::quoting::key;
-use crate::pipeline::originate::attempts::Turn;
+use crate::pipeline::originate::attempts::Attempt;
 use crate::pipeline::originate::dial;
 use crate::pipeline::originate::failure::{Failure, Stage};
 use crate::pipeline::originate::handshake::{self, Handshake, Negotiated};
@@ -40,18 +40,18 @@ type Made = Result<(Established, Negotiated), Stage>;
 
 impl Originator {
     /// A connection to the first of the turn's candidates that answers, and TLS over it if egret is to speak it.
-    pub(super) async fn originate_in(&self, turn: &Turn) -> Result<Originated, Failure> {
-        let (tcp, endpoint) = self.connect(turn).await?;
+    pub(super) async fn originate_in(&self, attempt: &Attempt) -> Result<Originated, Failure> {
+        let (tcp, endpoint) = self.connect(attempt).await?;
         let made = match endpoint.origin() {
             None => Ok((Wire::Plain(tcp), None)),
             Some(origin) => {
-                let attempts = Attempts { originator: self, endpoint: &endpoint, origin, deadline: turn.deadline };
+                let attempts = Attempts { originator: self, endpoint: &endpoint, origin, deadline: attempt.deadline };
                 let made = attempts.make(tcp).await;
                 made.map(|(stream, negotiated)| (Wire::Tls(stream), Some(negotiated)))
             }
         };
         let made = made.map_err(|stage| Failure::at(&endpoint, stage));
-        self.judge(turn, &endpoint, made.as_ref().err());
+        self.judge(attempt, &endpoint, made.as_ref().err());
         made.map(|(wire, negotiated)| Originated { wire, endpoint, negotiated })
     }
 

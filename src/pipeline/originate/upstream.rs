@@ -16,7 +16,7 @@ use crate::credentials::part::Broken;
 use crate::credentials::trust::Trust;
 use crate::net::{Options, Role};
 use crate::observe::metrics::UpstreamMetrics;
-use crate::pipeline::originate::attempts::{Exhausted, Round, Rules, Turn};
+use crate::pipeline::originate::attempts::{Attempt, Attempts, Exhausted, Rules};
 use crate::pipeline::originate::dial;
 use crate::pipeline::originate::failure::{Failure, Phase, Rest, Stage};
 use crate::pipeline::originate::handshake::Negotiated;
@@ -219,24 +219,24 @@ impl Originator {
             return Ok(opened);
         }
         let _waiting = Waiting::begin();
-        let mut round = self.round(self.rules_for_clients()).await;
+        let mut attempts = self.attempts(self.rules_for_clients()).await;
         let mut last = None;
         loop {
-            let turn = match round.next().await {
-                Ok(turn) => turn,
+            let attempt = match attempts.next().await {
+                Ok(attempt) => attempt,
                 Err(exhausted) => {
                     if matches!(exhausted, Exhausted::Full(_))
-                        && let Some(opened) = self.open_made(&mut client, round.deadline()).await
+                        && let Some(opened) = self.open_made(&mut client, attempts.deadline()).await
                     {
                         return Ok(opened);
                     }
                     return Err(last.unwrap_or_else(|| self.untried(exhausted, failed)));
                 }
             };
-            match self.originate_in(&turn).await {
+            match self.originate_in(&attempt).await {
                 Ok(originated) => {
                     let address = originated.endpoint.address();
-                    match turn.won(address) {
+                    match attempt.won(address) {
                         Some(in_flight) => {
                             self.pool.iter().for_each(|pool| pool.served(false, in_flight.endpoint().account()));
                             return Ok(Opened { originated, in_flight, pooled: false, ready: Instant::now() });
@@ -244,14 +244,14 @@ impl Originator {
                         None => {
                             let full = Failure::at(&originated.endpoint, Stage::Full);
                             self.tell(&full, &mut failed);
-                            round.took_the_last_room(address);
+                            attempts.took_the_last_room(address);
                             last = Some(full);
                         }
                     }
                 }
                 Err(failure) => {
                     self.tell(&failure, &mut failed);
-                    round.lost(&turn, &failure.addresses());
+                    attempts.lost(&attempt, &failure.addresses());
                     last = Some(failure);
                 }
             }
@@ -265,29 +265,29 @@ impl Originator {
     }
 
     /// The tries that a new stream has.
-    pub(super) async fn round(&self, rules: Rules) -> Round {
+    pub(super) async fn attempts(&self, rules: Rules) -> Attempts {
         let began = Instant::now();
         let deadline = began + self.timeout;
         let members = self.endpoints.current(deadline).await;
         lap(began, &self.metrics.resolve);
-        Round::new(rules, members, self.timeout, deadline)
+        Attempts::new(rules, members, self.timeout, deadline)
     }
 
     /// What a check does: a connection, or all that a stream would do before its first byte.
-    pub(super) async fn check(&self, turn: &Turn, kind: CheckKind) -> Result<(), Failure> {
+    pub(super) async fn check(&self, attempt: &Attempt, kind: CheckKind) -> Result<(), Failure> {
         match kind {
             CheckKind::Tcp => {
-                let addresses = [turn.endpoint().address()];
-                let dialed = dial::race(&addresses, &self.options, Some(turn.deadline)).await;
+                let addresses = [attempt.endpoint().address()];
+                let dialed = dial::race(&addresses, &self.options, Some(attempt.deadline)).await;
                 let lost = dialed.as_ref().map_or_else(|error| &error.attempts, |won| &won.lost);
-                self.judge_race(turn, &turn.candidates(), lost);
-                dialed.map_err(|error| Failure::at(turn.endpoint(), Stage::Dial(error)))?;
-                self.praise(turn.endpoint());
+                self.judge_race(attempt, &attempt.candidates(), lost);
+                dialed.map_err(|error| Failure::at(attempt.endpoint(), Stage::Dial(error)))?;
+                self.praise(attempt.endpoint());
             }
             CheckKind::Tls => {
-                let originated = self.originate_in(turn).await?;
+                let originated = self.originate_in(attempt).await?;
                 if let Wire::Tls(stream) = originated.wire {
-                    let _ = timeout_at(turn.deadline, stream.leave(AlertDescription::CloseNotify)).await;
+                    let _ = timeout_at(attempt.deadline, stream.leave(AlertDescription::CloseNotify)).await;
                 }
             }
         }
@@ -296,18 +296,18 @@ impl Originator {
 
     /// A connection on which TLS can begin: dial and upgrade. The first of the turn's candidates that answers it is.
     /// Its failures count for health; its success does not yet, where a handshake follows.
-    pub(super) async fn connect(&self, turn: &Turn) -> Result<(TcpStream, Arc<Endpoint>), Failure> {
-        let candidates = turn.candidates();
+    pub(super) async fn connect(&self, attempt: &Attempt) -> Result<(TcpStream, Arc<Endpoint>), Failure> {
+        let candidates = attempt.candidates();
         let addresses: Vec<_> = candidates.iter().map(|endpoint| endpoint.address()).collect();
-        let dialed = dial::race(&addresses, &self.options, Some(turn.deadline)).await;
-        self.judge_race(turn, &candidates, dialed.as_ref().map_or_else(|error| &error.attempts, |won| &won.lost));
-        let mut dialed = dialed.map_err(|error| Failure::at(turn.endpoint(), Stage::Dial(error)))?;
-        let began = lap(turn.began, &self.metrics.dial);
+        let dialed = dial::race(&addresses, &self.options, Some(attempt.deadline)).await;
+        self.judge_race(attempt, &candidates, dialed.as_ref().map_or_else(|error| &error.attempts, |won| &won.lost));
+        let mut dialed = dialed.map_err(|error| Failure::at(attempt.endpoint(), Stage::Dial(error)))?;
+        let began = lap(attempt.began, &self.metrics.dial);
         let won = candidates.into_iter().find(|endpoint| endpoint.address() == dialed.address);
         let won = won.expect("the race is won by an address that was in it");
-        if let Err(stage) = self.upgrade(&mut dialed.tcp, turn.deadline).await {
+        if let Err(stage) = self.upgrade(&mut dialed.tcp, attempt.deadline).await {
             let failure = Failure::at(&won, stage);
-            self.judge(turn, &won, Some(&failure));
+            self.judge(attempt, &won, Some(&failure));
             return Err(failure);
         }
         lap(began, &self.metrics.upgrade);

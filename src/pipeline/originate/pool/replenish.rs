@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::observe::logging::flood::{self, Event, Key};
 use crate::observe::tasks::{self, Task};
-use crate::pipeline::originate::attempts::Turn;
+use crate::pipeline::originate::attempts::Attempt;
 use crate::pipeline::originate::failure::{Failure, Stage};
 use crate::pipeline::originate::handshake::{self, Cause};
 use crate::pipeline::originate::pool::Pool;
@@ -172,17 +172,17 @@ async fn fill(originator: &Originator, age: Duration) -> Filled {
     let (Some(pool), mut began) = (originator.pool(), Instant::now()) else { return Filled::Nowhere };
     // Dropped last: who waits for it finds the room that it had.
     let _making = pool.making();
-    let (mut round, mut filled) = (originator.round(originator.rules).await, Filled::Nowhere);
-    while let Ok(turn) = round.next().await {
-        let endpoint = turn.endpoint();
+    let (mut attempts, mut filled) = (originator.attempts(originator.rules).await, Filled::Nowhere);
+    while let Ok(attempt) = attempts.next().await {
+        let endpoint = attempt.endpoint();
         let Some(shelf) = endpoint.origin().map(|origin| origin.shelf()) else { return filled };
-        if !turn.has_room_beside(shelf.stock_of(endpoint.address())) {
-            round.took_the_last_room(endpoint.address());
+        if !attempt.has_room_beside(shelf.stock_of(endpoint.address())) {
+            attempts.took_the_last_room(endpoint.address());
             continue;
         }
         let Some(place) = shelf.reserve() else { return filled };
-        let trying = turn.is_trial().then(|| pool.trying());
-        let made = originator.make_ready(&turn).await;
+        let trying = attempt.is_trial().then(|| pool.trying());
+        let made = originator.make_ready(&attempt).await;
         drop(trying);
         match made {
             Ok((warm, endpoint)) => {
@@ -197,11 +197,11 @@ async fn fill(originator: &Originator, age: Duration) -> Filled {
                     return Filled::Failed(Trouble::Refused);
                 }
                 filled = Filled::Failed(Trouble::Failed);
-                if turn.is_trial() {
+                if attempt.is_trial() {
                     // That time is not what one takes: another was begun in its place.
                     began = Instant::now();
                 }
-                round.lost(&turn, &failure.addresses());
+                attempts.lost(&attempt, &failure.addresses());
             }
         }
     }
@@ -261,19 +261,19 @@ impl Originator {
     /// Originates, and waits for the server's judgement.
     pub(in crate::pipeline::originate) async fn make_ready(
         &self,
-        turn: &Turn,
+        attempt: &Attempt,
     ) -> Result<(Warm, Arc<Endpoint>), Failure> {
         let began = Instant::now();
-        let originated = self.originate_in(turn).await;
+        let originated = self.originate_in(attempt).await;
         let originated = originated.inspect_err(|failure| self.metrics.failures.increment(failure.reason()))?;
         let (Originated { wire: Wire::Tls(stream), negotiated: Some(negotiated), endpoint }, Some(origin)) =
-            (originated, turn.endpoint().origin())
+            (originated, attempt.endpoint().origin())
         else {
             unreachable!("an origin was asked for a place on its shelf before")
         };
         let quiet = (began.elapsed() * QUIET_FACTOR).clamp(LEAST_QUIET, MOST_QUIET);
         let facts = negotiated.clone();
-        let prepared = timeout_at(turn.deadline, Warm::prepare(stream, negotiated, quiet, endpoint.account())).await;
+        let prepared = timeout_at(attempt.deadline, Warm::prepare(stream, negotiated, quiet, endpoint.account())).await;
         match prepared.unwrap_or(Err(Discard::Reset)) {
             Ok(warm) => Ok((warm, endpoint)),
             Err(discard) => {

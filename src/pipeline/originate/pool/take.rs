@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::observe::tasks::{self, Task};
-use crate::pipeline::originate::attempts::Round;
+use crate::pipeline::originate::attempts::Attempts;
 use crate::pipeline::originate::origin::Origin;
 use crate::pipeline::originate::pool::Pool;
 use crate::pipeline::originate::pool::hand_over::{Client, hand_over};
@@ -120,8 +120,8 @@ impl Originator {
         if self.stock() == 0 {
             return None;
         }
-        let round = Round::new(self.rules, self.endpoints.known(), self.timeout, Instant::now() + self.timeout);
-        round.entries().find_map(|in_flight| {
+        let attempts = Attempts::new(self.rules, self.endpoints.known(), self.timeout, Instant::now() + self.timeout);
+        attempts.entries().find_map(|in_flight| {
             let endpoint = in_flight.endpoint();
             let warm = pool.take(endpoint.origin()?.shelf(), endpoint.address())?;
             Some((warm, in_flight))
