@@ -38,7 +38,7 @@ const ORIGINATE: &[&[&str]] = &[
     &["pipeline::originate::background"],
     &["pipeline::originate::pool::take"],
     &["pipeline::originate::pool::replenish"],
-    &["pipeline::originate::distrust", "pipeline::originate::judge", "pipeline::originate::retry"],
+    &["pipeline::originate::distrust", "pipeline::originate::outcome", "pipeline::originate::retry"],
     &["pipeline::originate::upstream"],
     &["pipeline::originate::attempts"],
     &["pipeline::originate::failure"],

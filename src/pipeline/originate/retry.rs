@@ -51,7 +51,7 @@ impl Originator {
             }
         };
         let made = made.map_err(|stage| Failure::at(&endpoint, stage));
-        self.judge(attempt, &endpoint, made.as_ref().err());
+        self.record_outcome(attempt, &endpoint, made.as_ref().err());
         made.map(|(wire, negotiated)| Originated { wire, endpoint, negotiated })
     }
 

@@ -280,9 +280,9 @@ impl Originator {
                 let addresses = [attempt.endpoint().address()];
                 let dialed = dial::race(&addresses, &self.options, Some(attempt.deadline)).await;
                 let lost = dialed.as_ref().map_or_else(|error| &error.attempts, |won| &won.lost);
-                self.judge_race(attempt, &attempt.candidates(), lost);
+                self.record_lost_race(attempt, &attempt.candidates(), lost);
                 dialed.map_err(|error| Failure::at(attempt.endpoint(), Stage::Dial(error)))?;
-                self.praise(attempt.endpoint());
+                self.record_success(attempt.endpoint());
             }
             CheckKind::Tls => {
                 let originated = self.originate_in(attempt).await?;
@@ -300,14 +300,18 @@ impl Originator {
         let candidates = attempt.candidates();
         let addresses: Vec<_> = candidates.iter().map(|endpoint| endpoint.address()).collect();
         let dialed = dial::race(&addresses, &self.options, Some(attempt.deadline)).await;
-        self.judge_race(attempt, &candidates, dialed.as_ref().map_or_else(|error| &error.attempts, |won| &won.lost));
+        self.record_lost_race(
+            attempt,
+            &candidates,
+            dialed.as_ref().map_or_else(|error| &error.attempts, |won| &won.lost),
+        );
         let mut dialed = dialed.map_err(|error| Failure::at(attempt.endpoint(), Stage::Dial(error)))?;
         let began = lap(attempt.began, &self.metrics.dial);
         let won = candidates.into_iter().find(|endpoint| endpoint.address() == dialed.address);
         let won = won.expect("the race is won by an address that was in it");
         if let Err(stage) = self.upgrade(&mut dialed.tcp, attempt.deadline).await {
             let failure = Failure::at(&won, stage);
-            self.judge(attempt, &won, Some(&failure));
+            self.record_outcome(attempt, &won, Some(&failure));
             return Err(failure);
         }
         lap(began, &self.metrics.upgrade);

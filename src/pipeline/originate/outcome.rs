@@ -17,21 +17,26 @@ use crate::pipeline::originate::upstream::Originator;
 
 impl Originator {
     /// A try went as far as this endpoint, and failed there or not.
-    pub(super) fn judge(&self, attempt: &Attempt, endpoint: &Endpoint, failure: Option<&Failure>) {
+    pub(super) fn record_outcome(&self, attempt: &Attempt, endpoint: &Endpoint, failure: Option<&Failure>) {
         match failure {
-            None => self.praise(endpoint),
+            None => self.record_success(endpoint),
             Some(failure) if failure.ran_out_of_time() && !attempt.is_fair => {}
-            Some(failure) => self.blame(attempt, endpoint, failure.reason()),
+            Some(failure) => self.record_failure(attempt, endpoint, failure.reason()),
         }
     }
 
     /// These candidates lost the dial race of a try.
-    pub(super) fn judge_race(&self, attempt: &Attempt, candidates: &[Arc<Endpoint>], lost: &[dial::ConnectFailure]) {
+    pub(super) fn record_lost_race(
+        &self,
+        attempt: &Attempt,
+        candidates: &[Arc<Endpoint>],
+        lost: &[dial::ConnectFailure],
+    ) {
         for loss in lost.iter().filter(|loss| !loss.cause.is_ours()) {
             let unfair = loss.cause == dial::Cause::Timeout && !attempt.is_fair;
             let endpoint = candidates.iter().find(|endpoint| endpoint.address() == loss.address);
             if let Some(endpoint) = endpoint.filter(|_| !unfair) {
-                self.blame(attempt, endpoint, loss.cause.reason());
+                self.record_failure(attempt, endpoint, loss.cause.reason());
             }
         }
     }
@@ -73,7 +78,7 @@ impl Originator {
         }
     }
 
-    pub(super) fn praise(&self, endpoint: &Endpoint) {
+    pub(super) fn record_success(&self, endpoint: &Endpoint) {
         let key = || Key::new(Event::EndpointBack, "recovered").upstream(&self.name).endpoint(Some(endpoint.address()));
         if endpoint.succeeded() && flood::is_first(key()) {
             tracing::info!(
@@ -85,7 +90,7 @@ impl Originator {
         }
     }
 
-    fn blame(&self, attempt: &Attempt, endpoint: &Endpoint, reason: &'static str) {
+    fn record_failure(&self, attempt: &Attempt, endpoint: &Endpoint, reason: &'static str) {
         if endpoint.failed(reason, attempt.kind_at(endpoint), attempt.began.elapsed(), &self.rules.ejection) {
             self.tell_ejected(endpoint, reason);
         }
