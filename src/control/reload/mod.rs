@@ -178,7 +178,7 @@ impl Reloader {
         reloader.accept_from(bound);
         snapshot.log_parts();
         snapshot.publish(None, &reloader.registry);
-        snapshot.tend(None);
+        snapshot.replenish(None);
         reloader.metrics.started(snapshot.generation);
         Ok(reloader)
     }
@@ -243,7 +243,7 @@ impl Reloader {
         let snapshot = Arc::new(snapshot);
         self.shared.snapshot.store(Arc::clone(&snapshot));
         self.shared.swapped.notify_waiters();
-        snapshot.tend(Some(old));
+        snapshot.replenish(Some(old));
         self.accept_from(bound);
         self.listeners.retain(|key, running| {
             let stays = snapshot.entry(key).is_some();

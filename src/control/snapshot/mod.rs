@@ -144,8 +144,8 @@ impl Snapshot {
 
     /// Begins the background work of this generation, and ends that of the one before. From its return on, nothing
     /// that was made warm by an origin of `previous` alone is handed out. To be called once it runs.
-    pub(crate) fn tend(&self, previous: Option<&Self>) {
-        self.upstreams.values().for_each(Originator::tend);
+    pub(crate) fn replenish(&self, previous: Option<&Self>) {
+        self.upstreams.values().for_each(Originator::replenish);
         for (name, old) in previous.iter().flat_map(|previous| &previous.upstreams) {
             old.rest(self.upstreams.get(name).map(AsRef::as_ref));
         }

@@ -51,7 +51,7 @@ pub(crate) struct Originator {
     pub(super) metrics: UpstreamMetrics,
     pub(super) pool: Option<Pool>,
     /// Fills the pool.
-    pub(super) tending: Mutex<Option<AbortHandle>>,
+    pub(super) replenisher: Mutex<Option<AbortHandle>>,
     /// The file that a repair changes.
     pub(super) source: Option<Arc<Source>>,
 }
@@ -130,7 +130,7 @@ impl Originator {
             lacks: None,
             metrics,
             pool: None,
-            tending: Mutex::default(),
+            replenisher: Mutex::default(),
             source: None,
         }
     }

@@ -38,7 +38,7 @@ static FILLING: Semaphore = Semaphore::const_new(64);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What the task knows.
-struct Tending {
+struct Replenisher {
     demand: Demand,
     lifetime: Lifetime,
     pause: Pause,
@@ -56,15 +56,15 @@ enum Filled {
 
 /// Fills until the originator is gone. Holds it only while something is done; dropping the future closes what was
 /// begun.
-pub(crate) async fn tend(originator: Weak<Originator>) {
+pub(crate) async fn replenish(originator: Weak<Originator>) {
     let Some(wake) = originator.upgrade().and_then(|originator| originator.pool().map(Pool::wake)) else { return };
-    let mut tending = Tending::new(Instant::now());
+    let mut replenisher = Replenisher::new(Instant::now());
     loop {
-        let Some(next) = originator.upgrade().and_then(|originator| tending.go_on(&originator)) else { return };
+        let Some(next) = originator.upgrade().and_then(|originator| replenisher.go_on(&originator)) else { return };
         tokio::select! {
-            discarded = poll_fn(|cx| listen(&originator, cx)) => tending.discarded(&discarded, Instant::now()),
-            Some(filled) = tending.fills.join_next(), if !tending.fills.is_empty() => {
-                tending.filled(filled.unwrap_or(Filled::Nowhere));
+            discarded = poll_fn(|cx| listen(&originator, cx)) => replenisher.discarded(&discarded, Instant::now()),
+            Some(filled) = replenisher.fills.join_next(), if !replenisher.fills.is_empty() => {
+                replenisher.filled(filled.unwrap_or(Filled::Nowhere));
             }
             () = wake.notified() => {}
             () = sleep_until(next) => {}
@@ -102,7 +102,7 @@ struct Discarded {
     refused: bool,
 }
 
-impl Tending {
+impl Replenisher {
     fn new(now: Instant) -> Self {
         let (demand, lifetime) = (Demand::new(now), Lifetime::default());
         Self { demand, lifetime, pause: Pause::default(), fills: JoinSet::new() }

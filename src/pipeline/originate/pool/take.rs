@@ -12,14 +12,14 @@ use crate::pipeline::originate::attempts::Attempts;
 use crate::pipeline::originate::origin::Origin;
 use crate::pipeline::originate::pool::Pool;
 use crate::pipeline::originate::pool::hand_over::{Client, hand_over};
-use crate::pipeline::originate::pool::replenish::tend;
+use crate::pipeline::originate::pool::replenish::replenish;
 use crate::pipeline::originate::pool::shelf::Bounds;
 use crate::pipeline::originate::pool::warm::{Discard, Warm};
 use crate::pipeline::originate::servers::endpoint::InFlight;
 use crate::pipeline::originate::upstream::{Opened, Originated, Originator, Wire};
 
 impl Originator {
-    /// The same with a pool. It is empty until [`Originator::tend`].
+    /// The same with a pool. It is empty until [`Originator::replenish`].
     #[must_use]
     pub(crate) fn with_pool(self, pool: Pool) -> Self {
         Self { pool: Some(pool), ..self }
@@ -31,11 +31,11 @@ impl Originator {
     }
 
     /// Fills the pool from now on, until [`Originator::rest`] or the end of this object.
-    pub(crate) fn tend(self: &Arc<Self>) {
+    pub(crate) fn replenish(self: &Arc<Self>) {
         let Some(pool) = &self.pool else { return };
         self.origins().for_each(|origin| pool.bound(origin.shelf()));
-        let task = tasks::spawn_for(Task::Pool, &self.metrics.registry, self, tend);
-        if let Some(before) = self.tending().replace(task) {
+        let task = tasks::spawn_for(Task::Pool, &self.metrics.registry, self, replenish);
+        if let Some(before) = self.replenisher().replace(task) {
             before.abort();
         }
     }
@@ -48,7 +48,7 @@ impl Originator {
             self.hand_trust_over(next);
         }
         let Some(pool) = &self.pool else { return };
-        if let Some(task) = self.tending().take() {
+        if let Some(task) = self.replenisher().take() {
             task.abort();
         }
         for origin in self.origins() {
@@ -63,8 +63,8 @@ impl Originator {
         }
     }
 
-    fn tending(&self) -> MutexGuard<'_, Option<AbortHandle>> {
-        self.tending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn replenisher(&self) -> MutexGuard<'_, Option<AbortHandle>> {
+        self.replenisher.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A stream that was made before its client came; none if none is ready. One that dies before a byte of the
