@@ -70,7 +70,7 @@ struct Shared {
     servers: Vec<UpstreamServer>,
     resolver: Arc<Resolver>,
     account: Box<Opening>,
-    looks: Mutex<Vec<Look>>,
+    lookups: Mutex<Vec<Lookup>>,
     members: ArcSwap<Members>,
     /// Wakes whoever waits for a look-up.
     settled: watch::Sender<()>,
@@ -81,17 +81,17 @@ type Opening = dyn Fn(SocketAddr) -> Account + Send + Sync;
 
 /// What is known of one server's name.
 #[derive(Clone, Default)]
-struct Look {
+struct Lookup {
     places: Vec<Place>,
     error: Option<resolve::Error>,
-    good: Good,
+    freshness: Freshness,
     /// When the look-up that is under way began.
     since: Option<Instant>,
 }
 
 /// How long an answer holds.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Good {
+enum Freshness {
     /// An address is its own answer.
     Forever,
     Until(Instant),
@@ -115,16 +115,16 @@ impl Endpoints {
         account: impl Fn(SocketAddr) -> Account + Send + Sync + 'static,
         previous: Option<&Self>,
     ) -> Self {
-        let (looks, members) = match previous {
+        let (lookups, members) = match previous {
             Some(previous) => previous.shared.left_to(&servers),
-            None => (vec![Look::default(); servers.len()], Members::default()),
+            None => (vec![Lookup::default(); servers.len()], Members::default()),
         };
-        let (looks, members) = (Mutex::new(looks), ArcSwap::from_pointee(members));
+        let (lookups, members) = (Mutex::new(lookups), ArcSwap::from_pointee(members));
         let (account, settled) = (Box::new(account), watch::Sender::new(()));
-        let shared = Arc::new(Shared { servers, resolver, account, looks, members, settled });
+        let shared = Arc::new(Shared { servers, resolver, account, lookups, members, settled });
         shared.place_addresses();
         // What was taken over gets the shares of this generation.
-        shared.regroup(&shared.looks());
+        shared.regroup(&shared.lookups());
         Self { shared }
     }
 
@@ -166,9 +166,9 @@ impl Endpoints {
 
     /// The servers that have no endpoint, and why; `None`: DNS has not answered yet.
     pub(crate) fn missing(&self) -> Vec<(Server, Option<resolve::Error>)> {
-        let looks = self.shared.looks();
-        let lost = self.shared.servers.iter().zip(&*looks).filter(|(_, look)| look.places.is_empty());
-        lost.map(|(server, look)| (server.configured.clone(), look.error.clone())).collect()
+        let lookups = self.shared.lookups();
+        let lost = self.shared.servers.iter().zip(&*lookups).filter(|(_, lookup)| lookup.places.is_empty());
+        lost.map(|(server, lookup)| (server.configured.clone(), lookup.error.clone())).collect()
     }
 }
 
@@ -190,23 +190,23 @@ impl Members {
 }
 
 impl Shared {
-    fn looks(&self) -> MutexGuard<'_, Vec<Look>> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lookups(&self) -> MutexGuard<'_, Vec<Lookup>> {
+        self.lookups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a next generation with these servers takes over.
-    fn left_to(&self, servers: &[UpstreamServer]) -> (Vec<Look>, Members) {
-        let looks = self.looks();
+    fn left_to(&self, servers: &[UpstreamServer]) -> (Vec<Lookup>, Members) {
+        let lookups = self.lookups();
         let known = self.members.load();
         let mut members = Members::default();
         let mut left = Vec::with_capacity(servers.len());
         for (place, server) in servers.iter().enumerate() {
             let Some(old) = self.servers.iter().position(|old| old.is_same(server)) else {
-                left.push(Look::default());
+                left.push(Lookup::default());
                 continue;
             };
             // A look-up under way tells the old generation only.
-            left.push(Look { since: None, ..looks[old].clone() });
+            left.push(Lookup { since: None, ..lookups[old].clone() });
             let kept = known.list.iter().filter(|member| member.server == old);
             members.list.extend(kept.map(|member| Member { server: place, ..member.clone() }));
         }
@@ -217,7 +217,11 @@ impl Shared {
     fn place_addresses(&self) {
         for (place, server) in self.servers.iter().enumerate() {
             if let Host::Ip(ip) = server.configured.host {
-                self.settle(place, Ok(vec![Place::plain(SocketAddr::new(ip, server.configured.port))]), Good::Forever);
+                self.settle(
+                    place,
+                    Ok(vec![Place::plain(SocketAddr::new(ip, server.configured.port))]),
+                    Freshness::Forever,
+                );
             }
         }
     }
@@ -225,9 +229,9 @@ impl Shared {
     fn look_up_what_is_over(self: &Arc<Self>) {
         let now = Instant::now();
         let mut begun = Vec::new();
-        for (place, look) in self.looks().iter_mut().enumerate() {
-            if look.since.is_none() && look.good.is_over(now) {
-                look.since = Some(now);
+        for (place, lookup) in self.lookups().iter_mut().enumerate() {
+            if lookup.since.is_none() && lookup.freshness.is_over(now) {
+                lookup.since = Some(now);
                 begun.push(place);
             }
         }
@@ -238,32 +242,32 @@ impl Shared {
 
     /// When the last of the look-ups began that are under way.
     fn waiting_since(&self) -> Option<Instant> {
-        self.looks().iter().filter_map(|look| look.since).max()
+        self.lookups().iter().filter_map(|lookup| lookup.since).max()
     }
 
     /// Takes over what a look-up came to. Endpoints that are named no more are retired.
-    fn settle(&self, place: usize, found: Result<Vec<Place>, resolve::Error>, good: Good) {
-        let mut looks = self.looks();
-        let look = &mut looks[place];
-        (look.since, look.good) = (None, good);
-        let before = std::mem::take(&mut look.places);
+    fn settle(&self, place: usize, found: Result<Vec<Place>, resolve::Error>, freshness: Freshness) {
+        let mut lookups = self.lookups();
+        let lookup = &mut lookups[place];
+        (lookup.since, lookup.freshness) = (None, freshness);
+        let before = std::mem::take(&mut lookup.places);
         match found {
-            Ok(places) => (look.places, look.error) = (places, None),
-            Err(error) => look.error = Some(error),
+            Ok(places) => (lookup.places, lookup.error) = (places, None),
+            Err(error) => lookup.error = Some(error),
         }
-        if looks[place].places != before {
-            self.regroup(&looks);
+        if lookups[place].places != before {
+            self.regroup(&lookups);
         }
-        drop(looks);
+        drop(lookups);
         self.settled.send_replace(());
     }
 
     /// Builds the set anew from what is known of all names.
-    fn regroup(&self, looks: &[Look]) {
+    fn regroup(&self, lookups: &[Lookup]) {
         let old = self.members.load();
         let mut members = Members::default();
-        for (server, look) in looks.iter().enumerate() {
-            for place in &look.places {
+        for (server, lookup) in lookups.iter().enumerate() {
+            for place in &lookup.places {
                 if members.find(server, place.address).is_none() {
                     let known = old.find(server, place.address).map(|member| Arc::clone(&member.endpoint));
                     members.list.push(self.member(server, place, known));
@@ -302,18 +306,18 @@ async fn look_up(shared: Weak<Shared>, place: usize) {
     };
     let found = resolver.places(&server).await;
     let now = Instant::now();
-    let good = match &found {
-        Ok((_, Some(until))) if *until > now => Good::Until(*until),
-        Ok(_) => Good::Until(now + AGAIN),
+    let freshness = match &found {
+        Ok((_, Some(until))) if *until > now => Freshness::Until(*until),
+        Ok(_) => Freshness::Until(now + AGAIN),
         // The resolver remembers what it may remember of a failure.
-        Err(_) => Good::Never,
+        Err(_) => Freshness::Never,
     };
     if let Some(shared) = shared.upgrade() {
-        shared.settle(place, found.map(|(places, _)| places), good);
+        shared.settle(place, found.map(|(places, _)| places), freshness);
     }
 }
 
-impl Good {
+impl Freshness {
     fn is_over(self, now: Instant) -> bool {
         match self {
             Self::Forever => false,

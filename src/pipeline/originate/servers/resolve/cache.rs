@@ -21,19 +21,19 @@ pub(super) struct Names<A> {
 }
 
 struct Entry<A> {
-    good: Option<Good<A>>,
+    fresh: Option<Fresh<A>>,
     bad: Option<Bad>,
     flight: Option<Flight<A>>,
 }
 
 impl<A> Default for Entry<A> {
     fn default() -> Self {
-        Self { good: None, bad: None, flight: None }
+        Self { fresh: None, bad: None, flight: None }
     }
 }
 
 /// The last answer. It outlives `until` as a stale one.
-struct Good<A> {
+struct Fresh<A> {
     answer: A,
     until: Instant,
 }
@@ -95,7 +95,7 @@ impl<A: Clone> Names<A> {
 
     /// Until when the last good answer holds, or held.
     pub(super) fn good_until(&self, name: &DnsName<'static>) -> Option<Instant> {
-        self.entries.get(name)?.good.as_ref().map(|good| good.until)
+        self.entries.get(name)?.fresh.as_ref().map(|fresh| fresh.until)
     }
 
     /// Takes over what a look-up came to; returns what its callers get.
@@ -105,7 +105,7 @@ impl<A: Clone> Names<A> {
         match reply {
             Ok(Found { answer, ttl }) => {
                 let until = now + ttl.clamp(self.min_ttl, self.max_ttl);
-                entry.good = Some(Good { answer: answer.clone(), until });
+                entry.fresh = Some(Fresh { answer: answer.clone(), until });
                 entry.bad = None;
                 Ok(answer)
             }
@@ -116,7 +116,7 @@ impl<A: Clone> Names<A> {
                     None => RECHECK,
                 };
                 if error.is_answer() {
-                    entry.good = None;
+                    entry.fresh = None;
                 }
                 entry.bad = Some(Bad { error: error.clone(), until: now + kept });
                 entry.stale(now).ok_or(error)
@@ -145,8 +145,8 @@ impl<A: Clone> Names<A> {
 impl<A: Clone> Entry<A> {
     /// What needs no look-up.
     fn known(&self, now: Instant) -> Option<Landed<A>> {
-        if let Some(good) = self.good.as_ref().filter(|good| now < good.until) {
-            return Some(Ok(good.answer.clone()));
+        if let Some(fresh) = self.fresh.as_ref().filter(|fresh| now < fresh.until) {
+            return Some(Ok(fresh.answer.clone()));
         }
         let bad = self.bad.as_ref().filter(|bad| now < bad.until)?;
         Some(self.stale(now).ok_or_else(|| bad.error.clone()))
@@ -154,8 +154,8 @@ impl<A: Clone> Entry<A> {
 
     /// The last answer, if it may still be served.
     fn stale(&self, now: Instant) -> Option<A> {
-        let good = self.good.as_ref().filter(|good| now < good.until + MAX_STALE)?;
-        Some(good.answer.clone())
+        let fresh = self.fresh.as_ref().filter(|fresh| now < fresh.until + MAX_STALE)?;
+        Some(fresh.answer.clone())
     }
 
     /// The look-up under way. One whose task is gone (it panicked) is none.
@@ -165,8 +165,8 @@ impl<A: Clone> Entry<A> {
 
     /// When it is of no use any more, not even as a stale answer. `None`, which sorts first: it never was.
     fn last_use(&self) -> Option<Instant> {
-        let good = self.good.as_ref().map(|good| good.until + MAX_STALE);
-        good.max(self.bad.as_ref().map(|bad| bad.until))
+        let fresh = self.fresh.as_ref().map(|fresh| fresh.until + MAX_STALE);
+        fresh.max(self.bad.as_ref().map(|bad| bad.until))
     }
 }
 
@@ -223,10 +223,10 @@ mod tests {
     #[test]
     fn stale_answer_is_served_for_a_day_and_not_longer() {
         let (mut names, start) = (Names::<Addresses>::new(MIN, MAX), Instant::now());
-        let good = settle(&mut names, found(1, 60), start);
+        let fresh = settle(&mut names, found(1, 60), start);
         let later = start + Duration::from_secs(60) + MAX_STALE - Duration::from_secs(2);
-        assert_eq!(settle(&mut names, failed(), later), good, "the failure is not shown");
-        assert_eq!(known(&mut names, later), Some(good), "nor is DNS asked again at once");
+        assert_eq!(settle(&mut names, failed(), later), fresh, "the failure is not shown");
+        assert_eq!(known(&mut names, later), Some(fresh), "nor is DNS asked again at once");
         assert_eq!(settle(&mut names, failed(), later + Duration::from_secs(3)).unwrap_err().reason(), "dns_timeout");
     }
 
