@@ -7,7 +7,7 @@ use crate::config::values::Strategy;
 /// What the choice sees of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
-    /// Its place in the set; [`Wheel`] keeps its turns under it.
+    /// Its place in the set; [`RoundRobin`] keeps its turns under it.
     pub(crate) place: usize,
     /// Only candidates of the lowest tier are chosen.
     pub(crate) tier: (u32, u16),
@@ -21,13 +21,13 @@ pub(crate) struct Candidate {
 pub(crate) fn choose(
     strategy: Strategy,
     candidates: &[Candidate],
-    wheel: &mut Wheel,
+    round_robin: &mut RoundRobin,
     chance: &mut Rng,
 ) -> Option<Candidate> {
     let tier = candidates.iter().map(|candidate| candidate.tier).min()?;
     let within: Vec<_> = candidates.iter().filter(|candidate| candidate.tier == tier).copied().collect();
     match strategy {
-        Strategy::RoundRobin => wheel.next(&within),
+        Strategy::RoundRobin => round_robin.next(&within),
         // Under `priority` a tier is one server; its addresses share the streams as those of any other.
         Strategy::LeastConnections | Strategy::Priority => less_loaded_of_two(&within, chance),
     }
@@ -62,26 +62,26 @@ fn draw(candidates: &[Candidate], chance: &mut Rng) -> Option<Candidate> {
     None
 }
 
-/// Turns in proportion to weights, spread evenly: each turn every candidate gains its weight, the richest is
+/// Turns in proportion to weights, spread evenly: each turn every candidate gains its weight, the first is
 /// chosen and pays what all have gained (nginx's smooth weighted round robin).
 #[derive(Debug, Default)]
-pub(crate) struct Wheel {
-    wealth: Vec<i64>,
+pub(crate) struct RoundRobin {
+    credit: Vec<i64>,
 }
 
-impl Wheel {
+impl RoundRobin {
     fn next(&mut self, candidates: &[Candidate]) -> Option<Candidate> {
         let places = candidates.iter().map(|candidate| candidate.place + 1).max()?;
-        self.wealth.resize(self.wealth.len().max(places), 0);
+        self.credit.resize(self.credit.len().max(places), 0);
         let mut total = 0;
         for candidate in candidates {
-            self.wealth[candidate.place] += i64::from(candidate.weight);
+            self.credit[candidate.place] += i64::from(candidate.weight);
             total += i64::from(candidate.weight);
         }
         // Of equals the first in the list, so that turns begin with it.
-        let richest = candidates.iter().rev().max_by_key(|candidate| self.wealth[candidate.place])?;
-        self.wealth[richest.place] -= total;
-        Some(*richest)
+        let first = candidates.iter().rev().max_by_key(|candidate| self.credit[candidate.place])?;
+        self.credit[first.place] -= total;
+        Some(*first)
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
         fn one_of_the_lowest_tier_is_chosen(candidates in candidates(), seed in any::<u64>()) {
             let lowest = candidates.iter().map(|candidate| candidate.tier).min().unwrap();
             for strategy in STRATEGIES {
-                let chosen = choose(strategy, &candidates, &mut Wheel::default(), &mut Rng::with_seed(seed)).unwrap();
+                let chosen = choose(strategy, &candidates, &mut RoundRobin::default(), &mut Rng::with_seed(seed)).unwrap();
                 prop_assert!(candidates.contains(&chosen));
                 prop_assert_eq!(chosen.tier, lowest);
             }
@@ -117,10 +117,10 @@ mod tests {
         fn turns_are_exactly_in_proportion_to_weights(weights in vec(1..9u32, 1..8)) {
             let one = |(place, weight): (usize, &u32)| Candidate { place, tier: (0, 0), weight: *weight, load: 0 };
             let candidates: Vec<_> = weights.iter().enumerate().map(one).collect();
-            let mut wheel = Wheel::default();
+            let mut round_robin = RoundRobin::default();
             let mut turns = vec![0; weights.len()];
             for _ in 0..weights.iter().sum::<u32>() {
-                turns[wheel.next(&candidates).unwrap().place] += 1;
+                turns[round_robin.next(&candidates).unwrap().place] += 1;
             }
             prop_assert_eq!(turns, weights);
         }
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn nobody_is_chosen_of_nobody() {
         for strategy in STRATEGIES {
-            assert_eq!(choose(strategy, &[], &mut Wheel::default(), &mut Rng::new()), None);
+            assert_eq!(choose(strategy, &[], &mut RoundRobin::default(), &mut Rng::new()), None);
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::config::values::{Host, Server, Share, Strategy};
 use crate::pipeline::originate::origin::Origin;
 use crate::pipeline::originate::servers::account::Account;
-use crate::pipeline::originate::servers::balance::{self, Candidate, Wheel};
+use crate::pipeline::originate::servers::balance::{self, Candidate, RoundRobin};
 use crate::pipeline::originate::servers::endpoint::Endpoint;
 use crate::pipeline::originate::servers::resolve::{self, Place, Resolver};
 
@@ -48,7 +48,7 @@ pub(crate) struct Endpoints {
 pub(crate) struct Members {
     list: Vec<Member>,
     /// Whose turn it is, where streams go in turns.
-    wheel: Mutex<Wheel>,
+    round_robin: Mutex<RoundRobin>,
 }
 
 /// An endpoint in its set.
@@ -180,8 +180,8 @@ impl Members {
 
     /// One of these candidates, whose places are those of the list.
     pub(crate) fn choose(&self, strategy: Strategy, candidates: &[Candidate]) -> Option<Candidate> {
-        let mut wheel = self.wheel.lock().unwrap_or_else(PoisonError::into_inner);
-        balance::choose(strategy, candidates, &mut wheel, &mut Rng::new())
+        let mut round_robin = self.round_robin.lock().unwrap_or_else(PoisonError::into_inner);
+        balance::choose(strategy, candidates, &mut round_robin, &mut Rng::new())
     }
 
     fn find(&self, server: usize, address: SocketAddr) -> Option<&Member> {
