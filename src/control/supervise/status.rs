@@ -179,13 +179,13 @@ fn shown(pool: &Pool, warm: usize) -> Value {
 /// One address: what it gets, and why.
 fn endpoint(member: &Member) -> Value {
     let Member { endpoint, tier, weight, max_connections, .. } = member;
-    let (standing, account) = (endpoint.standing(tokio::time::Instant::now()), endpoint.account());
+    let (status, account) = (endpoint.health_status(tokio::time::Instant::now()), endpoint.account());
     json!({
         "endpoint": endpoint.address().to_string(),
         "server": endpoint.server().to_string(),
-        "health": standing.word(),
-        "failures_in_a_row": standing.failures,
-        "last_failure": standing.last_failure.map(|failure| json!({
+        "health": status.word(),
+        "failures_in_a_row": status.failures,
+        "last_failure": status.last_failure.map(|failure| json!({
             "reason": failure.reason,
             "seconds_ago": failure.at.elapsed().unwrap_or_default().as_secs(),
         })),

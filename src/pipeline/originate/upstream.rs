@@ -330,7 +330,7 @@ impl Originator {
     pub(super) fn untried(&self, exhausted: Exhausted, mut failed: impl FnMut(&Failure)) -> Failure {
         let failure = match exhausted {
             Exhausted::Open(endpoint, left) => {
-                let last = endpoint.standing(Instant::now()).last_failure.map(|failure| failure.reason);
+                let last = endpoint.health_status(Instant::now()).last_failure.map(|failure| failure.reason);
                 Failure::at(&endpoint, Stage::CircuitOpen(Rest { last, left }))
             }
             Exhausted::Full(endpoint) => Failure::at(&endpoint, Stage::Full),

@@ -49,7 +49,7 @@ pub(crate) struct LastFailure {
 
 /// What the endpoint gets now, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct HealthStatus {
     /// Whether streams go there.
     pub(crate) gate: Gate,
     /// Failures in a row.
@@ -58,7 +58,7 @@ pub(crate) struct Standing {
     pub(crate) last_failure: Option<LastFailure>,
 }
 
-impl Standing {
+impl HealthStatus {
     /// `healthy`; `failing`, but not yet often enough; `ejected`; `trial`, one stream tries it or may.
     pub(crate) fn word(&self) -> &'static str {
         match self.gate {
@@ -152,10 +152,10 @@ impl Endpoint {
     }
 
     /// What it gets now, and why.
-    pub(crate) fn standing(&self, now: Instant) -> Standing {
+    pub(crate) fn health_status(&self, now: Instant) -> HealthStatus {
         let circuit = self.circuit.borrow();
         let (gate, failures) = (circuit.breaker.gate(now), circuit.breaker.failures());
-        Standing { gate, failures, last_failure: circuit.last_failure }
+        HealthStatus { gate, failures, last_failure: circuit.last_failure }
     }
 
     /// Begins the trial of an open circuit; `None`: not now, another has begun it, or the circuit is closed.
