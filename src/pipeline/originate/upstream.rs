@@ -269,7 +269,7 @@ impl Originator {
         let began = Instant::now();
         let deadline = began + self.timeout;
         let members = self.endpoints.current(deadline).await;
-        lap(began, &self.metrics.resolve);
+        record_since(began, &self.metrics.resolve);
         Attempts::new(rules, members, self.timeout, deadline)
     }
 
@@ -306,7 +306,7 @@ impl Originator {
             dialed.as_ref().map_or_else(|error| &error.attempts, |won| &won.lost),
         );
         let mut dialed = dialed.map_err(|error| Failure::at(attempt.endpoint(), Stage::Dial(error)))?;
-        let began = lap(attempt.began, &self.metrics.dial);
+        let began = record_since(attempt.began, &self.metrics.dial);
         let won = candidates.into_iter().find(|endpoint| endpoint.address() == dialed.address);
         let won = won.expect("the race is won by an address that was in it");
         if let Err(stage) = self.upgrade(&mut dialed.tcp, attempt.deadline).await {
@@ -314,7 +314,7 @@ impl Originator {
             self.record_outcome(attempt, &won, Some(&failure));
             return Err(failure);
         }
-        lap(began, &self.metrics.upgrade);
+        record_since(began, &self.metrics.upgrade);
         Ok((dialed.tcp, won))
     }
 
@@ -358,7 +358,7 @@ impl Originator {
     }
 }
 
-pub(super) fn lap(since: Instant, histogram: &Histogram) -> Instant {
+pub(super) fn record_since(since: Instant, histogram: &Histogram) -> Instant {
     let now = Instant::now();
     histogram.record(now - since);
     now
