@@ -65,7 +65,7 @@ impl<'a> Handshake<'a> {
 
     /// As [`handshake`], to be called once.
     pub(crate) async fn run(&self, tcp: TcpStream) -> Result<(Established, Negotiated), Error> {
-        let done = self.observed.during(self.shake(tcp)).await;
+        let done = self.observed.during(self.handshake(tcp)).await;
         done.map_err(|broken| Error::new(broken, self.observed.take(), self.origin, self.endpoint))
     }
 
@@ -131,7 +131,7 @@ impl<'a> Handshake<'a> {
         self.observed.read(|facts| facts.chain_bytes > 0 || facts.request.is_some())
     }
 
-    async fn shake(&self, mut tcp: TcpStream) -> Result<(Established, Negotiated), Broken> {
+    async fn handshake(&self, mut tcp: TcpStream) -> Result<(Established, Negotiated), Broken> {
         let (config, view) = (Arc::clone(&self.prepared.config), self.prepared.view.as_deref());
         let wants_alpn = !config.alpn_protocols.is_empty();
         let name = self.origin.server_name().clone();
