@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use egret::pipeline::relay::Ended;
 use egret::tls::record::{Frame, MAX_WIRE, Opener, Sealer};
-use egret::tls::session::{CONTROL, Heeded, Opened, Session};
+use egret::tls::session::{CONTROL, Opened, Processed, Session};
 use rustls::crypto::aws_lc_rs::cipher_suite as suites;
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
@@ -78,10 +78,10 @@ impl Talk {
     fn server_speaks(&mut self, kind: u8, body: &[u8]) -> Verdict {
         let (inner, plain) = if self.model.tls13 && self.sealed { unpadded(kind, body) } else { (kind, body) };
         let verdict = self.model.judge(inner, plain);
-        let heard = if self.sealed { self.open(kind, body) } else { self.session.heed(kind.into(), body) };
+        let heard = if self.sealed { self.open(kind, body) } else { self.session.process_record(kind.into(), body) };
         match (&verdict, heard) {
-            (Verdict::Data, Ok(Heeded::Data)) | (Verdict::Closed, Ok(Heeded::Closed)) => {}
-            (Verdict::Quiet { renewed }, Ok(Heeded::Quiet)) => {
+            (Verdict::Data, Ok(Processed::Data)) | (Verdict::Closed, Ok(Processed::Closed)) => {}
+            (Verdict::Quiet { renewed }, Ok(Processed::Quiet)) => {
                 if *renewed {
                     let (sequence, secrets) = self.kernel.update_tx_secret().expect("TLS 1.3 can");
                     self.sealer = Sealer::new(true, &secrets, sequence, u64::MAX).expect("a suite of TLS");
@@ -102,7 +102,7 @@ impl Talk {
     }
 
     /// The same record, sealed. What comes of it by and by changes nothing.
-    fn open(&mut self, kind: u8, body: &[u8]) -> Result<Heeded, egret::tls::session::Error> {
+    fn open(&mut self, kind: u8, body: &[u8]) -> Result<Processed, egret::tls::session::Error> {
         let mut record = seal(&mut self.sealer, kind.into(), body);
         let whole = record.len();
         for part in [0, 3, 5, whole - 1] {
@@ -114,13 +114,13 @@ impl Talk {
         Ok(match self.session.open(&mut record)? {
             Opened::Data { wire, plain } => {
                 assert_eq!((wire, &record[plain]), (whole, unpadded_data(self.model.tls13, kind, body)));
-                Heeded::Data
+                Processed::Data
             }
             Opened::Quiet { wire } => {
                 assert_eq!(wire, whole);
-                Heeded::Quiet
+                Processed::Quiet
             }
-            Opened::Closed => Heeded::Closed,
+            Opened::Closed => Processed::Closed,
             Opened::Partial(_) => panic!("a whole record is taken for a part"),
         })
     }

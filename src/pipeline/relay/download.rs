@@ -13,7 +13,7 @@ use crate::net::kernel_tls::{self, Direction, Received as Taken};
 use crate::net::{self, Duplex};
 use crate::tls::handshake::Received;
 use crate::tls::pool::{Buffer, Size};
-use crate::tls::session::{Heeded, Opened, Session};
+use crate::tls::session::{Opened, Processed, Session};
 
 /// Server to client: many records are received at once, opened where they stand, and their plaintext is
 /// written from there.
@@ -263,7 +263,7 @@ impl<'a> Download<'a> {
                 }
                 Ok(taken) => {
                     self.size = size.after(taken.len, inbox.buffer.len());
-                    self.heed(taken, session);
+                    self.process_taken(taken, session);
                     if let Err(ended) = kernel::renew(session, Direction::Receive, from) {
                         self.failed.get_or_insert(ended);
                     }
@@ -279,19 +279,19 @@ impl<'a> Download<'a> {
     }
 
     /// What the kernel has opened stands at the front of the inbox.
-    fn heed(&mut self, taken: Taken, session: &mut Session) {
+    fn process_taken(&mut self, taken: Taken, session: &mut Session) {
         let Taken { kind, len } = taken;
         let Some(inbox) = &mut self.inbox else { return };
         // A kernel that says no type has seen none but this.
         let kind = kind.map_or(ContentType::ApplicationData, ContentType::from);
         self.account.gave();
-        match session.heed(kind, &inbox.buffer[..len]) {
-            Ok(Heeded::Data) => {
+        match session.process_record(kind, &inbox.buffer[..len]) {
+            Ok(Processed::Data) => {
                 inbox.plain.push(0, len);
                 self.account.first();
             }
-            Ok(Heeded::Quiet) => {}
-            Ok(Heeded::Closed) => self.state = State::Finishing,
+            Ok(Processed::Quiet) => {}
+            Ok(Processed::Closed) => self.state = State::Finishing,
             Err(error) => {
                 self.owed = error.alert();
                 self.failed = Some(Ended::from_tls(error.into_rustls()));

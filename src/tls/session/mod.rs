@@ -21,7 +21,7 @@ pub struct Session {
     kernel: Option<Box<Kernel>>,
     joiner: Joiner,
     /// Warnings, renegotiation requests or key updates since the last application data.
-    bother: u8,
+    non_data_records: u8,
     /// What the peer's messages oblige us to send.
     reply: Option<Reply>,
     renegotiation: Renegotiation,
@@ -76,7 +76,7 @@ pub enum Opened {
 
 /// What a record held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heeded {
+pub enum Processed {
     /// Application data.
     Data,
     /// Something between the two ends of TLS, which was dealt with.
@@ -135,7 +135,7 @@ impl Error {
 
 /// Records without application data in a row that are borne, as in rustls: a peer must not keep us busy
 /// with warnings or key updates.
-const MAX_BOTHER: u8 = 32;
+const MAX_NON_DATA_RECORDS: u8 = 32;
 /// Room for what `control` writes: a record with the five bytes of a key update, or the two of an alert.
 pub const CONTROL: usize = 64;
 
@@ -168,7 +168,7 @@ impl Session {
             opener: Opener::new(tls13, &secrets.rx.1, secrets.rx.0)?,
             kernel: tls13.then(|| Box::new(kernel)),
             joiner: Joiner::default(),
-            bother: 0,
+            non_data_records: 0,
             reply: None,
             renegotiation: Renegotiation::NotAsked,
             closed: false,
@@ -345,10 +345,10 @@ impl Session {
             Frame::Whole(wire) => wire,
         };
         let (kind, plain) = self.opener.open(&mut bytes[..wire])?;
-        Ok(match self.heed(kind, &bytes[plain.clone()])? {
-            Heeded::Data => Opened::Data { wire, plain },
-            Heeded::Quiet => Opened::Quiet { wire },
-            Heeded::Closed => Opened::Closed,
+        Ok(match self.process_record(kind, &bytes[plain.clone()])? {
+            Processed::Data => Opened::Data { wire, plain },
+            Processed::Quiet => Opened::Quiet { wire },
+            Processed::Closed => Opened::Closed,
         })
     }
 
@@ -366,27 +366,27 @@ impl Session {
     ///
     /// # Errors
     /// The session is over.
-    pub fn heed(&mut self, kind: ContentType, body: &[u8]) -> Result<Heeded, Error> {
+    pub fn process_record(&mut self, kind: ContentType, body: &[u8]) -> Result<Processed, Error> {
         if kind != ContentType::Handshake && self.joiner.is_amid() {
             return Err(Fault::UnexpectedMessage.into());
         }
         match kind {
             ContentType::ApplicationData => {
-                self.bother = 0;
+                self.non_data_records = 0;
                 if self.renegotiation == Renegotiation::Asked {
                     self.renegotiation = Renegotiation::GoneOn;
                 }
-                return Ok(Heeded::Data);
+                return Ok(Processed::Data);
             }
             ContentType::Handshake => self.handshake(body)?,
             ContentType::Alert if self.heed_alert(body)? => {
                 self.closed = true;
-                return Ok(Heeded::Closed);
+                return Ok(Processed::Closed);
             }
             ContentType::Alert => {}
             _ => return Err(Fault::UnexpectedMessage.into()),
         }
-        Ok(Heeded::Quiet)
+        Ok(Processed::Quiet)
     }
 
     /// Whether it is close_notify. In TLS 1.3 every other alert but user_canceled ends the connection,
@@ -399,19 +399,19 @@ impl Session {
             _ if warning && self.kernel.is_none() => {}
             _ => return Err(Error::Alert(description)),
         }
-        bear(&mut self.bother)?;
+        tolerate(&mut self.non_data_records)?;
         Ok(false)
     }
 
     fn handshake(&mut self, fragment: &[u8]) -> Result<(), Error> {
-        let Self { joiner, kernel, opener, bother, reply, renegotiation, offload, .. } = self;
+        let Self { joiner, kernel, opener, non_data_records, reply, renegotiation, offload, .. } = self;
         joiner.feed(fragment, |message, last| match (message, kernel.as_mut()) {
             (Message::Ticket(body), Some(kernel)) => {
                 handed::with(body.len(), || kernel.handle_new_session_ticket(body)).map_err(reject)
             }
             // The record that follows is under the new key, so nothing may share this one.
             (Message::KeyUpdate { requested }, Some(kernel)) if last => {
-                bear(bother)?;
+                tolerate(non_data_records)?;
                 let (sequence, secrets) = kernel.update_rx_secret().map_err(reject)?;
                 *opener = Opener::new(true, &secrets, sequence).map_err(reject)?;
                 if let Some(offload) = offload {
@@ -427,16 +427,16 @@ impl Session {
                 // (RFC 8446 section 4.1.2). A server may go on without (RFC 5246 section 7.2.2).
                 *reply = Some(Reply::NoRenegotiation);
                 *renegotiation = Renegotiation::Asked;
-                bear(bother)
+                tolerate(non_data_records)
             }
             _ => Err(Fault::UnexpectedMessage.into()),
         })
     }
 }
 
-fn bear(bother: &mut u8) -> Result<(), Error> {
-    *bother += 1;
-    if *bother > MAX_BOTHER { Err(Fault::UnexpectedMessage.into()) } else { Ok(()) }
+fn tolerate(non_data_records: &mut u8) -> Result<(), Error> {
+    *non_data_records += 1;
+    if *non_data_records > MAX_NON_DATA_RECORDS { Err(Fault::UnexpectedMessage.into()) } else { Ok(()) }
 }
 
 fn reject(error: rustls::Error) -> Error {

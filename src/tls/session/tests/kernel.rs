@@ -49,7 +49,7 @@ fn a_direction_that_the_kernel_refuses_stays_here() {
     session.handed_over(Direction::Receive, true);
     assert!(!session.is_asked(Direction::Send) && !session.in_kernel(Direction::Send));
     assert_eq!(server.open(&sealed(&mut session, b"sealed here")).1, b"sealed here");
-    assert_eq!(session.heed(ContentType::Handshake, &[24, 0, 0, 1, 1]), Ok(Heeded::Quiet));
+    assert_eq!(session.process_record(ContentType::Handshake, &[24, 0, 0, 1, 1]), Ok(Processed::Quiet));
     assert!(session.renewed(Direction::Receive).is_some() && session.renewed(Direction::Send).is_none());
     assert_eq!(server.open(&control(&mut session)), (ContentType::Handshake, vec![24, 0, 0, 1, 0]));
 }
@@ -68,7 +68,7 @@ fn a_key_update_before_the_handing_over_is_not_lost() {
 #[test]
 fn key_updates_are_answered_and_the_kernel_gets_both_keys_once() {
     let (mut session, _, _) = handed(ALL[0]);
-    assert_eq!(session.heed(ContentType::Handshake, &[24, 0, 0, 1, 1]), Ok(Heeded::Quiet));
+    assert_eq!(session.process_record(ContentType::Handshake, &[24, 0, 0, 1, 1]), Ok(Processed::Quiet));
     assert_eq!(sequence(&session.renewed(Direction::Receive).unwrap()), 0);
     assert!(session.renewed(Direction::Receive).is_none());
     assert!(session.renewed(Direction::Send).is_none(), "our own key changes with our own message");
@@ -94,8 +94,8 @@ fn a_key_of_the_kernel_is_changed_before_its_limit_and_records_that_it_cut_count
 #[test]
 fn records_of_other_types_mean_what_they_mean_here() {
     let (mut session, _, _) = handed(ALL[0]);
-    assert_eq!(session.heed(ContentType::ApplicationData, b"data"), Ok(Heeded::Data));
-    let fatal = session.heed(ContentType::Alert, &[2, 40]);
+    assert_eq!(session.process_record(ContentType::ApplicationData, b"data"), Ok(Processed::Data));
+    let fatal = session.process_record(ContentType::Alert, &[2, 40]);
     assert_eq!(fatal, Err(Error::Alert(AlertDescription::HandshakeFailure)));
     for (kind, body) in [
         (ContentType::Handshake, &[][..]),
@@ -103,13 +103,17 @@ fn records_of_other_types_mean_what_they_mean_here() {
         (ContentType::Handshake, &[1, 0, 0, 0]),
     ] {
         let (mut session, _, _) = handed(ALL[0]);
-        assert_eq!(session.heed(kind, body), Err(Error::Fault(Fault::UnexpectedMessage)), "{kind:?} {body:?}");
+        assert_eq!(
+            session.process_record(kind, body),
+            Err(Error::Fault(Fault::UnexpectedMessage)),
+            "{kind:?} {body:?}"
+        );
     }
     let (mut session, _, _) = handed(ALL[0]);
-    assert_eq!(session.heed(ContentType::Handshake, &[24, 0]), Ok(Heeded::Quiet));
-    assert_eq!(session.heed(ContentType::ApplicationData, b"x"), Err(Error::Fault(Fault::UnexpectedMessage)));
+    assert_eq!(session.process_record(ContentType::Handshake, &[24, 0]), Ok(Processed::Quiet));
+    assert_eq!(session.process_record(ContentType::ApplicationData, b"x"), Err(Error::Fault(Fault::UnexpectedMessage)));
     let (mut session, _, _) = handed(ALL[0]);
-    assert_eq!(session.heed(ContentType::Alert, &[1, 0]), Ok(Heeded::Closed));
+    assert_eq!(session.process_record(ContentType::Alert, &[1, 0]), Ok(Processed::Closed));
     let close = session.kernel_alert(AlertDescription::CloseNotify).unwrap();
     assert_eq!((close.kind, close.body()), (ContentType::Alert, &[1, 0][..]));
 }
@@ -128,8 +132,8 @@ fn tickets_that_the_kernel_opened_reach_the_store() {
         let (record, after) = rest.split_at_mut(wire);
         let (kind, plain) = opener.open(record).unwrap();
         let (one, two) = record[plain].split_at(7);
-        assert_eq!(session.heed(kind, one), Ok(Heeded::Quiet));
-        assert_eq!(session.heed(kind, two), Ok(Heeded::Quiet));
+        assert_eq!(session.process_record(kind, one), Ok(Processed::Quiet));
+        assert_eq!(session.process_record(kind, two), Ok(Processed::Quiet));
         rest = after;
     }
     assert_eq!(tickets.0.load(Ordering::Relaxed), 2);

@@ -289,7 +289,7 @@ fn alerts_of_tls_1_3_are_fatal_whatever_their_level() {
 fn warnings_of_tls_1_2_are_borne_but_not_without_end() {
     let (mut session, mut server, ..) = pair(ALL[3]);
     let mut warnings = |n| (0..n).flat_map(|_| server.record(ContentType::Alert, &[1, 110])).collect::<Vec<u8>>();
-    assert_eq!(open_all(&mut session, &mut warnings(MAX_BOTHER)), Ok((Vec::new(), false)));
+    assert_eq!(open_all(&mut session, &mut warnings(MAX_NON_DATA_RECORDS)), Ok((Vec::new(), false)));
     assert_eq!(fault(&mut session, warnings(1)), AlertDescription::UnexpectedMessage);
 }
 
