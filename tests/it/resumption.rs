@@ -127,7 +127,7 @@ async fn the_same_origin_resumes() {
         let world = World::new(version, versions).await;
         let parts = world.base();
         let origin = parts.origin();
-        assert_eq!(world.visit(0, &parts, &origin).await, Resumption::Starved);
+        assert_eq!(world.visit(0, &parts, &origin).await, Resumption::NoSession);
         for _ in 0..5 {
             assert_eq!(world.visit(0, &parts, &origin).await, Resumption::Resumed);
         }
@@ -143,9 +143,9 @@ async fn origins_that_differ_in_one_part_never_share_a_session() {
             assert_ne!(base.origin().key(), variant.origin().key(), "{part}");
             for (first, second) in [(&base, &variant), (&variant, &base)] {
                 let (one, other) = (first.origin(), second.origin());
-                assert_eq!(world.visit(0, first, &one).await, Resumption::Starved, "{part}");
+                assert_eq!(world.visit(0, first, &one).await, Resumption::NoSession, "{part}");
                 assert_eq!(world.visit(0, first, &one).await, Resumption::Resumed, "{part}");
-                assert_eq!(world.visit(1, second, &other).await, Resumption::Starved, "{part}");
+                assert_eq!(world.visit(1, second, &other).await, Resumption::NoSession, "{part}");
                 assert_eq!(world.visit(1, second, &other).await, Resumption::Resumed, "{part}");
                 assert_eq!(world.visit(0, first, &one).await, Resumption::Resumed, "{part}: tickets were lost");
             }
@@ -215,7 +215,7 @@ async fn a_rotated_identity_starts_anew_and_is_the_one_that_is_seen() {
         world.visit(0, &before, &old).await;
         let after = Parts { identity: Some(Arc::clone(&world.bob)), ..world.base() };
         let new = after.origin();
-        assert_eq!(world.visit(1, &after, &new).await, Resumption::Starved);
+        assert_eq!(world.visit(1, &after, &new).await, Resumption::NoSession);
         // Streams of the old generation may still open connections: they stay who they were.
         assert_eq!(world.visit(0, &before, &old).await, Resumption::Resumed);
     }
@@ -254,7 +254,7 @@ async fn a_session_of_one_endpoint_serves_another_of_the_same_origin() {
         let origin = world.base().origin();
         let (first, second) = (world.server.doors[0], world.server.doors[1]);
         let (made, _) = visit(first, first, &origin).await;
-        assert_eq!(made.resumed, Resumption::Starved);
+        assert_eq!(made.resumed, Resumption::NoSession);
         let (used, seen) = visit(second, second, &origin).await;
         assert_eq!((used.resumed, seen.made_at), (Resumption::Resumed, Some(0)));
         // Its own sessions come first from now on. In TLS 1.2 a resumed session goes on being the same one.
@@ -311,7 +311,7 @@ async fn an_endpoint_with_keys_of_its_own_is_lent_a_session_once() {
         let origin = origin(&upstream(rich.address()), None, &trust(&roots(folder.path(), &[&ca])));
         visit(rich.address(), rich.address(), &origin).await;
         let held = origin.sessions_held_of(rich.address());
-        for expected in [Resumption::Refused, Resumption::Starved, Resumption::Starved] {
+        for expected in [Resumption::Refused, Resumption::NoSession, Resumption::NoSession] {
             assert_eq!(visit(poor.address(), poor.address(), &origin).await.0.resumed, expected);
         }
         assert!(origin.sessions_held_of(rich.address()) + 1 >= held, "the other's sessions were used up");
@@ -344,7 +344,7 @@ async fn no_session_outlives_what_was_verified() {
     tokio::time::sleep(std::time::Duration::from_secs(6)).await;
     for (server, origin, server_expired) in waiting {
         match originate(server.address(), server.address(), &origin).await {
-            Ok((_, negotiated)) => assert_eq!(negotiated.resumed, Resumption::Starved),
+            Ok((_, negotiated)) => assert_eq!(negotiated.resumed, Resumption::NoSession),
             Err(error) if server_expired => assert_eq!(error.reason(), "certificate_expired"),
             Err(error) => assert_eq!(error.reason(), "client_certificate_rejected"),
         }

@@ -121,7 +121,7 @@ async fn sessions_of_an_identity_that_was_rotated_are_dropped_and_counted() {
     assert_eq!((world.held(), world.event("foreign")), (0.0, held));
     let rotated = World::visit(address).await;
     assert_eq!((rotated.resumed, rotated.client.as_deref()), (false, Some("bob")));
-    assert_eq!(world.event("starved"), 2.0);
+    assert_eq!(world.event("no_session"), 2.0);
 
     // A reload in which nothing of the origin is new keeps its sessions.
     let held = world.held();

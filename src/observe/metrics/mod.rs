@@ -55,7 +55,7 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_streams_ended_total", Kind::Counter, "Streams that ended, by reason."),
     ("egret_streams_carried_total", Kind::Counter, "Streams that were relayed and ended, by mechanism: who made the records."),
     ("egret_bytes_total", Kind::Counter, "Bytes of clients' data carried, by direction."),
-    ("egret_originations_total", Kind::Counter, "Finished originations, by what became of resumption (reason): resumed, refused (offered, not taken), starved (no session at hand), withheld (the server broke a handshake that offered one), off."),
+    ("egret_originations_total", Kind::Counter, "Finished originations, by what became of resumption (reason): resumed, refused (offered, not taken), no_session (no session at hand), withheld (the server broke a handshake that offered one), off."),
     ("egret_origination_failures_total", Kind::Counter, "Failed originations, by reason."),
     ("egret_handshake_repeats_total", Kind::Counter, "Handshakes that failed and were repeated at once with less in the ClientHello, by what was left out (reason) and result: succeeded, failed."),
     ("egret_origination_seconds", Kind::Histogram, "Time of the phases of an origination."),

@@ -86,7 +86,7 @@ pub struct SessionMetrics {
     /// Not kept: a ticket too long to come back in a ClientHello, or no memory left for sessions.
     pub(crate) oversized: Counter,
     /// Handshakes for which no session was at hand.
-    pub(crate) starved: Counter,
+    pub(crate) no_session: Counter,
     /// Of the last handshakes, how many were resumed.
     pub(crate) ratio: Share,
 }
@@ -112,7 +112,7 @@ impl OriginMetrics {
                 displaced: sessions("displaced"),
                 foreign: sessions("foreign"),
                 oversized: sessions("oversized"),
-                starved: sessions("starved"),
+                no_session: sessions("no_session"),
                 ratio: Share::new(Some(Late::new(registry, RESUMPTION_RATIO, &[label()]))),
             },
         }
@@ -136,7 +136,7 @@ impl OriginMetrics {
                 displaced: counter(),
                 foreign: counter(),
                 oversized: counter(),
-                starved: counter(),
+                no_session: counter(),
                 ratio: Share::new(None),
             },
         })

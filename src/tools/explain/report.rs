@@ -90,7 +90,7 @@ pub(crate) struct Attempt {
     pub(crate) group: Option<String>,
     /// The protocol chosen by ALPN.
     pub(crate) alpn: Option<String>,
-    /// `resumed`, `refused`, `starved` (no session to offer) or `off`.
+    /// `resumed`, `refused`, `no_session` (no session to offer) or `off`.
     pub(crate) resumption: Option<String>,
     /// The server's certificate, as `sha256:HEX`.
     pub(crate) certificate: Option<String>,

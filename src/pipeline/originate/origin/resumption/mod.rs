@@ -54,7 +54,7 @@ pub enum Resumption {
     /// A session was offered, and the server wanted a full handshake.
     Refused,
     /// There was no session to offer.
-    Starved,
+    NoSession,
     /// None was offered since a handshake with the endpoint that offered one broke lately.
     Withheld,
     /// The upstream says `resumption = false`.
@@ -67,7 +67,7 @@ impl Resumption {
         match self {
             Self::Resumed => "resumed",
             Self::Refused => "refused",
-            Self::Starved => "starved",
+            Self::NoSession => "no_session",
             Self::Withheld => "withheld",
             Self::Off => "off",
         }
@@ -210,8 +210,8 @@ impl View {
         let account = self.store.account();
         account.ratio.add(resumed);
         let Some(borrowed) = self.offered().as_ref().map(|offered| offered.borrowed) else {
-            account.starved.increment(1);
-            return if self.resumes { Resumption::Starved } else { Resumption::Withheld };
+            account.no_session.increment(1);
+            return if self.resumes { Resumption::NoSession } else { Resumption::Withheld };
         };
         if borrowed {
             self.store.shelf().lent(self.endpoint, resumed, Date::now());
