@@ -1,9 +1,9 @@
 //! Starts and stops everything: a list of starts, one loop of causes, and the end.
 
 mod budget;
-mod causes;
 mod descriptors;
 mod endpoints;
+mod requests;
 mod status;
 mod trim;
 
@@ -34,7 +34,7 @@ use crate::observe::tasks::{self, Task};
 use crate::pipeline::accept::Shared;
 use crate::pipeline::admit::{self, Admission};
 use crate::pipeline::originate::key_log::KeyLogFile;
-use causes::{Asked, Causes, Stop};
+use requests::{Asked, Requests, Stop};
 use status::Desk;
 use trim::Trim;
 
@@ -161,7 +161,7 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
     drop(admin_ends);
     desk.set_ready(true);
     systemd::ready(&running(1, reloader.troubled().len()));
-    let running = Running { causes: Causes::new(signals, orders, registry, trim), reloader };
+    let running = Running { requests: Requests::new(signals, orders, registry, trim), reloader };
     let ended = tasks::caught_in(Task::Main, pin!(running.until_stopped(&desk, drain))).await;
     match ended {
         Ok(Ended::Quit) => no_admin.stop(),
@@ -183,7 +183,7 @@ async fn serve_admin(socket: Socket, admission: Admission, desk: Arc<Desk>, regi
 
 /// What the loop owns.
 struct Running {
-    causes: Causes,
+    requests: Requests,
     reloader: Reloader,
 }
 
@@ -198,7 +198,7 @@ impl Running {
             // A reload waits for disks: whoever asks to stop meanwhile does not.
             let result = tokio::select! {
                 result = reload(&mut self.reloader, cause) => result,
-                asked = self.causes.stop() => match asked {
+                asked = self.requests.stop() => match asked {
                     Stop::Drain => break,
                     Stop::Quit => return Ended::Quit,
                 },
@@ -212,13 +212,13 @@ impl Running {
     async fn asked(&mut self) -> Asked {
         // One future for the whole wait: each beginning of it reads all files.
         tokio::select! {
-            asked = self.causes.next() => asked,
+            asked = self.requests.next() => asked,
             () = self.reloader.files_changed() => Asked::Reload(Cause::Files, None),
         }
     }
 
     async fn drain(self, desk: &Desk, drain: Drain) -> Ended {
-        let Self { causes, reloader } = self;
+        let Self { requests, reloader } = self;
         desk.set_ready(false);
         let deadline = reloader.config().drain_timeout;
         systemd::stopping("draining");
@@ -226,7 +226,7 @@ impl Running {
         // The listeners go, and with them their watches: what is left are streams.
         reloader.rest();
         drop(reloader);
-        let mut signals = causes.into_signals();
+        let mut signals = requests.into_signals();
         tokio::select! {
             drained = drain.drain(deadline) => {
                 match drained {

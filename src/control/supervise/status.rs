@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::causes::{Ordered, Orders, orders};
 use super::endpoints::Endpoints;
+use super::requests::{Ordered, Orders, orders};
 use crate::config;
 use crate::config::values::{Listener, Name, Verify};
 use crate::control::admin::{Control, Kept, Swapped};

@@ -54,7 +54,7 @@ pub(super) enum Stop {
 }
 
 /// Everyone who may ask, but for files that change.
-pub(super) struct Causes {
+pub(super) struct Requests {
     signals: Signals,
     ordered: Ordered,
     /// SIGHUP came during a reload, which may have read the files before they were changed.
@@ -69,7 +69,7 @@ pub(super) struct Causes {
 /// are some 300 KiB.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-impl Causes {
+impl Requests {
     pub(super) fn new(signals: Signals, ordered: Ordered, registry: Registry, trim: Trim) -> Self {
         let mut upkeep = interval(UPKEEP);
         let mut alive = interval(systemd::watchdog_interval().unwrap_or(UPKEEP));
