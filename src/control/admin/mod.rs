@@ -89,8 +89,8 @@ pub async fn serve(
     control: Arc<dyn Control>,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let desk = Arc::new(routes::Desk::new(guard::Guard::of(&socket), control));
-    let mut acceptor = Acceptor { socket, admission, desk, exchanges: Exchanges::default() };
+    let routes = Arc::new(routes::Routes::new(guard::Guard::of(&socket), control));
+    let mut acceptor = Acceptor { socket, admission, routes, exchanges: Exchanges::default() };
     tokio::select! {
         biased;
         () = stop => {}
@@ -105,7 +105,7 @@ pub async fn serve(
 struct Acceptor {
     socket: Arc<Socket>,
     admission: Admission,
-    desk: Arc<routes::Desk>,
+    routes: Arc<routes::Routes>,
     exchanges: Exchanges,
 }
 
@@ -149,8 +149,8 @@ impl Acceptor {
     fn admit(&mut self, stream: Stream, peer: &Peer) {
         match self.admission.check(peer) {
             Ok(()) => {
-                let desk = Arc::clone(&self.desk);
-                self.exchanges.start(|progress| exchange(stream, desk, progress));
+                let routes = Arc::clone(&self.routes);
+                self.exchanges.start(|progress| exchange(stream, routes, progress));
             }
             Err(refused) => {
                 if flood::is_first(Key::new(Event::AdminConnectionRefused, refused.reason())) {
@@ -167,8 +167,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// One request and its answer. Connections are not kept for another one: whoever comes here comes every
 /// few seconds at most, and an idle connection would be one more thing to bound.
-async fn exchange(stream: Stream, desk: Arc<routes::Desk>, progress: Progress) {
-    let service = service_fn(|request| routes::answer(&desk, request, &progress));
+async fn exchange(stream: Stream, routes: Arc<routes::Routes>, progress: Progress) {
+    let service = service_fn(|request| routes::answer(&routes, request, &progress));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

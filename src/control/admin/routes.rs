@@ -20,7 +20,7 @@ use crate::observe::logging::flood::{self, Event, Key};
 use crate::observe::tasks;
 
 /// Where requests are answered.
-pub(super) struct Desk {
+pub(super) struct Routes {
     guard: Guard,
     control: Arc<dyn Control>,
     reloads: Semaphore,
@@ -30,7 +30,7 @@ pub(super) struct Desk {
 /// that hangs.
 const MAX_RELOADS: usize = 8;
 
-impl Desk {
+impl Routes {
     pub(super) fn new(guard: Guard, control: Arc<dyn Control>) -> Self {
         Self { guard, control, reloads: Semaphore::new(MAX_RELOADS) }
     }
@@ -87,17 +87,17 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The answer to one request.
 pub(super) async fn answer(
-    desk: &Desk,
+    routes: &Routes,
     request: Request<Incoming>,
     progress: &Progress,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
-    let answer = match choose(desk, &parts) {
+    let answer = match choose(routes, &parts) {
         Err(refusal) => refusal.answer(),
         Ok(route) => match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
             Ok(Ok(_)) => {
                 progress.working();
-                tasks::caught(act(route, desk, &parts.headers)).await.unwrap_or_else(|_| failed())
+                tasks::caught(act(route, routes, &parts.headers)).await.unwrap_or_else(|_| failed())
             }
             Ok(Err(_)) => text(StatusCode::PAYLOAD_TOO_LARGE, "no body is needed"),
             Err(_) => text(StatusCode::REQUEST_TIMEOUT, "the body did not come"),
@@ -131,11 +131,11 @@ impl Refusal {
     }
 }
 
-fn choose(desk: &Desk, request: &Parts) -> Result<Route, Refusal> {
+fn choose(routes: &Routes, request: &Parts) -> Result<Route, Refusal> {
     let route = Route::find(request.uri.path());
     // Probes ask under any name and learn one word.
     if !matches!(route, Some(Route::Health | Route::Ready))
-        && let Err(why) = desk.guard.check(request)
+        && let Err(why) = routes.guard.check(request)
     {
         if flood::is_first(Key::new(Event::AdminRequestRefused, why)) {
             tracing::warn!(path = request.uri.path(), why, "admin request refused");
@@ -146,8 +146,8 @@ fn choose(desk: &Desk, request: &Parts) -> Result<Route, Refusal> {
     if route.allows(&request.method) { Ok(route) } else { Err(Refusal::Method(route)) }
 }
 
-async fn act(route: Route, desk: &Desk, headers: &HeaderMap) -> Response<Full<Bytes>> {
-    let control = &desk.control;
+async fn act(route: Route, routes: &Routes, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    let control = &routes.control;
     match route {
         Route::Metrics => with(text(StatusCode::OK, control.metrics()), header::CONTENT_TYPE, PROMETHEUS),
         Route::Health => text(StatusCode::OK, "ok"),
@@ -156,7 +156,7 @@ async fn act(route: Route, desk: &Desk, headers: &HeaderMap) -> Response<Full<By
         Route::Status => status(&control.status(), headers),
         Route::Config => json(&control.config()),
         Route::Outline => json(&control.outline()),
-        Route::Reload => reload(desk).await,
+        Route::Reload => reload(routes).await,
         Route::Drain => {
             control.drain();
             text(StatusCode::ACCEPTED, "draining")
@@ -164,11 +164,11 @@ async fn act(route: Route, desk: &Desk, headers: &HeaderMap) -> Response<Full<By
     }
 }
 
-async fn reload(desk: &Desk) -> Response<Full<Bytes>> {
-    let Ok(_permit) = desk.reloads.try_acquire() else {
+async fn reload(routes: &Routes) -> Response<Full<Bytes>> {
+    let Ok(_permit) = routes.reloads.try_acquire() else {
         return text(StatusCode::SERVICE_UNAVAILABLE, format!("{MAX_RELOADS} reloads are waiting already"));
     };
-    match desk.control.reload().await {
+    match routes.control.reload().await {
         Ok(swapped) => text(StatusCode::OK, told(&swapped)),
         Err(Kept::Rejected(problems)) => text(StatusCode::UNPROCESSABLE_ENTITY, problems),
         Err(Kept::Draining) => text(StatusCode::CONFLICT, "draining"),

@@ -35,7 +35,7 @@ use crate::pipeline::accept::Shared;
 use crate::pipeline::admit::{self, Admission};
 use crate::pipeline::originate::key_log::KeyLogFile;
 use requests::{Asked, Requests, Stop};
-use status::Desk;
+use status::StatusView;
 use trim::Trim;
 
 /// What to run.
@@ -149,20 +149,21 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
     shared.permits.add_permits(bound.min(Semaphore::MAX_PERMITS));
 
     let admin = bind_admin(&config)?;
-    let (desk, orders) = Desk::new(Arc::clone(&shared.snapshot), registry.clone(), bound, Arc::clone(&shared.permits));
-    let desk = Arc::new(desk);
+    let (status, orders) =
+        StatusView::new(Arc::clone(&shared.snapshot), registry.clone(), bound, Arc::clone(&shared.permits));
+    let status = Arc::new(status);
     let trim = Trim::new(bound, Arc::clone(&shared.permits));
     let reloader = Reloader::start(source, files, log, registry.clone(), shared, rigour).map_err(Error::Bind)?;
     let (no_admin, admin_ends) = drain::channel();
     if let Some((socket, admission)) = admin {
         tracing::info!(address = socket.local_address(), "admin listening");
-        tokio::spawn(serve_admin(socket, admission, Arc::clone(&desk), registry.clone(), admin_ends.clone()));
+        tokio::spawn(serve_admin(socket, admission, Arc::clone(&status), registry.clone(), admin_ends.clone()));
     }
     drop(admin_ends);
-    desk.set_ready(true);
+    status.set_ready(true);
     systemd::ready(&running(1, reloader.troubled().len()));
     let running = Running { requests: Requests::new(signals, orders, registry, trim), reloader };
-    let ended = tasks::caught_in(Task::Main, pin!(running.until_stopped(&desk, drain))).await;
+    let ended = tasks::caught_in(Task::Main, pin!(running.until_stopped(&status, drain))).await;
     match ended {
         Ok(Ended::Quit) => no_admin.stop(),
         // The client that asked for the drain has yet to get its answer.
@@ -175,9 +176,9 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
 const ADMIN_GRACE: Duration = Duration::from_secs(3);
 
 /// Holds the watch until the last answer is sent.
-async fn serve_admin(socket: Socket, admission: Admission, desk: Arc<Desk>, registry: Registry, ends: Watch) {
+async fn serve_admin(socket: Socket, admission: Admission, status: Arc<StatusView>, registry: Registry, ends: Watch) {
     let socket = Arc::new(socket);
-    let serve = || admin::serve(Arc::clone(&socket), admission.clone(), Arc::clone(&desk) as _, ends.draining());
+    let serve = || admin::serve(Arc::clone(&socket), admission.clone(), Arc::clone(&status) as _, ends.draining());
     tasks::keep_running(Task::Admin, &registry, || ends.is_draining(), serve).await;
 }
 
@@ -188,7 +189,7 @@ struct Running {
 }
 
 impl Running {
-    async fn until_stopped(mut self, desk: &Desk, drain: Drain) -> Ended {
+    async fn until_stopped(mut self, status: &StatusView, drain: Drain) -> Ended {
         loop {
             let (cause, answer) = match self.asked().await {
                 Asked::Reload(cause, answer) => (cause, answer),
@@ -206,7 +207,7 @@ impl Running {
             // The client may be gone by now; the reload was done all the same.
             drop(answer.map(|answer| answer.send(result)));
         }
-        self.drain(desk, drain).await
+        self.drain(status, drain).await
     }
 
     async fn asked(&mut self) -> Asked {
@@ -217,9 +218,9 @@ impl Running {
         }
     }
 
-    async fn drain(self, desk: &Desk, drain: Drain) -> Ended {
+    async fn drain(self, status: &StatusView, drain: Drain) -> Ended {
         let Self { requests, reloader } = self;
-        desk.set_ready(false);
+        status.set_ready(false);
         let deadline = reloader.config().drain_timeout;
         systemd::stopping("draining");
         tracing::info!(?deadline, "draining");

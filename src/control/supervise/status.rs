@@ -27,7 +27,7 @@ use crate::pipeline::originate::servers::account::Times;
 use crate::pipeline::originate::servers::endpoints::Member;
 
 /// What the admin endpoint talks to.
-pub(super) struct Desk {
+pub(super) struct StatusView {
     snapshot: Arc<ArcSwap<Snapshot>>,
     registry: Registry,
     orders: Orders,
@@ -38,8 +38,8 @@ pub(super) struct Desk {
     endpoints: Endpoints,
 }
 
-impl Desk {
-    /// A desk, and where its orders arrive.
+impl StatusView {
+    /// A status, and where its orders arrive.
     pub(super) fn new(
         snapshot: Arc<ArcSwap<Snapshot>>,
         registry: Registry,
@@ -68,7 +68,7 @@ impl Desk {
     }
 }
 
-impl Control for Desk {
+impl Control for StatusView {
     fn metrics(&self) -> String {
         self.endpoints.publish(&self.snapshot.load(), &self.registry);
         self.registry.render()
