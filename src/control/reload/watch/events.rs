@@ -8,7 +8,7 @@ use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
-use super::places::Places;
+use super::watch_set::Places;
 
 /// The watches on folders.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 
 mod content;
 mod events;
-mod places;
+mod watch_set;
 
 use std::collections::BTreeMap;
 use std::future;
