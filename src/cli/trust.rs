@@ -122,7 +122,7 @@ impl Expiry {
         let endings = match expiry::endings(&loaded.config) {
             Ok(endings) => endings,
             Err(error) => {
-                writeln!(err, "egret: {error} ({})", error.reason())?;
+                writeln!(err, "egret: {error} ({})", error.reason)?;
                 return Ok(TROUBLE);
             }
         };

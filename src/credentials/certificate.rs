@@ -85,11 +85,6 @@ impl CertificateFacts {
         })
     }
 
-    /// When its end begins to matter ([`soon_from`]).
-    pub(crate) fn soon_from(&self) -> Date {
-        soon_from(self.not_before, self.not_after)
-    }
-
     /// An RSA key of fewer than [`MIN_RSA_BITS`].
     pub(crate) fn has_weak_key(&self) -> bool {
         is_weak(self.key, self.key_bits)

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`identity`] | certificate chain and private key that egret presents |
 //! | [`trust`] | what makes a server believed: roots, names, pins, revocation lists |
+//! | [`inventory`] | everything with an end, from when to when it is valid |
 //! | [`part`] | an identity or trust that is live, kept from before, or unavailable |
 //! | [`certificate`], [`period`] | what a certificate says of itself: names, issuer; from when to when |
 //! | [`files`], [`contents`], [`pem`] | files in the forms in which people have them |
@@ -15,6 +16,7 @@ pub mod contents;
 pub(crate) mod files;
 pub mod fingerprint;
 pub mod identity;
+pub(crate) mod inventory;
 pub mod observation;
 pub(crate) mod part;
 pub mod pem;

@@ -60,7 +60,7 @@ const ORIGINATE: &[&[&str]] = &[
 
 /// Inside `credentials`.
 const CREDENTIALS: &[&[&str]] = &[
-    &["credentials::part"],
+    &["credentials::inventory", "credentials::part"],
     &["credentials::identity", "credentials::trust"],
     &["credentials::observation"],
     &["credentials::contents", "credentials::presented", "credentials::refusal"],

@@ -7,6 +7,7 @@ use super::{BuildError, BuildErrors, Rigour, Snapshot};
 use crate::config::values::{self, Config, Name};
 use crate::credentials::certificate::Date;
 use crate::credentials::identity::Identity;
+use crate::credentials::inventory::{self, Lifetime, LifetimeKind, Validity};
 use crate::credentials::part::{Broken, Fault, Part, PartKind};
 use crate::credentials::trust::Trust;
 
@@ -99,6 +100,14 @@ impl Snapshot {
         identities.chain(self.trusts.iter().map(|(name, part)| ("trust", name, part.state())))
     }
 
+    /// Everything with an end that its parts use, as it is in force.
+    pub(crate) fn inventory(&self) -> Vec<Lifetime> {
+        let identities = self.identities.iter().filter_map(|(name, part)| Some((name, part.usable()?)));
+        let identities = identities.flat_map(|(name, identity)| inventory::of_identity(name, identity));
+        let trusts = self.trusts.values().filter_map(Part::usable);
+        identities.chain(trusts.flat_map(|trust| inventory::of_trust(trust))).collect()
+    }
+
     /// No upstream lacks what it needs. A part that nothing uses may be unavailable.
     pub(crate) fn is_whole(&self) -> bool {
         self.upstreams.values().all(|upstream| upstream.lacks().is_none())
@@ -125,6 +134,7 @@ impl Snapshot {
     /// Says in the log what is wrong with which part, and which upstreams suffer for it. Nothing that is wrong goes
     /// by in silence; what was wrong before is said again, by each load.
     pub(crate) fn log_parts(&self) {
+        self.log_lifetimes();
         for Troubled { state, broken: Broken { fault, since } } in self.troubled() {
             let upstreams = self.users_of(fault);
             let Fault { kind, name, reason, .. } = fault;
@@ -148,6 +158,29 @@ impl Snapshot {
                     "our certificate is out of its period: it is presented all the same, and the server judges"
                 );
             }
+        }
+    }
+
+    /// A line for each kind, part and state in which something of the inventory is not valid, or not for long: of a
+    /// bundle of roots several end in the same year.
+    fn log_lifetimes(&self) {
+        let now = Date::now();
+        let mut found: BTreeMap<(LifetimeKind, Name, Validity), Vec<Lifetime>> = BTreeMap::new();
+        for one in self.inventory() {
+            found.entry((one.kind, one.name.clone(), one.validity(now))).or_default().push(one);
+        }
+        // Our certificates that are out of their period have a line of their own.
+        let ours = |kind, state| kind == LifetimeKind::Identity && state != Validity::EndsSoon;
+        for ((kind, name, state), all) in found {
+            if state == Validity::Valid || ours(kind, state) {
+                continue;
+            }
+            let Lifetime { subject, not_before, not_after, .. } = &all[0];
+            let not_after = not_after.map(|end| end.to_string());
+            tracing::warn!(
+                kind = kind.as_str(), %name, state = state.as_str(), count = all.len(), subject, %not_before, not_after,
+                "certificates or lists are out of their period, or will be soon"
+            );
         }
     }
 

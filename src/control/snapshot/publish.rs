@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::Snapshot;
 use crate::config::values::{self, Name};
 use crate::credentials::certificate::Date;
+use crate::credentials::inventory;
 use crate::credentials::part::Part;
-use crate::observe::metrics::{NOT_AFTER, RESUMPTION_RATIO, Registry};
+use crate::observe::metrics::{NOT_AFTER, NOT_BEFORE, RESUMPTION_RATIO, Registry};
 use crate::pipeline::originate::Originator;
 use crate::pipeline::originate::origin::Origin;
 
@@ -25,12 +26,16 @@ impl Snapshot {
         let gone = previous.iter().flat_map(|previous| previous.upstreams.keys());
         let gone = gone.filter(|name| !self.upstreams.contains_key(*name));
         for name in gone {
+            gauges.insert(Published::NotBefore("server", name.clone()), f64::NAN);
             gauges.insert(Published::NotAfter("server", name.clone()), f64::NAN);
             gauges.insert(Published::Ratio(name.clone()), f64::NAN);
         }
         gauges.extend(self.gauges());
         for (gauge, value) in gauges {
             match gauge {
+                Published::NotBefore(kind, name) => {
+                    registry.gauge(NOT_BEFORE, &[("kind", kind.into()), ("name", name.shared())])
+                }
                 Published::NotAfter(kind, name) => {
                     registry.gauge(NOT_AFTER, &[("kind", kind.into()), ("name", name.shared())])
                 }
@@ -49,19 +54,11 @@ impl Snapshot {
 
     fn gauges(&self) -> Vec<(Published, f64)> {
         let mut gauges = Vec::new();
-        let usable = self.identities.iter().filter_map(|(name, part)| Some((name, part.usable()?)));
-        for (name, identity) in usable {
-            gauges.push((Published::NotAfter("identity", name.clone()), seconds(identity.not_after())));
-        }
-        let usable = self.trusts.iter().filter_map(|(name, part)| Some((name, part.usable()?)));
-        for (name, trust) in usable {
-            // The system's many roots are its own affair; those that the configuration names are watched.
-            if let Some(end) = trust.roots().iter().filter(|root| !root.system).map(|root| root.not_after).min() {
-                gauges.push((Published::NotAfter("root", name.clone()), seconds(end)));
-            }
-            if let Some(end) = trust.crl_next_updates().min() {
-                gauges.push((Published::NotAfter("crl", name.clone()), seconds(end)));
-            }
+        for first in inventory::first_to_end(&self.inventory()) {
+            let kind = first.kind.as_str();
+            gauges.push((Published::NotBefore(kind, first.name.clone()), seconds(first.not_before)));
+            let end = first.not_after.map(|end| (Published::NotAfter(kind, first.name.clone()), seconds(end)));
+            gauges.extend(end);
         }
         // Whom to believe is the client's affair where its own TLS goes through.
         for (name, upstream) in self.config.upstreams.iter().filter(|(_, upstream)| !upstream.passthrough) {
@@ -79,6 +76,7 @@ impl Snapshot {
 /// A gauge that a generation sets.
 #[derive(PartialEq, Eq, Hash)]
 enum Published {
+    NotBefore(&'static str, Name),
     NotAfter(&'static str, Name),
     Insecure(Name),
     Ratio(Name),

@@ -17,6 +17,7 @@ use crate::config::values::{Listener, Name, Verify};
 use crate::control::admin::{Control, Kept, Swapped};
 use crate::control::reload_fingerprint;
 use crate::control::snapshot::{Snapshot, Troubled};
+use crate::credentials::certificate::Date;
 use crate::credentials::fingerprint::hex;
 use crate::credentials::identity::Identity;
 use crate::credentials::part::{Broken, Part};
@@ -91,6 +92,7 @@ impl Control for StatusView {
             "upstreams": upstreams(&snapshot),
             "identities": identities(&snapshot),
             "parts": parts(&snapshot),
+            "expiry": snapshot.inventory().iter().map(|one| one.document(Date::now())).collect::<Value>(),
         })
     }
 

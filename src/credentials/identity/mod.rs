@@ -26,8 +26,7 @@ use crate::wording;
 pub struct Identity {
     file: PathBuf,
     certified: Arc<CertifiedKey>,
-    leaf: CertificateFacts,
-    not_after: Date,
+    path: Vec<CertificateFacts>,
     fingerprint: Fingerprint,
     remarks: Vec<String>,
 }
@@ -69,13 +68,13 @@ impl Identity {
     }
 
     fn new(spec: &values::Identity, certified: CertifiedKey, facts: &[CertificateFacts], remarks: Vec<String>) -> Self {
-        let leaf = facts[0].clone();
+        let leaf = &facts[0];
         let mut chain = Fields::new();
         facts.iter().for_each(|facts| chain.add("certificate", &facts.sha256));
         let fingerprint = Fingerprint { leaf: leaf.sha256, key: leaf.spki_sha256, chain: chain.finish() };
-        let not_after = earliest_end(facts, Date::now());
+        let path = path(facts, Date::now());
         let file = spec.certificate.clone();
-        Self { file, certified: Arc::new(certified), leaf, not_after, fingerprint, remarks }
+        Self { file, certified: Arc::new(certified), path, fingerprint, remarks }
     }
 
     /// What tells it from others.
@@ -85,7 +84,18 @@ impl Identity {
 
     /// What the leaf certificate says of itself.
     pub fn leaf(&self) -> &CertificateFacts {
-        &self.leaf
+        &self.path[0]
+    }
+
+    /// The leaf, and the certificates of the file that lead from it to a root. Those that no server needs are not among
+    /// them: an expired cross-certificate, a spare.
+    pub(crate) fn path(&self) -> &[CertificateFacts] {
+        &self.path
+    }
+
+    /// The file with the certificates.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Whether the leaf is valid at `now`.
@@ -93,21 +103,21 @@ impl Identity {
     /// # Errors
     /// It is over, or has not begun: most servers will refuse it.
     pub fn check_period(&self, now: Date) -> Result<(), Error> {
-        let subject = self.leaf.subject.clone();
-        let what = if self.leaf.not_after < now {
-            Wrong::Expired { subject, since: self.leaf.not_after }
-        } else if self.leaf.not_before > now {
-            Wrong::NotYetValid { subject, from: self.leaf.not_before }
+        let leaf = self.leaf();
+        let subject = leaf.subject.clone();
+        let what = if leaf.not_after < now {
+            Wrong::Expired { subject, since: leaf.not_after }
+        } else if leaf.not_before > now {
+            Wrong::NotYetValid { subject, from: leaf.not_before }
         } else {
             return Ok(());
         };
         Err(Error { file: self.file.clone(), what })
     }
 
-    /// The earliest end of the leaf and of the certificates that lead from it to a root. Those of the file that no
-    /// server needs do not count: an expired cross-certificate, a spare.
+    /// The earliest end of the leaf and of the certificates that lead from it to a root.
     pub fn not_after(&self) -> Date {
-        self.not_after
+        self.path[1..].iter().fold(self.path[0].not_after, |end, facts| end.min(facts.not_after))
     }
 
     /// What its files hold beside the chain and the key, each with its file and line.
@@ -197,8 +207,8 @@ fn facts(chain: &[CertificateDer<'_>]) -> Result<Vec<CertificateFacts>, Wrong> {
 
 /// From the leaf up: of several certificates for one issuer, a server can take the one that ends last. One that is out
 /// of its period is not on any path that a server builds, or no path is there at all, which the server reports.
-fn earliest_end(chain: &[CertificateFacts], now: Date) -> Date {
-    let mut end = chain[0].not_after;
+fn path(chain: &[CertificateFacts], now: Date) -> Vec<CertificateFacts> {
+    let mut path = vec![chain[0].clone()];
     let mut last = &chain[0];
     // Each step goes up by one; two authorities that vouch for each other must not make it endless.
     for _ in 1..chain.len() {
@@ -206,10 +216,10 @@ fn earliest_end(chain: &[CertificateFacts], now: Date) -> Date {
             |one: &&CertificateFacts| one.subject == last.issuer && one.not_before <= now && now <= one.not_after;
         let issuer = chain[1..].iter().filter(vouches).max_by_key(|one| one.not_after);
         let Some(issuer) = issuer.filter(|issuer| !last.self_signed && !issuer.self_signed) else { break };
-        end = end.min(issuer.not_after);
+        path.push(issuer.clone());
         last = issuer;
     }
-    end
+    path
 }
 
 fn read(path: &Path) -> Result<Content, Error> {

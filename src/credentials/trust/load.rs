@@ -19,12 +19,13 @@ pub(super) struct Loaded {
     pub(super) anchors: Anchors,
     pub(super) digests: Vec<Sha256>,
     pub(super) roots: Vec<RootFacts>,
+    pub(super) exact: Option<(PathBuf, CertificateFacts)>,
     pub(super) remarks: Vec<String>,
 }
 
 impl Loaded {
-    fn alone(anchors: Anchors, digests: Vec<Sha256>, remarks: Vec<String>) -> Self {
-        Self { anchors, digests, roots: Vec::new(), remarks }
+    fn alone(anchors: Anchors, digests: Vec<Sha256>) -> Self {
+        Self { anchors, digests, roots: Vec::new(), exact: None, remarks: Vec::new() }
     }
 }
 
@@ -35,14 +36,15 @@ pub(super) fn anchors(spec: &values::Anchors, pins: &[Sha256]) -> Result<Loaded,
     match spec {
         values::Anchors::Roots { system, paths } => roots(*system, paths),
         values::Anchors::Certificate(ExactCertificate::Sha256(sha256)) => {
-            Ok(Loaded::alone(Anchors::Exactly(*sha256), vec![*sha256], Vec::new()))
+            Ok(Loaded::alone(Anchors::Exactly(*sha256), vec![*sha256]))
         }
         values::Anchors::Certificate(ExactCertificate::File(file)) => {
-            let (sha256, remarks) = exactly_one(file)?;
-            Ok(Loaded::alone(Anchors::Exactly(sha256), vec![sha256], remarks))
+            let (facts, remarks) = exactly_one(file)?;
+            let alone = Loaded::alone(Anchors::Exactly(facts.sha256), vec![facts.sha256]);
+            Ok(Loaded { exact: Some((file.clone(), facts)), remarks, ..alone })
         }
         values::Anchors::PinsOnly if pins.is_empty() => Err(Error { file: None, what: Wrong::NoPins }),
-        values::Anchors::PinsOnly => Ok(Loaded::alone(Anchors::Pins, Vec::new(), Vec::new())),
+        values::Anchors::PinsOnly => Ok(Loaded::alone(Anchors::Pins, Vec::new())),
     }
 }
 
@@ -58,7 +60,8 @@ pub(super) fn roots(system: bool, paths: &[PathBuf]) -> Result<Loaded, Error> {
         return Err(Error { file: None, what: Wrong::NoRoots });
     }
     let digests = roots.facts.iter().map(|facts| facts.sha256).collect();
-    Ok(Loaded { anchors: Anchors::Roots(roots.anchors), digests, roots: roots.facts, remarks: roots.remarks })
+    let Roots { anchors, facts, remarks, .. } = roots;
+    Ok(Loaded { anchors: Anchors::Roots(anchors), digests, roots: facts, exact: None, remarks })
 }
 
 /// Roots while they are gathered; each is kept once.
@@ -76,7 +79,7 @@ impl Roots {
         let found = rustls_native_certs::load_native_certs();
         for der in &found.certs {
             // A bundle of a distribution is not ours to judge: what cannot be a root is left out.
-            let _ = self.add(der, true);
+            let _ = self.add(der, None);
         }
         if self.anchors.is_empty() {
             // No certificates is no error to the library if the folder exists and is empty.
@@ -132,7 +135,7 @@ impl Roots {
     fn add_parts(&mut self, file: &Path, parts: &[Part]) {
         for part in parts {
             let remark = match part.certificate() {
-                Some(der) => match self.add(der, false) {
+                Some(der) => match self.add(der, Some(file)) {
                     Ok(()) => part.cut(),
                     Err(why) => Some(format!("line {}: the root is left out: {why}", part.line)),
                 },
@@ -142,7 +145,8 @@ impl Roots {
         }
     }
 
-    fn add(&mut self, der: &CertificateDer<'_>, system: bool) -> Result<(), String> {
+    /// Without a file it is one of the system's.
+    fn add(&mut self, der: &CertificateDer<'_>, file: Option<&Path>) -> Result<(), String> {
         let (_, parsed) = X509Certificate::from_der(der).map_err(|error| wording::sentence(&error))?;
         let anchor = anchor_from_trusted_cert(der).map_err(|error| wording::variant(&error))?.to_owned();
         if let Some(oid) = certificate::unknown_critical_extension(&parsed) {
@@ -158,7 +162,8 @@ impl Roots {
             not_before: Date(parsed.validity().not_before.timestamp()),
             not_after: Date(parsed.validity().not_after.timestamp()),
             sha256: sha256(der),
-            system,
+            system: file.is_none(),
+            file: file.map(Path::to_owned),
             authority: parsed.is_ca() || parsed.version() == X509Version::V1,
             self_signed: parsed.subject().as_raw() == parsed.issuer().as_raw(),
             weak_key: certificate::has_weak_key(&parsed),
@@ -171,7 +176,7 @@ impl Roots {
     }
 }
 
-fn exactly_one(file: &Path) -> Result<(Sha256, Vec<String>), Error> {
+fn exactly_one(file: &Path) -> Result<(CertificateFacts, Vec<String>), Error> {
     let blame = |what| Error { file: Some(file.into()), what };
     let parts = parts(file)?;
     let certificates: Vec<_> = parts.iter().filter_map(Part::certificate).collect();
@@ -179,15 +184,10 @@ fn exactly_one(file: &Path) -> Result<(Sha256, Vec<String>), Error> {
         let number = certificates.len();
         return Err(blame(if number == 0 { Wrong::NoCertificate } else { Wrong::NotOneCertificate(number) }));
     };
-    X509Certificate::from_der(der).map_err(|_| blame(Wrong::BadCertificate))?;
+    let facts = CertificateFacts::read(der).ok_or_else(|| blame(Wrong::BadCertificate))?;
     let remark = |part: &Part| if part.certificate().is_some() { part.cut() } else { part.unused() };
     let remarks = parts.iter().filter_map(remark).map(|remark| format!("{}: {remark}", file.display()));
-    Ok((sha256(der), remarks.collect()))
-}
-
-/// What the file of a single certificate holds, for advice on it; `None` if that cannot be told.
-pub(crate) fn facts_of(file: &Path) -> Option<CertificateFacts> {
-    CertificateFacts::read(parts(file).ok()?.iter().find_map(Part::certificate)?)
+    Ok((facts, remarks.collect()))
 }
 
 /// Revocation lists, the digest of each, and what else their files hold.
@@ -209,7 +209,7 @@ pub(super) fn crls(files: &[PathBuf]) -> Result<Lists, Error> {
                 continue;
             };
             let blame = |why| Error { file: Some(file.clone()), what: Wrong::BadCrl { line: part.line, why } };
-            crls.push(crl(der).map_err(blame)?);
+            crls.push(crl(der, file).map_err(blame)?);
             digests.push(sha256(der));
         }
         if crls.len() == before {
@@ -219,10 +219,16 @@ pub(super) fn crls(files: &[PathBuf]) -> Result<Lists, Error> {
     Ok(Lists { crls, digests, remarks })
 }
 
-fn crl(der: &[u8]) -> Result<Crl, String> {
+fn crl(der: &[u8], file: &Path) -> Result<Crl, String> {
     let list = OwnedCertRevocationList::from_der(der).map_err(|error| wording::variant(&error))?.into();
     let (_, parsed) = CertificateRevocationList::from_der(der).map_err(|error| wording::sentence(&error))?;
-    Ok(Crl { list, next_update: parsed.next_update().map(|time| Date(time.timestamp())) })
+    Ok(Crl {
+        list,
+        file: file.to_owned(),
+        issuer: clean(&parsed.issuer().to_string()),
+        this_update: Date(parsed.last_update().timestamp()),
+        next_update: parsed.next_update().map(|time| Date(time.timestamp())),
+    })
 }
 
 /// What a file holds; nothing, if it is no form that certificates come in.

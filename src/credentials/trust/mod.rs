@@ -8,14 +8,15 @@ pub(crate) mod names;
 mod verified;
 mod verifier;
 
+use std::path::{Path, PathBuf};
+
 use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::CertRevocationList;
 
 pub(crate) use self::error::{Error, Wrong};
-pub(crate) use self::load::facts_of;
 pub use self::verifier::{Mode, Verifier};
 use crate::config::values::{self, ExpectedName, Name};
-use crate::credentials::certificate::Date;
+use crate::credentials::certificate::{CertificateFacts, Date};
 use crate::credentials::fingerprint::{Fields, Sha256};
 use crate::credentials::refusal::Refusal;
 
@@ -27,6 +28,7 @@ pub struct Trust {
     names: Vec<ExpectedName>,
     crls: Vec<Crl>,
     roots: Vec<RootFacts>,
+    exact: Option<(PathBuf, CertificateFacts)>,
     candidates: Option<Candidates>,
     digest: Sha256,
     remarks: Vec<String>,
@@ -60,9 +62,12 @@ enum Anchors {
 }
 
 /// A revocation list.
-struct Crl {
+pub(crate) struct Crl {
     list: CertRevocationList<'static>,
-    next_update: Option<Date>,
+    pub(crate) file: PathBuf,
+    pub(crate) issuer: String,
+    pub(crate) this_update: Date,
+    pub(crate) next_update: Option<Date>,
 }
 
 /// A root, for metrics and status.
@@ -80,6 +85,8 @@ pub struct RootFacts {
     pub(crate) sha256: Sha256,
     /// It came with the system, and not from a file of the configuration.
     pub(crate) system: bool,
+    /// The file of the configuration that holds it.
+    pub(crate) file: Option<PathBuf>,
     /// It may sign other certificates: basic constraints say so, or it is of version 1 and cannot say.
     pub(crate) authority: bool,
     /// Subject and issuer are the same.
@@ -124,6 +131,7 @@ impl Trust {
             names: spec.names.clone(),
             crls: lists.crls,
             roots: loaded.roots,
+            exact: loaded.exact,
             candidates,
             digest: fields.finish(),
             remarks,
@@ -145,9 +153,19 @@ impl Trust {
         &self.roots
     }
 
-    /// When the revocation lists end, of those that say so.
-    pub(crate) fn crl_next_updates(&self) -> impl Iterator<Item = Date> {
-        self.crls.iter().filter_map(|crl| crl.next_update)
+    /// The roots that are to replace those.
+    pub(crate) fn candidate_roots(&self) -> &[RootFacts] {
+        self.candidates.as_ref().map(|candidates| &candidates.roots[..]).unwrap_or_default()
+    }
+
+    /// The one certificate that is believed, with its file, if it came from one.
+    pub(crate) fn exact(&self) -> Option<(&Path, &CertificateFacts)> {
+        self.exact.as_ref().map(|(file, facts)| (file.as_path(), facts))
+    }
+
+    /// The revocation lists.
+    pub(crate) fn crls(&self) -> impl Iterator<Item = &Crl> {
+        self.crls.iter()
     }
 
     /// What its files hold that is not used, each with its file and line.

@@ -78,7 +78,8 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_endpoint_discards_total", Kind::Counter, "Warm connections to an address of a server thrown away unused, by reason."),
     ("egret_endpoint_handshake_seconds", Kind::Histogram, "Time of the TLS handshakes with an address of a server, full and resumed."),
     ("egret_upstream_insecure", Kind::Gauge, "1 for each upstream whose servers are not verified in full."),
-    (NOT_AFTER, Kind::Gauge, "When a certificate or a revocation list ends, as Unix time; kind is identity, root, crl or server (as observed)."),
+    (NOT_BEFORE, Kind::Gauge, "When the certificate or revocation list of the other gauge begins, as Unix time."),
+    (NOT_AFTER, Kind::Gauge, "When a certificate or a revocation list ends, as Unix time; kind is identity, root, certificate, crl or server (as observed)."),
     ("egret_part_state", Kind::Gauge, "1 for the state that an identity or a trust is in, 0 for the others: live, kept (its files cannot be used, the last good state is in force), unavailable."),
     ("egret_task_failures_total", Kind::Counter, "Tasks beside the streams that panicked or ended early, and were started again or done anew, by task and reason."),
     ("egret_log_dropped_total", Kind::Counter, "Lines of the log that were dropped: its reader was too slow or gone, or the disk full."),
@@ -300,7 +301,9 @@ pub struct UpstreamMetrics {
     pub(crate) handshake_full: Histogram,
     /// Time of a resumed handshake.
     pub(crate) handshake_resumed: Histogram,
-    /// The end of the certificate that the server last showed.
+    /// The beginning of the certificate that the server last showed.
+    pub(crate) server_not_before: Late,
+    /// Its end.
     pub(crate) server_not_after: Late,
     /// Where those of its endpoints are made.
     pub(crate) registry: Registry,
@@ -311,6 +314,7 @@ impl UpstreamMetrics {
     pub fn new(registry: &Registry, upstream: &Name) -> Self {
         let label = ("upstream", upstream.shared());
         let labels = [label.clone()];
+        let server = [("kind", "server".into()), ("name", upstream.shared())];
         let phase =
             |phase: &str| registry.histogram("egret_origination_seconds", &[label.clone(), ("phase", phase.into())]);
         let repeats = |result: &str| {
@@ -329,7 +333,8 @@ impl UpstreamMetrics {
             handshake_full: phase("handshake_full"),
             handshake_resumed: phase("handshake_resumed"),
             registry: registry.clone(),
-            server_not_after: Late::new(registry, NOT_AFTER, &[("kind", "server".into()), ("name", upstream.shared())]),
+            server_not_before: Late::new(registry, NOT_BEFORE, &server),
+            server_not_after: Late::new(registry, NOT_AFTER, &server),
         }
     }
 }
@@ -411,6 +416,8 @@ impl ReloadMetrics {
     }
 }
 
+/// Family of the beginnings of certificates.
+pub const NOT_BEFORE: &str = "egret_certificate_not_before_seconds";
 /// Family of the ends of certificates.
 pub const NOT_AFTER: &str = "egret_certificate_not_after_seconds";
 

@@ -66,6 +66,7 @@ impl Originator {
         }
         if let Some(server) = &negotiated.server {
             // A gauge is a float: exact to the second for a hundred million years.
+            self.metrics.server_not_before.set(server.not_before.0 as f64);
             self.metrics.server_not_after.set(server.not_after.0 as f64);
         }
     }

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::values::{self, Anchors, ExactCertificate, Name, Verify};
+use crate::config::values::{Name, Verify};
 use crate::config::{Advice, Loaded, Place, Problem};
-use crate::credentials::certificate::{CertificateFacts, Date, soon_from};
+use crate::credentials::certificate::{CertificateFacts, Date};
 use crate::credentials::identity::Identity;
-use crate::credentials::trust::{RootFacts, Trust, facts_of};
+use crate::credentials::inventory::{self, Lifetime, LifetimeKind};
+use crate::credentials::trust::{RootFacts, Trust};
 
 /// What is unwise about the certificates, keys and lists of a configuration, and about its reasons. Blocks on the
 /// file system. `within` is in seconds; `None`: by the share of the life that is left.
@@ -17,10 +18,6 @@ pub(crate) fn advise(loaded: &Loaded, now: Date, within: Option<i64>) -> Vec<Adv
         loaded.config.trusts.iter().filter_map(|(name, spec)| Some((name, Trust::load(name, spec).ok()?))).collect();
     for (name, trust) in &trusts {
         advisor.trust(name, trust);
-    }
-    for (name, spec) in &loaded.config.trusts {
-        advisor.exact(name, spec);
-        advisor.candidates(name, spec);
     }
     for (name, spec) in &loaded.config.identities {
         if let Ok(identity) = Identity::load(spec) {
@@ -52,13 +49,13 @@ impl Advisor<'_> {
         let place = Place::Identity(name);
         let chain: Vec<CertificateFacts> =
             identity.certified().cert.iter().filter_map(|der| CertificateFacts::read(der)).collect();
-        // A leaf that is out of its period is an error, told with the other files; of what is beside it, an expired
-        // cross-certificate harms nobody. Each by its own life: the issuer of a leaf of six days lives for years.
+        // A leaf that is out of its period is an error, reported with the other files. Each by its own life: the issuer of
+        // a leaf of six days lives for years.
         let valid = identity.check_period(self.now).is_ok();
-        let alive = chain.iter().filter(|facts| valid && facts.not_after >= self.now);
-        let ending = alive.filter_map(|facts| Some((facts, self.days_left(facts.not_before, facts.not_after)?)));
-        if let Some((facts, days)) = ending.min_by_key(|(facts, _)| facts.not_after) {
-            let title = format!("the identity `{name}` {days}, at {}", facts.not_after);
+        let lifetimes = if valid { inventory::of_identity(name, identity) } else { Vec::new() };
+        let ending = lifetimes.iter().filter_map(|one| self.ending(one));
+        if let Some((end, days)) = ending.min_by_key(|(end, _)| *end) {
+            let title = format!("the identity `{name}` {days}, at {end}");
             self.tell("identity-expires", place, title, "ends soon", "renew it: egret takes the new files by itself");
         }
         if !identity.leaf().for_clients {
@@ -138,42 +135,52 @@ impl Advisor<'_> {
 
     fn trust(&mut self, name: &Name, trust: &Trust) {
         self.remarks(Place::Trust(name), trust.remarks());
+        for lifetime in inventory::of_trust(trust) {
+            match lifetime.kind {
+                LifetimeKind::Root => self.root(name, &lifetime),
+                LifetimeKind::Certificate => self.exact(name, &lifetime),
+                LifetimeKind::Crl => self.list(name, &lifetime),
+                LifetimeKind::Identity => {}
+            }
+        }
         self.roots(name, trust);
-        self.lists(name, trust);
+    }
+
+    fn root(&mut self, name: &Name, root: &Lifetime) {
+        let Some((end, days)) = self.ending(root) else { return };
+        let unused = if end < self.now { ", and is not used" } else { "" };
+        let title = format!("the root `{}` of `{name}` {days}, at {end}{unused}", root.subject);
+        let repair = "put its successor beside it, and remove it when no server needs it any more";
+        self.tell("root-expires", Place::Trust(name), title, "ends soon", repair);
     }
 
     /// The one certificate that is believed ends like any other.
-    fn exact(&mut self, name: &Name, spec: &values::Trust) {
-        let Anchors::Certificate(ExactCertificate::File(file)) = &spec.anchors else { return };
-        let Some(facts) = facts_of(file) else { return };
-        let Some(days) = self.days_left(facts.not_before, facts.not_after) else { return };
-        let title = format!("the certificate `{}` of `{name}` {days}, at {}", facts.subject, facts.not_after);
+    fn exact(&mut self, name: &Name, certificate: &Lifetime) {
+        let Some((end, days)) = self.ending(certificate) else { return };
+        let title = format!("the certificate `{}` of `{name}` {days}, at {end}", certificate.subject);
         let repair =
             "have the server renew it, and take the new one; both need `roots`, or the same key by `pins_only`";
         self.tell("certificate-expires", Place::Trust(name), title, "ends soon", repair);
     }
 
-    /// Roots that are to be believed have the faults of those that are.
-    fn candidates(&mut self, name: &Name, spec: &values::Trust) {
-        let anchors = Anchors::Roots { system: false, paths: spec.candidate_roots.clone() };
-        let alone = values::Trust { anchors, ..values::Trust::default() };
-        if !spec.candidate_roots.is_empty()
-            && let Ok(trust) = Trust::load(name, &alone)
-        {
-            self.roots(name, &trust);
+    fn list(&mut self, name: &Name, list: &Lifetime) {
+        let Some((end, days)) = self.ending(list) else { return };
+        let place = Place::Trust(name);
+        if end < self.now {
+            let title = format!("a revocation list of `{name}` is stale since {end}: every server is refused");
+            let repair = "fetch the list anew, by a timer: egret takes the new file by itself";
+            self.tell("crl-stale", place, title, "stale", repair);
+        } else {
+            let title = format!("a revocation list of `{name}` {days}: from {end} on every server is refused");
+            self.tell("crl-ends", place, title, "ends soon", "fetch the list by a timer, well before it ends");
         }
     }
 
+    /// Roots that are to be believed have the faults of those that are.
     fn roots(&mut self, name: &Name, trust: &Trust) {
         let place = Place::Trust(name);
-        for root in trust.roots().iter().filter(|root| !root.system) {
+        for root in trust.roots().iter().chain(trust.candidate_roots()).filter(|root| !root.system) {
             let subject = &root.subject;
-            if let Some(days) = self.days_left(root.not_before, root.not_after) {
-                let unused = if root.not_after < self.now { ", and is not used" } else { "" };
-                let title = format!("the root `{subject}` of `{name}` {days}, at {}{unused}", root.not_after);
-                let repair = "put its successor beside it, and remove it when no server needs it any more";
-                self.tell("root-expires", place, title, "ends soon", repair);
-            }
             if !root.authority {
                 let title = format!("`{subject}` is no authority but a server's own certificate");
                 let repair = "write `certificate = \"...\"` in place of `roots` to believe exactly this one";
@@ -194,24 +201,6 @@ impl Advisor<'_> {
                 let title = format!("the RSA key of the root `{subject}` is shorter than 2048 bits");
                 self.tell("weak-key", place, title, "weak", "replace the authority: chains to it are refused");
             }
-        }
-    }
-
-    fn lists(&mut self, name: &Name, trust: &Trust) {
-        let place = Place::Trust(name);
-        if let Some(stale) = trust.crl_next_updates().filter(|next| *next < self.now).min() {
-            let title = format!("a revocation list of `{name}` is stale since {stale}: every server is refused");
-            self.tell(
-                "crl-stale",
-                place,
-                title,
-                "stale",
-                "fetch the list anew, by a timer: egret takes the new file by itself",
-            );
-        } else if let Some(next) = trust.crl_next_updates().min().filter(|next| next.0 - self.now.0 < DAY) {
-            let title =
-                format!("a revocation list of `{name}` is stale from {next} on, and then every server is refused");
-            self.tell("crl-ends", place, title, "ends within a day", "fetch the list by a timer, well before it ends");
         }
     }
 
@@ -250,15 +239,19 @@ impl Advisor<'_> {
         }
     }
 
-    /// In words how long is left; `None` if that is long enough.
-    fn days_left(&self, begin: Date, end: Date) -> Option<String> {
+    /// The end, and in words how long is left; `None` if that is long enough.
+    fn ending(&self, lifetime: &Lifetime) -> Option<(Date, String)> {
+        let end = lifetime.not_after?;
         let left = end.0 - self.now.0;
-        let within = self.within.unwrap_or_else(|| end.0 - soon_from(begin, end).0);
-        (left < within).then(|| match left / DAY {
-            days if left < 0 => format!("has ended {} days ago", -days),
-            0 => "ends in less than a day".to_owned(),
-            1 => "ends in 1 day".to_owned(),
-            days => format!("ends in {days} days"),
+        let within = self.within.unwrap_or_else(|| end.0 - lifetime.soon_from().unwrap_or(end).0);
+        (left < within || left < 0).then(|| {
+            let days = match left / DAY {
+                days if left < 0 => format!("has ended {} days ago", -days),
+                0 => "ends in less than a day".to_owned(),
+                1 => "ends in 1 day".to_owned(),
+                days => format!("ends in {days} days"),
+            };
+            (end, days)
         })
     }
 }
