@@ -235,7 +235,7 @@ fn made(
     previous: Option<&Snapshot>,
     registry: &Registry,
 ) -> Snapshot {
-    match Snapshot::build(config.clone(), previous, registry, None, Rigour::PartByPart) {
+    match Snapshot::build(config.clone(), previous, registry, None, Rigour::PartByPart, &|| true) {
         Ok(snapshot) => snapshot,
         Err(errors) => panic!("{errors:?}"),
     }

@@ -81,7 +81,7 @@ impl Diff {
 fn of_file(path: &Path, environment: Environment<'_>) -> Result<Value, Trouble> {
     let problems = |problems| Trouble::Problems(Box::new(problems));
     let loaded = config::load(path, environment).map_err(problems)?;
-    match Snapshot::build(loaded.config.clone(), None, &Registry::silent(), None, Rigour::PartByPart) {
+    match Snapshot::build(loaded.config.clone(), None, &Registry::silent(), None, Rigour::PartByPart, &|| true) {
         Ok(snapshot) => Ok(outline(&snapshot)),
         Err(errors) => {
             let list = errors.iter().map(|error| Problem::of_file(error.to_string(), error.repair())).collect();

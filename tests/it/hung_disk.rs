@@ -1,6 +1,8 @@
-//! A file that is never read to its end, as on a disk that hangs: a pipe that nobody writes to stands for it.
+//! Files that take long: one that is never read to its end, as on a disk that hangs (a pipe that nobody writes to stands
+//! for it), and keys that take seconds to derive from their password.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
@@ -9,6 +11,8 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::lifecycle::{Scene, echoes};
+use crate::support::authority::write_key;
+use crate::support::costly_keys::pbkdf2;
 use crate::support::egret::{Egret, binary, listener};
 use crate::support::pki::Pair;
 use crate::support::process::{Process, guarded, run};
@@ -48,6 +52,26 @@ fn sigterm_is_heard_while_a_reload_waits_for_a_disk() {
     egret.signal(Signal::TERM);
     plain::finish(&stream);
     assert_eq!(egret.wait(PATIENCE), Some(0), "{}", egret.log_text());
+}
+
+/// The password comes through a pipe: once it is read, the key is being derived.
+#[test]
+fn sigterm_is_heard_while_a_key_is_derived() {
+    let scene = Scene::new("");
+    let pair = scene.pki.client("app");
+    let password = pair.key.with_extension("password");
+    let sections = sections(&scene, &pair);
+    let mut egret = Egret::start(&sections);
+    write_key(&pair.key, &pbkdf2(10_000_000));
+    run(Command::new("mkfifo").args(["--mode", "0600"]).arg(&password));
+    let key = format!("private_key = {:?}\n", pair.key);
+    egret.rewrite(&sections.replace(&key, &format!("{key}password_file = {password:?}\n")));
+    egret.signal(Signal::HUP);
+    other_end(&password).write_all(b"secret\n").unwrap();
+    egret.signal(Signal::TERM);
+    assert_eq!(egret.wait(PATIENCE), Some(0), "{}", egret.log_text());
+    let log = egret.log_text();
+    assert!(!log.contains("cannot be opened with the password"), "the stop came after the load: {log}");
 }
 
 #[test]

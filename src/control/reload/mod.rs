@@ -218,14 +218,19 @@ impl Reloader {
             tracing::warn!(code = advice.code, "{}", advice.problem.title);
         }
         let (registry, previous, rigour) = (self.registry.clone(), Arc::clone(old), self.rigour);
+        // Dropped with this future: by a deadline, or a stop that came first.
+        let wanted = Arc::new(());
+        let asked = Arc::downgrade(&wanted);
         let build = move || {
             let key_log = previous.key_log();
-            let snapshot = Snapshot::build(loaded.config, Some(&previous), &registry, key_log, rigour);
+            let is_wanted = || asked.strong_count() > 0;
+            let snapshot = Snapshot::build(loaded.config, Some(&previous), &registry, key_log, rigour, &is_wanted);
             let snapshot = snapshot.map_err(Rejected::Build)?;
             snapshot.check_served().map_err(Rejected::Build)?;
             Ok(snapshot)
         };
         let snapshot = blocking(build).await?;
+        drop(wanted);
         let hidden = |error: BindError| Rejected::Bind(snapshot.config.source.hide_values(&error.to_string()));
         let bound = self.bind_new(&snapshot.config).map_err(hidden)?;
         Ok((snapshot, bound))

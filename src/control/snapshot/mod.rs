@@ -69,17 +69,21 @@ impl Snapshot {
     /// An identity or trust whose files cannot be used keeps the state that it has in `previous`, or is unavailable;
     /// under [`Rigour::Strict`] it is an error.
     ///
+    /// Asks `is_wanted` before each identity and trust: a load that was given up ends with the one that is being read,
+    /// and does not derive the keys of a thousand others.
+    ///
     /// # Errors
-    /// All that is wrong, not only the first.
+    /// All that is wrong, not only the first; nothing, if it is not wanted any more.
     pub fn build(
         config: Config,
         previous: Option<&Self>,
         registry: &Registry,
         key_log: Option<Arc<KeyLogFile>>,
         rigour: Rigour,
+        is_wanted: &dyn Fn() -> bool,
     ) -> Result<Self, BuildErrors> {
         let written = config.source.clone();
-        let built = Self::build_all(config, previous, registry, key_log, rigour);
+        let built = Self::build_all(config, previous, registry, key_log, rigour, is_wanted);
         built.map_err(|errors| BuildErrors::new(errors, written))
     }
 
@@ -89,8 +93,10 @@ impl Snapshot {
         registry: &Registry,
         key_log: Option<Arc<KeyLogFile>>,
         rigour: Rigour,
+        is_wanted: &dyn Fn() -> bool,
     ) -> Result<Self, Vec<BuildError>> {
-        let (identities, trusts) = (parts::identities(&config, previous, rigour), parts::trusts(&config, previous));
+        let identities = parts::identities(&config, previous, rigour, is_wanted).ok_or_else(Vec::new)?;
+        let trusts = parts::trusts(&config, previous, is_wanted).ok_or_else(Vec::new)?;
         let mut errors = if rigour == Rigour::Strict { parts::errors(&identities, &trusts) } else { Vec::new() };
         let resolver = resolver(&config, previous, registry, &mut errors);
         let (Some(resolver), true) = (resolver, errors.is_empty()) else { return Err(errors) };

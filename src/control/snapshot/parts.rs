@@ -32,7 +32,8 @@ pub(super) fn identities(
     config: &Config,
     previous: Option<&Snapshot>,
     rigour: Rigour,
-) -> BTreeMap<Name, Part<Identity>> {
+    is_wanted: &dyn Fn() -> bool,
+) -> Option<BTreeMap<Name, Part<Identity>>> {
     let one = |spec: &values::Identity| {
         let identity = Identity::load(spec)?;
         if rigour == Rigour::Strict {
@@ -42,23 +43,29 @@ pub(super) fn identities(
     };
     let fault = |name: &Name, error| Fault::of_identity(name, &error, &config.source);
     let one = |name: &Name, spec: &_| one(spec).map_err(|error| fault(name, error));
-    load(&config.identities, previous.map(Snapshot::identities), one)
+    load(&config.identities, previous.map(Snapshot::identities), is_wanted, one)
 }
 
-pub(super) fn trusts(config: &Config, previous: Option<&Snapshot>) -> BTreeMap<Name, Part<Trust>> {
+pub(super) fn trusts(
+    config: &Config,
+    previous: Option<&Snapshot>,
+    is_wanted: &dyn Fn() -> bool,
+) -> Option<BTreeMap<Name, Part<Trust>>> {
     let fault = |name: &Name, error| Fault::of_trust(name, &error, &config.source);
     let one = |name: &Name, spec: &_| Trust::load(name, spec).map_err(|error| fault(name, error));
-    load(&with_default_trust(config), previous.map(Snapshot::trusts), one)
+    load(&with_default_trust(config), previous.map(Snapshot::trusts), is_wanted, one)
 }
 
+/// None once it is not wanted any more.
 fn load<S, T>(
     specs: &BTreeMap<Name, S>,
     previous: Option<&BTreeMap<Name, Part<T>>>,
+    is_wanted: &dyn Fn() -> bool,
     one: impl Fn(&Name, &S) -> Result<T, Fault>,
-) -> BTreeMap<Name, Part<T>> {
+) -> Option<BTreeMap<Name, Part<T>>> {
     let before = |name: &Name| previous.and_then(|previous| previous.get(name));
     let part = |(name, spec)| (Name::clone(name), Part::after(one(name, spec), before(name), Date::now()));
-    specs.iter().map(part).collect()
+    specs.iter().map(|spec| is_wanted().then(|| part(spec))).collect()
 }
 
 /// What is wrong with any of them, as errors of the whole.
@@ -216,4 +223,27 @@ fn trust_of(spec: &values::Upstream) -> Name {
 
 fn unavailable<T>(part: &Part<T>) -> Option<&Arc<Broken>> {
     part.broken().filter(|_| part.usable().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_load_that_is_not_wanted_any_more_reads_nothing_further() {
+        let names = ["a", "b", "c", "d"];
+        let specs: BTreeMap<Name, ()> = names.iter().map(|name| (Name::new(*name), ())).collect();
+        for (most, wanted) in [(0, 0), (1, 1), (3, 3), (4, 4), (9, 4)] {
+            let read = Cell::new(0);
+            let one = |_: &Name, (): &()| {
+                read.set(read.get() + 1);
+                Ok(())
+            };
+            let loaded = load(&specs, None, &|| read.get() < most, one);
+            assert_eq!(read.get(), wanted);
+            assert_eq!(loaded.map(|parts| parts.len()), (most >= 4).then_some(4), "{most}");
+        }
+    }
 }

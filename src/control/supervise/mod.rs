@@ -287,7 +287,7 @@ async fn first_generation(
         // by the first client.
         let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut [0; 32]);
         let files = Files::of(file, &config).map_err(Error::Watch)?;
-        let snapshot = Snapshot::build(config, None, &registry, key_log, rigour).map_err(Error::Build)?;
+        let snapshot = Snapshot::build(config, None, &registry, key_log, rigour, &|| true).map_err(Error::Build)?;
         snapshot.check_served().map_err(Error::Build)?;
         Ok((files, Arc::new(snapshot)))
     };
@@ -313,7 +313,7 @@ fn forbid_core_dumps() {
 /// What is wrong with the files that a configuration names, placed in its text: for `egret check`, which
 /// binds nothing.
 pub fn check_files(loaded: &Loaded) -> Vec<Problem> {
-    match Snapshot::build(loaded.config.clone(), None, &Registry::silent(), None, Rigour::Strict) {
+    match Snapshot::build(loaded.config.clone(), None, &Registry::silent(), None, Rigour::Strict, &|| true) {
         Ok(snapshot) => {
             // The process ends soon, and its memory with it: taking ten thousand upstreams apart takes a tenth of all.
             mem::forget(snapshot);

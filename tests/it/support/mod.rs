@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 pub(crate) mod authority;
 pub(crate) mod caddy;
 pub(crate) mod cgroup;
+pub(crate) mod costly_keys;
 pub(crate) mod dns;
 pub(crate) mod egret;
 pub(crate) mod fleet;
