@@ -50,10 +50,37 @@ pub(crate) struct Shared<G> {
     pub(crate) snapshot: Arc<G>,
     /// One permit a connection, over all listeners.
     pub(crate) permits: Arc<Semaphore>,
+    /// What their number comes from.
+    pub(crate) bound: Bound,
     /// Wakes whoever waits for a permit when the running generation was replaced: the bound may be another.
     pub(crate) swapped: Arc<Notify>,
     /// Streams hold it until they end.
     pub(crate) streams: Watch,
+}
+
+/// What the number of connections is bounded by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// `limits.max_connections`.
+    Configured,
+    /// The limit of open files.
+    OpenFiles,
+    /// The memory budget.
+    Memory,
+    /// `max_connections` of the listener.
+    Listener,
+}
+
+impl Bound {
+    /// The class of a wait, for log and metric.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Configured => "max_connections",
+            Self::OpenFiles => "open_files",
+            Self::Memory => "memory_budget",
+            Self::Listener => "listener_max_connections",
+        }
+    }
 }
 
 impl<G> Clone for Shared<G> {
@@ -61,6 +88,7 @@ impl<G> Clone for Shared<G> {
         Self {
             snapshot: Arc::clone(&self.snapshot),
             permits: Arc::clone(&self.permits),
+            bound: self.bound,
             swapped: Arc::clone(&self.swapped),
             streams: self.streams.clone(),
         }
@@ -201,14 +229,28 @@ struct Permits {
 }
 
 impl Permits {
-    /// Waits for both. The semaphores are never closed, so an error cannot come; it would mean no bound.
+    /// Waits for both.
     async fn acquire<G: Generation>(entry: &Entry, shared: &Shared<G>) -> Self {
         let listener = match &entry.permits {
-            Some(permits) => Arc::clone(permits).acquire_owned().await.ok(),
+            Some(permits) => acquire(permits, Bound::Listener, entry).await,
             None => None,
         };
-        Self { _listener: listener, _process: Arc::clone(&shared.permits).acquire_owned().await.ok() }
+        Self { _listener: listener, _process: acquire(&shared.permits, shared.bound, entry).await }
     }
+}
+
+/// Waits for a permit, and reports the wait if there is none. The semaphores are never closed, so an error cannot come;
+/// it would mean no bound.
+async fn acquire(permits: &Arc<Semaphore>, bound: Bound, entry: &Entry) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
+        return Some(permit);
+    }
+    let (listener, reason) = (&entry.routes.listener, bound.reason());
+    entry.routes.metrics.accept_waits.increment(reason);
+    if flood::is_first(Key::new(Event::AcceptingWaits, reason).listener(listener)) {
+        tracing::warn!(%listener, reason, "accepting waits");
+    }
+    Arc::clone(permits).acquire_owned().await.ok()
 }
 
 /// Errors that accept(2) passes on from one connection which died in the queue (accept(2), "Error handling").

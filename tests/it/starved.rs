@@ -208,11 +208,16 @@ const MIB: u64 = 1 << 20;
 
 /// egret with a server that echoes, and a listener in front of it.
 fn echoing(settings: Settings, limits: &str) -> (Egret, Peer, Pki) {
+    echoing_with(settings, limits, "")
+}
+
+/// As [`echoing`], with settings of the listener's own.
+fn echoing_with(settings: Settings, limits: &str, own: &str) -> (Egret, Peer, Pki) {
     let pki = Pki::new();
     let peer = Peer::echo(anonymous(&pki.server(&[HOST])));
     let sections = format!(
         "[limits]\n{limits}{}[upstreams.echo]\nservers = [\"{}\"]\n\
-         tls = {{ trust = \"internal\", server_name = \"{HOST}\" }}\n{}",
+         tls = {{ trust = \"internal\", server_name = \"{HOST}\" }}\n{}{own}",
         roots("internal", &pki.root()),
         peer.address,
         listener("echo", free_port(), "echo"),
@@ -255,6 +260,55 @@ fn a_bound_above_the_memory_is_lowered_and_whoever_is_beyond_it_waits() {
         drop(crowd);
         assert!(waiting.iter_mut().all(echoes), "{}", egret.log_text());
     }
+}
+
+/// Whoever looks at log or metric learns which of the bounds is reached.
+#[test]
+fn a_bound_that_is_reached_is_reported_by_what_it_comes_from() {
+    let files = |count| Settings { descriptors: Some(count), ..Settings::default() };
+    for (settings, limits, own, reason) in [
+        (Settings::default(), "memory = \"4MiB\"\n", "", "memory_budget"),
+        (Settings::default(), "max_connections = 3\n", "", "max_connections"),
+        (Settings::default(), "memory = \"4MiB\"\nmax_connections = 3\n", "", "max_connections"),
+        (files(64), "", "", "open_files"),
+        (Settings::default(), "memory = \"4MiB\"\n", "max_connections = 2\n", "listener_max_connections"),
+    ] {
+        let (egret, _peer, _pki) = echoing_with(settings, limits, own);
+        let bound = if own.is_empty() { usize::try_from(bound_of(&egret)).unwrap() } else { 2 };
+        let mut crowd: Vec<TcpStream> = (0..bound).map(|_| plain::connect(egret.address("echo"))).collect();
+        assert!(crowd.iter_mut().all(echoes), "{}", egret.log_text());
+        let line = egret.wait_for_log("the wait", |line| line["message"] == "accepting waits");
+        assert_eq!((&line["reason"], &line["listener"]), (&reason.into(), &"echo".into()), "{line}");
+        let waits = |reason: &[_]| egret.metrics().sum("egret_accept_waits_total", reason);
+        assert!(waits(&[("reason", reason)]) > 0.0);
+        assert_eq!(waits(&[("reason", reason)]), waits(&[]), "no other bound is reached");
+    }
+}
+
+/// Upstreams fill all the room that there is for sessions, and another finds none.
+#[test]
+fn a_session_without_room_in_the_budget_is_counted_apart() {
+    let pki = Pki::new();
+    let peer = Peer::echo(anonymous(&pki.server(&[HOST])));
+    let names = ["first", "second", "third", "fourth", "last"];
+    let upstreams: String = names
+        .iter()
+        .map(|name| {
+            let tls = format!("tls = {{ trust = \"internal\", server_name = \"{HOST}\" }}");
+            let (address, listener) = (peer.address, listener(name, free_port(), name));
+            format!("[upstreams.{name}]\nservers = [\"{address}\"]\n{tls}\n{listener}")
+        })
+        .collect();
+    let egret = Egret::start(&format!("[limits]\nmemory = \"4MiB\"\n{}{upstreams}", roots("internal", &pki.root())));
+    let sessions = |name, event| egret.metrics().sum("egret_sessions_total", &[("upstream", name), ("event", event)]);
+    for name in names {
+        eventually("all the room to be taken", || {
+            assert!((0..16).all(|_| echoes(&mut plain::connect(egret.address(name)))));
+            (sessions(name, "displaced") + sessions(name, "over_budget") > 0.0).then_some(())
+        });
+    }
+    assert!(sessions("last", "over_budget") > 0.0 && sessions("last", "kept") == 0.0, "{}", egret.log_text());
+    assert!(names.iter().all(|name| sessions(name, "oversized") == 0.0));
 }
 
 /// Clients that send a lot and read nothing, one that reads a little, and one that only sits there.

@@ -31,7 +31,7 @@ use crate::net::{BindError, Options, Socket};
 use crate::observe::logging;
 use crate::observe::metrics::Registry;
 use crate::observe::tasks::{self, Task};
-use crate::pipeline::accept::Shared;
+use crate::pipeline::accept::{Bound, Shared};
 use crate::pipeline::admit::{self, Admission};
 use crate::pipeline::originate::key_log::KeyLogFile;
 use requests::{Asked, Requests, Stop};
@@ -136,17 +136,16 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
         loaded = first_generation(file, config, &registry, key_log, rigour) => loaded?,
         () = stop_asked(&mut signals) => return Ok(Ended::Drained),
     };
+    let (bound, bound_by) = connections(&snapshot, descriptors);
     let (drain, streams) = drain::channel();
     let shared = Shared {
         snapshot: Arc::new(ArcSwap::new(snapshot)),
-        permits: Arc::new(Semaphore::new(0)),
+        permits: Arc::new(Semaphore::new(bound.min(Semaphore::MAX_PERMITS))),
+        bound: bound_by,
         swapped: Arc::new(Notify::new()),
         streams,
     };
     let config = shared.snapshot.load().config.clone();
-    let bound = descriptors::connections(&config.limits, descriptors, shared.snapshot.load().warm_descriptors());
-    let bound = budget::connections(&config.limits, bound);
-    shared.permits.add_permits(bound.min(Semaphore::MAX_PERMITS));
 
     let admin = bind_admin(&config)?;
     let (status, orders) =
@@ -170,6 +169,19 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
         _ => drop(no_admin.drain(ADMIN_GRACE).await),
     }
     ended.map_err(|_| Error::Panicked)
+}
+
+/// The connections at once, and what bounds them.
+fn connections(snapshot: &Snapshot, descriptors: u64) -> (usize, Bound) {
+    let limits = &snapshot.config.limits;
+    let by_files = descriptors::connections(limits, descriptors, snapshot.warm_descriptors());
+    let bound = budget::connections(limits, by_files);
+    let bound_by = match limits.max_connections {
+        _ if bound < by_files => Bound::Memory,
+        Some(asked) if asked == bound => Bound::Configured,
+        _ => Bound::OpenFiles,
+    };
+    (bound, bound_by)
 }
 
 /// The admin endpoint ends by itself within this time: it bounds the answers that are under way.

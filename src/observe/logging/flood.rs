@@ -18,6 +18,8 @@ pub(crate) enum Event {
     Unserved,
     ConnectionRefused,
     AcceptingPauses,
+    /// As many connections as are allowed are there.
+    AcceptingWaits,
     EndpointEjected,
     EndpointBack,
     RenegotiationDeclined,
@@ -35,6 +37,7 @@ impl Event {
             Self::Unserved => "connection",
             Self::ConnectionRefused => "connection refused",
             Self::AcceptingPauses => "accepting pauses",
+            Self::AcceptingWaits => "accepting waits",
             Self::EndpointEjected => "endpoint ejected",
             Self::EndpointBack => "endpoint is back",
             Self::RenegotiationDeclined => "renegotiation declined",

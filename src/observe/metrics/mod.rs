@@ -52,6 +52,7 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_connections_active", Kind::Gauge, "Connections now in flight."),
     ("egret_connections_refused_total", Kind::Counter, "Connections closed before an upstream was asked, by reason."),
     ("egret_accept_errors_total", Kind::Counter, "Errors of accept, by kind; accepting pauses after each."),
+    ("egret_accept_waits_total", Kind::Counter, "Waits of a listener for the right to one more connection, by what bounds connections (reason)."),
     ("egret_streams_ended_total", Kind::Counter, "Streams that ended, by reason."),
     ("egret_streams_carried_total", Kind::Counter, "Streams that were relayed and ended, by mechanism: who made the records."),
     ("egret_bytes_total", Kind::Counter, "Bytes of clients' data carried, by direction."),
@@ -235,6 +236,8 @@ pub struct ListenerMetrics {
     pub refused: ByReason,
     /// Errors of accept.
     pub accept_errors: ByReason,
+    /// Waits for the right to one more connection, by what bounds connections.
+    pub(crate) accept_waits: ByReason,
 }
 
 impl ListenerMetrics {
@@ -246,6 +249,7 @@ impl ListenerMetrics {
             active: registry.gauge("egret_connections_active", &labels),
             refused: ByReason::new(registry, "egret_connections_refused_total", &labels),
             accept_errors: ByReason::new(registry, "egret_accept_errors_total", &labels),
+            accept_waits: ByReason::new(registry, "egret_accept_waits_total", &labels),
         }
     }
 }

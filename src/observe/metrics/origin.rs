@@ -83,8 +83,10 @@ pub struct SessionMetrics {
     pub(crate) displaced: Counter,
     /// Dropped or not taken because the origin's key is another by now, or the upstream is gone.
     pub(crate) foreign: Counter,
-    /// Not kept: a ticket too long to come back in a ClientHello, or no memory left for sessions.
+    /// Not kept: a ticket too long to come back in a ClientHello.
     pub(crate) oversized: Counter,
+    /// Not kept: the sessions of the process hold all of their part of the memory budget.
+    pub(crate) over_budget: Counter,
     /// Handshakes for which no session was at hand.
     pub(crate) no_session: Counter,
     /// Of the last handshakes, how many were resumed.
@@ -112,6 +114,7 @@ impl OriginMetrics {
                 displaced: sessions("displaced"),
                 foreign: sessions("foreign"),
                 oversized: sessions("oversized"),
+                over_budget: sessions("over_budget"),
                 no_session: sessions("no_session"),
                 ratio: Share::new(Some(Late::new(registry, RESUMPTION_RATIO, &[label()]))),
             },
@@ -136,6 +139,7 @@ impl OriginMetrics {
                 displaced: counter(),
                 foreign: counter(),
                 oversized: counter(),
+                over_budget: counter(),
                 no_session: counter(),
                 ratio: Share::new(None),
             },

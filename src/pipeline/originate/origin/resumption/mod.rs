@@ -314,7 +314,7 @@ impl View {
         let (room, displaced) = shelf.room_for(bytes + verdict.chain_bytes + FIXED);
         account.displaced.increment(displaced as u64);
         account.held.decrement(displaced as f64);
-        let Some(room) = room else { return account.oversized.increment(1) };
+        let Some(room) = room else { return account.over_budget.increment(1) };
         let session = Session { number: 0, server_name, endpoint: self.endpoint, verdict, room, value };
         let put = put(&mut shelf, session, now);
         drop(shelf);
