@@ -103,7 +103,7 @@ async fn read_one(upstream: Established) {
     let (mut near, far) = UnixStream::pair().expect("a pair");
     let hour = Duration::from_secs(3600);
     let limits = StreamLimits { idle: None, lifetime: None, half_closed: hour, eof: Eof::Strict };
-    let counters = Counters { sent: Counter::noop(), received: Counter::noop() };
+    let counters = Counters { sent: Counter::noop(), received: Counter::noop(), near_key_limit: Counter::noop() };
     let relay = relay(net::Stream::Unix(far), Bytes::new(), upstream, &limits, &counters, std::future::pending());
     tokio::select! {
         byte = near.read_u8() => drop(byte.expect("the server's byte")),

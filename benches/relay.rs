@@ -117,7 +117,7 @@ async fn serve_one(plain: std::net::TcpListener, upstream: SocketAddr, config: A
     let upstream = establish(tcp, session, rest).expect("secrets");
     let hour = Duration::from_secs(3600);
     let limits = StreamLimits { idle: Some(hour), lifetime: None, half_closed: hour, eof: Eof::Strict };
-    let counters = Counters { sent: Counter::noop(), received: Counter::noop() };
+    let counters = Counters { sent: Counter::noop(), received: Counter::noop(), near_key_limit: Counter::noop() };
     let downstream = net::Stream::Tcp(downstream);
     relay(downstream, bytes::Bytes::new(), upstream, &limits, &counters, std::future::pending()).await;
 }

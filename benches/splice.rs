@@ -120,7 +120,7 @@ async fn serve(how: How, mut downstream: TcpStream, mut upstream: TcpStream) {
     };
     let hour = Duration::from_secs(3600);
     let limits = StreamLimits { idle: Some(hour), lifetime: None, half_closed: hour, eof: Eof::Strict };
-    let counters = Counters { sent: Counter::noop(), received: Counter::noop() };
+    let counters = Counters { sent: Counter::noop(), received: Counter::noop(), near_key_limit: Counter::noop() };
     let (downstream, forced) = (net::Stream::Tcp(downstream), std::future::pending());
     pass_through(downstream, bytes::Bytes::new(), upstream, &limits, &counters, forced).await;
 }

@@ -84,7 +84,11 @@ impl Snapshot {
         Route {
             originator: Arc::clone(&self.upstreams[upstream]),
             limits: self.config.upstreams[upstream].stream.clone(),
-            counters: Counters { sent: metrics.sent.clone(), received: metrics.received.clone() },
+            counters: Counters {
+                sent: metrics.sent.clone(),
+                received: metrics.received.clone(),
+                near_key_limit: metrics.near_key_limit.clone(),
+            },
             metrics,
         }
     }

@@ -55,6 +55,7 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_accept_waits_total", Kind::Counter, "Waits of a listener for the right to one more connection, by what bounds connections (reason)."),
     ("egret_streams_ended_total", Kind::Counter, "Streams that ended, by reason."),
     ("egret_streams_carried_total", Kind::Counter, "Streams that were relayed and ended, by mechanism: who made the records."),
+    ("egret_key_limit_warnings_total", Kind::Counter, "Streams that have used 15/16 of what one key may encrypt, and cannot change it."),
     ("egret_bytes_total", Kind::Counter, "Bytes of clients' data carried, by direction."),
     ("egret_originations_total", Kind::Counter, "Finished originations, by what became of resumption (reason): resumed, refused (offered, not taken), no_session (no session at hand), withheld (the server broke a handshake that offered one), off."),
     ("egret_origination_failures_total", Kind::Counter, "Failed originations, by reason."),
@@ -260,6 +261,8 @@ pub struct RouteMetrics {
     pub(crate) sent: Counter,
     /// Bytes from the upstream that were handed to clients.
     pub(crate) received: Counter,
+    /// Streams whose key towards the upstream nears its limit and cannot be changed.
+    pub near_key_limit: Counter,
     /// How streams ended.
     pub ended: ByReason,
     /// What carried them.
@@ -277,6 +280,7 @@ impl RouteMetrics {
         Self {
             sent: bytes("sent"),
             received: bytes("received"),
+            near_key_limit: registry.counter("egret_key_limit_warnings_total", &labels),
             ended: ByReason::new(registry, "egret_streams_ended_total", &labels),
             carried: ByReason::by("mechanism", registry, "egret_streams_carried_total", &labels),
         }

@@ -65,6 +65,8 @@ pub struct Counters {
     pub sent: Counter,
     /// Bytes from the upstream to the client.
     pub received: Counter,
+    /// Streams whose key towards the upstream nears its limit and cannot be changed.
+    pub near_key_limit: Counter,
 }
 
 /// Moves bytes both ways until both ends are done, a limit ends the stream, or `forced` resolves.
@@ -98,7 +100,7 @@ pub fn relay(
     sent.took(upstream.said);
     let stream = Stream {
         session: upstream.session,
-        up: Upload::new(early, upstream.unsent, sent),
+        up: Upload::new(early, upstream.unsent, sent, &counters.near_key_limit),
         down: Download::new(upstream.received, limits.eof, Account::new(&counters.received)),
         renegotiation_logged: false,
     };
@@ -309,3 +311,6 @@ fn flushed(down: Poll<Result<(), Ended>>, up: Poll<Result<(), Ended>>) -> Poll<O
         _ => Poll::Pending,
     }
 }
+
+#[cfg(test)]
+mod tests;

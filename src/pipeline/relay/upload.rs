@@ -2,6 +2,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use metrics::Counter;
 use rustls::AlertDescription;
 use socket2::SockRef;
 
@@ -32,6 +33,7 @@ pub(super) struct Upload<'a> {
     /// The client's connection was reset: after what came before there is no end.
     gone: bool,
     account: Account<'a>,
+    near_key_limit: &'a Counter,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,9 +60,9 @@ struct Batch {
 }
 
 impl<'a> Upload<'a> {
-    pub(super) fn new(early: Bytes, flight: Vec<u8>, account: Account<'a>) -> Self {
+    pub(super) fn new(early: Bytes, flight: Vec<u8>, account: Account<'a>, near_key_limit: &'a Counter) -> Self {
         let (state, size) = (State::Moving, Size::Small);
-        Self { state, size, early, flight, batch: None, control: None, cut: 0, gone: false, account }
+        Self { state, size, early, flight, batch: None, control: None, cut: 0, gone: false, account, near_key_limit }
     }
 
     /// Moves what can be moved. Ready when the client's end was passed on, and on every later call.
@@ -76,6 +78,7 @@ impl<'a> Upload<'a> {
             ready!(self.poll_send(cx, to, alone))?;
             kernel::renew(session, Direction::Send, to)?;
             if session.nears_limit() {
+                self.near_key_limit.increment(1);
                 warn(to);
             }
             match self.state {

@@ -463,4 +463,4 @@ fn confidentiality_limit(suite: SupportedCipherSuite) -> u64 {
 const WARN_PART: u64 = 16;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

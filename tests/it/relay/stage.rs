@@ -143,7 +143,7 @@ impl<C> Stage<C> {
 
 pub(crate) fn counters(counted: &[Arc<AtomicU64>; 2]) -> Counters {
     let [sent, received] = counted.each_ref().map(|count| Counter::from_arc(Arc::clone(count)));
-    Counters { sent, received }
+    Counters { sent, received, near_key_limit: Counter::noop() }
 }
 
 fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
@@ -155,7 +155,9 @@ fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ClientConfig>, Ar
     client.enable_secret_extraction = true;
     let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
     let server = ServerConfig::builder_with_protocol_versions(&[version]).with_no_client_auth();
-    (Arc::new(client), Arc::new(server.with_single_cert(vec![cert.der().clone()], key).unwrap()))
+    let mut server = server.with_single_cert(vec![cert.der().clone()], key).unwrap();
+    server.enable_secret_extraction = true;
+    (Arc::new(client), Arc::new(server))
 }
 
 pub(crate) const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];

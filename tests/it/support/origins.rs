@@ -127,7 +127,7 @@ async fn relayed(established: Established) -> (TcpStream, JoinHandle<Outcome>) {
     let relay = tokio::spawn(async move {
         let limits =
             StreamLimits { idle: None, lifetime: None, half_closed: Duration::from_secs(60), eof: Eof::Lenient };
-        let counters = Counters { sent: Counter::noop(), received: Counter::noop() };
+        let counters = Counters { sent: Counter::noop(), received: Counter::noop(), near_key_limit: Counter::noop() };
         relay(downstream, Bytes::new(), established, &limits, &counters, std::future::pending()).await
     });
     (client, relay)

@@ -65,6 +65,14 @@ fn pair(suite: SupportedCipherSuite) -> (Session, Server, Vec<u8>, Arc<Tickets>)
     pair_for(None, suite)
 }
 
+/// A TLS 1.2 session that may send so many blocks, is warned of at half of them, and whose server nobody plays.
+pub(crate) fn limited_to(blocks: u64) -> Session {
+    let (mut session, ..) = pair(ALL[3]);
+    session.sealer.limit_to(blocks);
+    session.warn_at = blocks / 2;
+    session
+}
+
 /// The same, with what a kernel may have of the session.
 fn pair_for(offers: Option<&Offers>, suite: SupportedCipherSuite) -> (Session, Server, Vec<u8>, Arc<Tickets>) {
     let Handshaken { client, server, down, tickets } = Handshaken::of(suite);
