@@ -4,9 +4,12 @@ use std::io::{ErrorKind, Write};
 
 use egret::config::values::Eof;
 use egret::pipeline::relay::Ended;
+use rustls::{ContentType, StreamOwned};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use crate::support::records::Records;
 
 use super::stage::{Setup, Stage, VERSIONS, read_all, read_error, read_exactly};
 
@@ -76,7 +79,8 @@ async fn fin_amid_a_record_is_a_truncation_always() {
     for version in VERSIONS {
         for eof in [Eof::Strict, Eof::Lenient] {
             for client_ends in [false, true] {
-                for missing in [1, 16, usize::MAX] {
+                // Up to within the header, the body, and the tag.
+                for kept in [1, 2, 4, 5, 6, 20, -16, -1] {
                     let mut setup = Setup { version, ..Setup::new() };
                     setup.limits.eof = eof;
                     let Stage { mut client, mut server, relay, counted, .. } = setup.start().await;
@@ -89,15 +93,50 @@ async fn fin_amid_a_record_is_a_truncation_always() {
                     session.writer().write_all(b"cut off").unwrap();
                     let mut record = Vec::new();
                     session.write_tls(&mut record).unwrap();
-                    // At least one byte, fewer than a header.
-                    let kept = record.len().saturating_sub(missing).max(1);
-                    tcp.write_all(&record[..kept]).await.unwrap();
+                    let end = if kept > 0 { 0 } else { record.len() };
+                    let end = end.checked_add_signed(kept).unwrap();
+                    tcp.write_all(&record[..end]).await.unwrap();
                     tcp.shutdown().await.unwrap();
                     assert_eq!(read_exactly(&mut client, 5).await, b"whole");
                     assert_eq!(read_error(&mut client).await, ErrorKind::ConnectionReset, "{eof:?} {kept}");
                     let outcome = Stage::<()>::outcome(relay, &counted).await;
                     assert_eq!((outcome.ended, outcome.received), (Ended::Truncated, 5), "{eof:?} {kept}");
                 }
+            }
+        }
+    }
+}
+
+/// The record is whole, and what it carries is not: a ticket, a key update, a request.
+#[tokio::test]
+async fn fin_amid_a_handshake_message_is_a_truncation_always() {
+    const TICKET: &[u8] = &[4, 0, 0, 100, 1, 2, 3];
+    let tls12: [&[&[u8]]; 3] = [&[&[0]], &[&[0, 0, 0]], &[&[0], &[0]]];
+    let tls13: [&[&[u8]]; 4] = [&[&[4]], &[TICKET], &[TICKET, &[7; 30]], &[&[24, 0, 0, 1]]];
+    for (version, messages) in VERSIONS.into_iter().zip([&tls12[..], &tls13]) {
+        for records in messages {
+            for (eof, client_ends) in [(Eof::Strict, false), (Eof::Strict, true), (Eof::Lenient, false)] {
+                let mut setup = Setup { version, ..Setup::new() };
+                setup.limits.eof = eof;
+                let Stage { mut client, mut server, relay, counted, .. } = setup.start().await;
+                if client_ends {
+                    client.shutdown().await.unwrap();
+                    assert_eq!(read_all(&mut server).await, b"");
+                }
+                server.write_all(b"whole").await.unwrap();
+                server.flush().await.unwrap();
+                let (tcp, session) = server.into_inner();
+                let tcp = tcp.into_std().unwrap();
+                tcp.set_nonblocking(false).unwrap();
+                let mut server = Records::of(StreamOwned::new(session, tcp));
+                records.iter().for_each(|body| server.send(ContentType::Handshake, body));
+                let gone = tokio::task::spawn_blocking(move || server.finish());
+                let what = format!("{:?}, {eof:?}, the client ends: {client_ends}, {records:?}", version.version);
+                assert_eq!(read_exactly(&mut client, 5).await, b"whole", "{what}");
+                assert_eq!(read_error(&mut client).await, ErrorKind::ConnectionReset, "{what}");
+                let outcome = Stage::<()>::outcome(relay, &counted).await;
+                assert_eq!((outcome.ended, outcome.received), (Ended::Truncated, 5), "{what}");
+                gone.await.unwrap();
             }
         }
     }
