@@ -59,6 +59,7 @@ mod relay;
 mod reload;
 mod reload_streams;
 mod renegotiation;
+mod repairs;
 mod resolve;
 mod resumption;
 mod resumption_real;

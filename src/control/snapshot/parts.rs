@@ -9,14 +9,10 @@ use crate::credentials::certificate::Date;
 use crate::credentials::identity::Identity;
 use crate::credentials::inventory::{self, Lifetime, LifetimeKind, Validity};
 use crate::credentials::part::{Broken, Fault, Part, PartKind};
-use crate::credentials::trust::Trust;
-
-/// The name of the trust of upstreams that name none. No configured trust can have it: of the letters of names,
-/// these are none.
-const DEFAULT_TRUST: &str = "(system roots)";
+use crate::credentials::trust::{self, Trust};
 
 fn default_trust() -> Name {
-    Name::new(DEFAULT_TRUST)
+    Name::new(trust::DEFAULT_NAME)
 }
 
 /// The configured trusts, and the default one if any upstream leaves its trust open.

@@ -20,6 +20,10 @@ use crate::credentials::certificate::{CertificateFacts, Date};
 use crate::credentials::fingerprint::{Fields, Sha256};
 use crate::credentials::refusal::Refusal;
 
+/// The name of the trust of upstreams that name none. No configured trust can have it: of the letters of names,
+/// these are none.
+pub(crate) const DEFAULT_NAME: &str = "(system roots)";
+
 /// Whom egret believes, loaded and never changed: a new root is a new trust.
 pub struct Trust {
     name: Name,

@@ -10,6 +10,7 @@ use crate::credentials::certificate::CertificateFacts;
 use crate::credentials::fingerprint::{labelled_hex, labelled_pin};
 use crate::credentials::observation::CertificateRequest;
 use crate::credentials::refusal::Refusal;
+use crate::credentials::trust::DEFAULT_NAME;
 
 /// Before a certificate is trusted because it was presented: whoever sits in between presents one too.
 const COMPARE: &str = "# First compare this fingerprint with the one that the server's owner tells you.\n";
@@ -53,8 +54,12 @@ fn of_refusal(refusal: &Refusal, scene: &Scene, upstream: &Name) -> Option<Strin
         }
         Refusal::UnknownIssuer => {
             let mut lines = format!("# The certificate of \"{}\", from its owner.\n", server.issuer);
-            let _ = write!(lines, "[trust.{0}]\nroots = [\"{1}-ca.pem\"]\n\n", key(upstream.as_str()), upstream);
-            Some(lines + &tls(upstream, &format!("trust = {}", string(upstream.as_str()))))
+            let _ = writeln!(lines, "[trust.{0}]\nroots = [\"{1}-ca.pem\"]", key(upstream.as_str()), upstream);
+            if scene.has_names {
+                let names: Vec<String> = scene.expected.iter().map(|name| string(name)).collect();
+                let _ = writeln!(lines, "names = [{}]", names.join(", "));
+            }
+            Some(format!("{lines}\n{}", tls(upstream, &format!("trust = {}", string(upstream.as_str())))))
         }
         Refusal::PinMismatch => {
             let pin = labelled_pin(&server.spki_sha256);
@@ -68,20 +73,31 @@ fn of_refusal(refusal: &Refusal, scene: &Scene, upstream: &Name) -> Option<Strin
 /// The name that would do, if the certificate carries one.
 fn right_name(server: &CertificateFacts, upstream: &Name, scene: &Scene) -> Option<String> {
     let named = |kind| server.names.iter().filter_map(move |name| name.strip_prefix(kind));
+    // Without any name, a certificate can only be trusted as itself; by a wildcard, one has to know the host.
+    if server.names.is_empty() {
+        return Some(exactly(server, upstream));
+    }
     // The names of a trust take the place of the server name, whatever that is.
-    if let Some(name) = server.names.first().filter(|name| scene.has_names && !name.contains('*')) {
-        return Some(format!("[trust.{}]\nnames = [{}]\n", key(scene.trust.as_str()), string(name)));
+    if scene.has_names {
+        let name = server.names.iter().find(|name| !name.contains('*'))?;
+        return Some(names(scene, name, upstream));
     }
     let server_name = named("dns:").find(|name| !name.contains('*')).or_else(|| named("ip:").next());
     if let Some(name) = server_name {
         return Some(tls(upstream, &format!("server_name = {}", string(name))));
     }
-    if let Some(uri) = named("uri:").next() {
-        let names = string(&format!("uri:{uri}"));
-        return Some(format!("[trust.{}]\nnames = [{names}]\n", key(scene.trust.as_str())));
+    let uri = named("uri:").next()?;
+    Some(names(scene, &format!("uri:{uri}"), upstream))
+}
+
+/// The name for the trust in force; the roots of the system are none of the file, and become one.
+fn names(scene: &Scene, name: &str, upstream: &Name) -> String {
+    let names = format!("names = [{}]\n", string(name));
+    if scene.trust.as_str() != DEFAULT_NAME {
+        return format!("[trust.{}]\n{names}", key(scene.trust.as_str()));
     }
-    // Without any name, a certificate can only be trusted as itself; by a wildcard, one has to know the host.
-    server.names.is_empty().then(|| exactly(server, upstream))
+    let trust = format!("[trust.{}]\nsystem_roots = true\n{names}\n", key(upstream.as_str()));
+    trust + &tls(upstream, &format!("trust = {}", string(upstream.as_str())))
 }
 
 fn exactly(server: &CertificateFacts, upstream: &Name) -> String {

@@ -169,6 +169,9 @@ impl Mending<'_> {
 
     /// The name that would do: the first that is no wildcard.
     fn name(&mut self, names: &[String]) {
+        if self.plan.trust.as_ref().is_some_and(|trust| !trust.names.is_empty()) {
+            return self.expected_name(names);
+        }
         let of = |kind| names.iter().filter_map(move |name| name.strip_prefix(kind));
         let served = of("dns:").find(|name| !name.contains('*')).or_else(|| of("ip:").next());
         if let Some(ServedName(name)) = served.and_then(|name| ServedName::parse(name).ok()) {
@@ -181,6 +184,17 @@ impl Mending<'_> {
         if let Some(wildcard) = of("dns:").next() {
             self.advice(&format!("reach the server by a name of {wildcard}, and set it as server_name"));
         }
+    }
+
+    /// The names of a trust take the place of the server name.
+    fn expected_name(&mut self, names: &[String]) {
+        let mut known = names.iter().filter(|name| !name.contains('*'));
+        let name = known.find_map(|name| ExpectedName::parse(name).ok());
+        self.change(|plan| {
+            if let (Some(trust), Some(name)) = (&mut plan.trust, name) {
+                trust.names = vec![name];
+            }
+        });
     }
 
     fn identity(&mut self) {
@@ -220,6 +234,8 @@ impl Mending<'_> {
     fn by_common_name(&mut self, common_name: Option<&str>) {
         self.advice("at the server: a certificate with subject alternative names");
         self.exactly();
+        // One certificate needs no name unless `names` asks for one, which this one cannot have.
+        self.change(|plan| plan.trust.iter_mut().for_each(|trust| trust.names.clear()));
         let expected = &self.plan.upstream.tls.server_name;
         let is_it = |name: &ServerName<'_>| Some(name.to_str().as_ref()) == common_name;
         let own = self.plan.upstream.servers.iter().any(|server| is_it(&server.host.server_name()));
