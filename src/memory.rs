@@ -1,8 +1,9 @@
-//! The memory that the process may use, and how it is shared out: buffers, connections, sessions.
+//! The memory that the process may use, and how it is shared out: buffers, connections, sessions, sockets.
 //!
 //! A container's limit is seldom the machine's: what exceeds it is killed with every stream. So the smallest limit on
-//! the path of nested control groups counts, and half of it is the budget; the rest is for the program itself, the
-//! kernel's socket buffers (which a control group of version 2 is charged for) and what the allocator keeps.
+//! the path of nested control groups counts, and half of it is the budget. A quarter is for the kernel's buffers of
+//! sockets, which a control group of version 2 is charged for; the rest is for the program itself, its queues (log, key
+//! log, admin, DNS: 5 MiB at most), pipes of pass-through streams and what the allocator keeps.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// What a connection holds at most in the smallest buffers, one for each direction (18.5 KiB each), with its task and
 /// its TLS session (9 KiB by measurement, `docs/hot-path.md`).
 const CONNECTION: u64 = 48 << 10;
+/// What a warm connection holds at most: its task and session, and a greeting of 16 KiB.
+const WARM: u64 = 32 << 10;
+/// What the kernel's four buffers of a connection hold together at least (two sides, two directions; 8 KiB each). The kernel
+/// counts 2,304 bytes for a segment of 1,460, so that three of them fit.
+const SOCKETS: u64 = 32 << 10;
+/// A smaller budget bounds the kernel's buffers. The kernel lets those of one stalled stream grow to 8.5 MiB (measured with a
+/// client that read 4 MiB and stopped): 8 such streams fill a container of 64 MiB; bounded, 20 hold 2 MiB. A larger budget
+/// leaves the sizes to the kernel, since every bound costs throughput on long paths.
+const SMALL: u64 = 128 << 20;
+/// Not less than 1 + 1/2 + 1/3 + ... + 1/n for the most connections of a small budget, n = 1024.
+const HARMONIC: usize = 8;
+/// Pipes: as many bytes as Linux grants the pipes of one user (`pipe-user-pages-soft`, pipe(7)).
+const MOST_PIPES: u64 = 64 << 20;
 /// Buffers above the smallest, all streams together: 64 MiB are some 250 of the largest. More are needed only while as
 /// many peers are slow at once.
 const MOST_BUFFERS: u64 = 64 << 20;
@@ -22,6 +36,12 @@ const MOST_DERIVATION: u64 = 128 << 20;
 
 static BUFFERS: AtomicUsize = AtomicUsize::new(MOST_BUFFERS as usize);
 static SESSIONS: AtomicUsize = AtomicUsize::new(MOST_SESSIONS as usize);
+static PIPES: AtomicUsize = AtomicUsize::new(MOST_PIPES as usize);
+static WARMED: AtomicUsize = AtomicUsize::new(usize::MAX);
+static SPARE_SOCKETS: AtomicUsize = AtomicUsize::new(UNBOUNDED);
+
+/// The kernel decides.
+const UNBOUNDED: usize = usize::MAX;
 
 /// The memory that this process may use, and what limits it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,28 +55,76 @@ pub(crate) struct Limit {
 /// Parts of the budget. Each bounds one thing, so that none can take what another was promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {
-    /// Connections at once.
+    /// Connections at once, those whose handshake is under way among them.
     pub(crate) connections: usize,
     /// Bytes of buffers above the smallest.
-    pub(crate) buffers: usize,
+    buffers: usize,
     /// Bytes of sessions.
-    pub(crate) sessions: usize,
+    sessions: usize,
+    /// Warm connections at once.
+    warm: usize,
+    /// Bytes of pipes.
+    pipes: usize,
+    /// Bytes of the kernel's buffers beyond the least of each connection; `None`: not bounded.
+    sockets: Option<usize>,
 }
 
 impl Shares {
-    /// Shares out so many bytes.
-    pub(crate) fn of(budget: u64) -> Self {
-        let (buffers, sessions) = ((budget / 4).min(MOST_BUFFERS), (budget / 8).min(MOST_SESSIONS));
-        let connections = (budget - buffers - sessions) / CONNECTION;
+    /// Shares out so many bytes, a part of them for as many as `warm` warm connections.
+    pub(crate) fn of(budget: u64, warm: usize) -> Self {
+        let buffers = (budget / 4).min(MOST_BUFFERS);
+        let sessions = (budget / 8).min(MOST_SESSIONS);
+        let kept_warm = (budget / 8).min(warm as u64 * WARM);
+        let left = budget - buffers - sessions - kept_warm;
+        let (connections, sockets) = match budget < SMALL {
+            true => {
+                let connections = (left / CONNECTION).min(budget / 4 / SOCKETS);
+                (connections, Some(budget / 2 - connections * SOCKETS))
+            }
+            false => (left / CONNECTION, None),
+        };
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        Self { connections: size(connections).max(1), buffers: size(buffers), sessions: size(sessions) }
+        Self {
+            connections: size(connections).max(1),
+            buffers: size(buffers),
+            sessions: size(sessions),
+            warm: size(budget / 8 / WARM).max(1),
+            pipes: size((budget / 8).min(MOST_PIPES)),
+            sockets: sockets.map(size),
+        }
     }
 
     /// From now on these hold.
     pub(crate) fn apply(self) {
         BUFFERS.store(self.buffers, Ordering::Relaxed);
         SESSIONS.store(self.sessions, Ordering::Relaxed);
+        WARMED.store(self.warm, Ordering::Relaxed);
+        PIPES.store(self.pipes, Ordering::Relaxed);
+        SPARE_SOCKETS.store(self.sockets.unwrap_or(UNBOUNDED), Ordering::Relaxed);
     }
+}
+
+/// Bytes of each of the kernel's buffers of one more stream, where there are `streams` with it; `None`: the kernel decides.
+/// The more streams there are, the less a new one gets.
+pub(crate) fn for_socket_buffer(streams: usize) -> Option<usize> {
+    let spare = SPARE_SOCKETS.load(Ordering::Relaxed);
+    (spare != UNBOUNDED).then(|| socket_buffer(spare, streams))
+}
+
+/// When the k-th of the streams that are there began, there were k at least. So all of them have no more than the harmonic
+/// series gives, whatever the order in which others ended.
+fn socket_buffer(spare: usize, streams: usize) -> usize {
+    (SOCKETS as usize + spare / (HARMONIC * streams.max(1))) / 4
+}
+
+/// Warm connections at once.
+pub(crate) fn for_warm() -> usize {
+    WARMED.load(Ordering::Relaxed)
+}
+
+/// Bytes of pipes, of all streams together.
+pub(crate) fn for_pipes() -> usize {
+    PIPES.load(Ordering::Relaxed)
 }
 
 /// Bytes of buffers above the smallest, of all streams together.
@@ -209,13 +277,28 @@ mod tests {
 
     #[test]
     fn shares_stay_within_the_budget_at_every_size() {
-        for budget in [0, MIB, 16 * MIB, 32 * MIB, 1 << 30, 1 << 40] {
-            let Shares { connections, buffers, sessions } = Shares::of(budget);
-            let all = connections as u64 * CONNECTION + buffers as u64 + sessions as u64;
-            assert!(all <= budget.max(CONNECTION), "{all} of {budget}");
+        for (budget, warm) in
+            [(0, 0), (MIB, 256), (16 * MIB, 0), (32 * MIB, 256), (32 * MIB, 9), (1 << 30, 0), (1 << 40, 256)]
+        {
+            let shares = Shares::of(budget, warm);
+            let warm = warm.min(shares.warm) as u64 * WARM;
+            let all = shares.connections as u64 * CONNECTION + shares.buffers as u64 + shares.sessions as u64 + warm;
+            assert!(all <= budget.max(CONNECTION + WARM), "{all} of {budget}");
         }
-        let large = Shares::of(1 << 40);
+        let large = Shares::of(1 << 40, 256);
         assert_eq!((large.buffers as u64, large.sessions as u64), (MOST_BUFFERS, MOST_SESSIONS));
-        assert!(Shares::of(32 * MIB).connections >= 400);
+        assert_eq!((large.pipes as u64, large.sockets), (MOST_PIPES, None));
+        assert!(Shares::of(32 * MIB, 0).connections >= 250);
+    }
+
+    #[test]
+    fn the_buffers_of_all_sockets_stay_within_half_of_a_small_budget() {
+        for budget in [4 * MIB, 16 * MIB, 32 * MIB, SMALL - 1] {
+            let Shares { connections, sockets, .. } = Shares::of(budget, 0);
+            let spare = sockets.unwrap();
+            let all: usize = (1..=connections).map(|streams| 4 * socket_buffer(spare, streams)).sum();
+            assert!(all as u64 <= budget / 2, "{all} of {budget} for {connections}");
+            assert!(4 * socket_buffer(spare, connections) as u64 >= SOCKETS);
+        }
     }
 }

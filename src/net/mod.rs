@@ -1,5 +1,6 @@
 //! Sockets: what the standard library does not offer, and the one type for "TCP or Unix".
 
+mod buffers;
 mod duplex;
 mod fast_open;
 pub(crate) mod kernel_tls;
@@ -18,6 +19,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
+pub(crate) use buffers::SocketBuffers;
 pub(crate) use duplex::{
     Duplex, finish, read_now, try_read, try_read_vectored, try_write, try_write_last, unacknowledged, unread,
 };

@@ -14,6 +14,7 @@ use rustix::process::Resource;
 use tokio::io::Interest;
 
 use super::{Duplex, unread};
+use crate::memory;
 
 /// A pipe of the process's, and what it holds.
 pub struct Pipe {
@@ -149,7 +150,8 @@ impl Ends {
     fn open() -> Option<Self> {
         static BOUND: OnceLock<usize> = OnceLock::new();
         let limit = || rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        if OPEN.load(Ordering::Relaxed) >= *BOUND.get_or_init(|| pipes_within(limit())) {
+        if OPEN.load(Ordering::Relaxed) >= *BOUND.get_or_init(|| pipes_within(limit()).min(memory::for_pipes() / GROWN))
+        {
             return None;
         }
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::drain::Watch;
-use crate::net::{Peer, Stream};
+use crate::net::{Peer, SocketBuffers, Stream};
 use crate::pipeline::classify;
 use crate::pipeline::originate::servers::endpoint::Endpoint;
 use crate::pipeline::originate::{Client, Distrust, Wire};
@@ -26,6 +26,8 @@ pub(crate) struct Accepted {
 pub(crate) async fn serve(accepted: Accepted, watch: Watch) {
     let Accepted { mut stream, peer, routes } = accepted;
     let report = Report::begin(&routes, &peer);
+    let buffers = SocketBuffers::of_next_stream();
+    buffers.bound(&stream);
     let mut class = match unless_forced(&watch, classify::classify(routes.expect, &mut stream, routes.patience)).await {
         Some(Ok(class)) => class,
         Some(Err(error)) => return report.unclassified(&error, stream),
@@ -47,6 +49,7 @@ pub(crate) async fn serve(accepted: Accepted, watch: Watch) {
     };
     // The guard counts the stream at its endpoint until this function ends.
     let (facts, upstream, in_flight) = report.facts(opened, class.protocol);
+    buffers.bound(upstream.socket());
     let endpoint = in_flight.endpoint();
     let distrust = route.originator.watch_trust(endpoint.origin(), facts.negotiated());
     let forced = cut_off(&watch, endpoint, route.originator.closes_on_removal(), distrust);

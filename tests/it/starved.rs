@@ -241,7 +241,7 @@ fn a_limit_of_memory_bounds_connections() {
         assert_eq!((line["limit"].as_u64(), line["budget"].as_u64()), (Some(limit), Some(limit / 2)), "{line}");
         bounds.push(bound_of(&egret));
     }
-    assert!(bounds.is_sorted() && bounds[0] >= 200 && bounds[2] > 2 * bounds[1], "{bounds:?}");
+    assert!(bounds.is_sorted() && bounds[0] >= 190 && bounds[2] > 2 * bounds[1], "{bounds:?}");
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn a_bound_above_the_memory_is_lowered_and_whoever_is_beyond_it_waits() {
         let warning = egret.wait_for_log("the bound", |line| line["asked"] == asked);
         let bound = usize::try_from(bound_of(&egret)).unwrap();
         assert_eq!(warning["max_connections"], bound, "{warning}");
-        assert!((40..asked).contains(&bound), "{memory}: {bound}");
+        assert!((30..asked).contains(&bound), "{memory}: {bound}");
         let address = egret.address("echo");
         let mut crowd: Vec<TcpStream> = (0..bound + 5).map(|_| plain::connect(address)).collect();
         assert!(crowd[..bound].iter_mut().all(echoes), "{}", egret.log_text());
@@ -309,6 +309,27 @@ fn a_session_without_room_in_the_budget_is_counted_apart() {
     }
     assert!(sessions("last", "over_budget") > 0.0 && sessions("last", "kept") == 0.0, "{}", egret.log_text());
     assert!(names.iter().all(|name| sessions(name, "oversized") == 0.0));
+}
+
+/// A control group of version 2 counts the kernel's buffers too. Unbounded, each of these streams takes some 8 MiB.
+#[test]
+fn slow_readers_in_a_small_container_hold_no_more_of_the_kernels_memory_than_its_part() {
+    for (limit, crowd) in [(48 * MIB, 20), (48 * MIB, 250), (64 * MIB, 200), (128 * MIB, 300)] {
+        let cgroup = Arc::new(Cgroup::with_memory(limit));
+        let settings = Settings { cgroup: Some(Arc::clone(&cgroup)), ..Settings::default() };
+        let (egret, _peer, _pki) = echoing(settings, "");
+        let mut clients: Vec<TcpStream> = (0..crowd).map(|_| plain::connect(egret.address("echo"))).collect();
+        clients.iter().for_each(|client| client.set_nonblocking(true).unwrap());
+        let data = vec![b'd'; 1 << 20];
+        let mut before = 0;
+        eventually("every buffer to be full", || {
+            let taken: usize = clients.iter_mut().map(|client| client.write(&data).unwrap_or(0)).sum();
+            let held = cgroup.sockets();
+            // A quarter, and what the kernel accepts beyond a buffer before it closes the window.
+            assert!(held <= limit / 4 + limit / 16, "{crowd} streams hold {held} bytes of {limit}");
+            (taken == 0 && held > 0 && held == std::mem::replace(&mut before, held)).then_some(())
+        });
+    }
 }
 
 /// Clients that send a lot and read nothing, one that reads a little, and one that only sits there.

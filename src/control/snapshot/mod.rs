@@ -19,6 +19,7 @@ use crate::config::values::{self, Config, ListenerKey, Name, Server};
 use crate::credentials::identity::Identity;
 use crate::credentials::part::Part;
 use crate::credentials::trust::Trust;
+use crate::memory;
 use crate::observe::metrics::{OriginMetrics, PoolMetrics, Registry, UpstreamMetrics};
 use crate::pipeline::accept::Entry;
 use crate::pipeline::originate::Originator;
@@ -241,13 +242,16 @@ impl Snapshot {
     }
 }
 
+/// Warm connections at once, if the configuration and the limits of the process do not say otherwise.
+pub(crate) const WARM: usize = 256;
+
 /// Warm connections at once. By default few beside streams, of whose descriptors they are taken; never more than a
-/// quarter of those.
+/// quarter of those, nor more than the memory budget has room for.
 fn warm_at_once(config: &Config) -> usize {
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let descriptors = usize::try_from(descriptors.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-    let asked = config.limits.max_warm.unwrap_or_else(|| 256.min(descriptors / 8));
-    asked.min(descriptors / 4).max(1)
+    let asked = config.limits.max_warm.unwrap_or_else(|| WARM.min(descriptors / 8));
+    asked.min(descriptors / 4).min(memory::for_warm()).max(1)
 }
 
 /// The resolver and its cache live on while the settings stay.

@@ -27,6 +27,7 @@ use crate::control::snapshot::{BuildError, BuildErrors, Rigour, Snapshot};
 use crate::control::systemd;
 use crate::credentials::part::PartKind;
 use crate::drain::{self, Drain, Drained, Watch};
+use crate::memory::Shares;
 use crate::net::{BindError, Options, Socket};
 use crate::observe::logging;
 use crate::observe::metrics::Registry;
@@ -132,11 +133,12 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
     systemd::count_dropped(&registry);
     let Start { source, file, config, log, key_log, rigour } = start;
     key_log.iter().for_each(|key_log| key_log.count_dropped(&registry));
+    let shares = budget::share_out(&config);
     let (files, snapshot) = tokio::select! {
         loaded = first_generation(file, config, &registry, key_log, rigour) => loaded?,
         () = stop_asked(&mut signals) => return Ok(Ended::Drained),
     };
-    let (bound, bound_by) = connections(&snapshot, descriptors);
+    let (bound, bound_by) = connections(&snapshot, descriptors, shares);
     let (drain, streams) = drain::channel();
     let shared = Shared {
         snapshot: Arc::new(ArcSwap::new(snapshot)),
@@ -172,10 +174,10 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
 }
 
 /// The connections at once, and what bounds them.
-fn connections(snapshot: &Snapshot, descriptors: u64) -> (usize, Bound) {
+fn connections(snapshot: &Snapshot, descriptors: u64, shares: Option<Shares>) -> (usize, Bound) {
     let limits = &snapshot.config.limits;
     let by_files = descriptors::connections(limits, descriptors, snapshot.warm_descriptors());
-    let bound = budget::connections(limits, by_files);
+    let bound = budget::connections(shares, limits, by_files);
     let bound_by = match limits.max_connections {
         _ if bound < by_files => Bound::Memory,
         Some(asked) if asked == bound => Bound::Configured,

@@ -82,6 +82,16 @@ pub(crate) enum Wire {
     Plain(TcpStream),
 }
 
+impl Wire {
+    /// The socket, whoever makes the records.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Tls(established) => &established.tcp,
+            Self::Plain(tcp) => tcp,
+        }
+    }
+}
+
 /// An origination for a client, counted at its endpoint while the guard lives.
 pub(crate) struct Opened {
     /// The stream.

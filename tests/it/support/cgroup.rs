@@ -9,16 +9,22 @@ pub(crate) struct Cgroup {
     folder: PathBuf,
 }
 
-/// The files of a version: the limit, and that of swap with what it has to hold.
+/// The files of a version: the limit, that of swap with what it has to hold, and what has to be limited for sockets to be
+/// counted.
 struct Version {
+    sockets: Option<&'static str>,
     limit: &'static str,
     swap: &'static str,
     swap_is_total: bool,
 }
 
-const V1: Version =
-    Version { limit: "memory.limit_in_bytes", swap: "memory.memsw.limit_in_bytes", swap_is_total: true };
-const V2: Version = Version { limit: "memory.max", swap: "memory.swap.max", swap_is_total: false };
+const V1: Version = Version {
+    limit: "memory.limit_in_bytes",
+    swap: "memory.memsw.limit_in_bytes",
+    swap_is_total: true,
+    sockets: Some("memory.kmem.tcp.limit_in_bytes"),
+};
+const V2: Version = Version { limit: "memory.max", swap: "memory.swap.max", swap_is_total: false, sockets: None };
 
 impl Cgroup {
     /// Makes a group of so many bytes. Where none can be made the test fails, and says why: what it promises was not
@@ -40,12 +46,28 @@ impl Cgroup {
     fn make(&self, version: &Version, bytes: u64) -> std::io::Result<()> {
         fs::create_dir(&self.folder)?;
         fs::write(self.folder.join(version.limit), bytes.to_string())?;
+        if let Some(sockets) = version.sockets {
+            fs::write(self.folder.join(sockets), (1_u64 << 40).to_string())?;
+        }
         // A kernel that counts no swap has no such file.
         let swap = self.folder.join(version.swap);
         if swap.exists() {
             fs::write(swap, if version.swap_is_total { bytes } else { 0 }.to_string())?;
         }
         Ok(())
+    }
+
+    /// Bytes of the kernel's buffers of TCP sockets.
+    pub(crate) fn sockets(&self) -> u64 {
+        let read = |file| fs::read_to_string(self.folder.join(file));
+        let number = match read("memory.kmem.tcp.usage_in_bytes") {
+            Ok(number) => number,
+            Err(_) => {
+                let all = read("memory.stat").expect("one of the two versions");
+                all.lines().find_map(|line| line.strip_prefix("sock ")).expect("it counts sockets").to_owned()
+            }
+        };
+        number.trim().parse().expect("a number")
     }
 
     /// Where a process writes its number to be in the group.

@@ -1,0 +1,40 @@
+//! The kernel's buffers of a stream's sockets, bounded where memory is small.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use socket2::SockRef;
+
+use crate::memory;
+
+/// Streams that are there.
+static STREAMS: AtomicUsize = AtomicUsize::new(0);
+
+/// The size of each buffer of one stream's sockets. The stream is counted until this is dropped.
+#[derive(Debug)]
+pub(crate) struct SocketBuffers {
+    bytes: Option<usize>,
+}
+
+impl SocketBuffers {
+    /// Of one more stream.
+    pub(crate) fn of_next_stream() -> Self {
+        let streams = STREAMS.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { bytes: memory::for_socket_buffer(streams) }
+    }
+
+    /// Bounds both buffers of a socket, for good. The kernel doubles the value, since it counts its own structures too
+    /// (socket(7)), so it is given half. An error is one of a broken connection, which reading reports.
+    pub(crate) fn bound(&self, socket: &impl AsFd) {
+        let Some(bytes) = self.bytes else { return };
+        let socket = SockRef::from(socket);
+        let _ = socket.set_recv_buffer_size(bytes / 2);
+        let _ = socket.set_send_buffer_size(bytes / 2);
+    }
+}
+
+impl Drop for SocketBuffers {
+    fn drop(&mut self) {
+        STREAMS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
