@@ -6,7 +6,7 @@
 //!
 //! `tests/sanitize/run` compiles this file by itself and runs its tests under AddressSanitizer, Valgrind and Miri, so
 //! it uses nothing but the standard library and `libc`.
-#![expect(unsafe_code, reason = "setsockopt, sendmsg, recvmsg and malloc_trim as no safe crate offers them")]
+#![expect(unsafe_code, reason = "setsockopt, ioctl, sendmsg, recvmsg and malloc_trim as no safe crate offers them")]
 
 use std::io;
 use std::mem;
@@ -143,7 +143,8 @@ fn message(bytes: &mut libc::iovec, control: &mut Slot) -> libc::msghdr {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::fd::AsFd;
 
     use super::*;
@@ -207,6 +208,33 @@ mod tests {
         assert_eq!(receive_with(far.as_fd(), &mut [0; 4]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         near.send(b"").unwrap();
         assert_eq!(receive_with(far.as_fd(), &mut [0; 4]).unwrap(), (0, None));
+    }
+
+    #[test]
+    fn the_queue_to_the_peer_holds_what_was_not_acknowledged() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        assert_eq!(output_queue(near.as_fd()).unwrap(), 0);
+        // Nobody reads: what the peer has no room for stays here.
+        near.set_nonblocking(true).unwrap();
+        let mut sent = 0;
+        while let Ok(some) = near.write(&[7; 65_536]) {
+            sent += some;
+        }
+        let queued = output_queue(near.as_fd()).unwrap();
+        assert!(queued > 0 && queued < sent, "{queued} of {sent}");
+        drop(far);
+        assert!(output_queue(listener.as_fd()).is_err(), "a listener has no queue to a peer");
+    }
+
+    #[test]
+    fn memory_in_use_stays_when_the_heap_is_trimmed() {
+        let held: Vec<Vec<u8>> = (0..64).map(|byte| vec![byte; 100_000]).collect();
+        drop(vec![1_u8; 50_000_000]);
+        let trims = [(); 2].map(|()| std::thread::spawn(trim_heap));
+        trims.into_iter().for_each(|trim| trim.join().unwrap());
+        assert!((0..64).zip(&held).all(|(byte, vec)| vec.iter().all(|held| *held == byte)));
     }
 
     #[test]
