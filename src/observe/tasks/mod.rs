@@ -43,6 +43,8 @@ pub(crate) enum Task {
 }
 
 impl Task {
+    /// For what a test asks for.
+    #[cfg(debug_assertions)]
     pub(crate) const ALL: [Self; 11] = [
         Self::Main,
         Self::Listener,

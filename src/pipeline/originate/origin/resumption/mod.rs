@@ -278,7 +278,10 @@ impl View {
     fn verdict(&self) -> Option<Arc<Verdict>> {
         let verified = self.observed.read(|facts| facts.passed.then(|| Verdict::of(facts, self.store.limit)));
         match verified {
-            Some(verdict) => Some(Arc::new(verdict)),
+            Some(mut verdict) => {
+                verdict.server = verdict.server.map(|server| self.store.shelf().shared(server));
+                Some(Arc::new(verdict))
+            }
             None => self.offered().as_ref().map(|offered| Arc::clone(&offered.verdict)),
         }
     }
