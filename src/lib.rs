@@ -13,6 +13,7 @@
 //! | [`credentials`] | identities, trust, certificates: read, judged, compared |
 //! | [`observe`] | metrics, log, and the queue by which everything leaves the process |
 //! | [`net`] | sockets |
+//! | [`protocols`] | what is spoken in plaintext before TLS: one file and one row of a table for each protocol |
 //! | [`config`] | text to values: keys, defaults, mistakes |
 //! | [`drain`], `memory`, `escape`, `wording`, [`secret`] | stop, wait, force; the budget; text of strangers made visible; errors of libraries in words; values that cannot be printed |
 //!
@@ -32,6 +33,7 @@ pub mod observe;
 
 pub mod config;
 pub mod net;
+pub mod protocols;
 
 pub mod drain;
 mod escape;

@@ -10,10 +10,11 @@ use egret::config::values::{ListenerKey, Name, NamePattern, Rule};
 use egret::control::snapshot::{Rigour, Snapshot};
 use egret::observe::metrics::Registry;
 use egret::pipeline::classify::hello::{ClientHello, Hello};
-use egret::pipeline::classify::postgres::Postgres;
-use egret::pipeline::classify::{Class, Machine, Protocol, Step};
+use egret::pipeline::classify::{Class, Protocol};
 use egret::pipeline::originate::pool::shelf::{Bounds, Shelf};
 use egret::pipeline::route::ByHello;
+use egret::protocols::exchange::{Exchange, Step};
+use egret::protocols::postgres::Client;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -71,17 +72,19 @@ fn startup() -> Vec<u8> {
 pub(crate) fn classify(piece: usize) -> Operation {
     let bytes = startup();
     Box::new(move || {
-        let (mut machine, mut input, mut at) = (Postgres::default(), BytesMut::with_capacity(64), 0);
+        let mut client = Client::default();
+        let mut input = BytesMut::with_capacity(64);
+        let mut at = 0;
         loop {
-            match machine.step(&mut input) {
-                Step::More(wanted) => {
+            match client.step(&mut input) {
+                Step::Read(wanted) => {
                     let end = at + wanted.min(piece);
                     input.extend_from_slice(&bytes[at..end]);
                     at = end;
                 }
-                Step::Answer(answer) => drop(black_box(answer)),
-                Step::Yes(class) => return drop(black_box(class)),
-                Step::No(refusal) => panic!("{refusal:?}"),
+                Step::Send(answer) => drop(black_box(answer)),
+                Step::Done(early) => return drop(black_box(early)),
+                other => panic!("{other:?}"),
             }
         }
     })
@@ -91,7 +94,7 @@ pub(crate) fn classify(piece: usize) -> Operation {
 pub(crate) fn find() -> Operation {
     let (snapshot, key) = snapshot(1);
     let routes = snapshot.entry(&key).expect("it is configured").routes.clone();
-    let class = Class { protocol: Protocol::Unknown, early: Bytes::new() };
+    let class = Class { protocol: Protocol::Plaintext, early: Bytes::new() };
     Box::new(move || {
         let _ = black_box(routes.find(black_box(&class)));
     })
@@ -116,9 +119,7 @@ pub(crate) fn route_hello(rules: usize) -> Operation {
     let mut input = BytesMut::new();
     Box::new(move || {
         input.extend_from_slice(&bytes);
-        let Step::Yes(Class { protocol: Protocol::Tls(hello), .. }) = Hello::default().step(&mut input) else {
-            panic!("the hello is whole")
-        };
+        let Step::Done((hello, _)) = Hello::default().step(&mut input) else { panic!("the hello is whole") };
         black_box(rules.find(&hello)).expect("there is a default");
         input.clear();
     })
@@ -156,8 +157,8 @@ pub(crate) fn classify_hello(piece: usize) -> Operation {
         let mut pieces = bytes.chunks(piece);
         loop {
             match machine.step(&mut input) {
-                Step::More(_) => input.extend_from_slice(pieces.next().expect("it is whole")),
-                Step::Yes(class) => return drop(black_box(class)),
+                Step::Read(_) => input.extend_from_slice(pieces.next().expect("it is whole")),
+                Step::Done(found) => return drop(black_box(found)),
                 other => panic!("{other:?}"),
             }
         }

@@ -1,9 +1,9 @@
 //! Any bytes, in any pieces: no panic, an end within two answers, and the same one however they were split.
 #![no_main]
 
-use bytes::BytesMut;
-use egret::pipeline::classify::postgres::Postgres;
-use egret::pipeline::classify::{Machine, Step};
+use bytes::{Bytes, BytesMut};
+use egret::protocols::exchange::{ClientRefusal, Exchange, Step};
+use egret::protocols::postgres::Client;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -13,17 +13,19 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(answers(bytes, usize::from(piece % 16) + 1), whole);
 });
 
-fn answers(bytes: &[u8], piece: usize) -> Vec<Step> {
-    let (mut machine, mut input, mut steps) = (Postgres::default(), BytesMut::new(), Vec::new());
+fn answers(bytes: &[u8], piece: usize) -> Vec<Step<Bytes, ClientRefusal>> {
+    let mut client = Client::default();
+    let mut input = BytesMut::new();
+    let mut steps = Vec::new();
     let mut pieces = bytes.chunks(piece);
     loop {
-        match machine.step(&mut input) {
-            Step::More(count) => {
+        match client.step(&mut input) {
+            Step::Read(count) => {
                 assert!((1..=8).contains(&count), "nothing is read without need");
                 let Some(piece) = pieces.next() else { return steps };
                 input.extend_from_slice(piece);
             }
-            answer @ Step::Answer(_) => steps.push(answer),
+            answer @ Step::Send(_) => steps.push(answer),
             end => {
                 steps.push(end);
                 return steps;

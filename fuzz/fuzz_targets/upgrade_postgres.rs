@@ -1,35 +1,36 @@
 //! Any server: no panic, one byte read before a yes, bounded text without control characters.
 #![no_main]
 
-use egret::pipeline::originate::upgrade::postgres::Postgres;
-use egret::pipeline::originate::upgrade::{Refusal, Step, Steps};
+use bytes::BytesMut;
+use egret::protocols::exchange::{Exchange, ServerRefusal, Step};
+use egret::protocols::postgres::Server;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let (mut machine, mut left, mut read) = (Postgres::default(), data, 0);
-    let mut step = machine.step(&[]);
+    let mut server = Server::default();
+    let mut input = BytesMut::new();
+    let mut left = data;
     for _ in 0..8 {
-        let count = match step {
-            Step::Write(_) => 0,
-            Step::Need(count) if count > left.len() => return,
-            Step::Need(count) => count,
-            Step::Rest(most) => most.min(left.len()),
-            Step::Done => {
-                assert_eq!((read, data[0]), (1, b'S'));
+        let most = match server.step(&mut input) {
+            Step::Send(_) => 0,
+            Step::Read(_) if left.is_empty() => return,
+            Step::Read(most) | Step::ReadReason(most) => most,
+            Step::Done(()) => {
+                assert_eq!((data.len() - left.len(), data[0]), (1, b'S'));
                 return;
             }
-            Step::Fail(Refusal::Error(text)) => {
+            Step::Refuse(ServerRefusal::Error(text)) => {
                 assert!(text.len() <= 4096 && !text.chars().any(char::is_control));
                 return;
             }
-            Step::Fail(_) => {
-                assert_eq!(read, 1);
+            Step::Refuse(_) => {
+                assert_eq!(data.len() - left.len(), 1);
                 return;
             }
         };
-        let (input, rest) = left.split_at(count);
-        (left, read) = (rest, read + count);
-        step = machine.step(input);
+        let (read, rest) = left.split_at(most.min(left.len()));
+        input.extend_from_slice(read);
+        left = rest;
     }
     panic!("no end in sight");
 });

@@ -9,8 +9,9 @@ use clap::Args;
 use super::{environment, parse_text, style_for, tell_problems};
 use crate::config::flags::{Flags, from_flags};
 use crate::config::formats::{Alpn, ServedName};
-use crate::config::values::{Config, Dns, Name, Server, Upgrade};
+use crate::config::values::{Config, Dns, Name, Server};
 use crate::config::{self, Problems};
+use crate::protocols::Upgrade;
 use crate::tools::explain::question::{HttpPath, PostgresUser, Question};
 use crate::tools::explain::repair::Plan;
 use crate::tools::explain::report::Explanation;
@@ -178,7 +179,7 @@ impl Explain {
     }
 
     fn question(&self, upgrade: Option<Upgrade>) -> Result<Option<Question>, Refused> {
-        let is_postgres = upgrade == Some(Upgrade::Postgres);
+        let is_postgres = upgrade.is_some_and(|protocol| protocol.word == "postgres");
         match (&self.http_get, &self.postgres_user) {
             (Some(_), _) if is_postgres => Err(Refused::Question(
                 "--http-get: the upstream speaks PostgreSQL (`upgrade = \"postgres\"`); take --postgres-user",

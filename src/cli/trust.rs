@@ -9,9 +9,10 @@ use clap::{Args, Subcommand};
 use super::{environment, parse_text, style_for, tell_problems};
 use crate::config;
 use crate::config::formats::ServedName;
-use crate::config::values::{Server, Upgrade};
+use crate::config::values::Server;
 use crate::credentials::certificate::Date;
 use crate::credentials::fingerprint::{Sha256, labelled_hex};
+use crate::protocols::Upgrade;
 use crate::tools::certificates::{expiry, fetch, read, show};
 
 /// What to do with certificates.

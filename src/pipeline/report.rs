@@ -60,7 +60,7 @@ impl<'a> Report<'a> {
         let Originated { wire, endpoint, negotiated } = originated;
         let asked = match protocol {
             Protocol::Tls(hello) => hello.server_name,
-            Protocol::Unknown | Protocol::Postgres(_) => None,
+            Protocol::Plaintext => None,
         };
         let ready = ready.into_std().saturating_duration_since(self.began);
         let facts = Facts { endpoint, asked, negotiated, pooled, ready, relayed: self.began.elapsed() };

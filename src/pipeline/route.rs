@@ -55,7 +55,7 @@ impl RouteTable {
         match (&self.routes, &class.protocol) {
             (Routes::One(only), _) => Ok(only),
             (Routes::ByHello(rules), Protocol::Tls(hello)) => rules.find(hello).ok_or_else(|| NoRoute(hello.clone())),
-            (Routes::ByHello(rules), Protocol::Unknown | Protocol::Postgres(_)) => {
+            (Routes::ByHello(rules), Protocol::Plaintext) => {
                 rules.default.as_ref().ok_or_else(|| NoRoute(ClientHello::default()))
             }
         }

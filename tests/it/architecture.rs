@@ -29,6 +29,7 @@ const ORDER: &[&[&str]] = &[
     &["observe::metrics", "observe::writer"],
     &["net"],
     &["config"],
+    &["protocols"],
     &["drain", "escape", "memory", "secret", "wording"],
 ];
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use egret::net::Stream;
-use egret::pipeline::classify::postgres::Startup;
 use egret::pipeline::classify::{Class, Error, Expect, Protocol, classify};
+use egret::protocols::Upgrade;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -23,7 +23,9 @@ async fn pair() -> (TcpStream, Stream) {
 
 async fn postgres(downstream: &mut Stream) -> Result<Class, Error> {
     let wait = Duration::from_secs(5);
-    timeout(wait * 2, classify(Expect::Postgres, downstream, wait)).await.expect("bounded")
+    timeout(wait * 2, classify(Expect::Upgrade(Upgrade::of("postgres").unwrap()), downstream, wait))
+        .await
+        .expect("bounded")
 }
 
 async fn is_refused(first: &[u8]) -> Error {
@@ -38,7 +40,7 @@ async fn is_refused(first: &[u8]) -> Error {
 async fn anything_reads_nothing_and_waits_for_nothing() {
     let (_silent, mut downstream) = pair().await;
     let class = classify(Expect::Anything, &mut downstream, Duration::ZERO).await.unwrap();
-    assert_eq!((class.protocol, &class.early[..]), (Protocol::Unknown, &b""[..]));
+    assert_eq!((class.protocol, &class.early[..]), (Protocol::Plaintext, &b""[..]));
     let (mut client, mut downstream) = pair().await;
     client.write_all(b"hello").await.unwrap();
     classify(Expect::Anything, &mut downstream, Duration::ZERO).await.unwrap();
@@ -60,7 +62,6 @@ async fn encryption_is_declined_and_no_byte_of_the_session_is_lost() {
     });
     let class = postgres(&mut downstream).await.unwrap();
     talk.await.unwrap();
-    assert_eq!(class.protocol, Protocol::Postgres(Startup::Session));
     let mut session = class.early.to_vec();
     downstream.read_to_end(&mut session).await.unwrap();
     assert_eq!(session, SESSION);
@@ -72,7 +73,6 @@ async fn cancel_request_is_passed_on() {
     let cancel = [0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e, 0, 0, 0, 1, 0, 0, 0, 2];
     client.write_all(&cancel).await.unwrap();
     let class = postgres(&mut downstream).await.unwrap();
-    assert_eq!(class.protocol, Protocol::Postgres(Startup::Cancel));
     assert_eq!(&class.early[..], &cancel[..8]);
 }
 
@@ -96,7 +96,8 @@ async fn silence_and_half_a_packet_end_within_the_wait() {
         let (mut client, mut downstream) = pair().await;
         client.write_all(first).await.unwrap();
         let wait = Duration::from_millis(50);
-        let error = classify(Expect::Postgres, &mut downstream, wait).await.unwrap_err();
+        let error =
+            classify(Expect::Upgrade(Upgrade::of("postgres").unwrap()), &mut downstream, wait).await.unwrap_err();
         assert_eq!(error.reason(), "downstream_silent");
     }
 }

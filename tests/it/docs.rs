@@ -214,6 +214,8 @@ fn reasons_are_found_in_source() {
 /// The strings in the bodies of the functions that give a reason.
 fn reasons(source: &str) -> Vec<String> {
     let mut found = Vec::new();
+    // A protocol's own word for a client that does not speak it.
+    found.extend(source.split("not_spoken: \"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned));
     for head in ["fn reason(", "fn accept_error("] {
         for part in source.split(head).skip(1) {
             let start = part.find('{').expect("a function has a body");

@@ -8,6 +8,7 @@ use egret::config::values::{Anchors, ExactCertificate, KeyExchange, TlsVersion, 
 use egret::credentials::trust::Trust;
 use egret::pipeline::originate::handshake::{Cause, Error, Flight, Plaintext, late_refusal};
 use egret::pipeline::originate::origin::Origin;
+use egret::protocols::Upgrade;
 use rustls::{AlertDescription, SupportedProtocolVersion};
 use tempfile::TempDir;
 use time::Duration;
@@ -336,12 +337,12 @@ async fn a_plaintext_server_is_recognised() {
     for (bytes, guess) in [
         (&b"SSH-2.0-OpenSSH_9.2\r\n"[..], Plaintext::Ssh),
         (b"220 mail.example.com ESMTP\r\n", Plaintext::Smtp),
-        (b"EFATAL:  unsupported frontend protocol\0", Plaintext::Postgres),
+        (b"EFATAL:  unsupported frontend protocol\0", Plaintext::Upgrade(Upgrade::of("postgres").unwrap())),
     ] {
         let address = answers(Some(bytes)).await;
         let error = originate(address, address, &any_origin(address)).await.unwrap_err();
         assert_eq!(error.cause(), &Cause::NotTls(guess));
-        if guess == Plaintext::Postgres {
+        if matches!(guess, Plaintext::Upgrade(_)) {
             assert_eq!(parsed(&error)["upstreams"]["up"]["upgrade"].as_str(), Some("postgres"));
         }
     }

@@ -1,8 +1,9 @@
 //! The plaintext before TLS, against servers that behave and servers that do not.
 
-use egret::config::values::{Name, Upgrade};
-use egret::pipeline::originate::upgrade::postgres::Postgres;
-use egret::pipeline::originate::upgrade::{Error, drive, upgrade};
+use egret::config::values::Name;
+use egret::pipeline::originate::upgrade::{Error, upgrade};
+use egret::protocols::postgres::Server;
+use egret::protocols::{Upgrade, drive};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,7 +25,7 @@ async fn answered(answer: &[u8]) -> (TcpStream, TcpStream) {
 }
 
 async fn postgres(tcp: &mut TcpStream) -> Result<(), Error> {
-    timeout(Duration::from_secs(10), upgrade(Upgrade::Postgres, tcp)).await.expect("bounded")
+    timeout(Duration::from_secs(10), upgrade(Upgrade::of("postgres").unwrap(), tcp)).await.expect("bounded")
 }
 
 async fn fails(answer: &[u8]) -> Error {
@@ -51,7 +52,7 @@ async fn postgres_asks_and_takes_a_yes() {
 async fn postgres_reads_exactly_one_byte() {
     let (mut client, mut server) = duplex(64);
     server.write_all(b"Sand all the rest").await.unwrap();
-    drive(&mut Postgres::default(), &mut client).await.unwrap();
+    drive(&mut Server::default(), &mut client).await.unwrap();
     drop(server);
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).await.unwrap();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{seconds, tls};
-use crate::config::values::{ActiveCheck, CheckKind, Ejection, Eof, Pool, Server, Strategy, Tcp, Upgrade, Upstream};
+use crate::config::values::{ActiveCheck, CheckKind, Ejection, Eof, Pool, Server, Strategy, Tcp, Upstream};
 
 pub(super) fn upstream(spec: &Upstream) -> Value {
     json!({
@@ -19,7 +19,7 @@ pub(super) fn upstream(spec: &Upstream) -> Value {
         "passthrough": spec.passthrough,
         // Where the client's own TLS goes through, none is egret's.
         "tls": (!spec.passthrough).then(|| tls(&spec.tls)),
-        "upgrade": spec.upgrade.map(|Upgrade::Postgres| "postgres"),
+        "upgrade": spec.upgrade.map(|protocol| protocol.word),
         "originate_timeout": seconds(spec.originate_timeout),
         "pool": spec.pool.as_ref().map(pool),
         "idle_timeout": spec.stream.idle.map(seconds),

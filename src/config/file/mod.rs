@@ -16,9 +16,9 @@ use crate::config::formats::{
 };
 use crate::config::read::{Amount, Count, Given, Named, Processor, section};
 use crate::config::values::{
-    Eof, ExpectedName, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Strategy, TlsVersion, Upgrade,
-    User,
+    Eof, ExpectedName, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Strategy, TlsVersion, User,
 };
+use crate::protocols::Upgrade;
 
 /// Several values of one kind.
 pub(crate) type List<T> = Vec<Given<T>>;

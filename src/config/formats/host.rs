@@ -7,6 +7,7 @@ use rustls::pki_types::{DnsName, ServerName};
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text};
 use crate::config::values::{ExpectedName, Host, NamePattern, Server};
+use crate::protocols::Upgrade;
 
 impl Text for Server {
     const EXAMPLES: &'static [&'static str] =
@@ -71,10 +72,9 @@ fn nonzero(port: u16, text: &str) -> Result<u16, Fault> {
 fn a_url(text: &str, scheme: &str, rest: &str) -> Fault {
     let host = rest.split('/').next().unwrap_or(rest);
     let port = match scheme {
-        _ if host.contains(':') => "",
-        "postgres" | "postgresql" => ":5432",
-        "redis" | "rediss" => ":6379",
-        _ => ":443",
+        _ if host.contains(':') => String::new(),
+        "redis" | "rediss" => ":6379".to_owned(),
+        _ => format!(":{}", Upgrade::of_scheme(scheme).map_or(443, |protocol| protocol.port)),
     };
     let title = format!("{} is a URL, not a server", quote(text));
     Fault::new(title, "a URL", format!("write host and port only: \"{host}{port}\""))

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::config::nearest::suggest;
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text};
-use crate::config::values::{
-    CheckKind, Eof, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Strategy, TlsVersion, Upgrade,
-};
+use crate::config::values::{CheckKind, Eof, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Strategy, TlsVersion};
+use crate::protocols::{self, Upgrade};
 
 /// A type whose values are a few words.
 macro_rules! words {
@@ -46,7 +45,16 @@ words!(Strategy {
 words!(CheckKind { "tls" => Self::Tls, "tcp" => Self::Tcp, });
 words!(Eof { "strict" => Self::Strict, "lenient" => Self::Lenient, });
 words!(KernelTls { "off" => Self::Off, "auto" => Self::Auto, "prefer" => Self::Prefer, });
-words!(Upgrade { "postgres" => Self::Postgres, });
+
+impl Text for Upgrade {
+    const EXAMPLES: &'static [&'static str] = protocols::WORDS;
+    const CLOSED: bool = true;
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        Self::of(text).ok_or_else(|| unknown_word(text, Self::EXAMPLES))
+    }
+}
+
 words!(VerifyWord { "full" => Self::Full, "report" => Self::Report, "none" => Self::None, });
 words!(KeyExchange {
     "x25519mlkem768" => Self::X25519Mlkem768,

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use rustls::pki_types::{DnsName, ServerName};
 
 use crate::config::source::Source;
+use crate::protocols::Upgrade;
 
 pub use self::servers::{ActiveCheck, Balance, CheckKind, Ejection, Share, Strategy};
 pub use self::tcp::Tcp;
@@ -462,13 +463,6 @@ pub enum KeyShare {
     Hybrid,
     /// That of the first group which is no hybrid.
     Classic,
-}
-
-/// What is said in plaintext before TLS begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Upgrade {
-    /// SSLRequest (PostgreSQL protocol 3.0).
-    Postgres,
 }
 
 /// Where connections are accepted, and where they go.

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
 use super::{BuildError, Snapshot};
-use crate::config::values::{self, Destination, ListenerKey, Name, Upgrade};
+use crate::config::values::{self, Destination, ListenerKey, Name};
 use crate::observe::metrics::{ListenerMetrics, Registry, RouteMetrics};
 use crate::pipeline::accept::{Entry, Generation};
 use crate::pipeline::admit::Admission;
@@ -97,10 +97,7 @@ impl Snapshot {
         let Destination::One(name) = destination else { return Expect::Tls };
         match &self.config.upstreams[name] {
             upstream if upstream.passthrough => Expect::Tls,
-            upstream => match upstream.upgrade {
-                Some(Upgrade::Postgres) => Expect::Postgres,
-                None => Expect::Anything,
-            },
+            upstream => upstream.upgrade.map_or(Expect::Anything, Expect::Upgrade),
         }
     }
 }

@@ -4,26 +4,26 @@
 //! be replayed to the server.
 
 pub mod hello;
-pub mod postgres;
 
 use std::io;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::net;
+use crate::protocols::exchange::ClientRefusal;
+use crate::protocols::{self, Upgrade, drive};
 use hello::{ClientHello, Hello};
-use postgres::{Postgres, Startup};
 
 /// What a listener's clients are known to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// Any bytes, or none: the server may speak first, so nothing is read.
     Anything,
-    /// PostgreSQL. Requests for encryption are answered `N` here: egret does it on the other side.
-    Postgres,
+    /// A protocol that egret speaks with the server before TLS. Requests for encryption are declined here: egret does
+    /// it on the other side.
+    Upgrade(Upgrade),
     /// TLS with the server, which goes through untouched.
     Tls,
 }
@@ -40,44 +40,10 @@ pub struct Class {
 /// What the first bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Not looked at.
-    Unknown,
-    /// A PostgreSQL client.
-    Postgres(Startup),
+    /// Not looked at, or that of the upstream.
+    Plaintext,
     /// A TLS client.
     Tls(ClientHello),
-}
-
-/// A pure machine that is fed with what the client says.
-pub trait Machine {
-    /// Goes on with what has arrived. `input` grows between calls, the machine takes from it what it is done with.
-    fn step(&mut self, input: &mut BytesMut) -> Step;
-}
-
-/// What a machine has to say to the bytes so far.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// More bytes are needed for the next step, at most so many.
-    More(usize),
-    /// Send this to the client and go on.
-    Answer(&'static [u8]),
-    /// This it is.
-    Yes(Class),
-    /// This it is not.
-    No(Refusal),
-}
-
-/// How a client shows that it is not what the listener expects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It sent a TLS ClientHello.
-    SpeaksTls,
-    /// It sent something that is no start of a PostgreSQL session; says what.
-    NotPostgres(&'static str),
-    /// It sent something that is no TLS, or no first message of a client; says what.
-    NotTls(&'static str),
-    /// Its ClientHello breaks the protocol; says where.
-    HelloMalformed(&'static str),
 }
 
 /// Finds out what the client is, within `wait` over all.
@@ -88,58 +54,56 @@ pub enum Refusal {
 ///
 /// Says why this client cannot be served; the connection is then to be closed.
 pub async fn classify(expect: Expect, downstream: &mut net::Stream, wait: Duration) -> Result<Class, Error> {
-    match expect {
-        Expect::Anything => Ok(Class { protocol: Protocol::Unknown, early: Bytes::new() }),
-        Expect::Postgres => within(wait, drive(&mut Postgres::default(), downstream)).await,
-        Expect::Tls => within(wait, drive(&mut Hello::default(), downstream)).await,
-    }
-}
-
-async fn within(wait: Duration, classified: impl Future<Output = Result<Class, Error>>) -> Result<Class, Error> {
+    let classified = async {
+        match expect {
+            Expect::Anything => Ok(Class { protocol: Protocol::Plaintext, early: Bytes::new() }),
+            Expect::Upgrade(protocol) => start(protocol, downstream).await,
+            Expect::Tls => {
+                let (hello, early) = drive(&mut Hello::default(), downstream).await.map_err(of_hello)?;
+                Ok(Class { protocol: Protocol::Tls(hello), early })
+            }
+        }
+    };
     timeout(wait, classified).await.unwrap_or(Err(Error::Silent { waited: wait }))
 }
 
-/// Room for a usual ClientHello with a post-quantum key, which is the longest of what clients say first.
-const ROOM: usize = 2048;
+async fn start(protocol: Upgrade, downstream: &mut net::Stream) -> Result<Class, Error> {
+    let started = drive(&mut *(protocol.client)(), downstream).await;
+    let early = started.map_err(|error| match error {
+        protocols::Error::Refused(refusal) => Error::Client(protocol, refusal),
+        protocols::Error::Closed { answered: true } => Error::Discontent(protocol),
+        protocols::Error::Closed { answered: false } => Error::Closed,
+        protocols::Error::Io(error) => Error::Io(error),
+    })?;
+    Ok(Class { protocol: Protocol::Plaintext, early })
+}
 
-async fn drive<S>(machine: &mut impl Machine, stream: &mut S) -> Result<Class, Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut input = BytesMut::new();
-    let mut answered = false;
-    loop {
-        let step = machine.step(&mut input);
-        match step {
-            Step::More(count) => {
-                input.reserve(count.min(ROOM));
-                let read = stream.take(count as u64).read_buf(&mut input).await;
-                if read.map_err(Error::Io)? == 0 {
-                    return Err(Error::Closed { answered });
-                }
-            }
-            Step::Answer(bytes) => {
-                answered = true;
-                stream.write_all(bytes).await.map_err(Error::Io)?;
-            }
-            Step::Yes(class) => return Ok(class),
-            Step::No(refusal) => return Err(Error::Refusal(refusal)),
-        }
+fn of_hello(error: protocols::Error<hello::Refusal>) -> Error {
+    match error {
+        protocols::Error::Refused(refusal) => Error::Hello(refusal),
+        protocols::Error::Closed { .. } => Error::Closed,
+        protocols::Error::Io(error) => Error::Io(error),
     }
 }
 
 /// Why a client cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is not what the listener expects.
-    #[error("{}", said(.0))]
-    Refusal(Refusal),
+    /// It does not speak the upstream's protocol.
+    #[error("{}", client_text(*.0, *.1))]
+    Client(Upgrade, ClientRefusal),
+    /// It does not begin with a ClientHello that can be read.
+    #[error("{0}")]
+    Hello(hello::Refusal),
+    /// It closed after its request for encryption was declined.
+    #[error(
+        "the client closed before it started a session, after its request for encryption was declined: this listener \
+         takes plaintext"
+    )]
+    Discontent(Upgrade),
     /// It closed before it said enough.
-    #[error("the client closed before it started a session{}", after_answer(*.answered))]
-    Closed {
-        /// After it was told that there is no encryption here.
-        answered: bool,
-    },
+    #[error("the client closed before it started a session")]
+    Closed,
     /// It did not say enough in time.
     #[error("the client did not say what it wants within {waited:?}")]
     Silent {
@@ -151,56 +115,49 @@ pub enum Error {
     Io(#[source] io::Error),
 }
 
-fn said(refusal: &Refusal) -> String {
+fn client_text(protocol: Upgrade, refusal: ClientRefusal) -> String {
     match refusal {
-        Refusal::SpeaksTls => "the client begins with a TLS handshake, but this listener takes plaintext".to_owned(),
-        Refusal::NotPostgres(why) => format!("the client does not start a PostgreSQL session: {why}"),
-        Refusal::NotTls(why) => format!("the client does not begin with a TLS handshake: {why}"),
-        Refusal::HelloMalformed(why) => format!("the client's ClientHello breaks the protocol: {why}"),
+        ClientRefusal::SpeaksTls => {
+            "the client begins with a TLS handshake, but this listener takes plaintext".to_owned()
+        }
+        ClientRefusal::NotTheProtocol(why) => format!("the client does not start a {} session: {why}", protocol.name),
     }
-}
-
-fn after_answer(answered: bool) -> &'static str {
-    if answered { ", having asked for encryption and been told that this listener takes plaintext" } else { "" }
 }
 
 impl Error {
     /// The class, for logs and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Refusal(Refusal::SpeaksTls) => "downstream_speaks_tls",
-            Self::Refusal(Refusal::NotPostgres(_)) => "downstream_not_postgres",
-            Self::Refusal(Refusal::NotTls(_)) => "downstream_not_tls",
-            Self::Refusal(Refusal::HelloMalformed(_)) => "downstream_hello_malformed",
-            Self::Closed { .. } => "downstream_closed",
+            Self::Client(_, ClientRefusal::SpeaksTls) => "downstream_speaks_tls",
+            Self::Client(protocol, ClientRefusal::NotTheProtocol(_)) => protocol.not_spoken,
+            Self::Hello(hello::Refusal::NotTls(_) | hello::Refusal::Asks(_)) => "downstream_not_tls",
+            Self::Hello(hello::Refusal::Malformed(_)) => "downstream_hello_malformed",
+            Self::Discontent(_) | Self::Closed => "downstream_closed",
             Self::Silent { .. } => "downstream_silent",
             Self::Io(_) => "downstream_io",
         }
     }
 
-    /// What to change, if the failure tells; on the client's side in every case.
+    /// What to change, if the failure shows it; at the client in every case.
     pub fn repair(&self) -> Option<String> {
         match self {
-            Self::Refusal(Refusal::SpeaksTls) => Some(
-                "egret speaks TLS to the server, the client must not; in its connection string:\n    \
-                 sslmode=disable sslnegotiation=postgres"
-                    .to_owned(),
-            ),
-            Self::Closed { answered: true } => Some(
-                "the client demands TLS, which egret speaks to the server in its place; in its connection string:\n    \
-                 sslmode=disable gssencmode=disable"
-                    .to_owned(),
-            ),
-            Self::Refusal(Refusal::NotPostgres(_)) => {
-                Some("listeners of an upstream with upgrade = \"postgres\" serve PostgreSQL clients only".to_owned())
+            Self::Client(protocol, ClientRefusal::SpeaksTls) => {
+                Some(format!("egret speaks TLS to the server, the client must not; {}", protocol.client_without_tls))
             }
-            Self::Refusal(Refusal::NotTls(_)) => Some(
+            Self::Discontent(protocol) => Some(format!(
+                "the client demands TLS, which egret speaks to the server in its place; {}",
+                protocol.client_content_with_plaintext
+            )),
+            Self::Client(protocol, ClientRefusal::NotTheProtocol(_)) => Some(format!(
+                "listeners of an upstream with upgrade = \"{}\" serve {} clients only",
+                protocol.word, protocol.name
+            )),
+            Self::Hello(hello::Refusal::NotTls(_) | hello::Refusal::Asks(_)) => Some(
                 "listeners of upstreams with passthrough = true hand on TLS that the client speaks from its first \
                  byte; with libpq:\n    sslmode=require sslnegotiation=direct"
                     .to_owned(),
             ),
-            Self::Refusal(Refusal::HelloMalformed(_)) => None,
-            Self::Closed { answered: false } | Self::Silent { .. } | Self::Io(_) => None,
+            Self::Hello(hello::Refusal::Malformed(_)) | Self::Closed | Self::Silent { .. } | Self::Io(_) => None,
         }
     }
 }

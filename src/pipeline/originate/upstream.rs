@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::values::{self, ActiveCheck, CheckKind, Name, Server, Upgrade};
+use crate::config::values::{self, ActiveCheck, CheckKind, Name, Server};
 use crate::config::{Source, fit};
 use crate::credentials::part::Broken;
 use crate::credentials::trust::Trust;
@@ -28,6 +28,7 @@ use crate::pipeline::originate::servers::endpoint::{Endpoint, InFlight};
 use crate::pipeline::originate::servers::endpoints::{Endpoints, UpstreamServer};
 use crate::pipeline::originate::servers::resolve::Resolver;
 use crate::pipeline::originate::upgrade;
+use crate::protocols::Upgrade;
 use crate::tls::handshake::Established;
 
 /// The trust of an upstream in the running generation; all its generations share it. `None`: none came after the first.

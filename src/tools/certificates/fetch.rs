@@ -19,13 +19,14 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::read::Item;
-use crate::config::values::{Dns, Server, Upgrade};
+use crate::config::values::{Dns, Server};
 use crate::credentials::certificate::CertificateFacts;
 use crate::credentials::fingerprint::Sha256;
 use crate::net::Options;
 use crate::observe::metrics::Registry;
 use crate::pipeline::originate::servers::resolve::{self, Resolver};
 use crate::pipeline::originate::{dial, upgrade};
+use crate::protocols::Upgrade;
 use crate::wording;
 
 /// What is fetched.

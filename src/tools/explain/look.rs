@@ -1,7 +1,7 @@
-//! Looks at a server that does not answer as TLS servers do: does it speak first, is it PostgreSQL, and what
+//! Looks at a server that does not answer as TLS servers do: does it speak first, which protocol is it, and what
 //! would it choose if offered what egret does not offer?
 //!
-//! Nothing here is application data: silence, PostgreSQL's question for TLS, and a ClientHello.
+//! Nothing here is application data: silence, requests for TLS, and a ClientHello.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,6 +12,8 @@ use tokio::time::timeout;
 
 use crate::credentials::certificate::clean;
 use crate::pipeline::originate::handshake::{Plaintext, plaintext};
+use crate::pipeline::originate::upgrade::{nothing_more, upgrade};
+use crate::protocols::Upgrade;
 use crate::tools::explain::wide::{self, Answer};
 
 /// What a server says before it is asked.
@@ -21,15 +23,6 @@ pub(crate) struct Greeting {
     pub(crate) guess: Plaintext,
     /// Its first line, for a person.
     pub(crate) text: String,
-}
-
-/// What a server makes of PostgreSQL's SSLRequest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SslRequest {
-    /// `S`: TLS begins with the next byte.
-    Agreed,
-    /// `N`: PostgreSQL without TLS.
-    Declined,
 }
 
 /// A server that speaks first does so within a round trip; those that look the client's name up take longer.
@@ -45,17 +38,22 @@ pub(crate) async fn listen(endpoint: SocketAddr, limit: Duration) -> Option<Gree
     Some(Greeting { guess: plaintext(bytes)?, text: clean(String::from_utf8_lossy(line).trim_end()) })
 }
 
-/// Asks as a client of PostgreSQL does (protocol 3.0, "SSL Session Encryption").
-pub(crate) async fn ask_postgres(endpoint: SocketAddr, limit: Duration) -> Option<SslRequest> {
-    const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
-    let mut tcp = timeout(limit, TcpStream::connect(endpoint)).await.ok()?.ok()?;
-    tcp.write_all(&SSL_REQUEST).await.ok()?;
-    let mut answer = [0; 2];
-    // Exactly one byte: other protocols' answers are longer.
-    match timeout(limit, tcp.read(&mut answer)).await.ok()?.ok()? {
-        1 if answer[0] == b'S' => Some(SslRequest::Agreed),
-        1 if answer[0] == b'N' => Some(SslRequest::Declined),
-        _ => None,
+/// Asks for TLS in every protocol but the one that is configured; the first in which the server agrees or declines.
+pub(crate) async fn ask_for_tls(endpoint: SocketAddr, configured: Option<Upgrade>, limit: Duration) -> Option<Upgrade> {
+    for protocol in Upgrade::all().filter(|protocol| Some(*protocol) != configured) {
+        if timeout(limit, answers_in(protocol, endpoint)).await.unwrap_or(false) {
+            return Some(protocol);
+        }
+    }
+    None
+}
+
+/// Whether the answer is of this protocol, and nothing follows it: other protocols' answers are longer.
+async fn answers_in(protocol: Upgrade, endpoint: SocketAddr) -> bool {
+    let Ok(mut tcp) = TcpStream::connect(endpoint).await else { return false };
+    match upgrade(protocol, &mut tcp).await {
+        Ok(()) => true,
+        Err(error) => error.is_no() && nothing_more(&tcp).is_ok(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustls::pki_types::UnixTime;
 use tokio::time::timeout;
 
-use crate::config::values::{Anchors, ExactCertificate, Host, Name, Server, Trust as TrustSpec, Upgrade};
+use crate::config::values::{Anchors, ExactCertificate, Host, Name, Server, Trust as TrustSpec};
 use crate::credentials::certificate::{CertificateFacts, Date};
 use crate::credentials::fingerprint::{labelled_hex, labelled_pin};
 use crate::credentials::identity::Identity;
@@ -16,11 +16,12 @@ use crate::observe::metrics::Registry;
 use crate::pipeline::originate::handshake::{Cause as Broken, Flight};
 use crate::pipeline::originate::origin::{Origin, OriginKey};
 use crate::pipeline::originate::servers::resolve::Resolver;
+use crate::protocols::Upgrade;
 use crate::tools::explain::attempt::{Attempt, Kind};
 use crate::tools::explain::cause::{self, Cause, Evidence};
 use crate::tools::explain::chain::{self, Anchor, Chain};
 use crate::tools::explain::exchange::exchange;
-use crate::tools::explain::look::{self, Greeting, SslRequest};
+use crate::tools::explain::look::{self, Greeting};
 use crate::tools::explain::probe::{self, Observation, Stage, prepare, probe};
 use crate::tools::explain::repair::{self, Repair};
 use crate::tools::explain::report::{self, Report};
@@ -71,7 +72,7 @@ struct Run<'a> {
 #[derive(Default)]
 struct Looks {
     greeting: Option<Greeting>,
-    postgres: Option<SslRequest>,
+    plaintext_protocol: Option<Upgrade>,
     wide: Option<Answer>,
 }
 
@@ -189,13 +190,10 @@ impl Run<'_> {
         let upgrade = self.target.plan.upstream.upgrade;
         (self.tell)(Progress::Look(endpoint));
         if silent {
-            let postgres = async {
-                let unasked = upgrade != Some(Upgrade::Postgres);
-                if unasked { look::ask_postgres(endpoint, limit).await } else { None }
-            };
-            (looks.greeting, looks.postgres) = tokio::join!(look::listen(endpoint, limit), postgres);
+            let asked = look::ask_for_tls(endpoint, upgrade, limit);
+            (looks.greeting, looks.plaintext_protocol) = tokio::join!(look::listen(endpoint, limit), asked);
         }
-        if old && upgrade.is_none() && looks.greeting.is_none() && looks.postgres.is_none() {
+        if old && upgrade.is_none() && looks.greeting.is_none() && looks.plaintext_protocol.is_none() {
             let name = self.target.server_name();
             let sni = match &name {
                 rustls::pki_types::ServerName::DnsName(name) => Some(name.as_ref()),
@@ -266,7 +264,7 @@ fn conclude(
         alone: verdicts.as_ref().map(Verdicts::alone).unwrap_or_default(),
         in_time: verdicts.as_ref().and_then(|verdicts| verdicts.in_time.clone()),
         greeting: looks.greeting,
-        postgres: looks.postgres,
+        plaintext_protocol: looks.plaintext_protocol,
         wide: looks.wide,
     };
     let causes = cause::judge(&evidence);

@@ -169,7 +169,7 @@ fn every_finer_word_has_a_row_in_the_page_and_no_row_is_left_over() {
             .collect()
     };
     let kinds = read("src/tools/explain/cause/kind.rs");
-    let (_, words) = kinds.split_once("pub fn word(").unwrap();
+    let (_, words) = kinds.split_once("fn word(").unwrap();
     let mut known = quoted(words.split_once("impl ").unwrap().0);
     let notes = read("src/tools/explain/notes.rs");
     for part in notes.split("note(").skip(1) {
@@ -177,8 +177,8 @@ fn every_finer_word_has_a_row_in_the_page_and_no_row_is_left_over() {
         known.extend(first.starts_with('"').then(|| first.split('"').nth(1).unwrap().to_owned()));
     }
     let attempts = read("src/tools/explain/attempt.rs");
-    let (_, words) = attempts.split_once("pub fn word(").unwrap();
-    known.extend(quoted(words.split_once("pub fn title").unwrap().0));
+    let (_, words) = attempts.split_once("fn word(").unwrap();
+    known.extend(quoted(words.split_once("fn title").unwrap().0));
     let page = read("docs/explain.md");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
     let told: BTreeSet<String> = rows.map(|(word, _)| word.to_owned()).collect();

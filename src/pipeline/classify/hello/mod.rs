@@ -7,10 +7,11 @@
 use std::fmt;
 use std::io::IoSlice;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
-use super::{Class, Machine, Protocol, Refusal, Step};
 use crate::net;
+use crate::protocols::Upgrade;
+use crate::protocols::exchange::{Exchange, Step};
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -73,19 +74,30 @@ const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
 const HOST_NAME: u8 = 0;
 
-/// What a PostgreSQL client says that would like TLS.
-const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+/// How a client shows that it does not begin with a ClientHello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It sent something that is no TLS, or no first message of a client; says what.
+    #[error("the client does not begin with a TLS handshake: {0}")]
+    NotTls(&'static str),
+    /// It asks for TLS as clients of a protocol do that begins in plaintext.
+    #[error("the client does not begin with a TLS handshake: a request for TLS in the manner of {}", .0.name)]
+    Asks(Upgrade),
+    /// Its ClientHello breaks the protocol; says where.
+    #[error("the client's ClientHello breaks the protocol: {0}")]
+    Malformed(&'static str),
+}
 
-impl Machine for Hello {
-    /// Goes on with what has arrived; `input` holds everything since the first byte.
-    fn step(&mut self, input: &mut BytesMut) -> Step {
+impl Exchange for Hello {
+    type Outcome = (ClientHello, Bytes);
+    type Refusal = Refusal;
+
+    /// `input` holds everything since the first byte; all of it belongs to the server.
+    fn step(&mut self, input: &mut BytesMut) -> Step<Self::Outcome, Refusal> {
         match self.look(input) {
-            Ok(Some(hello)) => {
-                let early = std::mem::take(input).freeze();
-                Step::Yes(Class { protocol: Protocol::Tls(hello), early })
-            }
-            Ok(None) => Step::More(MAX_HELLO - input.len()),
-            Err(refusal) => Step::No(refusal),
+            Ok(Some(hello)) => Step::Done((hello, std::mem::take(input).freeze())),
+            Ok(None) => Step::Read(MAX_HELLO - input.len()),
+            Err(refusal) => Step::Refuse(refusal),
         }
     }
 }
@@ -107,7 +119,7 @@ impl Hello {
                 }
             };
             if let Some(body) = body(message)? {
-                return parse(body).map(Some).map_err(Refusal::HelloMalformed);
+                return parse(body).map(Some).map_err(Refusal::Malformed);
             }
             if self.message.is_empty() {
                 self.message = record.to_vec();
@@ -130,16 +142,14 @@ impl Hello {
     /// Only the first record decides whether this is TLS at all.
     fn refuse(&self, refusal: Refusal, input: &[u8]) -> Refusal {
         match refusal {
-            Refusal::NotTls(_) if self.at > 0 => Refusal::HelloMalformed("another record comes before its end"),
-            Refusal::NotTls(_) if input.starts_with(SSL_REQUEST) => {
-                Refusal::NotTls("a request for TLS in the manner of PostgreSQL")
-            }
+            Refusal::NotTls(_) if self.at > 0 => Refusal::Malformed("another record comes before its end"),
+            Refusal::NotTls(_) => Upgrade::asked_for(input).map_or(refusal, Refusal::Asks),
             refusal => refusal,
         }
     }
 }
 
-const TOO_LONG: Refusal = Refusal::HelloMalformed("it is longer than 64 KiB");
+const TOO_LONG: Refusal = Refusal::Malformed("it is longer than 64 KiB");
 
 /// The content of the first record, once all of it is there.
 fn record(input: &[u8]) -> Result<Option<&[u8]>, Refusal> {
@@ -151,8 +161,8 @@ fn record(input: &[u8]) -> Result<Option<&[u8]>, Refusal> {
     let Some((head, rest)) = input.split_first_chunk::<RECORD_HEAD>() else { return Ok(None) };
     let length = usize::from(u16::from_be_bytes([head[3], head[4]]));
     match length {
-        0 => Err(Refusal::HelloMalformed("a record is empty")),
-        _ if length > MAX_FRAGMENT => Err(Refusal::HelloMalformed("a record is longer than 16 KiB")),
+        0 => Err(Refusal::Malformed("a record is empty")),
+        _ if length > MAX_FRAGMENT => Err(Refusal::Malformed("a record is longer than 16 KiB")),
         _ => Ok(rest.get(..length)),
     }
 }
@@ -169,7 +179,7 @@ fn body(message: &[u8]) -> Result<Option<&[u8]>, Refusal> {
         return Err(TOO_LONG);
     }
     if rest.len() > length {
-        return Err(Refusal::HelloMalformed("something follows it in its record"));
+        return Err(Refusal::Malformed("something follows it in its record"));
     }
     Ok((rest.len() == length).then_some(rest))
 }

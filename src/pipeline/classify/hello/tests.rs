@@ -33,29 +33,25 @@ fn records(message: &[u8], fragment: usize) -> Vec<u8> {
 }
 
 /// What becomes of bytes that arrive in pieces; `None`: more is wanted.
-fn classify(bytes: &[u8], piece: usize) -> Option<Result<Class, Refusal>> {
-    let (mut machine, mut input) = (Hello::default(), BytesMut::new());
+fn classify(bytes: &[u8], piece: usize) -> Option<Result<(ClientHello, Bytes), Refusal>> {
+    let mut machine = Hello::default();
+    let mut input = BytesMut::new();
     let mut pieces = bytes.chunks(piece);
     loop {
         match machine.step(&mut input) {
-            Step::More(wanted) => {
+            Step::Read(wanted) => {
                 assert!((1..=MAX_HELLO - input.len()).contains(&wanted));
                 input.extend_from_slice(pieces.next()?);
             }
-            Step::Yes(class) => return Some(Ok(class)),
-            Step::No(refusal) => return Some(Err(refusal)),
-            Step::Answer(_) => panic!("TLS is not answered"),
+            Step::Done(found) => return Some(Ok(found)),
+            Step::Refuse(refusal) => return Some(Err(refusal)),
+            Step::Send(_) | Step::ReadReason(_) => panic!("TLS is not answered"),
         }
     }
 }
 
 fn hello(bytes: &[u8]) -> Option<Result<ClientHello, Refusal>> {
-    classify(bytes, usize::MAX).map(|answer| {
-        answer.map(|class| match class.protocol {
-            Protocol::Tls(hello) => hello,
-            other => panic!("{other:?}"),
-        })
-    })
+    classify(bytes, usize::MAX).map(|answer| answer.map(|(hello, _)| hello))
 }
 
 #[test]
@@ -78,12 +74,14 @@ fn a_hello_without_extensions_asks_for_nothing() {
 
 #[test]
 fn what_is_no_hello_is_told_with_its_first_bytes() {
-    for first in [&b"GET / HTTP/1.1\r\n"[..], b"S", b"\x16\x02", b"\x16\x03\x01\x00\x05\x02", SSL_REQUEST, b"\x80\x2e"]
-    {
+    for first in [&b"GET / HTTP/1.1\r\n"[..], b"S", b"\x16\x02", b"\x16\x03\x01\x00\x05\x02", b"\x80\x2e"] {
         assert!(matches!(hello(first), Some(Err(Refusal::NotTls(_)))), "{first:?}");
     }
     for first in [&b"\x16\x03\x01\x00\x00"[..], b"\x16\x03\x01\x40\x01", b"\x16\x03\x01\x40\x00\x01\x01\x00\x00"] {
-        assert!(matches!(hello(first), Some(Err(Refusal::HelloMalformed(_)))), "{first:?}");
+        assert!(matches!(hello(first), Some(Err(Refusal::Malformed(_)))), "{first:?}");
+    }
+    for protocol in Upgrade::all() {
+        assert_eq!(hello(protocol.tls_request), Some(Err(Refusal::Asks(protocol))));
     }
     assert_eq!(hello(b"\x16\x03"), None);
 }
@@ -105,7 +103,7 @@ fn contradictions_are_refused() {
     ];
     for extensions in cases {
         let answer = hello(&records(&message(extensions), MAX_FRAGMENT));
-        assert!(matches!(answer, Some(Err(Refusal::HelloMalformed(_)))), "{extensions:?}");
+        assert!(matches!(answer, Some(Err(Refusal::Malformed(_)))), "{extensions:?}");
     }
 }
 
@@ -130,10 +128,10 @@ proptest! {
         let offer: Vec<&str> = offer.iter().map(String::as_str).collect();
         let whole = message(&[(21, vec![0; padding]), name(&host), alpn(&offer)]);
         let early = [records(&whole, fragment), data].concat();
-        let class = classify(&early, piece).expect("all is there").expect("it is right");
-        prop_assert!(early.starts_with(&class.early));
+        let (hello, read) = classify(&early, piece).expect("all is there").expect("it is right");
+        prop_assert!(early.starts_with(&read));
         let alpn = offer.iter().map(|protocol| protocol.as_bytes().into()).collect();
-        prop_assert_eq!(class.protocol, Protocol::Tls(ClientHello { server_name: Some(host.into()), alpn }));
+        prop_assert_eq!(hello, ClientHello { server_name: Some(host.into()), alpn });
     }
 
     #[test]
@@ -143,11 +141,10 @@ proptest! {
         piece in 1..40_usize,
     ) {
         for bytes in [tail.clone(), records(&[&message(&[])[..], &tail].concat(), 50), records(&body, 7)] {
-            let refusal = |answer: Option<Result<Class, Refusal>>| answer.map(|a| a.map(|class| class.protocol));
-            let (whole, split) = (refusal(classify(&bytes, usize::MAX)), refusal(classify(&bytes, piece)));
-            // What PostgreSQL says is known by name only when it came in one piece.
-            if !bytes.starts_with(&SSL_REQUEST[..1]) {
-                prop_assert_eq!(whole, split);
+            let hello = |piece| classify(&bytes, piece).map(|answer| answer.map(|(hello, _)| hello));
+            // A request for TLS is known by its protocol only when it came in one piece.
+            if !Upgrade::all().any(|protocol| bytes.starts_with(&protocol.tls_request[..1])) {
+                prop_assert_eq!(hello(usize::MAX), hello(piece));
             }
         }
     }

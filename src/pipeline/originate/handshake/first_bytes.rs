@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::protocols::Upgrade;
+
 /// What the first bytes look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plaintext {
@@ -15,8 +17,8 @@ pub enum Plaintext {
     Imap,
     /// The greeting of POP3 (RFC 1939).
     Pop3,
-    /// An error message of PostgreSQL.
-    Postgres,
+    /// The answer of a server whose protocol egret can speak before TLS.
+    Upgrade(Upgrade),
     /// The initial handshake packet of MySQL.
     MySql,
     /// An error of Redis.
@@ -40,25 +42,25 @@ pub fn plaintext(bytes: &[u8]) -> Option<Plaintext> {
         [b'-', b'A'..=b'Z', b'A'..=b'Z', ..] => Some(Plaintext::Redis),
         [_, _, 0, 0, 10, ..] | [_, 0, 0, 0, 255, ..] => Some(Plaintext::MySql),
         [0, 0, _, 4, ..] => Some(Plaintext::Http2),
-        [b'E', 0, 0, _, _, ..] | [b'E', b'F' | b'S', ..] | [b'S' | b'N' | b'E'] => Some(Plaintext::Postgres),
-        _ => Some(Plaintext::Unknown),
+        _ => Some(Upgrade::of_answer(bytes).map_or(Plaintext::Unknown, Plaintext::Upgrade)),
     }
 }
 
 impl fmt::Display for Plaintext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let text = match self {
             Self::Http => "HTTP without TLS: is this the port of https?",
             Self::Ssh => "SSH: is this the right port?",
             Self::Smtp => "SMTP or FTP, which begin in plaintext",
             Self::Imap => "IMAP, which begins in plaintext on this port",
             Self::Pop3 => "POP3, which begins in plaintext on this port",
-            Self::Postgres => "PostgreSQL, which begins TLS by a request of its own",
+            Self::Upgrade(protocol) => return write!(f, "{}, which begins TLS by a request of its own", protocol.name),
             Self::MySql => "MySQL, which begins TLS by a request of its own",
             Self::Redis => "Redis without TLS: is this its tls-port?",
             Self::Http2 => "HTTP/2 without TLS: is this the port of https?",
             Self::Unknown => "an unknown protocol in plaintext",
-        })
+        };
+        f.write_str(text)
     }
 }
 
@@ -83,7 +85,7 @@ mod tests {
             (b"+OK ready\r\n", Plaintext::Pop3),
             (b"-ERR unknown command\r\n", Plaintext::Redis),
             (b"\x4a\x00\x00\x00\x0a8.0.36\0", Plaintext::MySql),
-            (b"EFATAL:  unsupported frontend protocol\n", Plaintext::Postgres),
+            (b"EFATAL:  unsupported frontend protocol\n", Plaintext::Upgrade(Upgrade::of("postgres").unwrap())),
             (b"\x00\x00\x12\x04\x00", Plaintext::Http2),
         ];
         for (bytes, guess) in greetings {

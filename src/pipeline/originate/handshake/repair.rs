@@ -21,8 +21,8 @@ pub(super) fn repair(cause: &Cause, scene: &Scene, upstream: &Name) -> Option<St
         Cause::ClientCertificateRequired if !scene.has_identity => Some(identity(upstream)),
         Cause::ClientCertificateRejected(_) => Some(another_identity(scene.seen.request.as_ref(), upstream)),
         Cause::AlpnRefused => Some(tls(upstream, "alpn = []")),
-        Cause::NotTls(Plaintext::Postgres) => {
-            Some(format!("[upstreams.{}]\nupgrade = \"postgres\"\n", key(upstream.as_str())))
+        Cause::NotTls(Plaintext::Upgrade(protocol)) => {
+            Some(format!("[upstreams.{}]\nupgrade = {}\n", key(upstream.as_str()), string(protocol.word)))
         }
         Cause::VersionMismatch => match scene.key.versions() {
             (TlsVersion::V1_3, _) => Some(tls(upstream, "min_version = \"1.2\"")),

@@ -13,7 +13,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, KeyLog, NamedGroup, SignatureScheme, SupportedProtocolVersion};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::values::{self, KeyExchange, KeyShare, Server, TlsVersion, Upgrade};
+use crate::config::values::{self, KeyExchange, KeyShare, Server, TlsVersion};
 use crate::credentials::certificate::{Date, distinguished_name};
 use crate::credentials::fingerprint::{Sha256, hex};
 use crate::credentials::identity::{Fingerprint, Identity};
@@ -24,6 +24,7 @@ use crate::pipeline::originate::hello::Offer;
 use crate::pipeline::originate::origin::resumption::{ShareOnly, Store, View};
 use crate::pipeline::originate::pool::shelf::Shelf;
 use crate::pipeline::originate::pool::warm::Warm;
+use crate::protocols::Upgrade;
 use crate::tls::kernel::Offers;
 use crate::wording;
 

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::certificate::days;
-use crate::config::read::Text;
-use crate::config::values::{TlsVersion, Upgrade};
+use crate::config::values::TlsVersion;
 use crate::credentials::certificate::Date;
 use crate::pipeline::originate::handshake::Plaintext;
+use crate::protocols::Upgrade;
 use crate::tools::explain::look::Greeting;
 
 /// What is wrong. The text it displays is one sentence without an end.
@@ -114,7 +114,8 @@ pub(crate) enum Protocol {
     Imap,
     Pop3,
     MySql,
-    Postgres,
+    /// One that egret can speak.
+    Upgrade(Upgrade),
 }
 
 impl Protocol {
@@ -126,7 +127,7 @@ impl Protocol {
             Self::Imap => "IMAP",
             Self::Pop3 => "POP3",
             Self::MySql => "MySQL",
-            Self::Postgres => "PostgreSQL",
+            Self::Upgrade(protocol) => protocol.name,
         }
     }
 
@@ -138,9 +139,9 @@ impl Protocol {
             Self::Imap => "imap",
             Self::Pop3 => "pop3",
             Self::MySql => "mysql",
-            Self::Postgres => "postgres",
+            Self::Upgrade(protocol) => return Some(protocol),
         };
-        Upgrade::parse(word).ok()
+        Upgrade::of(word)
     }
 
     /// The port on which its servers speak TLS at once.
@@ -150,7 +151,7 @@ impl Protocol {
             Self::Ftp => Some(990),
             Self::Imap => Some(993),
             Self::Pop3 => Some(995),
-            Self::MySql | Self::Postgres => None,
+            Self::MySql | Self::Upgrade(_) => None,
         }
     }
 }
@@ -164,7 +165,7 @@ impl Kind {
             Plaintext::Imap => Protocol::Imap,
             Plaintext::Pop3 => Protocol::Pop3,
             Plaintext::MySql => Protocol::MySql,
-            Plaintext::Postgres => Protocol::Postgres,
+            Plaintext::Upgrade(protocol) => Protocol::Upgrade(protocol),
             Plaintext::Http | Plaintext::Ssh | Plaintext::Redis | Plaintext::Http2 | Plaintext::Unknown => {
                 return Self::PlaintextServer(guess);
             }

@@ -13,9 +13,10 @@ use crate::config::values::{self, TlsVersion};
 use crate::credentials::certificate::{CertificateFacts, Date};
 use crate::credentials::refusal::Refusal;
 use crate::pipeline::originate::handshake::{Cause as Broken, Flight, Plaintext};
+use crate::protocols::Upgrade;
 use crate::tools::explain::attempt::Kind as Attempt;
 use crate::tools::explain::chain::{Anchor, Chain};
-use crate::tools::explain::look::{Greeting, SslRequest};
+use crate::tools::explain::look::Greeting;
 use crate::tools::explain::probe::{Failure, Observation, Stage};
 use crate::tools::explain::question::Meaning;
 use crate::tools::explain::wide::Answer;
@@ -60,8 +61,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) in_time: Option<Refusal>,
     /// What the server says before it is asked.
     pub(crate) greeting: Option<Greeting>,
-    /// What it makes of PostgreSQL's request for TLS.
-    pub(crate) postgres: Option<SslRequest>,
+    /// The protocol in which it answered a request for TLS.
+    pub(crate) plaintext_protocol: Option<Upgrade>,
     /// What it chooses when offered everything.
     pub(crate) wide: Option<Answer>,
 }
@@ -216,8 +217,8 @@ impl<'a> Evidence<'a> {
             if let Some(greeting) = &self.greeting {
                 return Some(Kind::of_plaintext(greeting.guess, Some(greeting)));
             }
-            if self.postgres.is_some() {
-                return Some(Kind::of_plaintext(Plaintext::Postgres, None));
+            if let Some(protocol) = self.plaintext_protocol {
+                return Some(Kind::of_plaintext(Plaintext::Upgrade(protocol), None));
             }
         }
         if main.sni && main.presented().is_empty() && self.speaks(Attempt::WithoutSni) {

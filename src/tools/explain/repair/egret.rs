@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Plan;
 use crate::config::values::quoting::{key, string};
 use crate::config::values::{
-    self, Anchors, ExactCertificate, KeyExchange, KeyShare, Name, Server, Share, Strategy, TlsVersion, Upgrade, Verify,
+    self, Anchors, ExactCertificate, KeyExchange, KeyShare, Name, Server, Share, Strategy, TlsVersion, Verify,
 };
 use crate::credentials::fingerprint::{labelled_hex, labelled_pin};
 
@@ -34,7 +34,7 @@ pub(super) fn tables(plan: &Plan, comments: &[String]) -> String {
     let servers: Vec<String> = plan.upstream.servers.iter().map(|server| one_server(plan, server)).collect();
     let _ = writeln!(text, "servers = [{}]", servers.join(", "));
     if let Some(kind) = plan.upstream.upgrade {
-        let _ = writeln!(text, "upgrade = {}", string(upgrade(kind)));
+        let _ = writeln!(text, "upgrade = {}", string(kind.word));
     }
     let tls = tls_lines(plan);
     if !tls.is_empty() {
@@ -165,12 +165,6 @@ fn group(name: KeyExchange) -> &'static str {
         KeyExchange::X25519 => "x25519",
         KeyExchange::Secp256r1 => "secp256r1",
         KeyExchange::Secp384r1 => "secp384r1",
-    }
-}
-
-fn upgrade(kind: Upgrade) -> &'static str {
-    match kind {
-        Upgrade::Postgres => "postgres",
     }
 }
 

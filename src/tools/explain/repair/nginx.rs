@@ -1,12 +1,13 @@
 //! A plan as directives of nginx, or why it has none for it.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::path::Path;
 
 use rustls::pki_types::ServerName;
 
 use super::Plan;
-use crate::config::values::{Anchors, ExactCertificate, ExpectedName, Host, KeyExchange, Server, TlsVersion, Upgrade};
+use crate::config::values::{Anchors, ExactCertificate, ExpectedName, Host, KeyExchange, Server, TlsVersion};
 use crate::tools::explain::chain::Chain;
 
 /// Directives for `server { }` of nginx's stream module; those of `location { }` of http are the same but for
@@ -19,15 +20,15 @@ pub(super) fn directives(
     server: &Server,
     chain: &Chain,
     comments: &[String],
-) -> Result<String, &'static str> {
-    if let Some(Upgrade::Postgres) = plan.upstream.upgrade {
-        return Err("nginx cannot ask a server of PostgreSQL for TLS");
+) -> Result<String, Cow<'static, str>> {
+    if let Some(protocol) = plan.upstream.upgrade {
+        return Err(format!("nginx cannot ask a server of {} for TLS", protocol.name).into());
     }
     if plan.trust.as_ref().is_some_and(|trust| !trust.pins.is_empty()) {
-        return Err("nginx cannot pin a key");
+        return Err("nginx cannot pin a key".into());
     }
     if matches!(server.host, Host::Service(_)) {
-        return Err("nginx takes no service in proxy_pass: give it one of its hosts, with the port");
+        return Err("nginx takes no service in proxy_pass: give it one of its hosts, with the port".into());
     }
     let (name, is_sent) = name(plan, server, chain)?;
     let (trusted, comment) = trusted(plan, chain);

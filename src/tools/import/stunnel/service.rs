@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::protocols::Upgrade;
 use crate::tools::import::draft::{Server, Upstream};
 use crate::tools::import::facts::{EOF_REPAIR, eof_strict, is_name};
 use crate::tools::import::findings::{
@@ -111,11 +112,12 @@ impl Importer<'_> {
     /// The upgrade; outer `None`: one that egret does not know, so that the service cannot work.
     fn protocol(&mut self, service: &Service) -> Option<Option<&'static str>> {
         let Some(protocol) = self.get(service, "protocol") else { return Some(None) };
-        match protocol.value.to_ascii_lowercase().as_str() {
-            "pgsql" => {
-                self.carried(&protocol, "upstreams: upgrade");
-                Some(Some("postgres"))
-            }
+        let word = protocol.value.to_ascii_lowercase();
+        if let Some(upgrade) = Upgrade::of_stunnel(&word) {
+            self.carried(&protocol, "upstreams: upgrade");
+            return Some(Some(upgrade.word));
+        }
+        match word.as_str() {
             "proxy" => {
                 let title = "the server is told the client's address in a PROXY header, which egret does not send";
                 let repair = "switch it off at the server as well: it waits for a header that does not come";

@@ -1,0 +1,115 @@
+//! The plaintext exchange with a server before TLS begins.
+//!
+//! What lies in the socket right after the server's agreement is reported as `upgrade_plaintext_injection`: a server
+//! has to wait for the ClientHello. Bytes that arrive later cannot be distinguished here from the server's first
+//! record; they fail the handshake.
+
+use std::io;
+use std::mem::MaybeUninit;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use crate::config::values::Name;
+use crate::config::values::quoting::key;
+use crate::protocols::exchange::ServerRefusal;
+use crate::protocols::{self, Upgrade, drive};
+
+/// Makes a fresh connection ready for TLS: on success the next bytes in both directions are TLS records.
+///
+/// Has no deadline of its own; the caller bounds it. Not cancel safe: a connection whose upgrade was
+/// given up is to be closed.
+///
+/// # Errors
+/// The server did not agree, or said more than its agreement.
+pub async fn upgrade(protocol: Upgrade, tcp: &mut TcpStream) -> Result<(), Error> {
+    let agreed = drive(&mut *(protocol.server)(), tcp).await.map_err(Cause::from);
+    agreed.and_then(|()| nothing_more(tcp)).map_err(|cause| Error { protocol, cause })
+}
+
+/// Looks, without taking, whether the server has said more than its agreement.
+pub(crate) fn nothing_more(tcp: &TcpStream) -> Result<(), Cause> {
+    // Asked of the socket itself: tokio's own peek goes by readiness it has seen before.
+    match SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]) {
+        Ok(0) => Err(Cause::Closed),
+        Ok(_) => Err(Cause::PlaintextInjection),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(Cause::Io(error)),
+    }
+}
+
+/// An upgrade that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct Error {
+    protocol: Upgrade,
+    cause: Cause,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cause {
+    #[error("{}", text(.0))]
+    Refusal(ServerRefusal),
+    /// There were bytes behind the server's agreement that TLS does not cover.
+    #[error("plaintext follows the server's agreement to TLS: something on the way, or the server, injects it")]
+    PlaintextInjection,
+    #[error("the server closed the connection instead of agreeing to TLS")]
+    Closed,
+    #[error("the connection failed: {0}")]
+    Io(#[source] io::Error),
+}
+
+fn text(refusal: &ServerRefusal) -> String {
+    match refusal {
+        ServerRefusal::NoTls => "the server does not offer TLS".to_owned(),
+        ServerRefusal::Error(text) => format!("the server answered with an error (not authenticated): {text}"),
+        ServerRefusal::NotTheProtocol(byte) => format!("the server's answer, 0x{byte:02x}, is not one of the protocol"),
+    }
+}
+
+impl From<protocols::Error<ServerRefusal>> for Cause {
+    fn from(error: protocols::Error<ServerRefusal>) -> Self {
+        match error {
+            protocols::Error::Refused(refusal) => Self::Refusal(refusal),
+            protocols::Error::Closed { .. } => Self::Closed,
+            protocols::Error::Io(error) => Self::Io(error),
+        }
+    }
+}
+
+impl Error {
+    /// The class, for logs and metrics.
+    pub fn reason(&self) -> &'static str {
+        match &self.cause {
+            Cause::Refusal(ServerRefusal::NoTls) => "upgrade_refused",
+            Cause::Refusal(ServerRefusal::Error(_)) => "upgrade_error",
+            Cause::Refusal(ServerRefusal::NotTheProtocol(_)) => "upgrade_not_the_protocol",
+            Cause::PlaintextInjection => "upgrade_plaintext_injection",
+            Cause::Closed => "upgrade_closed",
+            Cause::Io(_) => "upgrade_io",
+        }
+    }
+
+    /// The server understood, and does not offer TLS.
+    pub(crate) fn is_no(&self) -> bool {
+        matches!(self.cause, Cause::Refusal(ServerRefusal::NoTls))
+    }
+
+    /// What to change, if the failure shows it.
+    pub fn repair(&self, upstream: &Name) -> Option<String> {
+        let Self { protocol, cause } = self;
+        match cause {
+            Cause::Refusal(ServerRefusal::NoTls) => {
+                Some(format!("the server has TLS switched off; {}", protocol.server_with_tls))
+            }
+            Cause::Refusal(ServerRefusal::NotTheProtocol(_)) | Cause::Closed => Some(format!(
+                "if this server speaks TLS from the first byte, it is not {}, or does not begin TLS by a request; \
+                 remove from [upstreams.{}]:\n    upgrade = \"{}\"",
+                protocol.name,
+                key(upstream.as_str()),
+                protocol.word
+            )),
+            Cause::Refusal(ServerRefusal::Error(_)) | Cause::PlaintextInjection | Cause::Io(_) => None,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! One side of a plaintext exchange, as a pure machine: bytes in, the next step out.
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+
+/// What egret says and expects before something else begins on a connection. How the peer's bytes are split makes no
+/// difference to the steps.
+pub trait Exchange {
+    /// What is known when it is over.
+    type Outcome;
+    /// How a peer shows that it does not take part.
+    type Refusal;
+
+    /// Goes on. `input` holds what has arrived and was not consumed; the machine consumes what it is done with.
+    fn step(&mut self, input: &mut BytesMut) -> Step<Self::Outcome, Self::Refusal>;
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step<T, R> {
+    /// Read at most this many bytes, at least one, and step again. Nothing behind them may be taken from the socket:
+    /// it can belong to TLS.
+    Read(usize),
+    /// Send this and step again.
+    Send(Cow<'static, [u8]>),
+    /// The peer is saying why it refuses: read until it ends, falls silent, or has said this many bytes; then step
+    /// again.
+    ReadReason(usize),
+    /// The exchange is over.
+    Done(T),
+    /// The peer does not take part.
+    Refuse(R),
+}
+
+/// The side towards a client that speaks the protocol in plaintext. Its outcome is the client's bytes that were read
+/// and belong to the server.
+pub type ClientSide = dyn Exchange<Outcome = Bytes, Refusal = ClientRefusal> + Send;
+
+/// The side towards a server that is to begin TLS.
+pub type ServerSide = dyn Exchange<Outcome = (), Refusal = ServerRefusal> + Send;
+
+/// Why a client cannot be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientRefusal {
+    /// It began with a TLS record.
+    SpeaksTls,
+    /// It does not speak the protocol; says how that showed.
+    NotTheProtocol(&'static str),
+}
+
+/// Why a server does not begin TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerRefusal {
+    /// It understands, and does not offer TLS.
+    NoTls,
+    /// It answered with an error. Text of an unauthenticated peer: bounded, control characters escaped.
+    Error(String),
+    /// It answered with a byte that is not of the protocol.
+    NotTheProtocol(u8),
+}
