@@ -1,6 +1,7 @@
 //! Accepts: bind, admit, back off, hand over to [`connection`](crate::pipeline::connection).
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,18 +130,18 @@ impl Listener {
     /// accept never ends it: it pauses and goes on. After a panic it accepts again.
     pub(crate) async fn run<G: Generation>(self, shared: Shared<G>, registry: Registry) {
         let is_over = || self.entry(&shared).is_none();
-        tasks::keep_running(Task::Listener, &registry, is_over, || self.accept_from(&shared)).await;
+        tasks::keep_running(Task::Listener, &registry, is_over, || self.accept_from(&shared, &registry)).await;
     }
 
     /// While it waits for a client it holds neither a permit, which another listener may need, nor anything
     /// of a generation, which may be replaced meanwhile and has keys in it.
-    async fn accept_from<G: Generation>(&self, shared: &Shared<G>) {
+    async fn accept_from<G: Generation>(&self, shared: &Shared<G>, registry: &Registry) {
         let mut pause = *PAUSE.start();
         while self.permits(shared).await.is_some() {
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
                     pause = *PAUSE.start();
-                    self.hand_over(InHand(Some(stream)), peer, shared).await;
+                    self.hand_over(InHand(Some(stream)), peer, shared, registry).await;
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -174,7 +175,7 @@ impl Listener {
     /// The generation is loaded after accept: a connection that was accepted after a reload's answer never
     /// sees what the reload replaced. When all listeners together have taken the last permit at once, one
     /// connection of each may have to wait here.
-    async fn hand_over<G: Generation>(&self, stream: InHand, peer: Peer, shared: &Shared<G>) {
+    async fn hand_over<G: Generation>(&self, stream: InHand, peer: Peer, shared: &Shared<G>, registry: &Registry) {
         let Some((permits, entry)) = self.permits(shared).await else { return };
         let Some(stream) = stream.pass() else { return };
         entry.routes.metrics.accepted.increment(1);
@@ -188,9 +189,12 @@ impl Listener {
         }
         let accepted = Accepted { stream, peer, routes: Arc::clone(&entry.routes) };
         let watch = shared.streams.clone();
+        let registry = registry.clone();
         tokio::spawn(async move {
             let _permits = permits;
-            connection::serve(accepted, watch).await;
+            // By reference: the supervisor would lay the connection out a second time.
+            let serving = pin!(connection::serve(accepted, watch));
+            tasks::once(Task::Connection, &registry, serving).await;
         });
     }
 

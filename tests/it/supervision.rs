@@ -1,4 +1,4 @@
-//! A panic in any task beside the streams is logged and counted, and what the task is for goes on.
+//! A panic in any task is logged and counted, and what the task is for goes on.
 //!
 //! The program under test has to be a debug build: others carry no way to make it panic.
 #![cfg(debug_assertions)]
@@ -87,8 +87,12 @@ fn failures(egret: &Egret, task: &str, message: &str) -> Vec<String> {
     eventually(&format!("{task} to panic {PANICS} times"), || {
         (egret.metrics().sum("egret_task_failures_total", &labels) == f64::from(PANICS)).then_some(())
     });
-    let lines = egret.log().into_iter().filter(|line| line["message"] == message && line["task"] == task);
-    lines.map(|line| line["pause"].as_str().unwrap_or_default().to_owned()).collect()
+    // The log is written by a thread of its own.
+    eventually(&format!("{PANICS} lines of {task}"), || {
+        let lines = egret.log().into_iter().filter(|line| line["message"] == message && line["task"] == task);
+        let pauses: Vec<_> = lines.map(|line| line["pause"].as_str().unwrap_or_default().to_owned()).collect();
+        (pauses.len() == PANICS as usize).then_some(pauses)
+    })
 }
 
 #[test]
@@ -110,8 +114,26 @@ fn work_that_panics_is_counted_and_done_again_when_it_is_next_needed() {
     for case in &DONE_ONCE {
         let server = Counting::start(certificates.mutual(), None, None);
         let egret = start(&certificates, &server, &names, case);
-        assert_eq!(failures(&egret, case.task, "a task failed").len(), PANICS as usize, "{}", case.task);
+        failures(&egret, case.task, "a task failed");
         (case.works)(&egret, &server);
+    }
+}
+
+#[test]
+fn a_connection_that_panics_is_counted_and_ends_and_touches_no_other() {
+    let (certificates, names) = (Certificates::new(), NameServer::start(0));
+    for lines in ["", CHECK, POOL] {
+        let server = Counting::start(certificates.mutual(), None, None);
+        let case = Case { task: "connection", lines, works: serves };
+        let egret = start(&certificates, &server, &names, &case);
+        let floor = egret.descriptors();
+        for _ in 0..PANICS {
+            let (got, end) = plain::ask_and_finish(egret.address("app"), b"hello");
+            assert!(got.is_empty(), "{end:?}");
+        }
+        failures(&egret, case.task, "a task failed");
+        (case.works)(&egret, &server);
+        egret.wait_until_idle(floor + 2);
     }
 }
 

@@ -83,7 +83,7 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     (NOT_BEFORE, Kind::Gauge, "When the certificate or revocation list of the other gauge begins, as Unix time."),
     (NOT_AFTER, Kind::Gauge, "When a certificate or a revocation list ends, as Unix time; kind is identity, root, certificate, crl or server (as observed)."),
     ("egret_part_state", Kind::Gauge, "1 for the state that an identity or a trust is in, 0 for the others: live, kept (its files cannot be used, the last good state is in force), unavailable."),
-    ("egret_task_failures_total", Kind::Counter, "Tasks beside the streams that panicked or ended early, and were started again or done anew, by task and reason."),
+    ("egret_task_failures_total", Kind::Counter, "Tasks that panicked or ended early, by task and reason; all but connections were started again or done anew."),
     ("egret_log_dropped_total", Kind::Counter, "Lines of the log that were dropped: its reader was too slow or gone, or the disk full."),
     ("egret_key_log_dropped_total", Kind::Counter, "Lines of the key log that were dropped."),
     ("egret_notify_dropped_total", Kind::Counter, "Messages to systemd that were dropped."),

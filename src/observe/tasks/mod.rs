@@ -1,4 +1,5 @@
-//! Tasks beside the streams: a panic or an early end of one is logged and counted, and the task is started again.
+//! Supervised tasks: a panic or an early end of one is logged and counted, and what serves more than one connection is
+//! started again.
 //!
 //! Without that, a task that died would leave its socket bound and nobody to accept from it, a pool that is never filled
 //! again, or a name that is never looked up again.
@@ -30,6 +31,8 @@ pub(crate) enum Task {
     DnsRefresh,
     /// One look-up of a name.
     DnsLookup,
+    /// One client's connection.
+    Connection,
     /// Begins the active checks of one upstream.
     HealthChecks,
     /// One check of one endpoint.
@@ -45,13 +48,14 @@ pub(crate) enum Task {
 impl Task {
     /// For what a test asks for.
     #[cfg(debug_assertions)]
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Main,
         Self::Listener,
         Self::Admin,
         Self::Watcher,
         Self::DnsRefresh,
         Self::DnsLookup,
+        Self::Connection,
         Self::HealthChecks,
         Self::HealthCheck,
         Self::Pool,
@@ -68,6 +72,7 @@ impl Task {
             Self::Watcher => "watcher",
             Self::DnsRefresh => "dns_refresh",
             Self::DnsLookup => "dns_lookup",
+            Self::Connection => "connection",
             Self::HealthChecks => "health_checks",
             Self::HealthCheck => "health_check",
             Self::Pool => "pool",
