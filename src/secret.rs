@@ -14,6 +14,16 @@ impl Secret {
         Self(Zeroizing::new(bytes))
     }
 
+    /// None yet, with room for `capacity` of them: a vector that grows leaves copies behind.
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self::new(Vec::with_capacity(capacity))
+    }
+
+    /// Where they are written.
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+
     /// The bytes, for the one call that needs them.
     pub fn expose(&self) -> &[u8] {
         &self.0

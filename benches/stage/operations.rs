@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use egret::config::values::{ListenerKey, Name, NamePattern, Rule};
-use egret::control::snapshot::{Rigour, Snapshot};
+use egret::control::snapshot::{self, Rigour, Snapshot};
 use egret::observe::metrics::Registry;
 use egret::pipeline::classify::hello::{ClientHello, Hello};
 use egret::pipeline::classify::{Class, Protocol};
@@ -236,7 +236,7 @@ fn made(
     previous: Option<&Snapshot>,
     registry: &Registry,
 ) -> Snapshot {
-    match Snapshot::build(config.clone(), previous, registry, None, Rigour::PartByPart, &|| true) {
+    match Snapshot::build(config.clone(), previous, registry, None, Rigour::PartByPart, &snapshot::always()) {
         Ok(snapshot) => snapshot,
         Err(errors) => panic!("{errors:?}"),
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Verdict, style_for, tell_problems};
 use crate::config::{self, Environment, Problem};
 use crate::control::reload_fingerprint::outline;
-use crate::control::snapshot::{Rigour, Snapshot};
+use crate::control::snapshot::{self, Rigour, Snapshot};
 use crate::observe::metrics::Registry;
 use crate::tools::check::diff::diff;
 
@@ -81,7 +81,14 @@ impl Diff {
 fn of_file(path: &Path, environment: Environment<'_>) -> Result<Value, Trouble> {
     let problems = |problems| Trouble::Problems(Box::new(problems));
     let loaded = config::load(path, environment).map_err(problems)?;
-    match Snapshot::build(loaded.config.clone(), None, &Registry::silent(), None, Rigour::PartByPart, &|| true) {
+    match Snapshot::build(
+        loaded.config.clone(),
+        None,
+        &Registry::silent(),
+        None,
+        Rigour::PartByPart,
+        &snapshot::always(),
+    ) {
         Ok(snapshot) => Ok(outline(&snapshot)),
         Err(errors) => {
             let list = errors.iter().map(|error| Problem::of_file(error.to_string(), error.repair())).collect();

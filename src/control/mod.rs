@@ -6,10 +6,12 @@
 //! | [`supervise`] | starts and stops everything |
 //! | [`reload`] | replaces one generation by the next; watches the files |
 //! | [`reload_fingerprint`] | what a reload compares |
+//! | [`disk`] | reads from disks that may hang |
 //! | [`admin`] | the HTTP endpoint: metrics, health, status, reload, drain |
 //! | [`signals`], [`systemd`] | what the system asks, and what it is told |
 
 pub mod admin;
+pub(crate) mod disk;
 pub mod reload;
 pub(crate) mod reload_fingerprint;
 pub mod signals;

@@ -1,9 +1,11 @@
 //! Files of certificates and keys: read whole, bounded.
 
-use std::fs::File;
+use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use crate::secret::Secret;
 
@@ -29,6 +31,9 @@ pub enum Error {
     /// The system refused.
     #[error("cannot be read: {0}")]
     Unreadable(#[source] io::Error),
+    /// A pipe, a device, a folder; a link to one.
+    #[error("is {0} and no regular file")]
+    NotRegular(&'static str),
     /// More than [`MAX_FILE`].
     #[error("has more than {} MiB: not the file that was meant", MAX_FILE >> 20)]
     TooLarge,
@@ -40,17 +45,87 @@ pub enum Error {
 /// Reads a file.
 ///
 /// # Errors
-/// It is missing, too large or empty.
+/// It is missing, no regular file, too large or empty.
 pub(crate) fn read(path: &Path) -> Result<Content, Error> {
-    let file = File::open(path).map_err(Error::Unreadable)?;
-    let metadata = file.metadata().map_err(Error::Unreadable)?;
+    let (file, metadata) = open(path)?;
     if metadata.len() > MAX_FILE {
         return Err(Error::TooLarge);
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(Error::Unreadable)?;
-    if bytes.trim_ascii().is_empty() {
+    // Room for all of it at once: a vector that grows leaves copies behind, and it may be a key.
+    let mut bytes = Secret::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+    // Its length may be another by now, and some file systems give none.
+    file.take(MAX_FILE + 1).read_to_end(bytes.buffer()).map_err(Error::Unreadable)?;
+    if bytes.expose().len() as u64 > MAX_FILE {
+        return Err(Error::TooLarge);
+    }
+    if bytes.expose().trim_ascii().is_empty() {
         return Err(Error::Empty);
     }
-    Ok(Content { bytes: Secret::new(bytes), mode: metadata.permissions().mode() & 0o7777, owner: metadata.uid() })
+    Ok(Content { bytes, mode: metadata.permissions().mode() & 0o7777, owner: metadata.uid() })
+}
+
+/// Opens a regular file, links followed. Opening a pipe would wait for its other end, reading a device may have no end,
+/// and opening some devices is an action.
+///
+/// # Errors
+/// It is missing, may not be read, or is no regular file.
+pub(crate) fn open(path: &Path) -> Result<(File, Metadata), Error> {
+    regular(&fs::metadata(path).map_err(Error::Unreadable)?)?;
+    // It may have been replaced by a pipe meanwhile.
+    let at_once = OFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new().read(true).custom_flags(at_once).open(path);
+    let file = match opened {
+        // Leased to another process (a file server), which gives it back when it is asked to: that is waited for.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => File::open(path),
+        opened => opened,
+    };
+    let file = file.map_err(Error::Unreadable)?;
+    let metadata = file.metadata().map_err(Error::Unreadable)?;
+    regular(&metadata)?;
+    Ok((file, metadata))
+}
+
+fn regular(metadata: &Metadata) -> Result<(), Error> {
+    let kind = metadata.file_type();
+    if kind.is_file() { Ok(()) } else { Err(Error::NotRegular(word(kind))) }
+}
+
+fn word(kind: FileType) -> &'static str {
+    match kind {
+        kind if kind.is_dir() => "a folder",
+        kind if kind.is_fifo() => "a pipe",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from(0o600)).expect("a pipe");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/dev/zero", &link).expect("a link");
+        for (path, what) in [(pipe.as_path(), "a pipe"), (&link, "a device"), (folder.path(), "a folder")] {
+            assert!(matches!(read(path), Err(Error::NotRegular(kind)) if kind == what), "{what}");
+        }
+        let file = folder.path().join("file");
+        fs::write(&file, "some").expect("it is written");
+        std::os::unix::fs::symlink("file", folder.path().join("good")).expect("a link");
+        assert_eq!(read(&folder.path().join("good")).expect("it is read").bytes.expose(), b"some");
+    }
+
+    #[test]
+    fn a_file_that_grows_without_end_is_too_large() {
+        // Of the length zero, and with more than is asked for.
+        assert!(matches!(read(Path::new("/proc/self/pagemap")), Err(Error::TooLarge | Error::Unreadable(_))));
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        File::create(&file).and_then(|file| file.set_len(MAX_FILE + 1)).expect("it is made");
+        assert!(matches!(read(&file), Err(Error::TooLarge)));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::values::{Name, Written};
 use crate::credentials::certificate::Date;
@@ -76,6 +77,26 @@ impl Fault {
     pub(crate) fn of_trust(name: &Name, error: &trust::Error, written: &Written) -> Self {
         let detail = written.hide_values(&error.to_string());
         Self { kind: PartKind::Trust, name: name.clone(), reason: error.reason(), detail }
+    }
+}
+
+impl Fault {
+    /// Its files were not read within `limit`.
+    pub(crate) fn too_late(kind: PartKind, name: &Name, limit: Duration) -> Self {
+        let detail = format!("its files could not be loaded within {} s: a disk hangs", limit.as_secs());
+        Self { kind, name: name.clone(), reason: TooLate(kind).reason(), detail }
+    }
+}
+
+/// The files of a part of this kind were not read in time.
+struct TooLate(PartKind);
+
+impl TooLate {
+    fn reason(&self) -> &'static str {
+        match self.0 {
+            PartKind::Identity => "identity_timeout",
+            PartKind::Trust => "trust_timeout",
+        }
     }
 }
 

@@ -17,7 +17,7 @@ const ORDER: &[&[&str]] = &[
     &["control::reload"],
     &["control::reload_fingerprint", "control::signals"],
     &["control::snapshot"],
-    &["control::systemd"],
+    &["control::disk", "control::systemd"],
     &["pipeline::accept"],
     &["pipeline::connection"],
     &["pipeline::report"],

@@ -37,6 +37,10 @@ enum Fault {
     Unreadable,
     HalfReplaced,
     Expired,
+    /// A pipe that nobody writes to.
+    Pipe,
+    /// A link to a file without an end.
+    Endless,
 }
 
 impl Kind {
@@ -113,6 +117,14 @@ impl Subject {
         let text = String::from_utf8(self.whole.clone()).unwrap();
         match (fault, self.kind) {
             (Fault::Expired, _) => self.expire(pki),
+            (Fault::Pipe, _) => {
+                fs::remove_file(&self.file).unwrap();
+                run(Command::new("mkfifo").args(["--mode", "0600"]).arg(&self.file));
+            }
+            (Fault::Endless, _) => {
+                fs::remove_file(&self.file).unwrap();
+                std::os::unix::fs::symlink("/dev/zero", &self.file).unwrap();
+            }
             (Fault::Missing, Kind::Folder) => fs::remove_dir_all(self.file.parent().unwrap()).unwrap(),
             (Fault::Missing, _) => fs::remove_file(&self.file).unwrap(),
             // Whoever runs the tests may be root, whom no mode keeps out.
@@ -331,6 +343,16 @@ fn unreadable_files_harm_only_their_users() {
 #[test]
 fn half_replaced_files_harm_only_their_users() {
     only_the_users_are_affected(Fault::HalfReplaced);
+}
+
+#[test]
+fn pipes_harm_only_their_users() {
+    only_the_users_are_affected(Fault::Pipe);
+}
+
+#[test]
+fn files_without_an_end_harm_only_their_users() {
+    only_the_users_are_affected(Fault::Endless);
 }
 
 #[test]

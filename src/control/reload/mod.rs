@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::config::values::{self, Anchors, Config, ExactCertificate, ListenAddress, ListenerKey};
 use crate::config::{self, Loaded, Problems, Style};
-use crate::control::snapshot::{BuildErrors, Rigour, Snapshot};
+use crate::control::snapshot::{BuildErrors, Rigour, Snapshot, Wanted};
 use crate::net::{self, BindError, Options, Role, Socket};
 use crate::observe::logging;
 use crate::observe::metrics::{Registry, ReloadMetrics};
@@ -63,7 +63,7 @@ pub(crate) enum Rejected {
     #[error("{0}")]
     Bind(String),
     /// A file cannot be read to its end.
-    #[error("the files could not be read within {} s: a disk hangs, or a file is a pipe", DEADLINE.as_secs())]
+    #[error("the files could not be read within {} s: a disk hangs", DEADLINE.as_secs())]
     TooLate,
     /// The process is ending.
     #[error("the load was interrupted")]
@@ -223,7 +223,7 @@ impl Reloader {
         let asked = Arc::downgrade(&wanted);
         let build = move || {
             let key_log = previous.key_log();
-            let is_wanted = || asked.strong_count() > 0;
+            let is_wanted: Wanted = Arc::new(move || asked.strong_count() > 0);
             let snapshot = Snapshot::build(loaded.config, Some(&previous), &registry, key_log, rigour, &is_wanted);
             let snapshot = snapshot.map_err(Rejected::Build)?;
             snapshot.check_served().map_err(Rejected::Build)?;

@@ -30,7 +30,16 @@ use crate::pipeline::originate::servers::endpoints::UpstreamServer;
 use crate::pipeline::originate::servers::resolve::Resolver;
 use crate::tls::kernel::Offers;
 pub use error::{BuildError, BuildErrors};
+use parts::Loading;
 pub(crate) use parts::Troubled;
+
+/// Whether somebody still waits for a load.
+pub type Wanted = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// A load that nobody gives up.
+pub fn always() -> Wanted {
+    Arc::new(|| true)
+}
 
 /// One generation.
 pub struct Snapshot {
@@ -40,6 +49,7 @@ pub struct Snapshot {
     pub(crate) config: Config,
     identities: BTreeMap<Name, Part<Identity>>,
     trusts: BTreeMap<Name, Part<Trust>>,
+    loading: Loading,
     upstreams: BTreeMap<Name, Arc<Originator>>,
     listeners: HashMap<ListenerKey, Arc<Entry>>,
     resolver: Arc<Resolver>,
@@ -81,7 +91,7 @@ impl Snapshot {
         registry: &Registry,
         key_log: Option<Arc<KeyLogFile>>,
         rigour: Rigour,
-        is_wanted: &dyn Fn() -> bool,
+        is_wanted: &Wanted,
     ) -> Result<Self, BuildErrors> {
         let written = config.source.clone();
         let built = Self::build_all(config, previous, registry, key_log, rigour, is_wanted);
@@ -94,10 +104,10 @@ impl Snapshot {
         registry: &Registry,
         key_log: Option<Arc<KeyLogFile>>,
         rigour: Rigour,
-        is_wanted: &dyn Fn() -> bool,
+        is_wanted: &Wanted,
     ) -> Result<Self, Vec<BuildError>> {
-        let identities = parts::identities(&config, previous, rigour, is_wanted).ok_or_else(Vec::new)?;
-        let trusts = parts::trusts(&config, previous, is_wanted).ok_or_else(Vec::new)?;
+        let loading = previous.map_or_else(Loading::new, |previous| previous.loading.clone());
+        let (identities, trusts) = loading.both(&config, previous, rigour, is_wanted).ok_or_else(Vec::new)?;
         let mut errors = if rigour == Rigour::Strict { parts::errors(&identities, &trusts) } else { Vec::new() };
         let resolver = resolver(&config, previous, registry, &mut errors);
         let (Some(resolver), true) = (resolver, errors.is_empty()) else { return Err(errors) };
@@ -113,6 +123,7 @@ impl Snapshot {
             config,
             identities,
             trusts,
+            loading,
             upstreams: BTreeMap::new(),
             listeners: HashMap::new(),
             resolver,

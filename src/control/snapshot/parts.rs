@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::thread;
 
-use super::{BuildError, BuildErrors, Rigour, Snapshot};
+use super::{BuildError, BuildErrors, Rigour, Snapshot, Wanted};
 use crate::config::values::{self, Config, Name};
+use crate::control::disk::{PATIENCE, Running};
 use crate::credentials::certificate::Date;
 use crate::credentials::identity::Identity;
 use crate::credentials::inventory::{self, Lifetime, LifetimeKind, Validity};
@@ -24,51 +26,89 @@ fn with_default_trust(config: &Config) -> BTreeMap<Name, values::Trust> {
     trusts
 }
 
-pub(super) fn identities(
-    config: &Config,
-    previous: Option<&Snapshot>,
-    rigour: Rigour,
-    is_wanted: &dyn Fn() -> bool,
-) -> Option<BTreeMap<Name, Part<Identity>>> {
-    let one = |spec: &values::Identity| {
-        let identity = Identity::load(spec)?;
-        if rigour == Rigour::Strict {
-            identity.check_period(Date::now())?;
-        }
-        Ok(identity)
+/// The parts of one kind, by name.
+type Parts<T> = BTreeMap<Name, Part<T>>;
+
+/// The parts that are being loaded, over all generations.
+#[derive(Clone)]
+pub(super) struct Loading {
+    identities: Arc<Running<(Name, values::Identity)>>,
+    trusts: Arc<Running<(Name, values::Trust)>>,
+}
+
+impl Loading {
+    pub(super) fn new() -> Self {
+        Self { identities: Running::new(PATIENCE), trusts: Running::new(PATIENCE) }
+    }
+
+    /// Both kinds at the same time: a disk that hangs is waited for once. None once they are not wanted any more.
+    pub(super) fn both(
+        &self,
+        config: &Config,
+        previous: Option<&Snapshot>,
+        rigour: Rigour,
+        is_wanted: &Wanted,
+    ) -> Option<(Parts<Identity>, Parts<Trust>)> {
+        thread::scope(|scope| {
+            let identities = scope.spawn(|| self.identities(config, previous, rigour, is_wanted));
+            let trusts = self.trusts(config, previous, is_wanted);
+            let identities = identities.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Some((identities?, trusts?))
+        })
+    }
+
+    fn identities(
+        &self,
+        config: &Config,
+        previous: Option<&Snapshot>,
+        rigour: Rigour,
+        is_wanted: &Wanted,
+    ) -> Option<Parts<Identity>> {
+        let written = config.source.clone();
+        let load = move |(name, spec): &(Name, values::Identity)| {
+            let loaded = Identity::load(spec).and_then(|identity| match rigour {
+                Rigour::Strict => identity.check_period(Date::now()).map(|()| identity),
+                Rigour::PartByPart => Ok(identity),
+            });
+            loaded.map_err(|error| Fault::of_identity(name, &error, &written))
+        };
+        let (specs, previous) = (config.identities.clone(), previous.map(Snapshot::identities));
+        each(&self.identities, PartKind::Identity, specs, previous, is_wanted, load)
+    }
+
+    fn trusts(&self, config: &Config, previous: Option<&Snapshot>, is_wanted: &Wanted) -> Option<Parts<Trust>> {
+        let written = config.source.clone();
+        let load = move |(name, spec): &(Name, values::Trust)| {
+            Trust::load(name, spec).map_err(|error| Fault::of_trust(name, &error, &written))
+        };
+        let (specs, previous) = (with_default_trust(config), previous.map(Snapshot::trusts));
+        each(&self.trusts, PartKind::Trust, specs, previous, is_wanted, load)
+    }
+}
+
+fn each<S: Clone + PartialEq + Send + Sync + 'static, T: Send + 'static>(
+    running: &Arc<Running<(Name, S)>>,
+    kind: PartKind,
+    specs: BTreeMap<Name, S>,
+    previous: Option<&Parts<T>>,
+    is_wanted: &Wanted,
+    load: impl Fn(&(Name, S)) -> Result<T, Fault> + Send + Sync + 'static,
+) -> Option<Parts<T>> {
+    let names: Vec<Name> = specs.keys().cloned().collect();
+    let asked = Arc::clone(is_wanted);
+    // Those that follow are not tried once nobody waits: what is missing then is of no account.
+    let loaded = running.each(specs.into_iter().collect(), move |spec| asked().then(|| load(spec)));
+    let part = |(name, loaded): (Name, Option<Option<Result<T, Fault>>>)| {
+        let loaded = loaded.unwrap_or_else(|| Some(Err(Fault::too_late(kind, &name, PATIENCE))))?;
+        let before = previous.and_then(|previous| previous.get(&name));
+        let part = Part::after(loaded, before, Date::now());
+        Some((name, part))
     };
-    let fault = |name: &Name, error| Fault::of_identity(name, &error, &config.source);
-    let one = |name: &Name, spec: &_| one(spec).map_err(|error| fault(name, error));
-    load(&config.identities, previous.map(Snapshot::identities), is_wanted, one)
-}
-
-pub(super) fn trusts(
-    config: &Config,
-    previous: Option<&Snapshot>,
-    is_wanted: &dyn Fn() -> bool,
-) -> Option<BTreeMap<Name, Part<Trust>>> {
-    let fault = |name: &Name, error| Fault::of_trust(name, &error, &config.source);
-    let one = |name: &Name, spec: &_| Trust::load(name, spec).map_err(|error| fault(name, error));
-    load(&with_default_trust(config), previous.map(Snapshot::trusts), is_wanted, one)
-}
-
-/// None once it is not wanted any more.
-fn load<S, T>(
-    specs: &BTreeMap<Name, S>,
-    previous: Option<&BTreeMap<Name, Part<T>>>,
-    is_wanted: &dyn Fn() -> bool,
-    one: impl Fn(&Name, &S) -> Result<T, Fault>,
-) -> Option<BTreeMap<Name, Part<T>>> {
-    let before = |name: &Name| previous.and_then(|previous| previous.get(name));
-    let part = |(name, spec)| (Name::clone(name), Part::after(one(name, spec), before(name), Date::now()));
-    specs.iter().map(|spec| is_wanted().then(|| part(spec))).collect()
+    names.into_iter().zip(loaded).map(part).collect()
 }
 
 /// What is wrong with any of them, as errors of the whole.
-pub(super) fn errors(
-    identities: &BTreeMap<Name, Part<Identity>>,
-    trusts: &BTreeMap<Name, Part<Trust>>,
-) -> Vec<BuildError> {
+pub(super) fn errors(identities: &Parts<Identity>, trusts: &Parts<Trust>) -> Vec<BuildError> {
     let broken = identities.values().filter_map(Part::broken).chain(trusts.values().filter_map(Part::broken));
     broken.map(|broken| BuildError::Part(Arc::clone(broken))).collect()
 }
@@ -223,7 +263,7 @@ fn unavailable<T>(part: &Part<T>) -> Option<&Arc<Broken>> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
@@ -232,13 +272,16 @@ mod tests {
         let names = ["a", "b", "c", "d"];
         let specs: BTreeMap<Name, ()> = names.iter().map(|name| (Name::new(*name), ())).collect();
         for (most, wanted) in [(0, 0), (1, 1), (3, 3), (4, 4), (9, 4)] {
-            let read = Cell::new(0);
-            let one = |_: &Name, (): &()| {
-                read.set(read.get() + 1);
+            let read = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&read);
+            let one = move |_: &(Name, ())| {
+                counted.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             };
-            let loaded = load(&specs, None, &|| read.get() < most, one);
-            assert_eq!(read.get(), wanted);
+            let asked = Arc::clone(&read);
+            let is_wanted: Wanted = Arc::new(move || asked.load(Ordering::Relaxed) < most);
+            let loaded = each(&Running::new(PATIENCE), PartKind::Trust, specs.clone(), None, &is_wanted, one);
+            assert_eq!(read.load(Ordering::Relaxed), wanted);
             assert_eq!(loaded.map(|parts| parts.len()), (most >= 4).then_some(4), "{most}");
         }
     }

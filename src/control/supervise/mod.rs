@@ -23,7 +23,7 @@ use crate::control::admin::{self, Kept, Swapped};
 use crate::control::reload::watch;
 use crate::control::reload::{Cause, Files, Reloader, Source};
 use crate::control::signals::{self, Signal, Signals};
-use crate::control::snapshot::{BuildError, BuildErrors, Rigour, Snapshot};
+use crate::control::snapshot::{self, BuildError, BuildErrors, Rigour, Snapshot};
 use crate::control::systemd;
 use crate::credentials::part::PartKind;
 use crate::drain::{self, Drain, Drained, Watch};
@@ -301,7 +301,8 @@ async fn first_generation(
         // by the first client.
         let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut [0; 32]);
         let files = Files::of(file, &config).map_err(Error::Watch)?;
-        let snapshot = Snapshot::build(config, None, &registry, key_log, rigour, &|| true).map_err(Error::Build)?;
+        let snapshot =
+            Snapshot::build(config, None, &registry, key_log, rigour, &snapshot::always()).map_err(Error::Build)?;
         snapshot.check_served().map_err(Error::Build)?;
         Ok((files, Arc::new(snapshot)))
     };
@@ -327,7 +328,7 @@ fn forbid_core_dumps() {
 /// What is wrong with the files that a configuration names, placed in its text: for `egret check`, which
 /// binds nothing.
 pub fn check_files(loaded: &Loaded) -> Vec<Problem> {
-    match Snapshot::build(loaded.config.clone(), None, &Registry::silent(), None, Rigour::Strict, &|| true) {
+    match Snapshot::build(loaded.config.clone(), None, &Registry::silent(), None, Rigour::Strict, &snapshot::always()) {
         Ok(snapshot) => {
             // The process ends soon, and its memory with it: taking ten thousand upstreams apart takes a tenth of all.
             mem::forget(snapshot);

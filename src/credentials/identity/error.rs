@@ -65,7 +65,9 @@ impl Error {
     /// The fixed word for log and metric.
     pub fn reason(&self) -> &'static str {
         match &self.what {
-            Wrong::File(files::Error::Unreadable(_) | files::Error::TooLarge) => "identity_unreadable",
+            Wrong::File(files::Error::Unreadable(_) | files::Error::NotRegular(_) | files::Error::TooLarge) => {
+                "identity_unreadable"
+            }
             Wrong::File(files::Error::Empty)
             | Wrong::Damaged(_)
             | Wrong::NoCertificate(_)

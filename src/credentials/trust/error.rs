@@ -54,7 +54,7 @@ impl Error {
     /// The fixed word for log and metric.
     pub fn reason(&self) -> &'static str {
         match &self.what {
-            Wrong::File(files::Error::Unreadable(_) | files::Error::TooLarge)
+            Wrong::File(files::Error::Unreadable(_) | files::Error::NotRegular(_) | files::Error::TooLarge)
             | Wrong::Folder(_)
             | Wrong::FolderTooLarge => "trust_unreadable",
             Wrong::File(files::Error::Empty)

@@ -1,12 +1,16 @@
 //! What a watched path holds, as a digest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::control::disk::Running;
+use crate::credentials::files;
 
 /// What a path holds. Two are equal if whoever reads the path would read the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +32,11 @@ impl Content {
     }
 }
 
-/// Reads all of them.
-pub(super) fn read(files: &[PathBuf]) -> BTreeMap<PathBuf, Content> {
-    files.iter().map(|file| (file.clone(), content(file))).collect()
+/// Reads all of them. One on a disk that hangs is unreadable until it has been read.
+pub(super) fn read(reading: &Arc<Running<PathBuf>>, files: &[PathBuf]) -> BTreeMap<PathBuf, Content> {
+    let contents = reading.each(files.to_vec(), |file| content(file)).into_iter();
+    let contents = contents.map(|content| content.unwrap_or(Content::Unreadable(io::ErrorKind::TimedOut)));
+    files.iter().cloned().zip(contents).collect()
 }
 
 /// More than the largest bundle of roots (1 MiB) or revocation list (some MiB) that is in common use.
@@ -74,14 +80,14 @@ fn add_folder(digest: &mut Context, folder: &Path) -> io::Result<()> {
 }
 
 fn add_file(digest: &mut Context, path: &Path, about: &Metadata) -> io::Result<()> {
-    if !about.is_file() {
-        // Opening a pipe waits for its other end; a device may have no end.
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
+    let (file, _) = files::open(path).map_err(|error| match error {
+        files::Error::Unreadable(error) => error,
+        _ => io::ErrorKind::InvalidInput.into(),
+    })?;
     // Room for all of it at once: a vector that grows leaves copies behind, and it may be a key.
     let length = usize::try_from(about.len().min(MAX_READ)).unwrap_or(0);
     let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(length));
-    File::open(path)?.take(MAX_READ).read_to_end(&mut bytes)?;
+    file.take(MAX_READ).read_to_end(&mut bytes)?;
     digest.update(&about.mode().to_le_bytes());
     digest.update(&(bytes.len() as u64).to_le_bytes());
     digest.update(&bytes);

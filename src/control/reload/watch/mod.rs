@@ -23,6 +23,8 @@ use tokio::time::{Instant, sleep, timeout};
 use content::Content;
 use events::Events;
 
+use crate::control::disk::{PATIENCE, Running};
+
 /// Watches files, and folders of files.
 #[derive(Debug)]
 pub struct Watcher {
@@ -30,6 +32,8 @@ pub struct Watcher {
     /// What the files held when their change was last reported.
     acknowledged: BTreeMap<PathBuf, Content>,
     events: Arc<Mutex<Events>>,
+    /// Files that are being read, on disks that hang too.
+    reading: Arc<Running<PathBuf>>,
     /// "Something happened": holds one permit, so any number of events is one look.
     woken: Arc<Notify>,
     poll: Polling,
@@ -46,9 +50,10 @@ impl Watcher {
         let woken = Arc::new(Notify::new());
         let mut events = Events::new(Arc::clone(&woken));
         events.arm(&files);
-        let acknowledged = content::read(&files);
+        let reading = Running::new(PATIENCE);
+        let acknowledged = content::read(&reading, &files);
         let events = Arc::new(Mutex::new(events));
-        Ok(Self { files, acknowledged, events, woken, poll: POLLING })
+        Ok(Self { files, acknowledged, events, reading, woken, poll: POLLING })
     }
 
     /// Watches these from now on. What was watched before and still is keeps its last reported content;
@@ -59,7 +64,7 @@ impl Watcher {
     /// Cancel safe: a dropped call has no effect.
     pub async fn set_files(&mut self, files: Vec<PathBuf>) -> Result<(), Error> {
         let files = absolute(files)?;
-        let mut acknowledged = look(&self.events, &files).await;
+        let mut acknowledged = self.look(&files).await;
         for (file, content) in &mut acknowledged {
             if let Some(before) = self.acknowledged.get(file) {
                 *content = before.clone();
@@ -91,14 +96,14 @@ impl Watcher {
 
     /// Looks until two looks in a row agree; what has changed by then, if anything.
     async fn settled(&mut self) -> Option<Vec<PathBuf>> {
-        let mut seen = look(&self.events, &self.files).await;
+        let mut seen = self.look(&self.files).await;
         if seen == self.acknowledged {
             return None;
         }
         let deadline = Instant::now() + SETTLE_MAX;
         loop {
             sleep(QUIET).await;
-            let now = look(&self.events, &self.files).await;
+            let now = self.look(&self.files).await;
             if now == self.acknowledged {
                 return None;
             }
@@ -115,6 +120,25 @@ impl Watcher {
     fn in_between(&self, now: &BTreeMap<PathBuf, Content>) -> bool {
         now.iter()
             .any(|(file, content)| content.is_void() && self.acknowledged.get(file).is_some_and(|was| !was.is_void()))
+    }
+
+    /// Renews the watches and reads what the files hold, off the threads that move bytes.
+    ///
+    /// In this order: what changes after the watches stand is an event, what changed before is read.
+    async fn look(&self, files: &Arc<[PathBuf]>) -> BTreeMap<PathBuf, Content> {
+        let events = Arc::clone(&self.events);
+        let reading = Arc::clone(&self.reading);
+        let files = Arc::clone(files);
+        let looking = task::spawn_blocking(move || {
+            events.lock().unwrap_or_else(PoisonError::into_inner).arm(&files);
+            content::read(&reading, &files)
+        });
+        match looking.await.map_err(JoinError::try_into_panic) {
+            Ok(contents) => contents,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime is ending, and this task with it.
+            Err(Err(_)) => future::pending().await,
+        }
     }
 
     fn acknowledge(&mut self, now: BTreeMap<PathBuf, Content>) -> Vec<PathBuf> {
@@ -171,23 +195,6 @@ impl Error {
 
 fn absolute(files: Vec<PathBuf>) -> Result<Arc<[PathBuf]>, Error> {
     files.into_iter().map(|path| path::absolute(&path).map_err(|source| Error::NotAbsolute { path, source })).collect()
-}
-
-/// Renews the watches and reads what the files hold, off the threads that move bytes.
-///
-/// In this order: what changes after the watches stand is an event, what changed before is read.
-async fn look(events: &Arc<Mutex<Events>>, files: &Arc<[PathBuf]>) -> BTreeMap<PathBuf, Content> {
-    let (events, files) = (Arc::clone(events), Arc::clone(files));
-    let looking = task::spawn_blocking(move || {
-        events.lock().unwrap_or_else(PoisonError::into_inner).arm(&files);
-        content::read(&files)
-    });
-    match looking.await.map_err(JoinError::try_into_panic) {
-        Ok(contents) => contents,
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // The runtime is ending, and this task with it.
-        Err(Err(_)) => future::pending().await,
-    }
 }
 
 #[cfg(test)]
