@@ -149,6 +149,7 @@ impl<'a> Importer<'_> {
             return;
         };
         let scope = scope_of(server, main);
+        self.listen_losses(server.directive, true);
         if server.directive.id == MADE_UP {
             self.made_up(FRAGMENT, main.location, main.upstream);
         }

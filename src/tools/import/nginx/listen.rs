@@ -93,47 +93,42 @@ pub(super) struct Extra<'a> {
 const MOST_PORTS: u16 = 256;
 
 impl<'a> Importer<'_> {
-    /// The addresses that a server listens on.
-    pub(super) fn listen_addrs(&mut self, server: &'a Directive, http: bool) -> Vec<ListenAddr<'a>> {
-        let listens = server.children().iter().filter(|directive| directive.name.text == "listen");
-        let mut listen_addrs = Vec::new();
-        let mut any = false;
-        for directive in listens {
-            any = true;
-            listen_addrs.extend(self.listen_addr(directive, http));
-        }
-        if !any && http {
+    /// The addresses that a server listens on, without those that cannot be carried over.
+    pub(super) fn listen_addrs(&self, server: &'a Directive, http: bool) -> Vec<ListenAddr<'a>> {
+        let mut listen_addrs: Vec<_> = listens(server).flat_map(|directive| listen_addrs_of(directive, http)).collect();
+        if listens(server).next().is_none() && http {
             let at = At::Tcp((Ipv4Addr::UNSPECIFIED, 80).into());
             listen_addrs.push(ListenAddr { directive: None, at, default: false });
         }
         listen_addrs
     }
 
-    fn listen_addr(&mut self, directive: &'a Directive, http: bool) -> Vec<ListenAddr<'a>> {
-        let has = |flag: &str| directive.arguments.iter().skip(1).any(|word| word.text == flag);
-        if has("udp") || has("quic") {
-            let title = "datagrams are nothing that egret carries";
-            self.find(DATAGRAMS, directive, title, "UDP", "left out");
-            return Vec::new();
+    /// What is lost of the `listen` of a server from which something goes out.
+    pub(super) fn listen_losses(&mut self, server: &'a Directive, http: bool) {
+        for directive in listens(server) {
+            if is_datagrams(directive) {
+                let title = "datagrams are nothing that egret carries";
+                self.find(DATAGRAMS, directive, title, "UDP", "left out");
+                continue;
+            }
+            if addresses(directive.argument(0), http).is_none() {
+                let title = "this listener is lost: its address is a name, which only the other machine may know";
+                let repair = "write the IP address, and import again";
+                self.find(SERVICE_LOST, directive, title, "not an address", repair);
+                continue;
+            }
+            if has(directive, "ssl") {
+                let title = "clients speak TLS here; egret takes plain TCP";
+                let repair = "the listener is on loopback: let clients on this machine speak plainly, or leave nginx in \
+                              front of it";
+                self.find(INBOUND_TLS, directive, title, "TLS of clients", repair);
+            }
+            if has(directive, "proxy_protocol") {
+                let title = "a PROXY header is expected here, which egret does not read";
+                let repair = "switch it off at the load balancer that sends it";
+                self.find(PROXY_HEADER, directive, title, "PROXY header", repair);
+            }
         }
-        let Some(places) = addresses(directive.argument(0), http) else {
-            let title = "this listener is lost: its address is a name, which only the other machine may know";
-            self.find(SERVICE_LOST, directive, title, "not an address", "write the IP address, and import again");
-            return Vec::new();
-        };
-        if has("ssl") {
-            let title = "clients speak TLS here; egret takes plain TCP";
-            let repair = "the listener is on loopback: let clients on this machine speak plainly, or leave nginx in \
-                          front of it";
-            self.find(INBOUND_TLS, directive, title, "TLS of clients", repair);
-        }
-        if has("proxy_protocol") {
-            let title = "a PROXY header is expected here, which egret does not read";
-            let repair = "switch it off at the load balancer that sends it";
-            self.find(PROXY_HEADER, directive, title, "PROXY header", repair);
-        }
-        let default = has("default_server") || has("default");
-        places.into_iter().map(|at| ListenAddr { directive: Some(directive), at, default }).collect()
     }
 
     /// A listener at an address. One that is taken by another upstream becomes an extra.
@@ -340,6 +335,25 @@ impl<'a> Importer<'_> {
             self.draft.listeners.push(Listener { from, listen, upstream: Some(upstream), ..Listener::default() });
         }
     }
+}
+
+fn listens(server: &Directive) -> impl Iterator<Item = &Directive> {
+    server.children().iter().filter(|directive| directive.name.text == "listen")
+}
+
+/// A `listen` has this parameter.
+fn has(listen: &Directive, parameter: &str) -> bool {
+    listen.arguments.iter().skip(1).any(|word| word.text == parameter)
+}
+
+fn is_datagrams(listen: &Directive) -> bool {
+    has(listen, "udp") || has(listen, "quic")
+}
+
+fn listen_addrs_of(directive: &Directive, http: bool) -> Vec<ListenAddr<'_>> {
+    let places = addresses(directive.argument(0), http).filter(|_| !is_datagrams(directive)).unwrap_or_default();
+    let default = has(directive, "default_server") || has(directive, "default");
+    places.into_iter().map(|at| ListenAddr { directive: Some(directive), at, default }).collect()
 }
 
 /// Options of connections that come in. An interval and a count of probes are egret's own.

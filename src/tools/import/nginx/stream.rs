@@ -31,6 +31,7 @@ impl<'a> Importer<'_> {
             return;
         };
         let listen_addrs = self.listen_addrs(server, false);
+        self.listen_losses(server, false);
         if self.all_denied(&listen_addrs, &scope) {
             return self.list_all(server, "nobody may come here: all are denied");
         }

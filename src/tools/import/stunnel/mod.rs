@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Source;
 use crate::tools::import::draft::Draft;
 use crate::tools::import::files::Files;
-use crate::tools::import::findings::{Code, INCLUDE_MISSING, Place, UNKNOWN_DIRECTIVE};
+use crate::tools::import::findings::{Code, INCLUDE_MISSING, Place, SERVICE_LOST, UNKNOWN_DIRECTIVE};
 use crate::tools::import::nginx::include::Error;
 use crate::tools::import::report::{Entry, ImportReport, Outcome};
 use crate::tools::import::stunnel::read::{Kind, Line};
@@ -62,6 +62,9 @@ pub fn import(files: &dyn Files, path: &Path, options: &Options) -> Result<Impor
         redact::sources(&mut importer.report.sources);
     }
     let services = importer.enter(&lines);
+    if services.is_empty() {
+        importer.inetd();
+    }
     for service in &services {
         importer.service(service);
     }
@@ -95,6 +98,17 @@ impl Importer<'_> {
             }
         }
         services
+    }
+
+    /// Without any service, stunnel serves one connection, which inetd has accepted.
+    fn inetd(&mut self) {
+        for setting in self.common.clone() {
+            if ["connect", "exec"].contains(&setting.name.as_str()) {
+                let title = "this service is lost: inetd accepts its connections";
+                let repair = "a `[[listeners]]` of egret in place of the entry of inetd";
+                self.find(SERVICE_LOST, &setting, title, "inetd", repair);
+            }
+        }
     }
 
     fn carried(&mut self, setting: &Setting, key: &str) {

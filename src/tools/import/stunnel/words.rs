@@ -40,7 +40,11 @@ const GROUPS: &[(&str, &str)] = &[
     ),
     ("retry reset delay", "egret always resolves anew, and never asks a client again"),
     ("ident username", "who may come is a matter of `allow` and `allow_users`"),
-    ("client", "nothing that was carried over uses it"),
     ("include", "bring what stands in that folder into one file, and import again"),
     ("cafile capath crlfile crlpath", "nothing is verified by it"),
+    (
+        "accept connect client cert key failover protocol sni checkhost checkip checkemail verify verifychain verifypeer sslversion \
+         sslversionmin sslversionmax curves sessionresume local transparent",
+        "no service that was carried over uses it",
+    ),
 ];
