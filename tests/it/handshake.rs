@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use egret::config::values::{Anchors, ExactCertificate, KeyExchange, TlsVersion, Trust as TrustSpec, Verify};
+use egret::config::values::{
+    Anchors, ExactCertificate, ExpectedName, KeyExchange, TlsVersion, Trust as TrustSpec, Verify,
+};
 use egret::credentials::trust::Trust;
 use egret::pipeline::originate::handshake::{Cause, Error, Flight, Plaintext, late_refusal};
 use egret::pipeline::originate::origin::Origin;
@@ -166,6 +168,35 @@ async fn report_serves_and_says_what_would_fail_also_when_resumed() {
     }
 }
 
+#[tokio::test]
+async fn chain_takes_any_name_and_nothing_else_that_full_refuses() {
+    let folder = TempDir::new().unwrap();
+    let (ca, other) = (Ca::new("servers"), Ca::new("other"));
+    let named = |name: &'static str| {
+        let names = vec![ExpectedName::Dns(name.try_into().unwrap())];
+        trust(&TrustSpec { names, ..roots(folder.path(), &[&ca]) })
+    };
+    let (right, wrong) = (trust(&roots(folder.path(), &[&ca])), trust(&roots(folder.path(), &[&other])));
+    let stranger = Wish { cn: "", names: &["stranger.example.com"], ..Wish::default() };
+    let expired = Wish { until: Duration::hours(-1), ..stranger };
+    for (wish, trust, class) in [
+        (&stranger, &right, None),
+        (&Wish { names: &[], ..Wish::default() }, &right, None),
+        (&stranger, &wrong, Some("certificate_unknown_issuer")),
+        (&expired, &right, Some("certificate_expired")),
+        (&stranger, &named("stranger.example.com"), None),
+        (&stranger, &named("another.example.com"), Some("certificate_name_mismatch")),
+    ] {
+        for versions in VERSIONS {
+            let server = TlsServer::start(&ca.leaf(wish), Setup { versions, ..Setup::default() }).await;
+            let mut spec = upstream(server.address());
+            spec.tls.verify = Verify::Chain { reason: "a test".into() };
+            let result = originate(server.address(), server.address(), &origin(&spec, None, trust)).await;
+            assert_eq!(result.err().map(|error| error.reason()), class, "{:?}", wish.names);
+        }
+    }
+}
+
 /// The server's own key has to sign the handshake, whatever is verified of its certificate.
 #[tokio::test]
 async fn a_certificate_without_its_key_is_refused_in_every_mode() {
@@ -174,7 +205,13 @@ async fn a_certificate_without_its_key_is_refused_in_every_mode() {
     let mut stolen = ca.leaf(&Wish::default());
     stolen.key = rcgen::KeyPair::generate().unwrap();
     let reason = || "a test".to_owned();
-    for verify in [Verify::Full, Verify::Report { reason: reason() }, Verify::None { reason: reason() }] {
+    let modes = [
+        Verify::Full,
+        Verify::Chain { reason: reason() },
+        Verify::Report { reason: reason() },
+        Verify::None { reason: reason() },
+    ];
+    for verify in modes {
         for versions in VERSIONS {
             let server = TlsServer::start(&stolen, Setup { versions, ..Setup::default() }).await;
             let mut spec = upstream(server.address());

@@ -101,6 +101,7 @@ impl World {
             ),
             ("servers", with(&|parts| parts.upstream.servers[0].port ^= 1)),
             ("sni", with(&|parts| parts.upstream.tls.sni = false)),
+            ("chain", with(&|parts| parts.upstream.tls.verify = Verify::Chain { reason: "a test".into() })),
             ("report", with(&|parts| parts.upstream.tls.verify = Verify::Report { reason: "a test".into() })),
             ("none", with(&|parts| parts.upstream.tls.verify = Verify::None { reason: "a test".into() })),
             (

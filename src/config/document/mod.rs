@@ -85,6 +85,7 @@ fn trust(spec: &Trust) -> Value {
 fn tls(spec: &Tls) -> Value {
     let (verify, reason) = match &spec.verify {
         Verify::Full => ("full", None),
+        Verify::Chain { reason } => ("chain", Some(reason)),
         Verify::Report { reason } => ("report", Some(reason)),
         Verify::None { reason } => ("none", Some(reason)),
     };

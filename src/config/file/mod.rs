@@ -257,8 +257,9 @@ section! {
         server_name: ServedName,
         /// Send the server name in the ClientHello; an IP address is never sent. Default: true.
         sni: bool,
-        /// Verification of the server: "full", a server that fails it is refused; "report", it is used and the failure is
-        /// logged; "none", nothing is verified. The last two need `insecure_reason`. Default: "full".
+        /// Verification of the server: "full", a server that fails it is refused; "chain", the same without the server's
+        /// name, which only `names` of the trust can demand; "report", it is used and the failure is logged; "none", nothing
+        /// is verified. The last three need `insecure_reason`. Default: "full".
         verify: VerifyWord,
         /// Why `verify` is not "full".
         insecure_reason: Reason,

@@ -30,6 +30,8 @@ macro_rules! words {
 pub(crate) enum VerifyWord {
     /// Refuse it.
     Full,
+    /// Refuse it, but for its name.
+    Chain,
     /// Serve it, and tell.
     Report,
     /// Do not look.
@@ -55,7 +57,12 @@ impl Text for Upgrade {
     }
 }
 
-words!(VerifyWord { "full" => Self::Full, "report" => Self::Report, "none" => Self::None, });
+words!(VerifyWord {
+    "full" => Self::Full,
+    "chain" => Self::Chain,
+    "report" => Self::Report,
+    "none" => Self::None,
+});
 words!(KeyExchange {
     "x25519mlkem768" => Self::X25519Mlkem768,
     "x25519" => Self::X25519,

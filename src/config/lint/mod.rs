@@ -112,6 +112,11 @@ impl Lint<'_> {
         let name = quote(key.name.as_str());
         match &upstream.tls.verify {
             Verify::Full => {}
+            Verify::Chain { .. } => {
+                let title = format!("every server of the trusted authorities can pose as the server of {name}");
+                let repair = "remove it; `names` in a trust says which names its servers have";
+                self.tell("verify-chain", at, title, "any name", repair);
+            }
             Verify::Report { .. } => {
                 let title = format!("servers of {name} that do not pass are served all the same");
                 self.tell(
@@ -146,7 +151,8 @@ impl Lint<'_> {
             self.tell("sni-off", span, title, "off", "remove it, unless the server fails with SNI");
         }
         let trust = tls.trust.as_ref().and_then(|name| self.loaded.config.trusts.get(name));
-        let named = trust.is_some_and(|trust| !trust.names.is_empty()) || matches!(tls.verify, Verify::None { .. });
+        let named = trust.is_some_and(|trust| !trust.names.is_empty())
+            || matches!(tls.verify, Verify::None { .. } | Verify::Chain { .. });
         let by_ip = match &tls.server_name {
             Some(name) => matches!(name, ServerName::IpAddress(_)),
             None => upstream.servers.iter().any(|server| matches!(server.host, Host::Ip(_))),

@@ -200,12 +200,20 @@ fn verify(section: &file::Tls, resolver: &mut Resolver<'_>) -> Option<Verify> {
         refuse_unreasoned(span, *word, resolver);
     }
     let reason = section.insecure_reason.value()?.0.clone();
-    Some(if *word == VerifyWord::None { Verify::None { reason } } else { Verify::Report { reason } })
+    Some(match word {
+        VerifyWord::Full => Verify::Full,
+        VerifyWord::Chain => Verify::Chain { reason },
+        VerifyWord::Report => Verify::Report { reason },
+        VerifyWord::None => Verify::None { reason },
+    })
 }
 
 fn refuse_unreasoned(span: &Span, word: VerifyWord, resolver: &mut Resolver<'_>) {
     let (title, label) = match word {
         VerifyWord::None => ("`verify = \"none\"` lets anyone pose as the server", "not verified, no reason given"),
+        VerifyWord::Chain => {
+            ("`verify = \"chain\"` lets every server of the authority pose as this one", "no name, no reason given")
+        }
         _ => ("`verify = \"report\"` serves servers that do not pass", "not enforced, no reason given"),
     };
     let repair = "remove it; or say why it is allowed: `insecure_reason = \"...\"`. A self-signed server needs neither: \

@@ -419,6 +419,11 @@ pub struct Tls {
 pub enum Verify {
     /// Refused.
     Full,
+    /// Refused, but for a name that only the upstream expects. Says why it is allowed.
+    Chain {
+        /// As the configuration says.
+        reason: String,
+    },
     /// Served, logged and counted: for finding out what `Full` would refuse. Says why it is allowed.
     Report {
         /// As the configuration says.

@@ -137,6 +137,7 @@ fn upstream(snapshot: &Snapshot, originator: &Originator) -> Value {
     let verify = snapshot.config.upstreams.get(originator.name()).map(|spec| match &spec.tls.verify {
         _ if spec.passthrough => json!("passthrough"),
         Verify::Full => json!("full"),
+        Verify::Chain { reason } => json!({ "chain": reason }),
         Verify::Report { reason } => json!({ "report": reason }),
         Verify::None { reason } => json!({ "none": reason }),
     });

@@ -73,7 +73,7 @@ pub(super) fn check(
         (None, true) => Refusal::PinMismatch,
         (None, false) => explain(error),
     })?;
-    if !expected.iter().any(|name| carries(&parsed, leaf, name)) {
+    if !expected.is_empty() && !expected.iter().any(|name| carries(&parsed, leaf, name)) {
         return Err(Refusal::NameMismatch { expected: expected.iter().map(ToString::to_string).collect() });
     }
     // The chain does not use the leaf's key, but the handshake will: better said here than as a bad signature.

@@ -203,6 +203,39 @@ impl Trust {
         server_name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<Believed, Refusal> {
+        let expected = self.expected(server_name);
+        if expected.is_empty() && matches!(self.anchors, Anchors::Roots(_)) {
+            return Err(Refusal::Invalid("no name to expect".into()));
+        }
+        self.check_named(leaf, intermediates, &expected, now)
+    }
+
+    /// The same in this mode: with [`Mode::Chain`] only names of the trust are expected.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub(crate) fn check_in(
+        &self,
+        mode: Mode,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<Believed, Refusal> {
+        match mode {
+            Mode::Chain => self.check_named(leaf, intermediates, &self.names, now),
+            Mode::Full | Mode::Report | Mode::None => self.check(leaf, intermediates, server_name, now),
+        }
+    }
+
+    /// Without `expected` names, those of the certificate do not matter.
+    fn check_named(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        expected: &[ExpectedName],
+        now: UnixTime,
+    ) -> Result<Believed, Refusal> {
         let anchors = match &self.anchors {
             Anchors::Roots(anchors) => Authorities { anchors, roots: &self.roots },
             Anchors::Exactly(sha256) => {
@@ -210,10 +243,6 @@ impl Trust {
             }
             Anchors::Pins => return exact::check(None, &self.pins, leaf, &self.names, now).map(alone),
         };
-        let expected = &self.expected(server_name)[..];
-        if expected.is_empty() {
-            return Err(Refusal::Invalid("no name to expect".into()));
-        }
         let (until, root) = chain::check(self, anchors, leaf, intermediates, expected, now)?;
         let candidate = self.candidates.as_ref().map(|Candidates { anchors, roots }| {
             let verdict = chain::check(self, Authorities { anchors, roots }, leaf, intermediates, expected, now);

@@ -24,6 +24,8 @@ use crate::observe::metrics::OriginMetrics;
 pub enum Mode {
     /// Refused.
     Full,
+    /// Refused, but for a name that the trust does not ask for.
+    Chain,
     /// Noted, and served.
     Report,
     /// Not looked at.
@@ -57,7 +59,7 @@ impl Verifier {
     ) -> Result<Option<Period>, Refusal> {
         let leaf = presented.certificates().first().filter(|_| self.mode != Mode::None);
         let Some(leaf) = leaf else { return Ok(None) };
-        let believed = self.trust.check(leaf, intermediates, server_name, now)?;
+        let believed = self.trust.check_in(self.mode, leaf, intermediates, server_name, now)?;
         self.metrics.chains_built.increment(1);
         self.count(&believed);
         let valid = Period { from: Date::from(now), until: believed.until };
@@ -86,6 +88,7 @@ impl From<&values::Verify> for Mode {
     fn from(verify: &values::Verify) -> Self {
         match verify {
             values::Verify::Full => Self::Full,
+            values::Verify::Chain { .. } => Self::Chain,
             values::Verify::Report { .. } => Self::Report,
             values::Verify::None { .. } => Self::None,
         }

@@ -16,7 +16,7 @@ impl Originator {
     /// `next` has taken this one's place: streams are judged by its trust. A `verify` that refuses nobody ends nothing.
     pub(super) fn hand_trust_over(&self, next: &Self) {
         let origin = next.servers().iter().find_map(|server| server.origin.as_ref());
-        if let Some(origin) = origin.filter(|origin| origin.key().mode() == Mode::Full) {
+        if let Some(origin) = origin.filter(|origin| matches!(origin.key().mode(), Mode::Full | Mode::Chain)) {
             self.running.send_if_modified(|running| {
                 let is_new = running.as_ref().is_none_or(|trust| trust.digest() != origin.trust().digest());
                 *running = Some(Arc::clone(origin.trust()));
@@ -61,7 +61,8 @@ impl Distrust {
     /// Time alone ends no stream: a certificate or a list that has expired since was good when the stream began.
     fn is_refused_by(&self, trust: &Trust) -> bool {
         let Some((leaf, intermediates)) = self.chain.certificates().split_first() else { return false };
-        let judged = trust.check(leaf, intermediates, self.origin.server_name(), UnixTime::now());
+        let (mode, name) = (self.origin.key().mode(), self.origin.server_name());
+        let judged = trust.check_in(mode, leaf, intermediates, name, UnixTime::now());
         matches!(
             judged,
             Err(Refusal::Revoked

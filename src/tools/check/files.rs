@@ -225,7 +225,10 @@ impl Advisor<'_> {
     fn reasons(&mut self) {
         let upstreams: Vec<_> = self.loaded.config.upstreams.iter().collect();
         for (name, upstream) in upstreams {
-            let (Verify::Report { reason } | Verify::None { reason }) = &upstream.tls.verify else { continue };
+            let (Verify::Chain { reason } | Verify::Report { reason } | Verify::None { reason }) = &upstream.tls.verify
+            else {
+                continue;
+            };
             let last = dates(reason).max();
             if let Some(day) = last.as_ref().filter(|day| **day < today(self.now)) {
                 let title = format!("the reason for the insecure `{name}` is past its date, {day}");

@@ -151,6 +151,11 @@ fn off(evidence: &Evidence<'_>) -> Option<Note> {
     use crate::config::values::Verify;
     match evidence.spec.tls.verify {
         Verify::Full => None,
+        Verify::Chain { .. } => {
+            let text =
+                "the configuration verifies the server's chain and takes any name; this explanation wants the name";
+            note("verification_off", text.into())
+        }
         Verify::Report { .. } | Verify::None { .. } => note(
             "verification_off",
             "the configuration does not refuse a server that it cannot verify; this explanation judges as if it did"

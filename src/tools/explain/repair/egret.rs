@@ -126,6 +126,10 @@ fn tls_lines(plan: &Plan) -> String {
     }
     match &tls.verify {
         Verify::Full => {}
+        Verify::Chain { reason } => {
+            line("verify", string("chain"));
+            line("insecure_reason", string(reason));
+        }
         Verify::Report { reason } => {
             line("verify", string("report"));
             line("insecure_reason", string(reason));
