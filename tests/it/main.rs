@@ -39,6 +39,7 @@ mod identity;
 mod import;
 mod import_losses;
 mod import_mutations;
+mod import_peers;
 mod import_stories;
 mod interop;
 mod intolerance;

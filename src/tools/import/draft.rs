@@ -135,6 +135,8 @@ pub(crate) struct Tls {
     pub(crate) no_sni: bool,
     /// `verify = "none"`, and why.
     pub(crate) unverified: Option<String>,
+    /// `verify = "chain"`, and why.
+    pub(crate) any_name: Option<String>,
     /// `min_version`.
     pub min_version: Option<&'static str>,
     /// `max_version`.

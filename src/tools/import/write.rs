@@ -116,8 +116,10 @@ fn write_tls(tls: &Tls, upstream: &str, names: &Names, text: &mut String) {
     line(&mut inner, "trust", tls.trust.map(|at| string(&names.trusts[at])));
     line(&mut inner, "server_name", tls.server_name.as_deref().map(string));
     line(&mut inner, "sni", tls.no_sni.then(|| "false".to_owned()));
-    line(&mut inner, "verify", tls.unverified.is_some().then(|| string("none")));
-    line(&mut inner, "insecure_reason", tls.unverified.as_deref().map(string));
+    let insecure = [("none", &tls.unverified), ("chain", &tls.any_name)];
+    let insecure = insecure.into_iter().find_map(|(verify, reason)| Some((verify, reason.as_deref()?)));
+    line(&mut inner, "verify", insecure.map(|(verify, _)| string(verify)));
+    line(&mut inner, "insecure_reason", insecure.map(|(_, reason)| string(reason)));
     line(&mut inner, "min_version", tls.min_version.map(string));
     line(&mut inner, "max_version", tls.max_version.map(string));
     line(&mut inner, "alpn", list(&tls.alpn));

@@ -172,10 +172,22 @@ impl Importer<'_> {
                 let repair = "name the authority's certificate in `proxy_ssl_trusted_certificate`, and import again";
                 self.find(REVOCATION_LOST, crl, title, "not used", repair);
             }
-            return Some(self.draft.trust(Trust { certificate: exact, ..Trust::default() }));
+            // One certificate without a subject alternative name is known by its common name.
+            let names = self.verified_names(naming, on, &["dns"]);
+            return Some(self.draft.trust(Trust { certificate: exact, names, ..Trust::default() }));
         }
-        let trust = Trust { roots: roots.into_iter().collect(), crls: crl.into_iter().collect(), ..Trust::default() };
+        let names = if roots.is_some() { self.verified_names(naming, on, &["dns", "cn"]) } else { Vec::new() };
+        let trust =
+            Trust { roots: roots.into_iter().collect(), crls: crl.into_iter().collect(), names, ..Trust::default() };
         (trust != Trust::default()).then(|| self.draft.trust(trust))
+    }
+
+    /// What nginx verifies: the name, which may also be the common name of a certificate without others. An address is no
+    /// name to nginx either, but egret has no other way to say it than to verify it.
+    fn verified_names(&self, naming: &Naming, on: bool, kinds: &[&str]) -> Vec<String> {
+        let name = naming.name.as_str();
+        let wanted = self.options.faithful && on && facts::is_name(name) && name.parse::<IpAddr>().is_err();
+        kinds.iter().filter(|_| wanted).map(|kind| format!("{kind}:{name}")).collect()
     }
 
     /// The file has one certificate, and that is for the very name that is verified.

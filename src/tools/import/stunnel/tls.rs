@@ -266,7 +266,7 @@ impl Importer<'_> {
     }
 
     /// Names that stunnel expects and that are not the one that is sent.
-    fn names(&mut self, service: &Service, how: Verification, hosts: &[&str], tls: &Tls) -> Vec<String> {
+    fn names(&mut self, service: &Service, how: Verification, hosts: &[&str], tls: &mut Tls) -> Vec<String> {
         let mut names = Vec::new();
         for (option, kind) in [("checkhost", "dns"), ("checkip", "ip")] {
             for setting in self.all(service, option) {
@@ -289,7 +289,13 @@ impl Importer<'_> {
         if names.is_empty() && how == Verification::Chain {
             let title = "the chain is verified, but any name will do: every server of this authority can pose as it";
             let sent = tls.server_name.clone().or_else(|| hosts.first().map(|host| (*host).to_owned()));
-            let repair = format!("egret expects `{0}`; in stunnel: `checkHost = {0}`", sent.unwrap_or_default());
+            let sent = sent.unwrap_or_default();
+            let repair = if self.options.faithful {
+                tls.any_name = Some("as in stunnel, where verifyChain is on and there is no checkHost".to_owned());
+                format!("written as `verify = \"chain\"`; remove that, and egret expects `{sent}`")
+            } else {
+                format!("egret expects `{sent}`; in stunnel: `checkHost = {sent}`")
+            };
             self.report.find(VERIFY_ANY_NAME, service.place.clone(), title, "any name", repair);
         }
         let sent: Vec<String> = match &tls.server_name {
