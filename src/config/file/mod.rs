@@ -84,7 +84,8 @@ section! {
     struct Limits {
         /// Concurrent connections, over all listeners. Default and upper limit: what the limit of open files allows.
         max_connections: Count,
-        /// Memory for buffers, connections and sessions together, such as "256MiB"; at least 4 MiB. Default: half of
+        /// Memory for buffers, connections (warm ones too) and sessions together, such as "256MiB"; at least 4 MiB.
+        /// Less than 128 MiB bounds the kernel's buffers of sockets as well. Default: half of
         /// the smallest limit of the process's control groups, or of the machine's memory.
         memory: Bytes,
         /// Pooled connections, over all upstreams; at most a quarter of the limit of open files. Default: 256, or an
