@@ -15,6 +15,7 @@ use super::kernel::Offers;
 use super::pool::{Buffer, Size};
 use super::record::{HEADER, MAX_WIRE};
 use super::session::{CONTROL, Session};
+use crate::secret::on_wiped_stack;
 
 /// A connection whose handshake is over.
 pub struct Established {
@@ -179,8 +180,10 @@ pub(crate) fn establish_for(
     connection: UnbufferedClientConnection,
     rest: Rest,
 ) -> Result<Established, rustls::Error> {
-    let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-    let session = Session::new(secrets, kernel, offers)?;
+    let session = on_wiped_stack(|| {
+        let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
+        Session::new(secrets, kernel, offers)
+    })?;
     Ok(Established { tcp, session, received: rest.received, unsent: rest.unsent, said: 0 })
 }
 

@@ -52,6 +52,7 @@ mod lifecycle;
 mod listeners;
 mod log;
 mod memory;
+mod memory_secrets;
 mod needs;
 mod parts;
 mod passthrough;

@@ -11,6 +11,7 @@ use super::kernel::{Handing, KeyInfo, Offers, Offload};
 use super::message::{Joiner, Message, alert};
 use super::record::{Exhausted, Fault, Frame, Layout, MAX_PLAINTEXT, Opener, Sealer};
 use crate::net::kernel_tls::Direction;
+use crate::secret::on_wiped_stack;
 use crate::wording;
 
 /// The protected side of a connection after its handshake. Pure: what it reads and writes are buffers.
@@ -299,13 +300,17 @@ impl Session {
         out[front..front + KEY_UPDATE.len()].copy_from_slice(&KEY_UPDATE);
         let wire = self.sealer.seal(ContentType::Handshake, out, KEY_UPDATE.len())?;
         let limit = confidentiality_limit(kernel.negotiated_cipher_suite());
-        let (sequence, secrets) = kernel.update_tx_secret().map_err(|_| Exhausted)?;
-        self.sealer = Sealer::new(true, &secrets, sequence, limit).map_err(|_| Exhausted)?;
+        let Self { sealer, offload, .. } = self;
+        on_wiped_stack(|| {
+            let (sequence, secrets) = kernel.update_tx_secret().map_err(|_| Exhausted)?;
+            *sealer = Sealer::new(true, &secrets, sequence, limit).map_err(|_| Exhausted)?;
+            if let Some(offload) = offload {
+                offload.send.renew(secrets, sequence);
+            }
+            Ok(())
+        })?;
         if self.in_kernel(Direction::Send) {
             self.sealer.hand_over();
-        }
-        if let Some(offload) = &mut self.offload {
-            offload.send.renew(secrets, sequence);
         }
         Ok(wire)
     }
@@ -412,11 +417,14 @@ impl Session {
             // The record that follows is under the new key, so nothing may share this one.
             (Message::KeyUpdate { requested }, Some(kernel)) if last => {
                 tolerate(non_data_records)?;
-                let (sequence, secrets) = kernel.update_rx_secret().map_err(reject)?;
-                *opener = Opener::new(true, &secrets, sequence).map_err(reject)?;
-                if let Some(offload) = offload {
-                    offload.receive.renew(secrets, sequence);
-                }
+                on_wiped_stack(|| {
+                    let (sequence, secrets) = kernel.update_rx_secret().map_err(reject)?;
+                    *opener = Opener::new(true, &secrets, sequence).map_err(reject)?;
+                    if let Some(offload) = offload {
+                        offload.receive.renew(secrets, sequence);
+                    }
+                    Ok::<(), Error>(())
+                })?;
                 if requested {
                     *reply = Some(Reply::KeyUpdate);
                 }

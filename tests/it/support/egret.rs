@@ -200,9 +200,14 @@ impl Egret {
         assert!(status.success(), "{status}");
     }
 
+    /// Where the kernel shows the process.
+    pub(crate) fn proc_path(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{file}", self.process.pid()))
+    }
+
     /// What the kernel says of the process, such as `status` or `limits`.
     pub(crate) fn proc(&self, file: &str) -> String {
-        fs::read_to_string(format!("/proc/{}/{file}", self.process.pid())).unwrap()
+        fs::read_to_string(self.proc_path(file)).unwrap()
     }
 
     /// Resident memory in KiB.
