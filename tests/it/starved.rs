@@ -285,6 +285,27 @@ fn a_bound_that_is_reached_is_reported_by_what_it_comes_from() {
     }
 }
 
+/// They are made before any client comes, and have to leave the clients' part alone.
+#[test]
+fn warm_connections_take_no_more_than_their_part_of_the_budget() {
+    let pool = "pool = { min_idle = 100, max_idle = 100 }";
+    for (limits, most) in
+        [("memory = \"4MiB\"", 16.0), ("memory = \"8MiB\"", 32.0), ("memory = \"8MiB\"\nmax_warm = 5", 5.0)]
+    {
+        let pki = Pki::new();
+        let peer = Peer::echo(anonymous(&pki.server(&[HOST])));
+        let tls = format!("tls = {{ trust = \"internal\", server_name = \"{HOST}\" }}");
+        let (roots, listener) = (roots("internal", &pki.root()), listener("echo", free_port(), "echo"));
+        let upstream = format!("[upstreams.echo]\nservers = [\"{}\"]\n{tls}\n{pool}\n{listener}", peer.address);
+        let egret = Egret::start(&format!("[limits]\n{limits}\n{roots}{upstream}"));
+        let warm = || egret.metrics().sum("egret_pool_warm", &[]);
+        eventually("the pool to be filled", || (warm() >= most).then_some(()));
+        assert!(echoes(&mut plain::connect(egret.address("echo"))), "{}", egret.log_text());
+        eventually("the pool to be filled again", || (warm() >= most).then_some(()));
+        assert_eq!(warm(), most, "{limits}");
+    }
+}
+
 /// Upstreams fill all the room that there is for sessions, and another finds none.
 #[test]
 fn a_session_without_room_in_the_budget_is_counted_apart() {
