@@ -181,7 +181,7 @@ fn another_certificate_than_the_exact_one_and_another_key_than_the_pinned_are_cl
 
 /// The server wants a certificate; `identity` is what egret has. On TLS 1.2 the handshake fails; on TLS 1.3
 /// it is over for egret when the server says no, and the same class ends the stream.
-fn server_wants_a_certificate(version: &str, identity: Option<&Pair>, pki: &Pki, class: &str) {
+fn server_wants_a_certificate(version: &str, identity: Option<&Pair>, pki: &Pki, class: &str) -> Vec<Value> {
     let pair = pki.server(&[HOST]);
     let root = pki.root();
     let wants = ["-Verify", "3", "-verify_return_error", "-CAfile", root.to_str().unwrap(), version];
@@ -193,7 +193,7 @@ fn server_wants_a_certificate(version: &str, identity: Option<&Pair>, pki: &Pki,
     let egret = one_upstream(&server.address.to_string(), tls, &(roots("internal", &root) + &section));
     if version == "-tls1_2" {
         offers_an_identity(&refused_as(&egret, class), identity.is_some());
-        return;
+        return egret.log();
     }
     let floor = egret.descriptors();
     let (bytes, end) = ask(egret.address("plain"), REQUEST);
@@ -205,6 +205,7 @@ fn server_wants_a_certificate(version: &str, identity: Option<&Pair>, pki: &Pki,
     let counted = count("egret_streams_ended_total") + count("egret_origination_failures_total");
     assert!(counted >= 1.0, "{class} is not counted\n{}", egret.log_text());
     egret.wait_until_idle(floor);
+    egret.log()
 }
 
 /// `another`: in place of one that was refused. OpenSSL's server names the authorities of -CAfile.
@@ -232,6 +233,23 @@ fn refused_client_certificate_is_its_own_class_on_both_versions() {
     let client = stranger.client("stranger");
     for version in ["-tls1_2", "-tls1_3"] {
         server_wants_a_certificate(version, Some(&client), &pki, "client_certificate_rejected");
+    }
+}
+
+/// Public authorities do not issue clientAuth any more: the log names it where a server refuses such a certificate, and
+/// never otherwise.
+#[test]
+fn refused_client_certificate_that_is_not_for_clients_is_named_so_on_both_versions() {
+    let (pki, stranger) = (Pki::new(), Pki::new());
+    let class = "client_certificate_rejected";
+    for (client, blamed) in [(pki.client_for_servers("app"), true), (stranger.client("app"), false)] {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let log = server_wants_a_certificate(version, Some(&client), &pki, class);
+            let details = log.iter().filter(|line| line["reason"] == class).filter_map(|line| line["detail"].as_str());
+            let details: Vec<&str> = details.collect();
+            let names_it = |detail: &&str| detail.contains("its extended key usage lacks clientAuth");
+            assert_eq!((details.is_empty(), details.iter().all(names_it)), (false, blamed), "{version}: {details:?}");
+        }
     }
 }
 

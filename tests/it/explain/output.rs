@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use super::stage::{HOST, explain};
+use super::stage::{HOST, config, explain};
 use crate::support::egret::egret;
 use crate::support::peer::{Peer, anonymous, mutual};
 use crate::support::pki::Pki;
@@ -89,6 +89,33 @@ fn the_hello_is_shown_field_by_field() {
     assert_eq!(value("application_layer_protocol_negotiation"), "postgresql");
     assert!(value("key_share").starts_with("X25519MLKEM768 (1216 bytes)"), "{}", value("key_share"));
     assert!(value("bytes").parse::<usize>().is_ok_and(|bytes| bytes > 1_300));
+}
+
+/// Some servers choose by the letter, and clients of all makes send lower case.
+#[test]
+fn names_in_upper_case_are_sent_in_lower_case() {
+    let pki = Pki::new();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let seeing = Arc::clone(&seen);
+    let peer = Peer::start_tls(anonymous(&pki.server(&[HOST])), move |mut tls| {
+        let _ = tls.read(&mut [0; 1]);
+        seeing.lock().unwrap().push(tls.conn.server_name().map(str::to_owned));
+    });
+    let (address, root) = (peer.address.to_string(), pki.root().display().to_string());
+    for name in ["SERVER.EXAMPLE.COM", "Server.Example.com", HOST] {
+        let explained = explain(&[&address[..], "--server-name", name, "--ca", &root]);
+        assert_eq!((explained.code, &explained.report["server_name"]), (0, &HOST.into()), "{}", explained.text());
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let tables = format!(
+        "[trust.t]\nroots = [{root:?}]\n[upstreams.backend]\nservers = [{address:?}]\n\
+         tls = {{ trust = \"t\", server_name = \"Server.EXAMPLE.com\" }}\n"
+    );
+    let explained = explain(&["--config", &config(&folder, "egret.toml", &tables)]);
+    assert_eq!(explained.code, 0, "{}", explained.text());
+    let seen = seen.lock().unwrap();
+    let sent: Vec<&String> = seen.iter().flatten().collect();
+    assert!(sent.len() >= 4 && sent.iter().all(|name| *name == HOST), "{seen:?}");
 }
 
 #[test]

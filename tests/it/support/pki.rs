@@ -102,8 +102,19 @@ impl Pki {
         self.issue(common_name, &Leaf { common_name, names: &[], valid: (-1, 90) })
     }
 
+    /// A client's certificate that is for servers only: its extended key usage lacks clientAuth.
+    pub(crate) fn client_for_servers(&self, common_name: &str) -> Pair {
+        let leaf = Leaf { common_name, names: &[], valid: (-1, 90) };
+        self.issue_for(common_name, &leaf, vec![ExtendedKeyUsagePurpose::ServerAuth])
+    }
+
     /// A leaf of the intermediate; `stem` names its files, and the same stem again replaces them.
     pub(crate) fn issue(&self, stem: &str, leaf: &Leaf<'_>) -> Pair {
+        let purposes = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue_for(stem, leaf, purposes)
+    }
+
+    fn issue_for(&self, stem: &str, leaf: &Leaf<'_>, purposes: Vec<ExtendedKeyUsagePurpose>) -> Pair {
         static SERIAL: AtomicU64 = AtomicU64::new(1000);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let names: Vec<String> = leaf.names.iter().map(ToString::to_string).collect();
@@ -113,7 +124,7 @@ impl Pki {
         params.not_before = now + Duration::days(leaf.valid.0);
         params.not_after = now + Duration::days(leaf.valid.1);
         params.serial_number = Some(serial.into());
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = purposes;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().unwrap();
