@@ -3,7 +3,8 @@
 use crate::tools::import::draft::Listener;
 use crate::tools::import::findings::{Code, FRAGMENT, HTTP_HOST, HTTP_PATH, HTTP_VHOST};
 use crate::tools::import::nginx::importer::Importer;
-use crate::tools::import::nginx::listen::{At, Extra, ListenAddr, To, common_variables};
+use crate::tools::import::nginx::listen::{Extra, To};
+use crate::tools::import::nginx::listen_addr::{At, ListenAddr, common_variables};
 use crate::tools::import::nginx::parse::Directive;
 use crate::tools::import::nginx::proxy_pass::{ProxyPass, Target};
 use crate::tools::import::nginx::scope::Scope;

@@ -1,70 +1,20 @@
-//! `listen` with its options, `allow`, `deny`, `limit_conn`: how a listener of egret comes about.
+//! How a listener of egret comes about: from a `listen` with `allow`, `deny` and `limit_conn`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::tools::import::draft::{Listener, Route, Tcp};
+use crate::tools::import::draft::{Listener, Route};
 use crate::tools::import::findings::{
     Code, DATAGRAMS, HTTP_VHOST, INBOUND_TLS, OPEN_TO_ALL, PER_CLIENT_LIMIT, PROXY_HEADER, SERVICE_LOST, SOCKET_MODE,
 };
 use crate::tools::import::nginx::access::{Rule, Who, who};
 use crate::tools::import::nginx::importer::Importer;
+use crate::tools::import::nginx::listen_addr::{
+    At, ListenAddr, addresses, collide, has, is_datagrams, listen_addrs_of, listens, lost, tcp,
+};
 use crate::tools::import::nginx::parse::Directive;
-use crate::tools::import::nginx::scope::{Scope, time};
-
-/// A `listen` that was understood.
-#[derive(Clone)]
-pub(super) struct ListenAddr<'a> {
-    pub(super) directive: Option<&'a Directive>,
-    pub(super) at: At,
-    /// Of several servers on the address, this is the one.
-    pub(super) default: bool,
-}
-
-impl ListenAddr<'_> {
-    /// The variables of nginx that are the same for all connections to this address of a server.
-    pub(super) fn variables(&self, server: &Directive) -> Vec<(&'static str, String)> {
-        let mut known = Vec::new();
-        match &self.at {
-            At::Tcp(address) => {
-                known.push(("server_port", address.port().to_string()));
-                // On a wildcard it is the address that the client came to.
-                if !address.ip().is_unspecified() {
-                    known.push(("server_addr", address.ip().to_string()));
-                }
-            }
-            At::Unix(path) => {
-                known.push(("server_port", String::new()));
-                known.push(("server_addr", format!("unix:{path}")));
-            }
-        }
-        let name = server.children().iter().find(|one| one.name.text == "server_name");
-        let name = name.map_or("", |one| one.argument(0));
-        if !name.starts_with(['~', '*', '.', '$']) {
-            known.push(("server_name", name.to_owned()));
-        }
-        known
-    }
-}
-
-/// The variables that are the same for all connections to a server, whichever of its addresses they come to.
-pub(super) fn common_variables(listen_addrs: &[ListenAddr<'_>], server: &Directive) -> Vec<(&'static str, String)> {
-    let mut all = listen_addrs.iter().map(|listen_addr| listen_addr.variables(server));
-    let mut common = all.next().unwrap_or_default();
-    all.for_each(|others| common.retain(|known| others.contains(known)));
-    common
-}
-
-/// What is listened on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum At {
-    /// On the network.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(String),
-}
+use crate::tools::import::nginx::scope::Scope;
 
 /// Where a listener leads.
 #[derive(Clone, Debug, Default)]
@@ -88,9 +38,6 @@ pub(super) struct Extra<'a> {
     /// Ports are tried from the next one on.
     pub(super) port: u16,
 }
-
-/// The most ports of one range; each becomes a listener of its own.
-const MOST_PORTS: u16 = 256;
 
 impl<'a> Importer<'_> {
     /// The addresses that a server listens on, without those that cannot be carried over.
@@ -337,71 +284,8 @@ impl<'a> Importer<'_> {
     }
 }
 
-fn listens(server: &Directive) -> impl Iterator<Item = &Directive> {
-    server.children().iter().filter(|directive| directive.name.text == "listen")
-}
-
-/// A `listen` has this parameter.
-fn has(listen: &Directive, parameter: &str) -> bool {
-    listen.arguments.iter().skip(1).any(|word| word.text == parameter)
-}
-
-fn is_datagrams(listen: &Directive) -> bool {
-    has(listen, "udp") || has(listen, "quic")
-}
-
-fn listen_addrs_of(directive: &Directive, http: bool) -> Vec<ListenAddr<'_>> {
-    let places = addresses(directive.argument(0), http).filter(|_| !is_datagrams(directive)).unwrap_or_default();
-    let default = has(directive, "default_server") || has(directive, "default");
-    places.into_iter().map(|at| ListenAddr { directive: Some(directive), at, default }).collect()
-}
-
-/// Options of connections that come in. An interval and a count of probes are egret's own.
-fn tcp(listen: &Directive) -> Tcp {
-    let options = || listen.arguments.iter().skip(1).map(|word| word.text.as_str());
-    let keepalive = options().find_map(|word| word.strip_prefix("so_keepalive="));
-    let idle = keepalive.and_then(|text| time(text.split(':').next()?));
-    Tcp {
-        keepalive: match keepalive {
-            Some("off") => Some(None),
-            _ => idle.filter(|idle| PROBED.contains(idle)).map(Some),
-        },
-        fast_open: options().any(|word| word.starts_with("fastopen=")),
-        multipath: options().any(|word| word == "multipath"),
-    }
-}
-
-/// Silence before probes, as egret takes it.
-const PROBED: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(9 * 3600);
-
-/// The options of a `listen` that are not carried over.
-fn lost<'a>(listen_addr: &ListenAddr<'a>) -> Vec<&'a str> {
-    let tcp = matches!(listen_addr.at, At::Tcp(_));
-    let carried = |word: &str| {
-        let tcp_only =
-            ["so_keepalive=", "fastopen="].iter().any(|option| word.starts_with(option)) || word == "multipath";
-        ["default_server", "default", "ssl", "proxy_protocol", "bind", "http2"].contains(&word) || (tcp && tcp_only)
-    };
-    let words =
-        listen_addr.directive.iter().flat_map(|listen| listen.arguments.iter().skip(1)).map(|word| word.text.as_str());
-    words.filter(|word| !carried(word)).collect()
-}
-
 /// Keys of `limit_conn_zone` that are the same for all clients of a server.
 const WHOLE: [&str; 4] = ["$server_addr", "$server_port", "$server_name", "$hostname"];
-
-/// All ports that a configuration listens on.
-pub(super) fn ports(tree: &[Directive]) -> Vec<u16> {
-    let mut ports = Vec::new();
-    for directive in tree {
-        if directive.name.text == "listen" {
-            let places = addresses(directive.argument(0), false).unwrap_or_default();
-            ports.extend(places.iter().filter_map(|at| if let At::Tcp(at) = at { Some(at.port()) } else { None }));
-        }
-        ports.extend(self::ports(directive.children()));
-    }
-    ports
-}
 
 /// The port of an address as it is written; 0 for Unix sockets.
 fn port_of(listen: &str) -> u16 {
@@ -414,68 +298,6 @@ fn everyone(like: &SocketAddr) -> Vec<IpNet> {
     IpNet::new(any, 0).into_iter().collect()
 }
 
-/// Both cannot be bound.
-fn collide(one: &str, other: &str) -> bool {
-    let (Ok(first), Ok(second)) = (one.parse::<SocketAddr>(), other.parse::<SocketAddr>()) else { return one == other };
-    let everything = first.ip().is_unspecified() || second.ip().is_unspecified();
-    let port = first.port() == second.port();
-    port && (first.ip() == second.ip() || everything && first.is_ipv4() == second.is_ipv4())
-}
-
 fn loopback_like(address: &SocketAddr) -> IpAddr {
     if address.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() }
-}
-
-/// The places that the first argument of a `listen` means.
-pub(super) fn addresses(text: &str, http: bool) -> Option<Vec<At>> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return (!path.is_empty()).then(|| vec![At::Unix(path.to_owned())]);
-    }
-    let (host, ports) = match text.parse::<IpAddr>() {
-        Ok(_) => (text, "80"),
-        Err(_) if text.ends_with(']') => (text, "80"),
-        Err(_) => match text.rsplit_once(':') {
-            Some(parts) => parts,
-            None if text.starts_with(|c: char| c.is_ascii_digit()) => ("*", text),
-            None => (text, "80"),
-        },
-    };
-    let ip: IpAddr = match host.trim_matches(['[', ']']) {
-        "*" => Ipv4Addr::UNSPECIFIED.into(),
-        "localhost" => Ipv4Addr::LOCALHOST.into(),
-        host => host.parse().ok()?,
-    };
-    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-    let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
-    let ports = (first > 0 && first <= last && last - first < MOST_PORTS && (!http || first == last))
-        .then_some(first..=last)?;
-    Some(ports.map(|port| At::Tcp((ip, port).into())).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_those_of_nginx() {
-        let one = |text: &str| match addresses(text, true).as_deref() {
-            Some([At::Tcp(address)]) => address.to_string(),
-            Some([At::Unix(path)]) => path.clone(),
-            _ => "none".to_owned(),
-        };
-        for (text, address) in [
-            ("8080", "0.0.0.0:8080"),
-            ("*:81", "0.0.0.0:81"),
-            ("192.0.2.1", "192.0.2.1:80"),
-            ("[::]:443", "[::]:443"),
-            ("[::1]", "[::1]:80"),
-            ("localhost:9", "127.0.0.1:9"),
-            ("unix:/run/a.sock", "/run/a.sock"),
-            ("host.example.com:80", "none"),
-            ("0", "none"),
-        ] {
-            assert_eq!(one(text), address, "{text}");
-        }
-        assert_eq!(addresses("127.0.0.1:10-12", false).map(|all| all.len()), Some(3));
-    }
 }

@@ -11,6 +11,7 @@ mod identity;
 mod importer;
 pub(crate) mod include;
 mod listen;
+mod listen_addr;
 mod names;
 pub mod parse;
 mod process;
@@ -95,7 +96,7 @@ impl Importer<'_> {
                 _ => {}
             }
         }
-        let taken = listen::ports(tree);
+        let taken = listen_addr::ports(tree);
         self.place_extras(extras, &taken);
         self.shared_sessions();
         for block in tree.iter().filter(|block| ["stream", "http"].contains(&block.name.text.as_str())) {

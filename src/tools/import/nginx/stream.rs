@@ -2,7 +2,8 @@
 
 use crate::tools::import::findings::{PASSED_THROUGH, PLAINTEXT, PLAINTEXT_TO_TLS, TLS_SETTINGS_WITHOUT_TLS};
 use crate::tools::import::nginx::importer::Importer;
-use crate::tools::import::nginx::listen::{At, Extra, ListenAddr, To};
+use crate::tools::import::nginx::listen::{Extra, To};
+use crate::tools::import::nginx::listen_addr::{At, ListenAddr};
 use crate::tools::import::nginx::parse::Directive;
 use crate::tools::import::nginx::proxy_pass::ProxyPass;
 use crate::tools::import::nginx::scope::Scope;
