@@ -77,9 +77,9 @@ const EXPLAIN: &[&[&str]] = &[
     &["tools::explain::exchange", "tools::explain::notes", "tools::explain::target"],
     &["tools::explain::repair"],
     &["tools::explain::cause"],
-    &["tools::explain::chain", "tools::explain::look", "tools::explain::probe"],
+    &["tools::explain::chain", "tools::explain::plaintext_probe", "tools::explain::probe"],
     &["tools::explain::attempt", "tools::explain::hello", "tools::explain::question", "tools::explain::report"],
-    &["tools::explain::wide"],
+    &["tools::explain::legacy_hello"],
 ];
 
 #[test]

@@ -4,7 +4,7 @@ use rustls::{CipherSuite, NamedGroup, SignatureScheme};
 
 use crate::credentials::certificate::clean;
 use crate::credentials::fingerprint::hex;
-use crate::tools::explain::wide::version_name;
+use crate::tools::explain::legacy_hello::version_name;
 
 /// One field, with its value in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,11 +186,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tools::explain::wide;
+    use crate::tools::explain::legacy_hello;
 
     #[test]
     fn every_field_of_a_hello_is_named() {
-        let fields = fields(&wide::hello(Some("server.example.com")));
+        let fields = fields(&legacy_hello::hello(Some("server.example.com")));
         let value = |name: &str| fields.iter().find(|field| field.name == name).map(|field| field.value.as_str());
         assert_eq!(value("server_name"), Some("server.example.com"));
         assert_eq!(value("supported_versions"), Some("TLSv1.3, TLSv1.2, TLSv1.1, TLSv1.0"));
@@ -204,7 +204,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), cut in 0..300usize) {
             let _ = fields(&bytes);
-            let hello = wide::hello(Some("a.example.com"));
+            let hello = legacy_hello::hello(Some("a.example.com"));
             let _ = fields(&hello[..cut.min(hello.len())]);
             let framed = [&[22, 3, 1, 1, 44, 1, 0, 1, 40][..], &bytes].concat();
             let _ = fields(&framed);

@@ -1,7 +1,7 @@
 //! Live diagnosis of an upstream: originations that tell causes apart, what came back, what is wrong, and the
 //! lines that mend it.
 //!
-//! [`attempt`] says what is tried and [`cause`] what it means: both are pure. [`probe`] and [`look`] are the only
+//! [`attempt`] says what is tried and [`cause`] what it means: both are pure. [`probe`] and [`plaintext_probe`] are the only
 //! parts that touch a socket; no byte of application data leaves them but a [`question`] that was asked for. [`repair`] writes configuration,
 //! [`report`] is the whole as plain data, [`text`] shows it to a person.
 //!
@@ -12,8 +12,9 @@ pub(crate) mod cause;
 pub(crate) mod chain;
 mod exchange;
 pub(crate) mod hello;
-pub(crate) mod look;
+pub(crate) mod legacy_hello;
 mod notes;
+pub(crate) mod plaintext_probe;
 pub(crate) mod probe;
 pub(crate) mod question;
 mod redact;
@@ -22,7 +23,6 @@ pub mod report;
 mod run;
 mod target;
 pub(crate) mod text;
-pub(crate) mod wide;
 
 pub(crate) use self::redact::redact;
 pub(crate) use self::run::{Progress, explain};

@@ -21,12 +21,12 @@ use crate::tools::explain::attempt::{Attempt, Kind};
 use crate::tools::explain::cause::{self, Cause, Evidence};
 use crate::tools::explain::chain::{self, Anchor, Chain};
 use crate::tools::explain::exchange::exchange;
-use crate::tools::explain::look::{self, Greeting};
+use crate::tools::explain::legacy_hello::Answer;
+use crate::tools::explain::plaintext_probe::{self, Greeting};
 use crate::tools::explain::probe::{self, Observation, Stage, prepare, probe};
 use crate::tools::explain::repair::{self, Repair};
 use crate::tools::explain::report::{self, Report};
 use crate::tools::explain::target::Target;
-use crate::tools::explain::wide::Answer;
 use crate::tools::explain::{hello, notes};
 
 /// What is told while it runs.
@@ -73,7 +73,7 @@ struct Run<'a> {
 struct Looks {
     greeting: Option<Greeting>,
     plaintext_protocol: Option<Upgrade>,
-    wide: Option<Answer>,
+    legacy: Option<Answer>,
 }
 
 impl Run<'_> {
@@ -190,8 +190,8 @@ impl Run<'_> {
         let upgrade = self.target.plan.upstream.upgrade;
         (self.tell)(Progress::Look(endpoint));
         if silent {
-            let asked = look::ask_for_tls(endpoint, upgrade, limit);
-            (looks.greeting, looks.plaintext_protocol) = tokio::join!(look::listen(endpoint, limit), asked);
+            let asked = plaintext_probe::ask_for_tls(endpoint, upgrade, limit);
+            (looks.greeting, looks.plaintext_protocol) = tokio::join!(plaintext_probe::listen(endpoint, limit), asked);
         }
         if old && upgrade.is_none() && looks.greeting.is_none() && looks.plaintext_protocol.is_none() {
             let name = self.target.server_name();
@@ -199,7 +199,7 @@ impl Run<'_> {
                 rustls::pki_types::ServerName::DnsName(name) => Some(name.as_ref()),
                 _ => None,
             };
-            looks.wide = look::offer_everything(endpoint, sni, limit).await;
+            looks.legacy = plaintext_probe::offer_everything(endpoint, sni, limit).await;
         }
         looks
     }
@@ -265,7 +265,7 @@ fn conclude(
         in_time: verdicts.as_ref().and_then(|verdicts| verdicts.in_time.clone()),
         greeting: looks.greeting,
         plaintext_protocol: looks.plaintext_protocol,
-        wide: looks.wide,
+        legacy: looks.legacy,
     };
     let causes = cause::judge(&evidence);
     let repair = match causes.is_empty() {

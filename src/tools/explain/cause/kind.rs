@@ -7,7 +7,7 @@ use crate::config::values::TlsVersion;
 use crate::credentials::certificate::Date;
 use crate::pipeline::originate::handshake::Plaintext;
 use crate::protocols::Upgrade;
-use crate::tools::explain::look::Greeting;
+use crate::tools::explain::plaintext_probe::Greeting;
 
 /// What is wrong. The text it displays is one sentence without an end.
 #[allow(missing_docs, reason = "the text that it displays is the documentation")]

@@ -16,10 +16,10 @@ use crate::pipeline::originate::handshake::{Cause as Broken, Flight, Plaintext};
 use crate::protocols::Upgrade;
 use crate::tools::explain::attempt::Kind as Attempt;
 use crate::tools::explain::chain::{Anchor, Chain};
-use crate::tools::explain::look::Greeting;
+use crate::tools::explain::legacy_hello::Answer;
+use crate::tools::explain::plaintext_probe::Greeting;
 use crate::tools::explain::probe::{Failure, Observation, Stage};
 use crate::tools::explain::question::Meaning;
-use crate::tools::explain::wide::Answer;
 use crate::wording;
 
 /// One thing that is wrong.
@@ -64,7 +64,7 @@ pub(crate) struct Evidence<'a> {
     /// The protocol in which it answered a request for TLS.
     pub(crate) plaintext_protocol: Option<Upgrade>,
     /// What it chooses when offered everything.
-    pub(crate) wide: Option<Answer>,
+    pub(crate) legacy: Option<Answer>,
 }
 
 /// What is wrong, the first thing first; empty: nothing.
@@ -246,12 +246,12 @@ impl<'a> Evidence<'a> {
                 return Some(Kind::VersionExcluded(version));
             }
         }
-        let old = self.wide.as_ref().filter(|answer| !answer.version_is_spoken)?;
+        let old = self.legacy.as_ref().filter(|answer| !answer.version_is_spoken)?;
         Some(Kind::VersionTooOld(old.version.clone()))
     }
 
     fn of_choice(&self) -> Option<Kind> {
-        let answer = self.wide.as_ref()?;
+        let answer = self.legacy.as_ref()?;
         match (answer.suite_is_spoken, answer.group_is_spoken, &answer.group) {
             (false, ..) => Some(Kind::SuiteTooOld(answer.suite.clone())),
             (true, false, Some(group)) => Some(Kind::GroupUnknown(group.clone())),

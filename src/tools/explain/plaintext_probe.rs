@@ -14,7 +14,7 @@ use crate::credentials::certificate::clean;
 use crate::pipeline::originate::handshake::{Plaintext, plaintext};
 use crate::pipeline::originate::upgrade::{nothing_more, upgrade};
 use crate::protocols::Upgrade;
-use crate::tools::explain::wide::{self, Answer};
+use crate::tools::explain::legacy_hello::{self, Answer};
 
 /// What a server says before it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,16 +65,16 @@ pub(crate) async fn offer_everything(
 ) -> Option<Answer> {
     let asked = async {
         let mut tcp = TcpStream::connect(endpoint).await.ok()?;
-        tcp.write_all(&wide::hello(server_name)).await.ok()?;
+        tcp.write_all(&legacy_hello::hello(server_name)).await.ok()?;
         let mut received = Vec::new();
         let mut buffer = [0; 4096];
         loop {
             let read = tcp.read(&mut buffer).await.ok()?;
             received.extend_from_slice(&buffer[..read]);
-            match wide::read(&received) {
-                wide::Read::Answer(answer) => return Some(answer),
-                wide::Read::More if read > 0 && received.len() < MOST => {}
-                wide::Read::More | wide::Read::Nothing => return wide::so_far(&received),
+            match legacy_hello::read(&received) {
+                legacy_hello::Read::Answer(answer) => return Some(answer),
+                legacy_hello::Read::More if read > 0 && received.len() < MOST => {}
+                legacy_hello::Read::More | legacy_hello::Read::Nothing => return legacy_hello::so_far(&received),
             }
         }
     };
