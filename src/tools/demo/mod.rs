@@ -6,7 +6,7 @@
 mod certificates;
 mod folder;
 mod page;
-mod places;
+mod ports;
 mod upstream;
 
 use std::io::{self, Write};
@@ -23,7 +23,7 @@ use crate::observe::logging;
 use certificates::Certificates;
 use folder::Folder;
 use page::Page;
-use places::Places;
+use ports::Ports;
 use upstream::Upstream;
 
 /// The name that the upstream's certificate is for.
@@ -77,7 +77,7 @@ pub async fn run(out: &mut dyn Write) -> Result<Ended, Error> {
     let folder = Folder::new()?;
     let certificates = Certificates::new().map_err(Error::Certificate)?;
     let upstream = Upstream::bind(&certificates).await?;
-    let page = Page { places: Places::choose()?, upstream: upstream.address()?, folder: folder.path() };
+    let page = Page { ports: Ports::choose()?, upstream: upstream.address()?, folder: folder.path() };
     let file = write_files(&folder, &certificates, &page)?;
 
     let source = {

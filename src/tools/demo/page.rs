@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::tools::demo::SERVER_NAME;
-use crate::tools::demo::places::Places;
+use crate::tools::demo::ports::Ports;
 
 /// What both texts are about.
 pub(super) struct Page<'a> {
-    pub(super) places: Places,
+    pub(super) ports: Ports,
     pub(super) upstream: SocketAddr,
     pub(super) folder: &'a Path,
 }
@@ -17,7 +17,7 @@ pub(super) struct Page<'a> {
 impl Page<'_> {
     /// The configuration of egret. Its paths start at its own folder.
     pub(super) fn configuration(&self) -> String {
-        let Places { with_identity, without_identity, admin } = self.places;
+        let Ports { with_identity, without_identity, admin } = self.ports;
         let (with, without, admin, upstream) =
             (with_identity.address(), without_identity.address(), admin.address(), self.upstream);
         format!(
@@ -68,7 +68,7 @@ upstream = "without-identity"
     }
 
     fn replaced(&self) -> String {
-        let mut text: String = self.places.replaced().collect();
+        let mut text: String = self.ports.replaced().collect();
         if !text.is_empty() {
             text.push('\n');
         }
@@ -84,7 +84,7 @@ upstream = "without-identity"
     }
 
     fn to_try(&self) -> String {
-        let Places { with_identity, without_identity, admin } = self.places;
+        let Ports { with_identity, without_identity, admin } = self.ports;
         let lines = [
             ("With a client certificate: 200, and the certificate as the server saw it", with_identity.address(), "/"),
             ("To the same server, without one: 403", without_identity.address(), "/"),
@@ -145,13 +145,13 @@ fn quoted(path: &Path) -> String {
 mod tests {
     use super::*;
     use crate::config;
-    use crate::tools::demo::places::Place;
+    use crate::tools::demo::ports::Port;
 
     #[test]
     fn the_configuration_is_one_that_nobody_would_advise_against() {
-        let place = |port| Place { wanted: port, port };
-        let places = Places { with_identity: place(1), without_identity: place(2), admin: place(3) };
-        let page = Page { places, upstream: place(4).address(), folder: Path::new("/folder") };
+        let free = |port| Port { wanted: port, port };
+        let ports = Ports { with_identity: free(1), without_identity: free(2), admin: free(3) };
+        let page = Page { ports, upstream: free(4).address(), folder: Path::new("/folder") };
         let text = page.configuration();
         let loaded = config::parse("/folder/egret.toml", &text, &|_| None).unwrap_or_else(|wrong| panic!("{wrong}"));
         assert!(config::lint(&loaded).is_empty(), "{:?}", config::lint(&loaded));

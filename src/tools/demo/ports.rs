@@ -7,46 +7,46 @@ use crate::tools::demo::Error;
 
 /// Where egret will listen.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Places {
+pub(super) struct Ports {
     /// With a client certificate.
-    pub(super) with_identity: Place,
+    pub(super) with_identity: Port,
     /// Without.
-    pub(super) without_identity: Place,
+    pub(super) without_identity: Port,
     /// `/status`, `/metrics`.
-    pub(super) admin: Place,
+    pub(super) admin: Port,
 }
 
 /// A port of 127.0.0.1.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct Port {
     /// The port of the story.
     pub(super) wanted: u16,
     /// The port in fact.
     pub(super) port: u16,
 }
 
-impl Places {
+impl Ports {
     /// Tries the ports. They are free again afterwards, for egret binds them itself: whoever takes one in these
     /// milliseconds makes the start fail, with a word about it.
     pub(super) fn choose() -> Result<Self, Error> {
         // All are held until all are chosen, so that no two are the same.
-        let (with_identity, _first) = Place::choose(8080)?;
-        let (without_identity, _second) = Place::choose(8081)?;
-        let (admin, _third) = Place::choose(9465)?;
+        let (with_identity, _first) = Port::choose(8080)?;
+        let (without_identity, _second) = Port::choose(8081)?;
+        let (admin, _third) = Port::choose(9465)?;
         Ok(Self { with_identity, without_identity, admin })
     }
 
     /// A sentence for each port that is not the one of the story.
     pub(super) fn replaced(&self) -> impl Iterator<Item = String> {
         let all = [self.with_identity, self.without_identity, self.admin];
-        all.into_iter().filter(|place| place.port != place.wanted).map(|place| {
-            let Place { wanted, port } = place;
+        all.into_iter().filter(|one| one.port != one.wanted).map(|one| {
+            let Port { wanted, port } = one;
             format!("Port {wanted} is taken: {port} is used in its place.\n")
         })
     }
 }
 
-impl Place {
+impl Port {
     fn choose(wanted: u16) -> Result<(Self, TcpListener), Error> {
         let listener = match bind(wanted) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => bind(0),
@@ -76,11 +76,11 @@ mod tests {
     fn a_taken_port_is_replaced_by_a_free_one() {
         let taken = bind(0).unwrap();
         let wanted = taken.local_addr().unwrap().port();
-        let (place, _held) = Place::choose(wanted).unwrap();
-        assert_ne!(place.port, wanted);
-        let free = Place { wanted: 1, port: 1 };
-        let places = Places { with_identity: free, without_identity: place, admin: free };
-        let said: Vec<String> = places.replaced().collect();
-        assert_eq!(said, [format!("Port {wanted} is taken: {} is used in its place.\n", place.port)]);
+        let (other, _held) = Port::choose(wanted).unwrap();
+        assert_ne!(other.port, wanted);
+        let free = Port { wanted: 1, port: 1 };
+        let ports = Ports { with_identity: free, without_identity: other, admin: free };
+        let said: Vec<String> = ports.replaced().collect();
+        assert_eq!(said, [format!("Port {wanted} is taken: {} is used in its place.\n", other.port)]);
     }
 }
