@@ -6,7 +6,7 @@ use crate::config::values::{self, KeyExchange, KeyShare, TlsVersion, Verify};
 
 /// In which one way an attempt differs from the upstream as it is configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum AttemptKind {
     /// In none.
     AsConfigured,
     /// No server name in the ClientHello: what nginx sends by default.
@@ -41,13 +41,13 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Attempt {
     /// How it differs.
-    pub(crate) kind: Kind,
+    pub(crate) kind: AttemptKind,
     /// The upstream with that difference. A server is only reported on, and passes (`Verify::Report`), where no
     /// client certificate is at stake; else it has to pass before the certificate leaves.
     pub(crate) spec: values::Upstream,
 }
 
-impl Kind {
+impl AttemptKind {
     /// What is tried after the upstream as configured, once it is known that TLS is spoken there.
     pub(crate) const DIFFERENCES: [Self; 9] = [
         Self::WithoutSni,
@@ -104,23 +104,25 @@ impl Kind {
 
 impl Attempt {
     /// The attempt of this kind at an upstream; `None` where it would differ in nothing.
-    pub(crate) fn new(kind: Kind, upstream: &values::Upstream, server_name: &ServerName<'_>) -> Option<Self> {
+    pub(crate) fn new(kind: AttemptKind, upstream: &values::Upstream, server_name: &ServerName<'_>) -> Option<Self> {
         let mut spec = upstream.clone();
         let tls = &mut spec.tls;
         let named = matches!(server_name, ServerName::DnsName(_));
         let applies = match kind {
-            Kind::AsConfigured | Kind::Resumed | Kind::ForeignSession | Kind::Question => true,
-            Kind::WithoutSni => named && std::mem::replace(&mut tls.sni, false),
-            Kind::WithSni => named && !std::mem::replace(&mut tls.sni, true),
-            Kind::WithoutIdentity | Kind::QuestionWithoutIdentity => tls.identity.take().is_some(),
-            Kind::Tls12 => only(tls, TlsVersion::V1_2),
-            Kind::Tls13 => only(tls, TlsVersion::V1_3),
-            Kind::Classic => classic(tls),
-            Kind::AllGroups => !std::mem::take(&mut tls.key_exchange).is_empty(),
-            Kind::WithoutAlpn => !std::mem::take(&mut tls.alpn).is_empty(),
-            Kind::WithoutUpgrade => spec.upgrade.take().is_some(),
+            AttemptKind::AsConfigured | AttemptKind::Resumed | AttemptKind::ForeignSession | AttemptKind::Question => {
+                true
+            }
+            AttemptKind::WithoutSni => named && std::mem::replace(&mut tls.sni, false),
+            AttemptKind::WithSni => named && !std::mem::replace(&mut tls.sni, true),
+            AttemptKind::WithoutIdentity | AttemptKind::QuestionWithoutIdentity => tls.identity.take().is_some(),
+            AttemptKind::Tls12 => only(tls, TlsVersion::V1_2),
+            AttemptKind::Tls13 => only(tls, TlsVersion::V1_3),
+            AttemptKind::Classic => classic(tls),
+            AttemptKind::AllGroups => !std::mem::take(&mut tls.key_exchange).is_empty(),
+            AttemptKind::WithoutAlpn => !std::mem::take(&mut tls.alpn).is_empty(),
+            AttemptKind::WithoutUpgrade => spec.upgrade.take().is_some(),
         };
-        if matches!(kind, Kind::Question | Kind::QuestionWithoutIdentity) {
+        if matches!(kind, AttemptKind::Question | AttemptKind::QuestionWithoutIdentity) {
             // HTTP/1.1 is what is asked in.
             spec.tls.alpn.retain(|protocol| protocol != b"h2");
         }

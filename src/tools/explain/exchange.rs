@@ -1,6 +1,6 @@
 //! What a question and its answers show of the client certificate: a pure function.
 
-use crate::tools::explain::attempt::Kind;
+use crate::tools::explain::attempt::AttemptKind;
 use crate::tools::explain::cause::Evidence;
 use crate::tools::explain::probe::Observation;
 use crate::tools::explain::question::{Meaning, Question};
@@ -8,8 +8,8 @@ use crate::tools::explain::report::Exchange;
 
 /// The question as it was asked; `None`: no handshake got so far.
 pub(super) fn exchange(question: &Question, evidence: &Evidence<'_>) -> Option<Exchange> {
-    let asked = evidence.attempt(Kind::Question)?;
-    let without = evidence.attempt(Kind::QuestionWithoutIdentity);
+    let asked = evidence.attempt(AttemptKind::Question)?;
+    let without = evidence.attempt(AttemptKind::QuestionWithoutIdentity);
     let (accepted, sentence) = judge(asked, without, evidence);
     let text = |seen: &Observation| seen.answer.as_ref().map(|answer| answer.text.clone());
     Some(Exchange {

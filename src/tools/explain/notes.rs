@@ -2,7 +2,7 @@
 
 use crate::credentials::certificate::Date;
 use crate::pipeline::originate::origin::resumption::Resumption;
-use crate::tools::explain::attempt::Kind;
+use crate::tools::explain::attempt::AttemptKind;
 use crate::tools::explain::cause::Evidence;
 use crate::tools::explain::chain::Role;
 use crate::tools::explain::probe::Observation;
@@ -33,7 +33,7 @@ fn note(note: &str, sentence: String) -> Option<Note> {
 }
 
 fn address(evidence: &Evidence<'_>) -> Option<Note> {
-    let tried = || evidence.observations.iter().filter(|seen| seen.kind == Kind::AsConfigured);
+    let tried = || evidence.observations.iter().filter(|seen| seen.kind == AttemptKind::AsConfigured);
     let wrong: Vec<String> = tried().filter(|seen| seen.reason().is_some()).map(of_address).collect();
     let count = tried().count();
     if wrong.is_empty() || wrong.len() == count {
@@ -48,7 +48,7 @@ fn of_address(seen: &Observation) -> String {
 }
 
 fn server_name(evidence: &Evidence<'_>, main: &Observation) -> Option<Note> {
-    let without = evidence.attempt(Kind::WithoutSni).filter(|_| main.reason().is_none())?;
+    let without = evidence.attempt(AttemptKind::WithoutSni).filter(|_| main.reason().is_none())?;
     let how = match (without.reason(), without.presented().first()) {
         (Some("certificate_name_mismatch"), _) => "shows a certificate of another name",
         (Some(reason), None) => return sni_note(&format!("refuses ({reason})")),
@@ -99,11 +99,11 @@ fn session(evidence: &Evidence<'_>) -> Option<Note> {
         evidence.attempt(kind).and_then(|seen| seen.agreed.as_ref()).map(|agreed| agreed.resumed)
             == Some(Resumption::Resumed)
     };
-    if taken(Kind::ForeignSession) {
+    if taken(AttemptKind::ForeignSession) {
         // rustls holds the two apart; should it ever not, nobody must be told that all is well.
         return note("session_crossed", "a session of another identity was resumed: please report this".into());
     }
-    if !taken(Kind::Resumed) || evidence.request().is_none() || evidence.spec.tls.identity.is_none() {
+    if !taken(AttemptKind::Resumed) || evidence.request().is_none() || evidence.spec.tls.identity.is_none() {
         return None;
     }
     note(

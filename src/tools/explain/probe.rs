@@ -25,14 +25,14 @@ use crate::pipeline::originate::origin::resumption::{Resumption, View};
 use crate::pipeline::originate::origin::{Origin, Prepared};
 use crate::pipeline::originate::{dial, upgrade};
 use crate::tls::handshake::{Error as Broken, Failed as BrokenOff};
-use crate::tools::explain::attempt::{Attempt, Kind};
+use crate::tools::explain::attempt::{Attempt, AttemptKind};
 use crate::tools::explain::question::{Answer, LONGEST_ANSWER, Question};
 
 /// What came back.
 #[derive(Debug)]
 pub(crate) struct Observation {
     /// What was tried.
-    pub(crate) kind: Kind,
+    pub(crate) kind: AttemptKind,
     /// Where.
     pub(crate) endpoint: SocketAddr,
     /// The server name stood in the ClientHello.
@@ -226,7 +226,7 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    async fn handshake(&self, tcp: TcpStream, extra: Extra<'_>, kind: Kind, into: &mut Observation) {
+    async fn handshake(&self, tcp: TcpStream, extra: Extra<'_>, kind: AttemptKind, into: &mut Observation) {
         let began = Instant::now();
         let observed = Arc::new(Observed::default());
         let (config, view) = self.config(extra.foreign, &observed);
@@ -243,7 +243,7 @@ impl Judge<'_> {
         into.failure = match done {
             Ok(Ok(())) => {
                 into.agreed = Some(agreed(&wire.connection, view.as_deref()));
-                let wants_ticket = matches!(kind, Kind::AsConfigured | Kind::WithoutIdentity);
+                let wants_ticket = matches!(kind, AttemptKind::AsConfigured | AttemptKind::WithoutIdentity);
                 let objected = observed.during(self.after(&mut wire, wants_ticket, &observed)).await;
                 match extra.asked.filter(|_| objected.is_none()) {
                     Some(asked) => observed.during(self.ask(&mut wire, asked, &observed, &mut into.answer)).await,

@@ -17,7 +17,7 @@ use crate::pipeline::originate::handshake::{Cause as Broken, Flight};
 use crate::pipeline::originate::origin::{Origin, OriginKey};
 use crate::pipeline::originate::servers::resolve::Resolver;
 use crate::protocols::Upgrade;
-use crate::tools::explain::attempt::{Attempt, Kind};
+use crate::tools::explain::attempt::{Attempt, AttemptKind};
 use crate::tools::explain::cause::{self, Cause, Evidence};
 use crate::tools::explain::chain::{self, Anchor, Chain};
 use crate::tools::explain::exchange::exchange;
@@ -35,7 +35,7 @@ pub(crate) enum Progress<'a> {
     /// This is looked up.
     LookUp(&'a str),
     /// This is tried, at this address.
-    Try(Kind, SocketAddr),
+    Try(AttemptKind, SocketAddr),
     /// The server's behaviour without TLS is looked at.
     Look(SocketAddr),
 }
@@ -89,7 +89,7 @@ impl Run<'_> {
     }
 
     async fn originate(&mut self, endpoints: &[SocketAddr]) {
-        let Some(configured) = self.attempt(Kind::AsConfigured) else { return };
+        let Some(configured) = self.attempt(AttemptKind::AsConfigured) else { return };
         self.main = self.origin(&configured);
         self.main.iter().for_each(prepare);
         for endpoint in endpoints {
@@ -103,7 +103,7 @@ impl Run<'_> {
             let Some(origin) = self.origin(&attempt) else { continue };
             (self.tell)(Progress::Try(kind, endpoint));
             self.observations.push(probe(&attempt, endpoint, &origin, None, self.target.timeout).await);
-            if kind == Kind::WithoutIdentity {
+            if kind == AttemptKind::WithoutIdentity {
                 without_identity = Some(origin);
             }
         }
@@ -117,8 +117,10 @@ impl Run<'_> {
         let Some(question) = self.target.question.as_ref().filter(|_| works) else { return };
         let bytes = question.bytes(&self.target.authority(endpoint));
         let requested = self.observations.iter().any(|seen| seen.seen.request.is_some());
-        for kind in [Kind::Question, Kind::QuestionWithoutIdentity] {
-            let Some(attempt) = self.attempt(kind).filter(|_| kind == Kind::Question || requested) else { continue };
+        for kind in [AttemptKind::Question, AttemptKind::QuestionWithoutIdentity] {
+            let Some(attempt) = self.attempt(kind).filter(|_| kind == AttemptKind::Question || requested) else {
+                continue;
+            };
             let Some(origin) = self.origin(&attempt) else { continue };
             (self.tell)(Progress::Try(kind, endpoint));
             let asked = probe::ask(&attempt, endpoint, &origin, (question, &bytes), self.target.timeout);
@@ -132,7 +134,7 @@ impl Run<'_> {
         let held = self.main.as_ref().is_some_and(|origin| origin.sessions_held() > 0);
         let works = self.focus().is_some_and(|focus| focus.agreed.is_some() && focus.failure.is_none());
         let (Some(resumed), Some(foreign), true) =
-            (self.attempt(Kind::Resumed), self.attempt(Kind::ForeignSession), held && works)
+            (self.attempt(AttemptKind::Resumed), self.attempt(AttemptKind::ForeignSession), held && works)
         else {
             return;
         };
@@ -206,11 +208,12 @@ impl Run<'_> {
 
     /// The attempt as configured that the rest is about.
     fn focus(&self) -> Option<&Observation> {
-        let mut tried = self.observations.iter().filter(|seen| seen.kind == Kind::AsConfigured && seen.connected());
+        let mut tried =
+            self.observations.iter().filter(|seen| seen.kind == AttemptKind::AsConfigured && seen.connected());
         tried.clone().find(|seen| seen.reason().is_some()).or_else(|| tried.next())
     }
 
-    fn attempt(&self, kind: Kind) -> Option<Attempt> {
+    fn attempt(&self, kind: AttemptKind) -> Option<Attempt> {
         Attempt::new(kind, &self.target.plan.upstream, &self.target.server_name())
     }
 
@@ -225,13 +228,13 @@ impl Run<'_> {
 
 /// What is worth trying after this came of the attempt as configured: a server that does not speak TLS at all
 /// is not asked for its versions.
-fn worthwhile(focus: &Observation) -> Vec<Kind> {
+fn worthwhile(focus: &Observation) -> Vec<AttemptKind> {
     match focus.failure.as_ref().map(|failure| &failure.stage) {
         Some(Stage::Dial | Stage::Handshake(Broken::NotTls(_))) => Vec::new(),
-        Some(Stage::Upgrade) => vec![Kind::WithoutUpgrade],
+        Some(Stage::Upgrade) => vec![AttemptKind::WithoutUpgrade],
         // Each attempt may take the whole timeout: only what a time-out can come from.
-        Some(Stage::Handshake(Broken::TimedOut(_))) => vec![Kind::Classic],
-        _ => Kind::DIFFERENCES.into_iter().filter(|kind| *kind != Kind::WithoutUpgrade).collect(),
+        Some(Stage::Handshake(Broken::TimedOut(_))) => vec![AttemptKind::Classic],
+        _ => AttemptKind::DIFFERENCES.into_iter().filter(|kind| *kind != AttemptKind::WithoutUpgrade).collect(),
     }
 }
 
@@ -296,7 +299,7 @@ fn conclude(
 /// The chain of the attempt as configured; where it came to none, of any other.
 fn presented(observations: &[Observation]) -> Option<Vec<rustls::pki_types::CertificateDer<'static>>> {
     let mut shown = observations.iter().filter(|seen| !seen.presented().is_empty());
-    let main = |seen: &&Observation| seen.kind == Kind::AsConfigured;
+    let main = |seen: &&Observation| seen.kind == AttemptKind::AsConfigured;
     let wrong = |seen: &&Observation| main(seen) && seen.reason().is_some();
     let found = shown.clone().find(wrong).or_else(|| shown.clone().find(main)).or_else(|| shown.next())?;
     Some(found.presented().to_vec())

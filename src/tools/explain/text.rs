@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use crate::tools::explain::attempt::Kind;
+use crate::tools::explain::attempt::AttemptKind;
 use crate::tools::explain::report::{Attempt, Certificate, Chain, Exchange, Report};
 
 /// A report as text. Control characters of strangers were taken out where their text was read.
@@ -81,9 +81,14 @@ fn attempts(attempts: &[Attempt], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn title(word: &str) -> &str {
-    let others =
-        [Kind::AsConfigured, Kind::Resumed, Kind::ForeignSession, Kind::Question, Kind::QuestionWithoutIdentity];
-    let mut all = others.into_iter().chain(Kind::DIFFERENCES);
+    let others = [
+        AttemptKind::AsConfigured,
+        AttemptKind::Resumed,
+        AttemptKind::ForeignSession,
+        AttemptKind::Question,
+        AttemptKind::QuestionWithoutIdentity,
+    ];
+    let mut all = others.into_iter().chain(AttemptKind::DIFFERENCES);
     all.find(|kind| kind.word() == word).map_or(word, |kind| kind.title())
 }
 

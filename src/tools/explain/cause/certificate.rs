@@ -1,69 +1,69 @@
 //! What is wrong with the server's certificate, told more finely than by the class.
 
-use super::{Evidence, Kind};
+use super::{CauseKind, Evidence};
 use crate::credentials::certificate::Date;
 use crate::credentials::refusal::Refusal;
 use crate::tools::explain::chain::Link;
 
 /// What a refusal means here, and the faults that stand behind it.
-pub(super) fn kinds(refusal: &Refusal, evidence: &Evidence<'_>) -> Vec<(Kind, &'static str)> {
+pub(super) fn kinds(refusal: &Refusal, evidence: &Evidence<'_>) -> Vec<(CauseKind, &'static str)> {
     let mut found = vec![(kind(refusal, evidence), refusal.reason())];
     let behind = evidence.in_time.iter().chain(&evidence.alone);
     for refusal in behind {
         let kind = kind(refusal, evidence);
         // Most have no word but that of their class.
-        let is_new = |known: &Kind| kind.word().is_empty() || known.word() != kind.word();
+        let is_new = |known: &CauseKind| kind.word().is_empty() || known.word() != kind.word();
         if found.iter().all(|(known, reason)| is_new(known) && *reason != refusal.reason()) {
             found.push((kind, refusal.reason()));
         }
     }
     // A common name does where the certificate itself is trusted, and nowhere else.
     let leaf = evidence.chain.leaf();
-    let by_chain = matches!(found[0].0, Kind::PrivateAuthority { .. } | Kind::ChainIncomplete { .. });
+    let by_chain = matches!(found[0].0, CauseKind::PrivateAuthority { .. } | CauseKind::ChainIncomplete { .. });
     if let Some(leaf) = leaf.filter(|leaf| by_chain && leaf.facts.names.is_empty()) {
-        found.retain(|(kind, _)| !matches!(kind, Kind::WrongName { .. }));
+        found.retain(|(kind, _)| !matches!(kind, CauseKind::WrongName { .. }));
         found.push((common_name_only(leaf), "certificate_name_mismatch"));
     }
     found
 }
 
-fn kind(refusal: &Refusal, evidence: &Evidence<'_>) -> Kind {
-    let Some(leaf) = evidence.chain.leaf() else { return Kind::Other(refusal.to_string()) };
+fn kind(refusal: &Refusal, evidence: &Evidence<'_>) -> CauseKind {
+    let Some(leaf) = evidence.chain.leaf() else { return CauseKind::Other(refusal.to_string()) };
     match refusal {
         Refusal::UnknownIssuer => unknown_issuer(leaf, evidence),
-        Refusal::SelfSigned { among_roots: false } => Kind::SelfSigned { is_authority: leaf.facts.authority },
+        Refusal::SelfSigned { among_roots: false } => CauseKind::SelfSigned { is_authority: leaf.facts.authority },
         Refusal::SelfSigned { among_roots: true } | Refusal::NotAnEndEntity(_) => {
-            Kind::AuthorityAsLeaf { version: leaf.facts.version }
+            CauseKind::AuthorityAsLeaf { version: leaf.facts.version }
         }
         Refusal::NameMismatch { .. } if leaf.facts.names.is_empty() => common_name_only(leaf),
         Refusal::NameMismatch { expected } => {
-            Kind::WrongName { names: leaf.facts.names.clone(), expected: expected.clone() }
+            CauseKind::WrongName { names: leaf.facts.names.clone(), expected: expected.clone() }
         }
         Refusal::Expired { not_after } => {
             let subject = subject_by(evidence, |link| link.facts.not_after == *not_after);
-            Kind::Expired { subject, not_after: *not_after, now: evidence.now }
+            CauseKind::Expired { subject, not_after: *not_after, now: evidence.now }
         }
         Refusal::NotYetValid { not_before } => {
             let subject = subject_by(evidence, |link| link.facts.not_before == *not_before);
-            Kind::NotYetValid { subject, not_before: *not_before, now: evidence.now }
+            CauseKind::NotYetValid { subject, not_before: *not_before, now: evidence.now }
         }
-        Refusal::Revoked => Kind::Revoked,
-        Refusal::CrlExpired { next_update } => Kind::CrlExpired(*next_update),
-        Refusal::WeakKey { .. } => Kind::WeakKey(refusal.to_string()),
-        Refusal::WeakSignature { .. } => Kind::WeakSignature(refusal.to_string()),
-        Refusal::PinMismatch => Kind::PinMismatch,
-        Refusal::NotTheExactOne => Kind::NotTheExactOne,
-        Refusal::Invalid(_) | Refusal::RootOutOfDate { .. } => Kind::Other(refusal.to_string()),
+        Refusal::Revoked => CauseKind::Revoked,
+        Refusal::CrlExpired { next_update } => CauseKind::CrlExpired(*next_update),
+        Refusal::WeakKey { .. } => CauseKind::WeakKey(refusal.to_string()),
+        Refusal::WeakSignature { .. } => CauseKind::WeakSignature(refusal.to_string()),
+        Refusal::PinMismatch => CauseKind::PinMismatch,
+        Refusal::NotTheExactOne => CauseKind::NotTheExactOne,
+        Refusal::Invalid(_) | Refusal::RootOutOfDate { .. } => CauseKind::Other(refusal.to_string()),
     }
 }
 
-fn unknown_issuer(leaf: &Link, evidence: &Evidence<'_>) -> Kind {
+fn unknown_issuer(leaf: &Link, evidence: &Evidence<'_>) -> CauseKind {
     let chain = evidence.chain;
     if evidence.anchors.iter().any(|anchor| anchor.sha256 == leaf.facts.sha256) {
-        return Kind::LeafAsAuthority { issuer: leaf.facts.issuer.clone() };
+        return CauseKind::LeafAsAuthority { issuer: leaf.facts.issuer.clone() };
     }
     if evidence.explicit_trust && evidence.system_believes {
-        return Kind::TrustTooNarrow;
+        return CauseKind::TrustTooNarrow;
     }
     let top = chain.top().unwrap_or(leaf);
     let issuer = top.facts.issuer.clone();
@@ -71,13 +71,13 @@ fn unknown_issuer(leaf: &Link, evidence: &Evidence<'_>) -> Kind {
         // Authorities say in what an intermediate signs where that can be had. Roots hand out leaves only in
         // small houses, which do not say so.
         if let Some(url) = &top.issuer_url {
-            return Kind::ChainIncomplete { issuer, url: Some(url.clone()) };
+            return CauseKind::ChainIncomplete { issuer, url: Some(url.clone()) };
         }
         if evidence.explicit_trust && evidence.anchors.iter().any(|anchor| one_house(&anchor.subject, &issuer)) {
-            return Kind::ChainIncomplete { issuer, url: None };
+            return CauseKind::ChainIncomplete { issuer, url: None };
         }
     }
-    Kind::PrivateAuthority { issuer, namesake: chain.namesake, sent: chain.missing.is_none() && !chain.namesake }
+    CauseKind::PrivateAuthority { issuer, namesake: chain.namesake, sent: chain.missing.is_none() && !chain.namesake }
 }
 
 /// Two distinguished names of one organisation.
@@ -88,8 +88,8 @@ fn one_house(one: &str, other: &str) -> bool {
     organisation(one).is_some_and(|house| organisation(other).as_deref() == Some(&house))
 }
 
-fn common_name_only(leaf: &Link) -> Kind {
-    Kind::CommonNameOnly { common_name: leaf.facts.common_name.clone() }
+fn common_name_only(leaf: &Link) -> CauseKind {
+    CauseKind::CommonNameOnly { common_name: leaf.facts.common_name.clone() }
 }
 
 fn subject_by(evidence: &Evidence<'_>, is_it: impl Fn(&Link) -> bool) -> String {

@@ -12,7 +12,7 @@ use crate::tools::explain::plaintext_probe::Greeting;
 /// What is wrong. The text it displays is one sentence without an end.
 #[allow(missing_docs, reason = "the text that it displays is the documentation")]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum CauseKind {
     /// No address, or no connection.
     Unreachable(String),
     /// The plaintext before TLS failed.
@@ -156,7 +156,7 @@ impl Protocol {
     }
 }
 
-impl Kind {
+impl CauseKind {
     pub(super) fn of_plaintext(guess: Plaintext, greeting: Option<&Greeting>) -> Self {
         let text = greeting.map(|greeting| greeting.text.clone());
         let protocol = match guess {
@@ -220,7 +220,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for CauseKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(detail) => write!(f, "there is no connection to the server: {detail}"),
@@ -278,7 +278,7 @@ impl fmt::Display for Kind {
     }
 }
 
-impl Kind {
+impl CauseKind {
     fn of_certificate(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SelfSigned { is_authority } => {

@@ -8,13 +8,13 @@ use std::net::SocketAddr;
 use rustls::AlertDescription;
 use rustls::pki_types::ServerName;
 
-pub(crate) use self::kind::{Kind, Protocol};
+pub(crate) use self::kind::{CauseKind, Protocol};
 use crate::config::values::{self, TlsVersion};
 use crate::credentials::certificate::{CertificateFacts, Date};
 use crate::credentials::refusal::Refusal;
 use crate::pipeline::originate::handshake::{Cause as Broken, Flight, Plaintext};
 use crate::protocols::Upgrade;
-use crate::tools::explain::attempt::Kind as Attempt;
+use crate::tools::explain::attempt::AttemptKind;
 use crate::tools::explain::chain::{Anchor, Chain};
 use crate::tools::explain::legacy_hello::Answer;
 use crate::tools::explain::plaintext_probe::Greeting;
@@ -26,7 +26,7 @@ use crate::wording;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cause {
     /// What it is.
-    pub(crate) kind: Kind,
+    pub(crate) kind: CauseKind,
     /// The class that log and metrics have for it.
     pub(crate) reason: &'static str,
     /// Where it shows, if not at the look-up of the name.
@@ -70,7 +70,7 @@ pub(crate) struct Evidence<'a> {
 /// What is wrong, the first thing first; empty: nothing.
 pub(crate) fn judge(evidence: &Evidence<'_>) -> Vec<Cause> {
     if let Some((reason, detail)) = &evidence.unresolved {
-        return vec![Cause { kind: Kind::Unreachable(detail.clone()), reason, endpoint: None }];
+        return vec![Cause { kind: CauseKind::Unreachable(detail.clone()), reason, endpoint: None }];
     }
     let Some(main) = evidence.main() else { return Vec::new() };
     let Some(reason) = main.reason() else {
@@ -79,7 +79,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Vec<Cause> {
     let cause = |kind, reason| Cause { kind, reason, endpoint: Some(main.endpoint) };
     if !main.connected() {
         let detail = main.failure.as_ref().map(|failure| failure.detail.clone()).unwrap_or_default();
-        return vec![cause(Kind::Unreachable(detail), reason)];
+        return vec![cause(CauseKind::Unreachable(detail), reason)];
     }
     if let Some(kind) = evidence.name_that_was_not_sent(main) {
         return vec![cause(kind, reason)];
@@ -105,13 +105,13 @@ impl<'a> Evidence<'a> {
     /// The attempt that the verdict is about: as configured, at the first address where something goes wrong
     /// after the connect; else at the first that answers; else at the first.
     pub(crate) fn main(&self) -> Option<&'a Observation> {
-        let mut tried = self.observations.iter().filter(|seen| seen.kind == Attempt::AsConfigured);
+        let mut tried = self.observations.iter().filter(|seen| seen.kind == AttemptKind::AsConfigured);
         let wrong = tried.clone().find(|seen| seen.connected() && seen.reason().is_some());
         wrong.or_else(|| tried.clone().find(|seen| seen.connected())).or_else(|| tried.next())
     }
 
     /// The attempt of this kind.
-    pub(crate) fn attempt(&self, kind: Attempt) -> Option<&'a Observation> {
+    pub(crate) fn attempt(&self, kind: AttemptKind) -> Option<&'a Observation> {
         self.observations.iter().find(|seen| seen.kind == kind)
     }
 
@@ -122,16 +122,16 @@ impl<'a> Evidence<'a> {
 
     /// As configured an origination succeeds, and with a session of that it fails.
     fn intolerance(&self) -> Option<Cause> {
-        let resumed = self.attempt(Attempt::Resumed)?;
+        let resumed = self.attempt(AttemptKind::Resumed)?;
         let reason = resumed.reason()?;
         let kind = match (&resumed.failure, resumed.refusal()) {
             (Some(Failure { stage: Stage::Handshake(_), detail, .. }), None) => {
-                Kind::ResumptionIntolerant(detail.clone())
+                CauseKind::ResumptionIntolerant(detail.clone())
             }
-            (_, Some(refusal)) => Kind::Other(format!("with a session of the first attempt: {refusal}")),
+            (_, Some(refusal)) => CauseKind::Other(format!("with a session of the first attempt: {refusal}")),
             (failure, None) => {
                 let detail = failure.as_ref().map(|failure| failure.detail.as_str()).unwrap_or_default();
-                Kind::Other(format!("the next connection failed before TLS: {detail}"))
+                CauseKind::Other(format!("the next connection failed before TLS: {detail}"))
             }
         };
         Some(Cause { kind, reason, endpoint: Some(resumed.endpoint) })
@@ -139,7 +139,7 @@ impl<'a> Evidence<'a> {
 
     /// As configured a handshake succeeds, and the question brings out that the client certificate is refused.
     fn refused_when_asked(&self) -> Option<Cause> {
-        let asked = self.attempt(Attempt::Question)?;
+        let asked = self.attempt(AttemptKind::Question)?;
         let cause = |kind, reason| Some(Cause { kind, reason, endpoint: Some(asked.endpoint) });
         if let Some(failure) = &asked.failure {
             let Stage::Handshake(broken) = &failure.stage else { return None };
@@ -147,7 +147,7 @@ impl<'a> Evidence<'a> {
         }
         let answer = asked.answer.as_ref()?;
         let given = self.request().is_some_and(|request| request.answered);
-        let kind = Kind::RefusedInAnswer { answer: answer.text.clone(), given };
+        let kind = CauseKind::RefusedInAnswer { answer: answer.text.clone(), given };
         match (answer.meaning, given) {
             (Meaning::NoCertificate, false) => cause(kind, "client_certificate_required"),
             (Meaning::NoCertificate | Meaning::CertificateRefused, _) => cause(kind, "client_certificate_rejected"),
@@ -156,47 +156,47 @@ impl<'a> Evidence<'a> {
     }
 
     /// TLS got so far with this attempt that the server has shown a certificate.
-    fn speaks(&self, kind: Attempt) -> bool {
+    fn speaks(&self, kind: AttemptKind) -> bool {
         self.attempt(kind).is_some_and(|seen| seen.agreed.is_some() || !seen.presented().is_empty())
     }
 
     /// No name was sent, and with one the server answers otherwise.
-    fn name_that_was_not_sent(&self, main: &Observation) -> Option<Kind> {
+    fn name_that_was_not_sent(&self, main: &Observation) -> Option<CauseKind> {
         if main.sni {
             return None;
         }
-        match (self.server_name, self.attempt(Attempt::WithSni)) {
+        match (self.server_name, self.attempt(AttemptKind::WithSni)) {
             (ServerName::DnsName(name), Some(with)) => {
                 let better = with.reason().is_none()
                     || (with.presented().first() != main.presented().first() && !with.presented().is_empty());
-                better.then(|| Kind::ServerNameMissing(Some(name.as_ref().to_owned())))
+                better.then(|| CauseKind::ServerNameMissing(Some(name.as_ref().to_owned())))
             }
             (ServerName::IpAddress(_), _) if main.handshake() == Some(&Broken::ServerNameUnrecognized) => {
-                Some(Kind::ServerNameMissing(None))
+                Some(CauseKind::ServerNameMissing(None))
             }
             _ => None,
         }
     }
 
-    fn of_upgrade(&self, detail: &str) -> Kind {
-        if self.speaks(Attempt::WithoutUpgrade) {
-            return Kind::UpgradeNotWanted;
+    fn of_upgrade(&self, detail: &str) -> CauseKind {
+        if self.speaks(AttemptKind::WithoutUpgrade) {
+            return CauseKind::UpgradeNotWanted;
         }
         match &self.greeting {
-            Some(greeting) => Kind::of_plaintext(greeting.guess, Some(greeting)),
-            None => Kind::Upgrade(detail.to_owned()),
+            Some(greeting) => CauseKind::of_plaintext(greeting.guess, Some(greeting)),
+            None => CauseKind::Upgrade(detail.to_owned()),
         }
     }
 
-    fn of_handshake(&self, broken: &Broken, main: &Observation, detail: &str) -> Kind {
+    fn of_handshake(&self, broken: &Broken, main: &Observation, detail: &str) -> CauseKind {
         match broken {
-            Broken::NotTls(guess) => Kind::of_plaintext(*guess, self.greeting.as_ref()),
+            Broken::NotTls(guess) => CauseKind::of_plaintext(*guess, self.greeting.as_ref()),
             Broken::ClientCertificateRequired => self.identity_required(true),
             Broken::ClientCertificateRejected(alert) => self.identity_rejected(Some(*alert)),
-            Broken::ServerNameUnrecognized => Kind::ServerNameUnrecognized(self.names_without_sni()),
+            Broken::ServerNameUnrecognized => CauseKind::ServerNameUnrecognized(self.names_without_sni()),
             Broken::AlpnRefused => {
-                let chosen = self.attempt(Attempt::WithoutAlpn).map(|seen| seen.agreed.is_some());
-                Kind::AlpnRefused { without: chosen == Some(true) }
+                let chosen = self.attempt(AttemptKind::WithoutAlpn).map(|seen| seen.agreed.is_some());
+                CauseKind::AlpnRefused { without: chosen == Some(true) }
             }
             Broken::Closed(Flight::AfterOurFinished) | Broken::Reset(Flight::AfterOurFinished)
                 if self.request().is_some() =>
@@ -206,73 +206,73 @@ impl<'a> Evidence<'a> {
             Broken::Closed(Flight::AfterOurCertificate) | Broken::Reset(Flight::AfterOurCertificate) => {
                 self.identity_rejected(None)
             }
-            Broken::VersionMismatch => self.of_version().unwrap_or_else(|| Kind::Other(detail.to_owned())),
-            _ => self.of_silence(main).unwrap_or_else(|| Kind::Other(detail.to_owned())),
+            Broken::VersionMismatch => self.of_version().unwrap_or_else(|| CauseKind::Other(detail.to_owned())),
+            _ => self.of_silence(main).unwrap_or_else(|| CauseKind::Other(detail.to_owned())),
         }
     }
 
     /// The server broke off without saying why, or said no more than that it does not like what was offered.
-    fn of_silence(&self, main: &Observation) -> Option<Kind> {
+    fn of_silence(&self, main: &Observation) -> Option<CauseKind> {
         if main.presented().is_empty() {
             if let Some(greeting) = &self.greeting {
-                return Some(Kind::of_plaintext(greeting.guess, Some(greeting)));
+                return Some(CauseKind::of_plaintext(greeting.guess, Some(greeting)));
             }
             if let Some(protocol) = self.plaintext_protocol {
-                return Some(Kind::of_plaintext(Plaintext::Upgrade(protocol), None));
+                return Some(CauseKind::of_plaintext(Plaintext::Upgrade(protocol), None));
             }
         }
-        if main.sni && main.presented().is_empty() && self.speaks(Attempt::WithoutSni) {
-            return Some(Kind::ServerNameUnrecognized(self.names_without_sni()));
+        if main.sni && main.presented().is_empty() && self.speaks(AttemptKind::WithoutSni) {
+            return Some(CauseKind::ServerNameUnrecognized(self.names_without_sni()));
         }
-        if main.hybrid && self.speaks(Attempt::Classic) {
-            return Some(Kind::HybridDropped);
+        if main.hybrid && self.speaks(AttemptKind::Classic) {
+            return Some(CauseKind::HybridDropped);
         }
-        if self.speaks(Attempt::AllGroups) {
-            return Some(Kind::GroupsExcluded);
+        if self.speaks(AttemptKind::AllGroups) {
+            return Some(CauseKind::GroupsExcluded);
         }
         self.of_version().or_else(|| self.of_choice())
     }
 
     /// Of the certificate that the server shows when no name is sent.
     fn names_without_sni(&self) -> Vec<String> {
-        let leaf = self.attempt(Attempt::WithoutSni).and_then(|seen| seen.presented().first());
+        let leaf = self.attempt(AttemptKind::WithoutSni).and_then(|seen| seen.presented().first());
         leaf.and_then(|der| CertificateFacts::read(der)).map(|facts| facts.names).unwrap_or_default()
     }
 
-    fn of_version(&self) -> Option<Kind> {
+    fn of_version(&self) -> Option<CauseKind> {
         let excluded = |version| !(self.spec.tls.min_version..=self.spec.tls.max_version).contains(&version);
-        for (version, attempt) in [(TlsVersion::V1_2, Attempt::Tls12), (TlsVersion::V1_3, Attempt::Tls13)] {
+        for (version, attempt) in [(TlsVersion::V1_2, AttemptKind::Tls12), (TlsVersion::V1_3, AttemptKind::Tls13)] {
             if excluded(version) && self.speaks(attempt) {
-                return Some(Kind::VersionExcluded(version));
+                return Some(CauseKind::VersionExcluded(version));
             }
         }
         let old = self.legacy.as_ref().filter(|answer| !answer.version_is_spoken)?;
-        Some(Kind::VersionTooOld(old.version.clone()))
+        Some(CauseKind::VersionTooOld(old.version.clone()))
     }
 
-    fn of_choice(&self) -> Option<Kind> {
+    fn of_choice(&self) -> Option<CauseKind> {
         let answer = self.legacy.as_ref()?;
         match (answer.suite_is_spoken, answer.group_is_spoken, &answer.group) {
-            (false, ..) => Some(Kind::SuiteTooOld(answer.suite.clone())),
-            (true, false, Some(group)) => Some(Kind::GroupUnknown(group.clone())),
+            (false, ..) => Some(CauseKind::SuiteTooOld(answer.suite.clone())),
+            (true, false, Some(group)) => Some(CauseKind::GroupUnknown(group.clone())),
             _ => None,
         }
     }
 
-    fn identity_required(&self, said: bool) -> Kind {
+    fn identity_required(&self, said: bool) -> CauseKind {
         let request = self.request();
         let acceptable = request.map(|request| request.acceptable.clone()).unwrap_or_default();
         match request.is_some_and(|request| request.unusable_key) {
-            true => Kind::IdentityUnusable,
-            false => Kind::IdentityRequired { acceptable, said, given: self.spec.tls.identity.is_some() },
+            true => CauseKind::IdentityUnusable,
+            false => CauseKind::IdentityRequired { acceptable, said, given: self.spec.tls.identity.is_some() },
         }
     }
 
-    fn identity_rejected(&self, alert: Option<AlertDescription>) -> Kind {
+    fn identity_rejected(&self, alert: Option<AlertDescription>) -> CauseKind {
         let request = self.request();
         let foreign = request.is_some_and(|request| request.foreign_issuer);
         let acceptable = request.map(|request| request.acceptable.clone()).unwrap_or_default();
         let not_for_clients = self.not_for_clients;
-        Kind::IdentityRejected { acceptable, foreign, not_for_clients, alert: alert.map(wording::alert) }
+        CauseKind::IdentityRejected { acceptable, foreign, not_for_clients, alert: alert.map(wording::alert) }
     }
 }

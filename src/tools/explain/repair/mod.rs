@@ -10,7 +10,7 @@ use crate::config::formats::ServedName;
 use crate::config::read::Text;
 use crate::config::values::{self, Anchors, ExactCertificate, ExpectedName, KeyExchange, KeyShare, Name, TlsVersion};
 use crate::pipeline::originate::origin::KEY_EXCHANGE;
-use crate::tools::explain::cause::{Kind, Protocol};
+use crate::tools::explain::cause::{CauseKind, Protocol};
 use crate::tools::explain::chain::Chain;
 
 /// An upstream with what belongs to it: what is written as configuration.
@@ -64,7 +64,7 @@ const COMPARE: &str = "Compare the fingerprint with the one that the server's ow
 
 /// What mends all of these at one server of the plan.
 pub(crate) fn repair<'a>(
-    kinds: impl IntoIterator<Item = &'a Kind>,
+    kinds: impl IntoIterator<Item = &'a CauseKind>,
     plan: &Plan,
     server: &values::Server,
     chain: &Chain,
@@ -100,49 +100,53 @@ fn written(
 }
 
 impl Mending<'_> {
-    fn mend(&mut self, kind: &Kind) {
+    fn mend(&mut self, kind: &CauseKind) {
         match kind {
-            Kind::ServerNameMissing(Some(_)) => self.change(|plan| plan.upstream.tls.sni = true),
-            Kind::ServerNameMissing(None) => {
+            CauseKind::ServerNameMissing(Some(_)) => self.change(|plan| plan.upstream.tls.sni = true),
+            CauseKind::ServerNameMissing(None) => {
                 self.advice("give the server by its name, or the name with --server-name");
             }
-            Kind::ServerNameUnrecognized(names) => self.unknown_name(names),
-            Kind::WrongName { names, expected } => {
+            CauseKind::ServerNameUnrecognized(names) => self.unknown_name(names),
+            CauseKind::WrongName { names, expected } => {
                 self.name(names);
                 self.advice(&format!("or at the server: a certificate for {}", expected.join(" or ")));
             }
-            Kind::IdentityRequired { given: false, .. } | Kind::RefusedInAnswer { given: false, .. } => self.identity(),
-            Kind::IdentityRequired { given: true, .. }
-            | Kind::IdentityRejected { .. }
-            | Kind::RefusedInAnswer { .. } => {
+            CauseKind::IdentityRequired { given: false, .. } | CauseKind::RefusedInAnswer { given: false, .. } => {
+                self.identity()
+            }
+            CauseKind::IdentityRequired { given: true, .. }
+            | CauseKind::IdentityRejected { .. }
+            | CauseKind::RefusedInAnswer { .. } => {
                 self.other_identity();
             }
-            Kind::IdentityUnusable => {
+            CauseKind::IdentityUnusable => {
                 self.advice("present a certificate with another kind of key: ECDSA P-256, or RSA")
             }
-            Kind::SelfSigned { .. } | Kind::AuthorityAsLeaf { .. } | Kind::NotTheExactOne => self.exactly(),
-            Kind::CommonNameOnly { common_name } => self.by_common_name(common_name.as_deref()),
-            Kind::PrivateAuthority { issuer, .. } | Kind::LeafAsAuthority { issuer } => self.roots(issuer),
-            Kind::ChainIncomplete { issuer, .. } => {
+            CauseKind::SelfSigned { .. } | CauseKind::AuthorityAsLeaf { .. } | CauseKind::NotTheExactOne => {
+                self.exactly()
+            }
+            CauseKind::CommonNameOnly { common_name } => self.by_common_name(common_name.as_deref()),
+            CauseKind::PrivateAuthority { issuer, .. } | CauseKind::LeafAsAuthority { issuer } => self.roots(issuer),
+            CauseKind::ChainIncomplete { issuer, .. } => {
                 self.advice(
                     "at the server: send the intermediate behind the leaf (nginx: both in the file of ssl_certificate)",
                 );
                 self.roots(issuer);
             }
-            Kind::TrustTooNarrow => self.change(|plan| plan.trust = None),
-            Kind::UpgradeNotWanted => self.change(|plan| plan.upstream.upgrade = None),
-            Kind::StartTlsServer { protocol, .. } => self.start_tls(*protocol),
-            Kind::HybridDropped => self.classic(),
-            Kind::ResumptionIntolerant(_) => {
+            CauseKind::TrustTooNarrow => self.change(|plan| plan.trust = None),
+            CauseKind::UpgradeNotWanted => self.change(|plan| plan.upstream.upgrade = None),
+            CauseKind::StartTlsServer { protocol, .. } => self.start_tls(*protocol),
+            CauseKind::HybridDropped => self.classic(),
+            CauseKind::ResumptionIntolerant(_) => {
                 self.change(|plan| plan.upstream.tls.resumption = false);
                 self.advice("at the server: set a session id context, or give no sessions");
             }
-            Kind::GroupsExcluded => self.change(|plan| plan.upstream.tls.key_exchange.clear()),
-            Kind::VersionExcluded(_) => self.change(|plan| {
+            CauseKind::GroupsExcluded => self.change(|plan| plan.upstream.tls.key_exchange.clear()),
+            CauseKind::VersionExcluded(_) => self.change(|plan| {
                 (plan.upstream.tls.min_version, plan.upstream.tls.max_version) = (TlsVersion::V1_2, TlsVersion::V1_3);
             }),
-            Kind::AlpnRefused { without: true } => self.change(|plan| plan.upstream.tls.alpn.clear()),
-            Kind::PinMismatch => self.pin(),
+            CauseKind::AlpnRefused { without: true } => self.change(|plan| plan.upstream.tls.alpn.clear()),
+            CauseKind::PinMismatch => self.pin(),
             other => self.advice.extend(advice(other)),
         }
     }
@@ -303,30 +307,30 @@ fn classic_first(groups: &[KeyExchange]) -> Vec<KeyExchange> {
 }
 
 /// What is not mended by a line of configuration.
-fn advice(kind: &Kind) -> Option<String> {
+fn advice(kind: &CauseKind) -> Option<String> {
     let text = match kind {
-        Kind::Unreachable(_) => "check host and port, name servers, routes and firewalls on the way",
-        Kind::Upgrade(_) => "at the server: offer TLS; or check that the port is the one of this protocol",
-        Kind::PlaintextServer(_) => "take the port on which the server speaks TLS, or switch TLS on there",
-        Kind::Expired { .. } => {
+        CauseKind::Unreachable(_) => "check host and port, name servers, routes and firewalls on the way",
+        CauseKind::Upgrade(_) => "at the server: offer TLS; or check that the port is the one of this protocol",
+        CauseKind::PlaintextServer(_) => "take the port on which the server speaks TLS, or switch TLS on there",
+        CauseKind::Expired { .. } => {
             "at the server: renew the certificate, and load it (many servers need a reload); check this machine's clock if the date is a surprise"
         }
-        Kind::NotYetValid { .. } => {
+        CauseKind::NotYetValid { .. } => {
             "set this machine's clock (timedatectl); if it is right, wait, or have the certificate issued anew"
         }
-        Kind::Revoked => "at the server: a new certificate; do not trust this one",
-        Kind::CrlExpired(_) => "fetch the revocation list anew; egret notices the new file",
-        Kind::WeakKey(_) => {
+        CauseKind::Revoked => "at the server: a new certificate; do not trust this one",
+        CauseKind::CrlExpired(_) => "fetch the revocation list anew; egret notices the new file",
+        CauseKind::WeakKey(_) => {
             "at the server: a new key (ECDSA P-256, or RSA with 2048 bits or more) and a certificate for it"
         }
-        Kind::WeakSignature(_) => "at the server: a certificate that is signed with SHA-256 or better",
-        Kind::VersionTooOld(_) => "at the server: switch TLS 1.2 or 1.3 on; egret does not speak older versions",
-        Kind::SuiteTooOld(_) => {
+        CauseKind::WeakSignature(_) => "at the server: a certificate that is signed with SHA-256 or better",
+        CauseKind::VersionTooOld(_) => "at the server: switch TLS 1.2 or 1.3 on; egret does not speak older versions",
+        CauseKind::SuiteTooOld(_) => {
             "at the server: switch suites with AEAD and forward secrecy on (OpenSSL: ECDHE+AESGCM:ECDHE+CHACHA20)"
         }
-        Kind::GroupUnknown(_) => "at the server: allow X25519, P-256 or P-384 (OpenSSL: groups X25519:P-256)",
-        Kind::AlpnRefused { .. } => "at the server: allow the protocol",
-        Kind::Other(_) => "docs/failures.md says what is likely behind this word, and what to look at",
+        CauseKind::GroupUnknown(_) => "at the server: allow X25519, P-256 or P-384 (OpenSSL: groups X25519:P-256)",
+        CauseKind::AlpnRefused { .. } => "at the server: allow the protocol",
+        CauseKind::Other(_) => "docs/failures.md says what is likely behind this word, and what to look at",
         _ => return None,
     };
     Some(text.to_owned())
