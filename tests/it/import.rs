@@ -10,7 +10,7 @@ use egret::config::{self, Style};
 use egret::tools::import::files::{Disk, Files, ReadError};
 use egret::tools::import::findings::CODES;
 use egret::tools::import::nginx::parse::{self, Directive};
-use egret::tools::import::nginx::token::{Kind, Lexer, write_word};
+use egret::tools::import::nginx::token::{Lexer, TokenKind, write_word};
 use egret::tools::import::report::Outcome;
 use egret::tools::import::{Imported, Options, nginx, stunnel};
 
@@ -272,10 +272,10 @@ proptest! {
             prop_assert!(between.trim().is_empty() || between.contains('#'), "{between:?} was skipped");
             let raw = &text[token.span.clone()];
             match token.kind {
-                Kind::End => prop_assert_eq!(raw, ";"),
-                Kind::Open => prop_assert_eq!(raw, "{"),
-                Kind::Close => prop_assert_eq!(raw, "}"),
-                Kind::Word(word) => prop_assert!(word.len() <= raw.len(), "a word does not grow"),
+                TokenKind::End => prop_assert_eq!(raw, ";"),
+                TokenKind::Open => prop_assert_eq!(raw, "{"),
+                TokenKind::Close => prop_assert_eq!(raw, "}"),
+                TokenKind::Word(word) => prop_assert!(word.len() <= raw.len(), "a word does not grow"),
             }
             last = token.span.end;
         }

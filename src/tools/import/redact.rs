@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::config::Source;
 use crate::tools::import::nginx::parse::Directive;
 use crate::tools::import::nginx::words;
-use crate::tools::import::stunnel::read::{Kind, Line};
+use crate::tools::import::stunnel::read::{Line, LineKind};
 
 /// Masks a configuration of nginx.
 pub(super) fn tree(tree: &mut [Directive]) {
@@ -20,8 +20,8 @@ pub(super) fn lines(lines: &mut [Line]) {
     let mut masks = Masks::default();
     for line in lines {
         match &mut line.kind {
-            Kind::Service(text) | Kind::Other(text) => *text = masks.literal(text),
-            Kind::Option(name, value) => {
+            LineKind::Service(text) | LineKind::Other(text) => *text = masks.literal(text),
+            LineKind::Option(name, value) => {
                 if !is_word(name) {
                     *name = masks.literal(name);
                 }

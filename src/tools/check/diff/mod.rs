@@ -21,18 +21,18 @@ pub(crate) struct Diff {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     /// What it is.
-    pub(crate) kind: Kind,
+    pub(crate) kind: DiffKind,
     /// What the configuration calls it.
     pub(crate) name: String,
     /// What becomes of it.
-    pub(crate) fate: Fate,
+    pub(crate) outcome: Outcome,
     /// What follows for sockets, tickets, warm connections and streams.
     pub(crate) effect: String,
 }
 
 /// A kind of thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum DiffKind {
     /// A section about the whole process.
     Process,
     /// A listener.
@@ -51,7 +51,7 @@ pub(crate) enum Kind {
 
 /// What becomes of a thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Outcome {
     /// Only the new configuration has it.
     Added,
     /// Only the old one has it.
@@ -64,7 +64,7 @@ pub(crate) enum Fate {
     Unavailable,
 }
 
-impl Kind {
+impl DiffKind {
     /// The word.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -85,10 +85,10 @@ pub(crate) fn diff(old: &Value, new: &Value) -> Diff {
     let new = &kept::apply(old, new);
     diff.process(&old["settings"], &new["settings"]);
     diff.listeners(old, new);
-    diff.digests(Kind::Identity, &old["identities"], &new["identities"]);
-    diff.digests(Kind::Trust, &old["trusts"], &new["trusts"]);
-    diff.broken(Kind::Identity, &old["identities"], &new["broken"]["identity"]);
-    diff.broken(Kind::Trust, &old["trusts"], &new["broken"]["trust"]);
+    diff.digests(DiffKind::Identity, &old["identities"], &new["identities"]);
+    diff.digests(DiffKind::Trust, &old["trusts"], &new["trusts"]);
+    diff.broken(DiffKind::Identity, &old["identities"], &new["broken"]["identity"]);
+    diff.broken(DiffKind::Trust, &old["trusts"], &new["broken"]["trust"]);
     let live = Live::of(old);
     diff.origins(&live, old, new);
     let (old, new) = (&old["settings"]["upstreams"], &new["settings"]["upstreams"]);
@@ -101,8 +101,8 @@ pub(crate) fn diff(old: &Value, new: &Value) -> Diff {
 const OWN: [&str; 4] = ["identities", "trust", "upstreams", "listeners"];
 
 impl Diff {
-    fn push(&mut self, kind: Kind, name: &str, fate: Fate, effect: impl Into<String>) {
-        self.changes.push(Change { kind, name: name.to_owned(), fate, effect: effect.into() });
+    fn push(&mut self, kind: DiffKind, name: &str, outcome: Outcome, effect: impl Into<String>) {
+        self.changes.push(Change { kind, name: name.to_owned(), outcome, effect: effect.into() });
     }
 
     fn process(&mut self, old: &Value, new: &Value) {
@@ -112,8 +112,8 @@ impl Diff {
                 "log" => "the level takes effect at once, the format at the next start; streams go on",
                 _ => "takes effect at once; streams go on",
             };
-            if let Some(fate) = fate(&old[&name], &new[&name]) {
-                self.push(Kind::Process, &name, fate, effect);
+            if let Some(outcome) = outcome(&old[&name], &new[&name]) {
+                self.push(DiffKind::Process, &name, outcome, effect);
             }
         }
     }
@@ -122,51 +122,58 @@ impl Diff {
         let (old_list, new_list) = (by_name(&old["settings"]["listeners"]), by_name(&new["settings"]["listeners"]));
         for name in keys(&old_list, &new_list) {
             let same_socket = old["sockets"][&name] == new["sockets"][&name];
-            match fate(&old_list[&name], &new_list[&name]) {
+            match outcome(&old_list[&name], &new_list[&name]) {
                 None => {}
-                Some(Fate::Added) => {
-                    self.push(Kind::Listener, &name, Fate::Added, "is bound before the old one gives way")
+                Some(Outcome::Added) => {
+                    self.push(DiffKind::Listener, &name, Outcome::Added, "is bound before the old one gives way")
                 }
-                Some(Fate::Removed) => {
-                    self.push(Kind::Listener, &name, Fate::Removed, "stops accepting; its streams go on to their ends");
+                Some(Outcome::Removed) => {
+                    self.push(
+                        DiffKind::Listener,
+                        &name,
+                        Outcome::Removed,
+                        "stops accepting; its streams go on to their ends",
+                    );
                 }
                 Some(changed) => {
                     let effect = match same_socket {
                         true => "keeps its socket: no connection is refused; streams in flight go on as they began",
                         false => "gets a new socket; the old one stops accepting, its streams go on to their ends",
                     };
-                    self.push(Kind::Listener, &name, changed, effect);
+                    self.push(DiffKind::Listener, &name, changed, effect);
                 }
             }
         }
     }
 
-    fn digests(&mut self, kind: Kind, old: &Value, new: &Value) {
+    fn digests(&mut self, kind: DiffKind, old: &Value, new: &Value) {
         for name in keys(old, new) {
-            let fate = match (&old[&name], &new[&name]) {
+            let outcome = match (&old[&name], &new[&name]) {
                 (old, new) if old == new => continue,
-                (Value::Null, _) => Fate::Added,
-                (_, Value::Null) => Fate::Removed,
-                _ => Fate::Changed(vec!["content".to_owned()]),
+                (Value::Null, _) => Outcome::Added,
+                (_, Value::Null) => Outcome::Removed,
+                _ => Outcome::Changed(vec!["content".to_owned()]),
             };
-            let effect = match fate {
-                Fate::Added => "is loaded",
-                Fate::Removed => "is forgotten when the last stream that uses it ends",
+            let effect = match outcome {
+                Outcome::Added => "is loaded",
+                Outcome::Removed => "is forgotten when the last stream that uses it ends",
                 _ => "new streams use the new one; streams in flight go on with the old one",
             };
-            self.push(kind, &name, fate, effect);
+            self.push(kind, &name, outcome, effect);
         }
     }
 
     /// Parts whose files cannot be used.
-    fn broken(&mut self, kind: Kind, old: &Value, broken: &Value) {
+    fn broken(&mut self, kind: DiffKind, old: &Value, broken: &Value) {
         for (name, part) in broken.as_object().into_iter().flatten() {
             let why = text(&part["why"]);
-            let (fate, effect) = match old[name].is_null() {
-                false => (Fate::Kept, format!("its files cannot be used, what runs stays in force: {why}")),
-                true => (Fate::Unavailable, format!("its files cannot be used, nor the upstreams that need it: {why}")),
+            let (outcome, effect) = match old[name].is_null() {
+                false => (Outcome::Kept, format!("its files cannot be used, what runs stays in force: {why}")),
+                true => {
+                    (Outcome::Unavailable, format!("its files cannot be used, nor the upstreams that need it: {why}"))
+                }
             };
-            self.push(kind, name, fate, effect);
+            self.push(kind, name, outcome, effect);
         }
     }
 
@@ -176,17 +183,17 @@ impl Diff {
             for origin in is.iter().filter(|origin| !was.contains(origin)) {
                 let server = text(&origin["server_name"]);
                 let twin = was.iter().find(|twin| twin["server_name"] == origin["server_name"]);
-                let (fate, effect) = match twin.and_then(|twin| fate(twin, origin)) {
-                    Some(fate) => (fate, live.dropped(&upstream, server)),
-                    None => (Fate::Added, "starts without tickets and warm connections".to_owned()),
+                let (outcome, effect) = match twin.and_then(|twin| outcome(twin, origin)) {
+                    Some(outcome) => (outcome, live.dropped(&upstream, server)),
+                    None => (Outcome::Added, "starts without tickets and warm connections".to_owned()),
                 };
-                self.push(Kind::Origin, &format!("{upstream}: {server}"), fate, effect);
+                self.push(DiffKind::Origin, &format!("{upstream}: {server}"), outcome, effect);
             }
             let names: Vec<&Value> = is.iter().map(|origin| &origin["server_name"]).collect();
             for origin in was.iter().filter(|origin| !names.contains(&&origin["server_name"])) {
                 let server = text(&origin["server_name"]);
                 let effect = live.dropped(&upstream, server);
-                self.push(Kind::Origin, &format!("{upstream}: {server}"), Fate::Removed, effect);
+                self.push(DiffKind::Origin, &format!("{upstream}: {server}"), Outcome::Removed, effect);
             }
         }
     }
@@ -194,10 +201,10 @@ impl Diff {
     fn shelves(&mut self, live: &Live<'_>, old: &Value, new: &Value) {
         for name in keys(old, new) {
             let (was, is) = (&old[&name]["pool"], &new[&name]["pool"]);
-            let Some(fate) = fate(was, is) else { continue };
-            let effect = match fate {
-                Fate::Added => format!("up to {} connections are kept warm", is["max_idle"]),
-                Fate::Removed => format!("{} is closed at once", live.warm(&name, &was["max_idle"])),
+            let Some(outcome) = outcome(was, is) else { continue };
+            let effect = match outcome {
+                Outcome::Added => format!("up to {} connections are kept warm", is["max_idle"]),
+                Outcome::Removed => format!("{} is closed at once", live.warm(&name, &was["max_idle"])),
                 _ => format!(
                     "{} and of an unchanged origin is kept, up to {} and to an age of {} s",
                     live.warm(&name, &was["max_idle"]),
@@ -205,7 +212,7 @@ impl Diff {
                     is["max_idle_age"],
                 ),
             };
-            self.push(Kind::Shelf, &name, fate, effect);
+            self.push(DiffKind::Shelf, &name, outcome, effect);
         }
     }
 
@@ -218,13 +225,18 @@ impl Diff {
                     side.as_object_mut().and_then(|side| side.remove(part));
                 }
             }
-            let effect = match fate(&was, &is) {
+            let effect = match outcome(&was, &is) {
                 None => continue,
-                Some(Fate::Added) => "is there for new streams".to_owned(),
-                Some(Fate::Removed) => format!("gets no more streams; {}", live.streams(&name)),
+                Some(Outcome::Added) => "is there for new streams".to_owned(),
+                Some(Outcome::Removed) => format!("gets no more streams; {}", live.streams(&name)),
                 Some(_) => format!("holds for new streams; {}", live.streams(&name)),
             };
-            self.changes.extend(fate(&was, &is).map(|fate| Change { kind: Kind::Upstream, name, fate, effect }));
+            self.changes.extend(outcome(&was, &is).map(|outcome| Change {
+                kind: DiffKind::Upstream,
+                name,
+                outcome,
+                effect,
+            }));
         }
     }
 
@@ -236,12 +248,12 @@ impl Diff {
     /// For scripts: one object a change.
     pub(crate) fn to_json(&self) -> Value {
         let one = |change: &Change| {
-            let (word, parts) = match &change.fate {
-                Fate::Added => ("added", &[][..]),
-                Fate::Removed => ("removed", &[][..]),
-                Fate::Changed(parts) => ("changed", &parts[..]),
-                Fate::Kept => ("kept", &[][..]),
-                Fate::Unavailable => ("unavailable", &[][..]),
+            let (word, parts) = match &change.outcome {
+                Outcome::Added => ("added", &[][..]),
+                Outcome::Removed => ("removed", &[][..]),
+                Outcome::Changed(parts) => ("changed", &parts[..]),
+                Outcome::Kept => ("kept", &[][..]),
+                Outcome::Unavailable => ("unavailable", &[][..]),
             };
             json!({
                 "kind": change.kind.as_str(),
@@ -259,12 +271,12 @@ impl fmt::Display for Diff {
     /// For people: a line a change, its effect below it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for change in &self.changes {
-            let (sign, mut what) = match &change.fate {
-                Fate::Added => ('+', String::new()),
-                Fate::Removed => ('-', String::new()),
-                Fate::Changed(parts) => ('~', format!(" ({})", parts.join(", "))),
-                Fate::Kept => ('!', " (kept)".to_owned()),
-                Fate::Unavailable => ('!', " (unavailable)".to_owned()),
+            let (sign, mut what) = match &change.outcome {
+                Outcome::Added => ('+', String::new()),
+                Outcome::Removed => ('-', String::new()),
+                Outcome::Changed(parts) => ('~', format!(" ({})", parts.join(", "))),
+                Outcome::Kept => ('!', " (kept)".to_owned()),
+                Outcome::Unavailable => ('!', " (unavailable)".to_owned()),
             };
             write!(what, "\n    {}", change.effect)?;
             writeln!(f, "{sign} {} {}{what}", change.kind.as_str(), change.name)?;
@@ -274,15 +286,15 @@ impl fmt::Display for Diff {
 }
 
 /// What became of a value; `None`: it is the same.
-fn fate(old: &Value, new: &Value) -> Option<Fate> {
+fn outcome(old: &Value, new: &Value) -> Option<Outcome> {
     match (old, new) {
         (old, new) if old == new => None,
-        (Value::Null, _) => Some(Fate::Added),
-        (_, Value::Null) => Some(Fate::Removed),
+        (Value::Null, _) => Some(Outcome::Added),
+        (_, Value::Null) => Some(Outcome::Removed),
         (Value::Object(_), Value::Object(_)) => {
-            Some(Fate::Changed(keys(old, new).into_iter().filter(|key| old[key] != new[key]).collect()))
+            Some(Outcome::Changed(keys(old, new).into_iter().filter(|key| old[key] != new[key]).collect()))
         }
-        _ => Some(Fate::Changed(vec![format!("{old} -> {new}")])),
+        _ => Some(Outcome::Changed(vec![format!("{old} -> {new}")])),
     }
 }
 

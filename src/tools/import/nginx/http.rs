@@ -6,7 +6,7 @@ use crate::tools::import::nginx::importer::Importer;
 use crate::tools::import::nginx::listen::{Extra, To};
 use crate::tools::import::nginx::listen_addr::{At, ListenAddr, common_variables};
 use crate::tools::import::nginx::parse::Directive;
-use crate::tools::import::nginx::proxy_pass::{ProxyPass, Target};
+use crate::tools::import::nginx::proxy_pass::{PassTarget, ProxyPass};
 use crate::tools::import::nginx::scope::Scope;
 
 /// A server with what was found out about it.
@@ -78,7 +78,7 @@ impl<'a> Importer<'_> {
         let port = if tls { 443 } else { 80 };
         let late = pass.argument(0).contains('$');
         let target = self.target(pass, &url.authority, blocks, Some(port), late)?;
-        if let Target::Block(..) = &target
+        if let PassTarget::Block(..) = &target
             && url.authority.contains(':')
         {
             self.listed(pass, "an upstream block has no port of its own");

@@ -1,7 +1,7 @@
 //! Tokens to directives: `name arguments;` or `name arguments { ... }`.
 
 use crate::config::Span;
-use crate::tools::import::nginx::token::{self, Kind, Lexer};
+use crate::tools::import::nginx::token::{self, Lexer, TokenKind};
 
 /// An argument, or the name of a directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,9 +142,9 @@ impl Parser<'_> {
     fn statement(&mut self) -> Result<Statement, Error> {
         let Some(first) = self.lexer.token()? else { return Ok(Statement::Nothing) };
         let name = match first.kind {
-            Kind::Word(text) => Word { text, span: first.span },
-            Kind::Close => return Ok(Statement::Close(first.span)),
-            Kind::End | Kind::Open => return Err(Error::NoName(first.span)),
+            TokenKind::Word(text) => Word { text, span: first.span },
+            TokenKind::Close => return Ok(Statement::Close(first.span)),
+            TokenKind::End | TokenKind::Open => return Err(Error::NoName(first.span)),
         };
         let mut directive = Directive { name, arguments: Vec::new(), block: None, file: self.file, id: *self.ids };
         *self.ids += 1;
@@ -154,15 +154,15 @@ impl Parser<'_> {
         loop {
             let Some(token) = self.lexer.token()? else { return Err(Error::Unfinished(directive.span())) };
             match token.kind {
-                Kind::Word(text) => directive.arguments.push(Word { text, span: token.span }),
-                Kind::End => return Ok(Statement::Plain(directive)),
-                Kind::Close => return Err(Error::Unfinished(directive.span())),
-                Kind::Open if directive.name.text.ends_with("_by_lua_block") => {
+                TokenKind::Word(text) => directive.arguments.push(Word { text, span: token.span }),
+                TokenKind::End => return Ok(Statement::Plain(directive)),
+                TokenKind::Close => return Err(Error::Unfinished(directive.span())),
+                TokenKind::Open if directive.name.text.ends_with("_by_lua_block") => {
                     self.lexer.skip_block()?;
                     directive.block = Some(Vec::new());
                     return Ok(Statement::Plain(directive));
                 }
-                Kind::Open => return Ok(Statement::Block(directive)),
+                TokenKind::Open => return Ok(Statement::Block(directive)),
             }
         }
     }

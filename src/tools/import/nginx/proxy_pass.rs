@@ -22,12 +22,12 @@ pub(super) struct ProxyPass<'a> {
     /// In `http`, not in `stream`.
     pub(super) http: bool,
     pub(super) pass: &'a Directive,
-    pub(super) target: Target<'a>,
+    pub(super) target: PassTarget<'a>,
 }
 
 /// Where a `proxy_pass` leads.
 #[derive(Clone)]
-pub(super) enum Target<'a> {
+pub(super) enum PassTarget<'a> {
     /// To the servers of an upstream block.
     Block(&'a Directive, Vec<ServerLine<'a>>),
     /// To one server; it was found through a variable, so nginx resolves its name while it runs.
@@ -53,7 +53,7 @@ impl ServerLine<'_> {
     }
 }
 
-impl<'a> Target<'a> {
+impl<'a> PassTarget<'a> {
     /// The servers of a block; those on Unix sockets are left out.
     pub(super) fn block(directive: &'a Directive, http: bool) -> Self {
         let servers = directive.children().iter().filter(|line| line.name.text == "server");
@@ -77,7 +77,7 @@ impl ProxyPass<'_> {
     /// The hosts of its servers, each once.
     pub(super) fn hosts(&self) -> Vec<String> {
         match &self.target {
-            Target::Block(_, servers) => {
+            PassTarget::Block(_, servers) => {
                 let mut hosts: Vec<String> = servers.iter().map(|line| line.host.clone()).collect();
                 let mut seen = Vec::new();
                 hosts.retain(|host| {
@@ -88,25 +88,25 @@ impl ProxyPass<'_> {
                 });
                 hosts
             }
-            Target::One { host, .. } => vec![host.clone()],
+            PassTarget::One { host, .. } => vec![host.clone()],
         }
     }
 
     /// What nginx takes for the server's name unless it is told one.
     pub(super) fn name(&self) -> String {
         match &self.target {
-            Target::Block(directive, _) => directive.argument(0).to_owned(),
-            Target::One { host, .. } => host.clone(),
+            PassTarget::Block(directive, _) => directive.argument(0).to_owned(),
+            PassTarget::One { host, .. } => host.clone(),
         }
     }
 
     /// What sessions are kept by: the block, or the very server.
     pub(super) fn entry(&self) -> String {
         match &self.target {
-            Target::Block(directive, _) => directive.argument(0).to_owned(),
+            PassTarget::Block(directive, _) => directive.argument(0).to_owned(),
             // Found at run time: nginx keeps no session for it, so it shares none.
-            Target::One { late: true, .. } => format!("directive {}", self.pass.id),
-            Target::One { host, port, .. } => format!("{host}:{port}"),
+            PassTarget::One { late: true, .. } => format!("directive {}", self.pass.id),
+            PassTarget::One { host, port, .. } => format!("{host}:{port}"),
         }
     }
 }
@@ -178,7 +178,7 @@ impl Importer<'_> {
 
     /// What is the same whoever speaks TLS.
     fn finish(&mut self, proxy_pass: &ProxyPass<'_>, upstream: &mut Upstream) {
-        if let Target::Block(block, lines) = &proxy_pass.target {
+        if let PassTarget::Block(block, lines) = &proxy_pass.target {
             upstream.balance = self.balance(block, lines);
             upstream.ejection = balance::ejection(lines);
         }
@@ -190,13 +190,13 @@ impl Importer<'_> {
 
     fn servers(&mut self, proxy_pass: &ProxyPass<'_>) -> Vec<Server> {
         match &proxy_pass.target {
-            Target::One { host, port, late } => {
+            PassTarget::One { host, port, late } => {
                 if !late && host.parse::<IpAddr>().is_err() {
                     self.resolved_once(proxy_pass.pass, host);
                 }
                 vec![Server { address: join(host, *port), ..Server::default() }]
             }
-            Target::Block(block, lines) => {
+            PassTarget::Block(block, lines) => {
                 self.block_of(block, lines);
                 let (backup, first): (Vec<_>, Vec<_>) =
                     lines.iter().filter(|line| !line.has("down")).partition(|line| line.has("backup"));

@@ -70,9 +70,9 @@ impl<'a> Importer<'_> {
         };
         let proxy_pass = ProxyPass { scope: scope.clone(), prefix: "proxy", http: false, pass, target };
         let upstream = match self.kind(&proxy_pass, server, std::slice::from_ref(listen_addr)) {
-            Kind::Tls => self.upstream(&proxy_pass),
-            Kind::PassedThrough => self.passthrough(&proxy_pass),
-            Kind::Plaintext => None,
+            Outgoing::Tls => self.upstream(&proxy_pass),
+            Outgoing::PassedThrough => self.passthrough(&proxy_pass),
+            Outgoing::Plaintext => None,
         };
         if let Some(upstream) = upstream {
             self.open(listen_addr, server, scope, &To::one(upstream), extras);
@@ -80,15 +80,15 @@ impl<'a> Importer<'_> {
     }
 
     /// Is it TLS that nginx speaks to the server, or that was meant, or that of the clients? What is not is told.
-    fn kind(&mut self, proxy_pass: &ProxyPass<'a>, server: &'a Directive, listen_addrs: &[ListenAddr<'_>]) -> Kind {
+    fn kind(&mut self, proxy_pass: &ProxyPass<'a>, server: &'a Directive, listen_addrs: &[ListenAddr<'_>]) -> Outgoing {
         let on = |name: &str| proxy_pass.scope.get(name).filter(|one| one.argument(0) == "on");
         if let Some(directive) = on("proxy_ssl") {
             self.carried(directive, "TLS is what egret speaks to every server");
-            return Kind::Tls;
+            return Outgoing::Tls;
         }
         if let Some(directive) = on("ssl_preread") {
             self.carried(directive, "upstreams: passthrough");
-            return Kind::PassedThrough;
+            return Outgoing::PassedThrough;
         }
         let from_tls =
             listen_addrs.iter().any(|listen_addr| matches!(&listen_addr.at, At::Tcp(at) if is_tls_port(at.port())));
@@ -99,9 +99,9 @@ impl<'a> Importer<'_> {
             let title = "this is taken for TLS of the clients, since both ports are of TLS";
             let repair = "`passthrough = true`: what does not begin with a ClientHello is refused";
             self.find(PASSED_THROUGH, proxy_pass.pass, title, "passed through", repair);
-            return Kind::PassedThrough;
+            return Outgoing::PassedThrough;
         }
-        if self.plaintext(proxy_pass, server) { Kind::Tls } else { Kind::Plaintext }
+        if self.plaintext(proxy_pass, server) { Outgoing::Tls } else { Outgoing::Plaintext }
     }
 
     /// Plaintext to the server: meant to be TLS, or not to be carried over.
@@ -134,7 +134,7 @@ impl<'a> Importer<'_> {
 }
 
 /// What goes out of a server.
-enum Kind {
+enum Outgoing {
     Tls,
     PassedThrough,
     Plaintext,

@@ -5,14 +5,14 @@ use crate::tools::import::facts;
 use crate::tools::import::findings::{FORWARDS_ANYWHERE, SERVICE_LOST, VARIABLE};
 use crate::tools::import::nginx::importer::Importer;
 use crate::tools::import::nginx::parse::Directive;
-use crate::tools::import::nginx::proxy_pass::{Target, split};
+use crate::tools::import::nginx::proxy_pass::{PassTarget, split};
 use crate::tools::import::nginx::scope::Scope;
 use crate::tools::import::nginx::variables::{Choice, HELLO_NAME, Value};
 
 /// A destination, or one for each server name of the clients' hellos.
 pub(super) enum Destination<'a> {
     /// One for all.
-    One(Target<'a>),
+    One(PassTarget<'a>),
     /// By the name.
     ByName(Choice),
 }
@@ -87,14 +87,14 @@ impl<'a> Importer<'_> {
         blocks: &[&'a Directive],
         port: Option<u16>,
         late: bool,
-    ) -> Option<Target<'a>> {
+    ) -> Option<PassTarget<'a>> {
         let address = split(text);
         let host = address.as_ref().map_or(text, |(host, _)| host.as_str());
         if let Some(block) = blocks.iter().find(|block| block.argument(0).eq_ignore_ascii_case(host)) {
-            return Some(Target::block(block, port.is_some()));
+            return Some(PassTarget::block(block, port.is_some()));
         }
         match address.and_then(|(host, said)| Some((host, said.or(port)?))) {
-            Some((host, port)) if facts::is_name(&host) => Some(Target::One { host, port, late }),
+            Some((host, port)) if facts::is_name(&host) => Some(PassTarget::One { host, port, late }),
             _ => {
                 let title = format!("this server is lost: {} is not a host with a port", quote(text));
                 let repair = "egret speaks TLS over TCP: write the host and the port of a server";

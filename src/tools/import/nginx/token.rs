@@ -9,14 +9,14 @@ use crate::config::Span;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     /// What it is.
-    pub kind: Kind,
+    pub kind: TokenKind,
     /// Where it stands, quotes included.
     pub span: Span,
 }
 
 /// What a token is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TokenKind {
     /// A word without its quotes and escapes.
     Word(String),
     /// `;`
@@ -72,9 +72,9 @@ impl<'a> Lexer<'a> {
         let start = self.at;
         let Some(first) = self.peek() else { return Ok(None) };
         let sign = match first {
-            ';' => Some(Kind::End),
-            '{' => Some(Kind::Open),
-            '}' => Some(Kind::Close),
+            ';' => Some(TokenKind::End),
+            '{' => Some(TokenKind::Open),
+            '}' => Some(TokenKind::Close),
             _ => None,
         };
         if let Some(kind) = sign {
@@ -85,7 +85,7 @@ impl<'a> Lexer<'a> {
             '"' | '\'' => self.quoted(first)?,
             _ => self.bare(),
         };
-        Ok(Some(Token { kind: Kind::Word(text), span: start..self.at }))
+        Ok(Some(Token { kind: TokenKind::Word(text), span: start..self.at }))
     }
 
     /// Skips the rest of a block of another language (Lua), up to and including its `}`: braces in it are counted,
@@ -215,10 +215,10 @@ mod tests {
         let mut found = Vec::new();
         while let Some(token) = lexer.token().expect("the text can be read") {
             found.push(match token.kind {
-                Kind::Word(text) => text,
-                Kind::End => ";".into(),
-                Kind::Open => "{".into(),
-                Kind::Close => "}".into(),
+                TokenKind::Word(text) => text,
+                TokenKind::End => ";".into(),
+                TokenKind::Open => "{".into(),
+                TokenKind::Close => "}".into(),
             });
         }
         found

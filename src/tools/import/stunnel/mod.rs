@@ -14,7 +14,7 @@ use crate::tools::import::files::Files;
 use crate::tools::import::findings::{Code, INCLUDE_MISSING, Place, SERVICE_LOST, UNKNOWN_DIRECTIVE};
 use crate::tools::import::nginx::include::Error;
 use crate::tools::import::report::{Entry, ImportReport, Outcome};
-use crate::tools::import::stunnel::read::{Kind, Line};
+use crate::tools::import::stunnel::read::{Line, LineKind};
 use crate::tools::import::{Imported, Options, redact};
 
 /// An option, where it stands.
@@ -80,21 +80,22 @@ impl Importer<'_> {
             let place = Place::new(0, &line.span);
             let parent = services.last().map(|service| service.id);
             let (text, parent) = match &line.kind {
-                Kind::Service(name) => (format!("[{name}]"), None),
-                Kind::Option(name, value) => (format!("{name} = {value}"), parent),
-                Kind::Other(text) => (text.clone(), parent),
+                LineKind::Service(name) => (format!("[{name}]"), None),
+                LineKind::Option(name, value) => (format!("{name} = {value}"), parent),
+                LineKind::Other(text) => (text.clone(), parent),
             };
-            let outcome = matches!(line.kind, Kind::Other(_)).then(|| Outcome::Listed("this is no option".to_owned()));
+            let outcome =
+                matches!(line.kind, LineKind::Other(_)).then(|| Outcome::Listed("this is no option".to_owned()));
             self.report.entries.push(Entry { place: place.clone(), text, parent, outcome, lost: Vec::new() });
             match &line.kind {
-                Kind::Service(name) => {
+                LineKind::Service(name) => {
                     services.push(Service { name: name.clone(), id, place, own: Vec::new() });
                 }
-                Kind::Option(name, value) => {
+                LineKind::Option(name, value) => {
                     let setting = Setting { name: name.clone(), value: value.clone(), id, place };
                     services.last_mut().map_or(&mut self.common, |service| &mut service.own).push(setting);
                 }
-                Kind::Other(_) => {}
+                LineKind::Other(_) => {}
             }
         }
         services

@@ -9,14 +9,14 @@ use crate::config::Span;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     /// What it says.
-    pub(crate) kind: Kind,
+    pub(crate) kind: LineKind,
     /// Where.
     pub(crate) span: Span,
 }
 
 /// What a line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum LineKind {
     /// `[name]`
     Service(String),
     /// `name = value`, the name in lower case.
@@ -43,13 +43,13 @@ pub(crate) fn lines(text: &str) -> Vec<Line> {
     found
 }
 
-fn kind(line: &str) -> Kind {
+fn kind(line: &str) -> LineKind {
     if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-        return Kind::Service(name.trim().to_owned());
+        return LineKind::Service(name.trim().to_owned());
     }
     match line.split_once('=') {
-        Some((name, value)) => Kind::Option(name.trim().to_ascii_lowercase(), value.trim().to_owned()),
-        None => Kind::Other(line.to_owned()),
+        Some((name, value)) => LineKind::Option(name.trim().to_ascii_lowercase(), value.trim().to_owned()),
+        None => LineKind::Other(line.to_owned()),
     }
 }
 
@@ -64,10 +64,10 @@ mod tests {
         assert_eq!(
             kinds,
             [
-                Kind::Option("client".into(), "yes".into()),
-                Kind::Service("a b".into()),
-                Kind::Option("sni".into(), String::new()),
-                Kind::Other("what".into()),
+                LineKind::Option("client".into(), "yes".into()),
+                LineKind::Service("a b".into()),
+                LineKind::Option("sni".into(), String::new()),
+                LineKind::Other("what".into()),
             ]
         );
         assert_eq!(lines(text)[0].span, 5..17);
