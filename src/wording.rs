@@ -67,9 +67,10 @@ pub(crate) fn alert(alert: AlertDescription) -> String {
     }
 }
 
-/// Has a capital letter behind a small one or a digit.
+/// Begins with a letter, as a date does not, and has a capital letter behind a small one or a digit.
 pub(crate) fn is_identifier(word: &str) -> bool {
-    word.as_bytes().windows(2).any(|pair| !pair[0].is_ascii_uppercase() && pair[1].is_ascii_uppercase())
+    let begins = word.starts_with(|letter: char| letter.is_ascii_alphabetic());
+    begins && word.as_bytes().windows(2).any(|pair| !pair[0].is_ascii_uppercase() && pair[1].is_ascii_uppercase())
 }
 
 fn words(identifier: &str) -> String {
@@ -130,6 +131,7 @@ mod tests {
             (&corrupt as &dyn Display, "received corrupt message of type missing data(\"server hello\")"),
             (&rustls::Error::from(unsupported), "invalid peer certificate: unsupported signature algorithm context"),
             (&"io error: Connection refused (os error 111)", "io error: Connection refused (os error 111)"),
+            (&"expired on 1970-01-01T00:00:01Z", "expired on 1970-01-01T00:00:01Z"),
             (
                 &"no DNS server of PLAIN.EXAMPLE.COM answers TLS 1.3",
                 "no DNS server of PLAIN.EXAMPLE.COM answers TLS 1.3",
