@@ -74,7 +74,8 @@ fn log_json(level: Option<&str>) -> Result<logging::Handle, logging::Error> {
 }
 
 fn tell(check: &Check) -> anyhow::Result<u8> {
-    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let mut out = io::stdout();
+    let mut err = io::stderr();
     Ok(check.run(&cli::environment, &supervise::check_files, &mut out, &mut err)?.code())
 }
 
@@ -127,7 +128,9 @@ fn open_key_log(path: &Path) -> anyhow::Result<Arc<KeyLogFile>> {
 fn serve(run: Box<Run>, log: logging::Handle, loaded: Loaded) -> anyhow::Result<u8> {
     let key_log = run.key_log.as_deref().map(open_key_log).transpose()?;
     let runtime = threads(&loaded.config.runtime)?;
-    let (file, config, rigour) = (run.file.clone(), loaded.config, run.rigour());
+    let file = run.file.clone();
+    let config = loaded.config;
+    let rigour = run.rigour();
     let written = config.source.clone();
     let source = Arc::new(move || run.load(&cli::environment));
     let ended = runtime.block_on(supervise::run(Start { source, file, config, log, key_log, rigour }));

@@ -151,7 +151,8 @@ pub(crate) fn limit() -> Option<Limit> {
 /// As [`limit`], with `proc` and the control groups below `root`.
 fn limit_below(root: &Path) -> Option<Limit> {
     let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
-    let (groups, mounts) = (text("proc/self/cgroup"), text("proc/self/mountinfo"));
+    let groups = text("proc/self/cgroup");
+    let mounts = text("proc/self/mountinfo");
     let limits = hierarchies(&groups, &mounts).into_iter().flat_map(|hierarchy| hierarchy.limits(root));
     limits.chain(machine(root)).min_by_key(|limit| limit.bytes)
 }
@@ -178,9 +179,11 @@ fn hierarchies<'a>(groups: &'a str, mounts: &'a str) -> Vec<Hierarchy<'a>> {
 fn hierarchy<'a>(groups: &'a str, mount: &'a str) -> Option<Hierarchy<'a>> {
     let (before, after) = mount.split_once(" - ")?;
     let mut fields = before.split(' ').skip(3);
-    let (root, mount) = (fields.next()?, fields.next()?);
+    let root = fields.next()?;
+    let mount = fields.next()?;
     let mut fields = after.split(' ');
-    let (kind, options) = (fields.next()?, fields.nth(1)?);
+    let kind = fields.next()?;
+    let options = fields.nth(1)?;
     let is_memory = |list: &str| list.split(',').any(|controller| controller == "memory");
     let (files, is_ours): (_, fn(&str, &str) -> bool) = match kind {
         "cgroup2" => (UNIFIED, |id, _| id == "0"),
@@ -189,7 +192,9 @@ fn hierarchy<'a>(groups: &'a str, mount: &'a str) -> Option<Hierarchy<'a>> {
     };
     let group = groups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
-        let (id, list, group) = (fields.next()?, fields.next()?, fields.next()?);
+        let id = fields.next()?;
+        let list = fields.next()?;
+        let group = fields.next()?;
         is_ours(id, list).then_some(group)
     })?;
     Some(Hierarchy { mount, root, group, files })
@@ -246,7 +251,8 @@ mod tests {
 
     #[test]
     fn the_smallest_limit_on_the_path_counts() {
-        let (small, large) = ("67108864\n", "268435456\n");
+        let small = "67108864\n";
+        let large = "268435456\n";
         for (groups, mounts, files, wanted) in [
             ("0::/\n", V2, &[][..], 1024),
             ("0::/a/b\n", V2, &[("sys/fs/cgroup/a/b/memory.max", small)][..], 64),

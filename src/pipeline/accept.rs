@@ -200,7 +200,8 @@ impl Listener {
 
     fn count<G: Generation>(&self, error: &io::Error, pause: Duration, shared: &Shared<G>) {
         let Some(entry) = self.entry(shared) else { return };
-        let (listener, reason) = (&entry.routes.listener, accept_error(error));
+        let listener = &entry.routes.listener;
+        let reason = accept_error(error);
         entry.routes.metrics.accept_errors.increment(reason);
         if flood::is_first(Key::new(Event::AcceptingPauses, reason).listener(listener)) {
             tracing::warn!(%listener, reason, %error, ?pause, "accepting pauses");
@@ -249,7 +250,8 @@ async fn acquire(permits: &Arc<Semaphore>, bound: Bound, entry: &Entry) -> Optio
     if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
         return Some(permit);
     }
-    let (listener, reason) = (&entry.routes.listener, bound.reason());
+    let listener = &entry.routes.listener;
+    let reason = bound.reason();
     entry.routes.metrics.accept_waits.increment(reason);
     if flood::is_first(Key::new(Event::AcceptingWaits, reason).listener(listener)) {
         tracing::warn!(%listener, reason, "accepting waits");

@@ -53,7 +53,9 @@ pub(crate) async fn serve(accepted: Accepted, watch: Watch) {
     let endpoint = in_flight.endpoint();
     let distrust = route.originator.watch_trust(endpoint.origin(), facts.negotiated());
     let forced = cut_off(&watch, endpoint, route.originator.closes_on_removal(), distrust);
-    let (early, limits, counters) = (class.early, &route.limits, &route.counters);
+    let early = class.early;
+    let limits = &route.limits;
+    let counters = &route.counters;
     let outcome = match upstream {
         Wire::Tls(upstream) => relay::relay(stream, early, upstream, limits, counters, forced).await,
         Wire::Plain(upstream) => relay::pass_through(stream, early, upstream, limits, counters, forced).await,

@@ -353,12 +353,15 @@ impl Incoming {
             larger[..held].copy_from_slice(&buffer[self.start..self.end]);
             *buffer = larger;
         }
-        (self.start, self.shown, self.end) = (0, self.shown - self.start, held);
+        self.shown -= self.start;
+        self.start = 0;
+        self.end = held;
         Ok(())
     }
 
     fn rest(self) -> Option<Received> {
-        let (start, end) = (self.start, self.end);
+        let start = self.start;
+        let end = self.end;
         self.buffer.filter(|_| start < end).map(|buffer| Received { buffer, opened: 0..0, start, end })
     }
 }

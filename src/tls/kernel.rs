@@ -236,7 +236,8 @@ impl Offload {
             true => Handing::Asked(secrets),
             false => Handing::Kept,
         };
-        let (send, receive) = (handing(send, Direction::Send), handing(receive, Direction::Receive));
+        let send = handing(send, Direction::Send);
+        let receive = handing(receive, Direction::Receive);
         let nothing = matches!((&send, &receive), (Handing::Kept, Handing::Kept));
         (!nothing).then(|| Box::new(Self { send, receive, shown: false }))
     }
@@ -286,7 +287,8 @@ mod tests {
     #[test]
     fn a_key_of_tls13_is_laid_out_as_the_kernel_reads_it() {
         let head = |cipher: u16| joined(&[&0x0304_u16.to_ne_bytes(), &cipher.to_ne_bytes()]);
-        let (salt, iv) = (&IV[..4], &IV[4..]);
+        let salt = &IV[..4];
+        let iv = &IV[4..];
         let aes128 = joined(&[&head(51), iv, &[7; 16], salt, &SEQUENCE]);
         assert_eq!(info(true, Cipher::Aes128Gcm, 7), aes128);
         assert_eq!(aes128.len(), size_of::<libc::tls12_crypto_info_aes_gcm_128>());

@@ -209,7 +209,8 @@ mod tests {
 
     #[test]
     fn a_flood_has_one_line_in_full_and_one_each_second() {
-        let (mut table, start) = (Table::default(), Instant::now());
+        let mut table = Table::default();
+        let start = Instant::now();
         let full: Vec<u32> =
             (0..3_000).filter(|n| table.admits(key("192.0.2.1:1"), start + *n * Duration::from_micros(800))).collect();
         assert_eq!(full, [0], "the first only");
@@ -225,8 +226,10 @@ mod tests {
 
     #[test]
     fn events_that_differ_in_class_upstream_or_endpoint_are_all_logged_in_full() {
-        let (mut table, now) = (Table::default(), Instant::now());
-        let (one, other) = (Name::new("one"), Name::new("other"));
+        let mut table = Table::default();
+        let now = Instant::now();
+        let one = Name::new("one");
+        let other = Name::new("other");
         for key in [
             key("192.0.2.1:1"),
             key("192.0.2.2:1"),
@@ -243,7 +246,8 @@ mod tests {
 
     #[test]
     fn slow_events_are_all_logged_in_full() {
-        let (mut table, start) = (Table::default(), Instant::now());
+        let mut table = Table::default();
+        let start = Instant::now();
         for n in 0..5 {
             assert!(table.admits(key("192.0.2.1:1"), start + n * 2 * WINDOW), "event {n}, with no look in between");
         }
@@ -251,7 +255,8 @@ mod tests {
 
     #[test]
     fn a_long_flood_shows_an_event_in_full_each_minute() {
-        let (mut table, start) = (Table::default(), Instant::now());
+        let mut table = Table::default();
+        let start = Instant::now();
         let mut full = 0;
         for second in 0..180 {
             let now = start + second * WINDOW;
@@ -263,7 +268,8 @@ mod tests {
 
     #[test]
     fn entries_are_bounded_and_every_event_is_counted() {
-        let (mut table, now) = (Table::default(), Instant::now());
+        let mut table = Table::default();
+        let now = Instant::now();
         let events = 3 * MAX_ENTRIES as u64;
         let mut full = 0;
         for n in 0..events {

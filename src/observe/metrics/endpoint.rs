@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn addresses_that_never_come_twice_fill_nobodys_memory() {
-        let (registry, upstream) = (Registry::new(), Name::new("x"));
+        let registry = Registry::new();
+        let upstream = Name::new("x");
         let touch = |port: u16| EndpointMetrics::new(&registry, &upstream, ([192, 0, 2, 1], port).into()).served(true);
         (0..2 * MAX_ENDPOINTS as u16).for_each(touch);
         // One that is known is counted further.

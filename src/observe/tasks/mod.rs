@@ -208,9 +208,11 @@ mod tests {
     /// Runs a task that does `step(n)` in its n-th life, until it is over; returns how many lives it had, and the text
     /// of the metrics.
     async fn lives(last: u32, step: impl Fn(u32)) -> (u32, String) {
-        let (registry, life) = (Registry::new(), Cell::new(0));
+        let registry = Registry::new();
+        let life = Cell::new(0);
         let work = || {
-            let (n, step) = (life.get() + 1, &step);
+            let n = life.get() + 1;
+            let step = &step;
             life.set(n);
             async move {
                 tokio::task::yield_now().await;

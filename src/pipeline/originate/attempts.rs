@@ -129,7 +129,8 @@ impl Attempts {
 
     /// These addresses of the turn's server failed: they are not tried again.
     pub(super) fn lost(&mut self, attempt: &Attempt, failed: &[SocketAddr]) {
-        let (server, chosen) = (attempt.endpoint().server(), attempt.endpoint().address());
+        let server = attempt.endpoint().server();
+        let chosen = attempt.endpoint().address();
         let list = self.members.list();
         self.left.retain(|place| {
             let endpoint = &list[*place].endpoint;
@@ -222,7 +223,8 @@ impl Attempts {
         let first = self.member(place);
         let others = open.iter().filter(|other| **other != place).map(|other| self.member(*other));
         let others = others.filter(|other| (other.server, other.tier) == (first.server, first.tier)).cloned().collect();
-        let (began, limit) = (Instant::now(), first.max_connections);
+        let began = Instant::now();
+        let limit = first.max_connections;
         let parts = u32::try_from(self.left.len()).unwrap_or(u32::MAX).min(LEAST_SHARE);
         let share = self.deadline.saturating_duration_since(began) / parts;
         Attempt {

@@ -96,7 +96,8 @@ pub(crate) fn schedule(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (preferred, other): (Vec<_>, Vec<_>) = unique.partition(|address| address.is_ipv6() == first_is_v6);
     let mut order = Vec::with_capacity(preferred.len() + other.len());
-    let (mut preferred, mut other) = (preferred.into_iter(), other.into_iter());
+    let mut preferred = preferred.into_iter();
+    let mut other = other.into_iter();
     loop {
         let before = order.len();
         order.extend(preferred.next());

@@ -61,7 +61,8 @@ impl Distrust {
     /// Time alone ends no stream: a certificate or a list that has expired since was good when the stream began.
     fn is_refused_by(&self, trust: &Trust) -> bool {
         let Some((leaf, intermediates)) = self.chain.certificates().split_first() else { return false };
-        let (mode, name) = (self.origin.key().mode(), self.origin.server_name());
+        let mode = self.origin.key().mode();
+        let name = self.origin.server_name();
         let judged = trust.check_in(mode, leaf, intermediates, name, UnixTime::now());
         matches!(
             judged,

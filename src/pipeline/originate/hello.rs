@@ -167,7 +167,8 @@ impl Tolerance {
 
     /// A handshake failed with it, and again without.
     pub(crate) fn innocent(&mut self, now: Instant) {
-        (self.state, self.strikes) = (State::Innocent { until: now + CLEARED }, 0);
+        self.state = State::Innocent { until: now + CLEARED };
+        self.strikes = 0;
     }
 
     /// A handshake failed with it, and none was tried without.

@@ -176,7 +176,8 @@ impl<'a> Attempts<'a> {
     }
 
     async fn connect_and_run(&self, handshake: &Handshake<'_>) -> Made {
-        let (address, options) = (self.endpoint.address(), &self.originator.options);
+        let address = self.endpoint.address();
+        let options = &self.originator.options;
         let dialed = dial::race(&[address], options, Some(self.deadline)).await;
         let mut tcp = dialed.map_err(Stage::Dial)?.tcp;
         self.originator.upgrade(&mut tcp, self.deadline).await?;
@@ -212,7 +213,8 @@ impl<'a> Attempts<'a> {
 
     /// A handshake succeeded with all that it offered.
     fn tolerated(&self, handshake: &Handshake<'_>) {
-        let (mut tolerances, now) = (self.endpoint.tolerances(), Instant::now());
+        let mut tolerances = self.endpoint.tolerances();
+        let now = Instant::now();
         if handshake.has_offered_session().is_some() {
             tolerances.of(Feature::Session).tolerated(now);
         }
@@ -296,7 +298,8 @@ impl Suspicion {
         let left_out = left_out.map(|length| {
             format!("; to this address handshakes are made {without} for the next {} s", length.as_secs())
         });
-        let (error, left_out) = (&self.error, left_out.unwrap_or_default());
+        let error = &self.error;
+        let left_out = left_out.unwrap_or_default();
         format!("a handshake that {offered} failed ({error}), and succeeded {without}{left_out}; likely: {likely}")
     }
 }

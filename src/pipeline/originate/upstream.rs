@@ -116,10 +116,13 @@ impl Originator {
         metrics: UpstreamMetrics,
         previous: Option<&Self>,
     ) -> Self {
-        let (registry, upstream) = (metrics.registry.clone(), name.clone());
+        let registry = metrics.registry.clone();
+        let upstream = name.clone();
         let account = move |address| Account::new(&registry, &upstream, address);
         let endpoints = Endpoints::new(servers, resolver, account, previous.map(|previous| &previous.endpoints));
-        let (identity, upgrade, timeout) = (spec.tls.identity.clone(), spec.upgrade, spec.originate_timeout);
+        let identity = spec.tls.identity.clone();
+        let upgrade = spec.upgrade;
+        let timeout = spec.originate_timeout;
         let mut options = Options::of_or_warn(&spec.tcp, Role::Connect, &name);
         if !spec.passthrough {
             // A ClientHello, or the client's word of an upgrade.

@@ -74,7 +74,8 @@ impl<'a> Download<'a> {
             }
             Inbox { buffer, plain, sealed: start, end }
         });
-        let (state, size) = (State::Moving, Size::Small);
+        let state = State::Moving;
+        let size = Size::Small;
         Self { state, size, inbox, long: 1, needed: 0, eof, failed: None, owed: None, account }
     }
 
@@ -271,7 +272,8 @@ impl<'a> Download<'a> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => {
                     let (ended, owed) = kernel::refused(&error);
-                    (self.failed, self.owed) = (Some(ended), owed);
+                    self.failed = Some(ended);
+                    self.owed = owed;
                 }
             }
             return Poll::Ready(Ok(()));
@@ -359,7 +361,8 @@ impl Inbox {
         } else if self.sealed > 0 {
             self.buffer.copy_within(left.clone(), 0);
         }
-        (self.sealed, self.end) = (0, left.len());
+        self.sealed = 0;
+        self.end = left.len();
     }
 
     /// Where the next read ends: after a whole number of records like the last long one.
@@ -374,13 +377,16 @@ impl Inbox {
             let left = self.sealed..self.end;
             let mut smaller = Buffer::take(Size::Small);
             smaller[..left.len()].copy_from_slice(&self.buffer[left.clone()]);
-            (self.buffer, self.sealed, self.end) = (smaller, 0, left.len());
+            self.buffer = smaller;
+            self.sealed = 0;
+            self.end = left.len();
         }
     }
 
     /// `plain`, counted from the front of the sealed bytes, is opened.
     fn add(&mut self, plain: Range<usize>, wire: usize) {
-        let (start, len) = (self.sealed + plain.start, plain.len());
+        let start = self.sealed + plain.start;
+        let len = plain.len();
         self.sealed += wire;
         match self.plain.last() {
             Some(last) if len <= SHORT => {

@@ -66,8 +66,10 @@ pub(super) async fn linger<'a>(
     let mut owed = ended.owes();
     let mut moved = Instant::now();
     let mut deadline = moved + bound.total;
-    let (mut flushed, mut may_force) = (false, bound != DRAINED);
-    let (mut before, mut pause) = (None, PAUSE.0);
+    let mut flushed = false;
+    let mut may_force = bound != DRAINED;
+    let mut before = None;
+    let mut pause = PAUSE.0;
     loop {
         if !flushed && let Ok(explained) = timeout(pause, poll_fn(|cx| stream.poll_flush(cx, sides, &ended))).await {
             flushed = true;
@@ -83,10 +85,13 @@ pub(super) async fn linger<'a>(
         let state = Some((left, stream.accounts().map(|account| account.moved())));
         let now = Instant::now();
         if state != before {
-            (before, moved, pause) = (state, now, PAUSE.0);
+            before = state;
+            moved = now;
+            pause = PAUSE.0;
         }
         if may_force && poll_fn(|cx| Poll::Ready(forced.as_mut().poll(cx).is_ready())).await {
-            (deadline, may_force) = (deadline.min(now + DRAINED.total), false);
+            deadline = deadline.min(now + DRAINED.total);
+            may_force = false;
         }
         // The client must not wait for its reset because the server takes no more.
         let waits = left[1] > 0 || stream.holds()[1];

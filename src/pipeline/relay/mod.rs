@@ -291,7 +291,8 @@ impl<'a> Mechanism<'a> for Stream<'a> {
 
 /// The server gets a warning, and may go on.
 fn log_declined(upstream: &TcpStream) {
-    let (endpoint, reason) = (upstream.peer_addr().ok(), Ended::RenegotiationDeclined.reason());
+    let endpoint = upstream.peer_addr().ok();
+    let reason = Ended::RenegotiationDeclined.reason();
     if !flood::is_first(Key::new(Event::RenegotiationDeclined, reason).endpoint(endpoint)) {
         return;
     }

@@ -108,7 +108,8 @@ enum Load {
 
 impl<'a> Pump<'a> {
     fn new(sender: Sender, early: Bytes, account: Account<'a>) -> Self {
-        let (state, size) = (State::Moving, Size::Small);
+        let state = State::Moving;
+        let size = Size::Small;
         Self { sender, state, size, early, load: Load::Nothing, gone: false, splices: true, spliced: false, account }
     }
 

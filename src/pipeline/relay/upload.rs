@@ -61,7 +61,8 @@ struct Batch {
 
 impl<'a> Upload<'a> {
     pub(super) fn new(early: Bytes, flight: Vec<u8>, account: Account<'a>, near_key_limit: &'a Counter) -> Self {
-        let (state, size) = (State::Moving, Size::Small);
+        let state = State::Moving;
+        let size = Size::Small;
         Self { state, size, early, flight, batch: None, control: None, cut: 0, gone: false, account, near_key_limit }
     }
 

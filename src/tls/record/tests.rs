@@ -195,17 +195,21 @@ proptest! {
         cuts in prop::collection::vec(1..20_000usize, 1..20),
     ) {
         let (mut sealer, mut opener) = pair(SUITES[suite].0, SUITES[suite].1);
-        let (mut wire, mut expected) = (Vec::new(), Vec::new());
+        let mut wire = Vec::new();
+        let mut expected = Vec::new();
         for (n, len) in lengths.into_iter().enumerate() {
             let plain = vec![n as u8; len];
             wire.extend(sealed(&mut sealer, ContentType::ApplicationData, &plain));
             expected.extend(plain);
         }
-        let (mut inbox, mut got, mut cuts) = (Vec::new(), Vec::new(), cuts.into_iter().cycle());
+        let mut inbox = Vec::new();
+        let mut got = Vec::new();
+        let mut cuts = cuts.into_iter().cycle();
         let mut rest = &wire[..];
         while !rest.is_empty() {
             let (read, after) = rest.split_at(cuts.next().unwrap().min(rest.len()));
-            (rest, inbox) = (after, [&inbox, read].concat());
+            rest = after;
+            inbox = [&inbox, read].concat();
             while let Frame::Whole(len) = opener.frame(&inbox).unwrap() {
                 let (_, plain) = opener.open(&mut inbox[..len]).unwrap();
                 got.extend_from_slice(&inbox[plain]);

@@ -202,7 +202,8 @@ fn parse(body: &[u8]) -> Result<ClientHello, &'static str> {
     if !input.0.is_empty() {
         return Err("something follows its extensions");
     }
-    let (mut named, mut offered) = (false, false);
+    let mut named = false;
+    let mut offered = false;
     while !extensions.0.is_empty() {
         let kind = extensions.number().ok_or("an extension is cut")?;
         let content = extensions.long().ok_or("an extension is cut")?;

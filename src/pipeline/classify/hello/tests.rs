@@ -88,7 +88,8 @@ fn what_is_no_hello_is_told_with_its_first_bytes() {
 
 #[test]
 fn contradictions_are_refused() {
-    let (a, b) = (name("a.example.com"), name("b.example.com"));
+    let a = name("a.example.com");
+    let b = name("b.example.com");
     let both = (SERVER_NAME, long(&[&a.1[2..], &b.1[2..]].concat()));
     let cut = (SERVER_NAME, a.1[..a.1.len() - 1].to_vec());
     let cases: [&[(u16, Vec<u8>)]; 8] = [

@@ -148,7 +148,8 @@ impl Error {
 
     /// The error of a stream whose handshake was over for us, and which broke before anything was said on it.
     pub(crate) fn late(why: Discard, negotiated: &Negotiated, endpoint: SocketAddr, origin: &Origin) -> Self {
-        let (request, passed) = (negotiated.client_certificate.clone(), true);
+        let request = negotiated.client_certificate.clone();
+        let passed = true;
         let seen = Facts { request, passed, ..Facts::default() };
         let flight = flight_of(&seen);
         let cause = match why {

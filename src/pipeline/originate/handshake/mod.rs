@@ -132,7 +132,8 @@ impl<'a> Handshake<'a> {
     }
 
     async fn handshake(&self, mut tcp: TcpStream) -> Result<(Established, Negotiated), Broken> {
-        let (config, view) = (Arc::clone(&self.prepared.config), self.prepared.view.as_deref());
+        let config = Arc::clone(&self.prepared.config);
+        let view = self.prepared.view.as_deref();
         let wants_alpn = !config.alpn_protocols.is_empty();
         let name = self.origin.server_name().clone();
         let mut session = UnbufferedClientConnection::new(config, name).map_err(Broken::Tls)?;

@@ -135,7 +135,8 @@ impl Origin {
         config.enable_secret_extraction = true;
         let limit = identity.as_deref().map_or(Date(i64::MAX), Identity::not_after);
         let sessions = key.resumption.then(|| Store::counted(limit, Arc::clone(&metrics)));
-        let (config, shelf) = (Arc::new(config), Arc::default());
+        let config = Arc::new(config);
+        let shelf = Arc::default();
         Ok(Self { key, config, sessions, identity, trust, metrics, kernel: None, shelf })
     }
 

@@ -61,7 +61,8 @@ impl Demand {
     /// mean are rarely exceeded. None is kept where it would rather age than be used.
     pub(crate) fn wanted(&self, pool: &Pool, age: Duration, now: Instant) -> usize {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        let (quick, slow) = (self.quick * (-passed / QUICK).exp(), self.slow * (-passed / SLOW).exp());
+        let quick = self.quick * (-passed / QUICK).exp();
+        let slow = self.slow * (-passed / SLOW).exp();
         let silence = now.saturating_duration_since(self.last).as_secs_f64();
         let rate = quick.max(slow.min(EXPECTED / silence));
         if rate * age.as_secs_f64() < USED {

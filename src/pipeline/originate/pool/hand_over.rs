@@ -75,7 +75,8 @@ fn say(mut warm: Warm, early: &mut Bytes) -> Result<(Established, Negotiated), D
     let control: &mut [u8; CONTROL] = buffer.first_chunk_mut().expect("every size has room for it");
     // A key that is used up before its first byte does not exist: errors here cannot come.
     let head = session.control(control, 1).map_err(|_| Discard::Broken)?;
-    let (length, front) = (early.len().min(MAX_PLAINTEXT), head + session.layout().front());
+    let length = early.len().min(MAX_PLAINTEXT);
+    let front = head + session.layout().front();
     buffer[front..front + length].copy_from_slice(&early[..length]);
     let end = head + session.seal(&mut buffer[head..], length).map_err(|_| Discard::Broken)?;
     let written = match net::try_write(tcp, &[IoSlice::new(&buffer[..end])]) {

@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn an_idle_limit_is_learned_and_forgotten() {
-        let (start, mut lifetime) = (Instant::now(), Lifetime::default());
+        let start = Instant::now();
+        let mut lifetime = Lifetime::default();
         lifetime.closed(start, ms(2_010), start + ms(2_010));
         assert_eq!(lifetime.most(CONFIGURED, start + ms(2_010)), CONFIGURED);
         lifetime.closed(start + ms(1_500), ms(2_000), start + ms(3_500));
@@ -80,7 +81,8 @@ mod tests {
 
     #[test]
     fn a_restart_teaches_nothing() {
-        let (start, mut lifetime) = (Instant::now(), Lifetime::default());
+        let start = Instant::now();
+        let mut lifetime = Lifetime::default();
         // Made together and ended together, then some made one after the other and ended together.
         for (born, end) in [(0, 900), (5, 900), (10, 900), (2_000, 9_000), (4_000, 9_000), (8_000, 9_000)] {
             lifetime.closed(start + ms(born), ms(end - born), start + ms(end));

@@ -86,7 +86,9 @@ impl Pool {
         previous: Option<&Self>,
     ) -> Self {
         let tally = previous.map(|previous| Arc::clone(&previous.tally)).unwrap_or_default();
-        let (arrivals, making, trials) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let arrivals = AtomicUsize::new(0);
+        let making = AtomicUsize::new(0);
+        let trials = AtomicUsize::new(0);
         let (works, made, wake) = Default::default();
         Self { spec, everywhere, metrics, tally, arrivals, works, making, trials, made, wake }
     }

@@ -61,7 +61,9 @@ impl Pause {
     pub(crate) fn worked(&mut self) {
         self.proven = true;
         if self.trouble != Trouble::Died {
-            (self.until, self.last, self.trouble) = (None, Duration::ZERO, Trouble::Failed);
+            self.until = None;
+            self.last = Duration::ZERO;
+            self.trouble = Trouble::Failed;
         }
     }
 
@@ -74,7 +76,9 @@ impl Pause {
             Trouble::Refused => false,
         };
         if heals {
-            (self.until, self.last, self.trouble) = (None, Duration::ZERO, Trouble::Failed);
+            self.until = None;
+            self.last = Duration::ZERO;
+            self.trouble = Trouble::Failed;
         }
     }
 
@@ -94,7 +98,8 @@ mod tests {
     use super::*;
 
     fn pauses(trouble: Trouble, count: usize) -> Vec<Duration> {
-        let (mut pause, mut now) = (Pause::default(), Instant::now());
+        let mut pause = Pause::default();
+        let mut now = Instant::now();
         let one = |_| {
             pause.failed(trouble, 0.0, now);
             let end = pause.ends_after(now).expect("a pause");
@@ -115,7 +120,8 @@ mod tests {
 
     #[test]
     fn failures_of_one_moment_count_once_but_a_refusal_weighs_more() {
-        let (mut pause, now) = (Pause::default(), Instant::now());
+        let mut pause = Pause::default();
+        let now = Instant::now();
         (0..9).for_each(|_| pause.failed(Trouble::Failed, 0.0, now));
         assert_eq!(pause.ends_after(now), Some(now + FIRST));
         pause.failed(Trouble::Refused, 0.0, now);
@@ -124,7 +130,8 @@ mod tests {
 
     #[test]
     fn a_refusal_is_not_forgotten_because_clients_got_through_the_handshake() {
-        let (mut pause, now) = (Pause::default(), Instant::now());
+        let mut pause = Pause::default();
+        let now = Instant::now();
         pause.failed(Trouble::Refused, 1.0, now);
         pause.worked_for_others(true);
         assert_eq!(pause.ends_after(now), Some(now + FIRST_REFUSED / 2));
@@ -136,7 +143,8 @@ mod tests {
 
     #[test]
     fn a_server_that_ends_what_was_made_is_asked_ever_less_until_one_is_used() {
-        let (mut pause, mut now) = (Pause::default(), Instant::now());
+        let mut pause = Pause::default();
+        let mut now = Instant::now();
         for expected in [FIRST, FIRST * 2, FIRST * 4] {
             pause.failed(Trouble::Died, 0.0, now);
             pause.worked_for_others(false);

@@ -104,13 +104,15 @@ struct Discarded {
 
 impl Replenisher {
     fn new(now: Instant) -> Self {
-        let (demand, lifetime) = (Demand::new(now), Lifetime::default());
+        let demand = Demand::new(now);
+        let lifetime = Lifetime::default();
         Self { demand, lifetime, pause: Pause::default(), fills: JoinSet::new() }
     }
 
     /// Throws away what is over and begins what is missing. Returns when to look again.
     fn go_on(&mut self, originator: &Arc<Originator>) -> Option<Instant> {
-        let (pool, now) = (originator.pool()?, Instant::now());
+        let pool = originator.pool()?;
+        let now = Instant::now();
         let age = self.lifetime.most(pool.spec().max_idle_age, now);
         originator.tidy(pool, age, now);
         self.demand.arrived(pool.arrivals(), now);
@@ -172,7 +174,8 @@ async fn fill(originator: &Originator, age: Duration) -> Filled {
     let (Some(pool), mut began) = (originator.pool(), Instant::now()) else { return Filled::Nowhere };
     // Dropped last: who waits for it finds the room that it had.
     let _making = pool.making();
-    let (mut attempts, mut filled) = (originator.attempts(originator.rules).await, Filled::Nowhere);
+    let mut attempts = originator.attempts(originator.rules).await;
+    let mut filled = Filled::Nowhere;
     while let Ok(attempt) = attempts.next().await {
         let endpoint = attempt.endpoint();
         let Some(shelf) = endpoint.origin().map(|origin| origin.shelf()) else { return filled };

@@ -107,7 +107,9 @@ impl Warm {
         account: &Arc<Account>,
     ) -> Result<Self, Discard> {
         let Established { tcp, session, received, unsent, .. } = established;
-        let (greeting, sealed, born) = (Vec::new(), Vec::new(), Instant::now());
+        let greeting = Vec::new();
+        let sealed = Vec::new();
+        let born = Instant::now();
         let address = tcp.peer_addr().ok();
         let account = Arc::clone(account);
         let mut warm = Self { tcp, address, session, negotiated, greeting, sealed, heard: false, born, account };
@@ -274,7 +276,8 @@ impl From<session::Error> for Discard {
 
 /// What was heard, as it would have been received by a stream.
 fn received(greeting: &[u8], sealed: &[u8]) -> Received {
-    let (opened, end) = (0..greeting.len(), greeting.len() + sealed.len());
+    let opened = 0..greeting.len();
+    let end = greeting.len() + sealed.len();
     let mut buffer = Buffer::exactly(Size::Small);
     if end > buffer.len() {
         buffer = Buffer::exactly(Size::Medium);

@@ -73,8 +73,11 @@ impl HealthStatus {
 impl Endpoint {
     /// An endpoint without streams, of which nothing bad is known.
     pub(crate) fn new(server: Server, address: SocketAddr, origin: Option<Arc<Origin>>, account: Account) -> Self {
-        let (retired, circuit) = (watch::Sender::new(false), watch::Sender::default());
-        let (account, in_flight, tolerances) = (Arc::new(account), AtomicUsize::new(0), Mutex::default());
+        let retired = watch::Sender::new(false);
+        let circuit = watch::Sender::default();
+        let account = Arc::new(account);
+        let in_flight = AtomicUsize::new(0);
+        let tolerances = Mutex::default();
         let confirming = AtomicBool::new(false);
         Self { server, address, origin, account, in_flight, retired, circuit, tolerances, confirming }
     }
@@ -154,7 +157,8 @@ impl Endpoint {
     /// What it gets now, and why.
     pub(crate) fn health_status(&self, now: Instant) -> HealthStatus {
         let circuit = self.circuit.borrow();
-        let (gate, failures) = (circuit.breaker.gate(now), circuit.breaker.failures());
+        let gate = circuit.breaker.gate(now);
+        let failures = circuit.breaker.failures();
         HealthStatus { gate, failures, last_failure: circuit.last_failure }
     }
 

@@ -119,8 +119,10 @@ impl Endpoints {
             Some(previous) => previous.shared.left_to(&servers),
             None => (vec![Lookup::default(); servers.len()], Members::default()),
         };
-        let (lookups, members) = (Mutex::new(lookups), ArcSwap::from_pointee(members));
-        let (account, settled) = (Box::new(account), watch::Sender::new(()));
+        let lookups = Mutex::new(lookups);
+        let members = ArcSwap::from_pointee(members);
+        let account = Box::new(account);
+        let settled = watch::Sender::new(());
         let shared = Arc::new(Shared { servers, resolver, account, lookups, members, settled });
         shared.place_addresses();
         // What was taken over gets the shares of this generation.
@@ -249,7 +251,8 @@ impl Shared {
     fn settle(&self, place: usize, found: Result<Vec<Place>, resolve::Error>, freshness: Freshness) {
         let mut lookups = self.lookups();
         let lookup = &mut lookups[place];
-        (lookup.since, lookup.freshness) = (None, freshness);
+        lookup.since = None;
+        lookup.freshness = freshness;
         let before = std::mem::take(&mut lookup.places);
         match found {
             Ok(places) => (lookup.places, lookup.error) = (places, None),

@@ -245,7 +245,8 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_open_and_a_success_between_starts_anew() {
-        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        let mut breaker = Breaker::default();
+        let now = Instant::now();
         for _ in 0..5 {
             assert!(!breaker.failed(AttemptKind::Usual, QUICK, now, &SETTINGS, 0.0));
             assert!(!breaker.failed(AttemptKind::Usual, QUICK, now, &SETTINGS, 0.0));
@@ -304,7 +305,8 @@ mod tests {
 
     #[test]
     fn late_refusals_open_although_every_handshake_was_good() {
-        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        let mut breaker = Breaker::default();
+        let now = Instant::now();
         for refusal in 1..=3 {
             breaker.succeeded(now);
             assert_eq!(breaker.refused_late(now, &SETTINGS, 0.0), refusal == 3);
@@ -349,7 +351,10 @@ mod tests {
         /// and no back-off beyond its bound.
         #[test]
         fn the_circuit_keeps_its_promises(steps in prop::collection::vec((0..6u8, 0..3000u64, 0.0..1.0f64), 1..200)) {
-            let (mut breaker, mut now, mut running, mut row) = (Breaker::default(), Instant::now(), false, 0);
+            let mut breaker = Breaker::default();
+            let mut now = Instant::now();
+            let mut running = false;
+            let mut row = 0;
             for (step, millis, chance) in steps {
                 now += Duration::from_millis(millis);
                 match step {

@@ -59,8 +59,10 @@ impl Handshaken {
         let name = ServerName::try_from("server.example.com").unwrap();
         let mut client = UnbufferedClientConnection::new(client, name).unwrap();
         let mut server = UnbufferedServerConnection::new(server).unwrap();
-        let (mut up, mut down) = (Vec::new(), Vec::new());
-        let (mut client_done, mut server_done) = (false, false);
+        let mut up = Vec::new();
+        let mut down = Vec::new();
+        let mut client_done = false;
+        let mut server_done = false;
         while !(client_done && server_done) {
             if !client_done {
                 client_done = turn!(client, down, up);

@@ -23,7 +23,8 @@ fn the_kernel_begins_where_user_space_ended() {
         open_all(&mut session, &mut down).unwrap();
         assert!(session.shows() && !session.shows());
         let before = |session: &Session, direction| sequence(&session.key_info(direction).unwrap());
-        let (sent, received) = (before(&session, Direction::Send), before(&session, Direction::Receive));
+        let sent = before(&session, Direction::Send);
+        let received = before(&session, Direction::Receive);
         sealed(&mut session, b"one");
         sealed(&mut session, b"two");
         open_all(&mut session, &mut server.data(b"three")).unwrap();

@@ -277,7 +277,8 @@ fn nothing_comes_between_the_parts_of_a_message() {
 #[test]
 fn what_came_before_a_damaged_record_is_sound() {
     let (mut session, mut server, _) = quiet_pair();
-    let (mut good, mut bad) = (server.data(b"good"), server.data(b"bad"));
+    let mut good = server.data(b"good");
+    let mut bad = server.data(b"bad");
     bad[7] ^= 1;
     assert_eq!(open_all(&mut session, &mut good), Ok((b"good".to_vec(), false)));
     assert_eq!(fault(&mut session, bad), AlertDescription::BadRecordMac);

@@ -136,7 +136,8 @@ impl Store {
         resumes: bool,
         share: Option<NamedGroup>,
     ) -> Arc<View> {
-        let (store, observed) = (Arc::clone(self), Arc::clone(observed));
+        let store = Arc::clone(self);
+        let observed = Arc::clone(observed);
         let learns_share = share.is_none();
         let share =
             share.or_else(|| self.shelf().group.filter(|(_, known)| known.holds(Date::now())).map(|known| known.0));
@@ -289,7 +290,8 @@ impl View {
     /// The session that `take` finds is the one that this handshake offers.
     fn offer<T>(&self, take: impl FnOnce(&mut Shelf, Date) -> Taken<T>) -> Option<T> {
         let taken = take(&mut self.store.shelf(), Date::now());
-        let (account, gone) = (self.store.account(), taken.expired + taken.foreign);
+        let account = self.store.account();
+        let gone = taken.expired + taken.foreign;
         account.expired.increment(taken.expired as u64);
         account.foreign.increment(taken.foreign as u64);
         account.held.decrement((gone + usize::from(taken.removed)) as f64);

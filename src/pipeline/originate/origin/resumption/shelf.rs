@@ -303,7 +303,9 @@ impl<A, B> Rack<A, B> {
 
 impl<T: Clone> Clone for Session<T> {
     fn clone(&self) -> Self {
-        let (server_name, verdict, value) = (self.server_name.clone(), Arc::clone(&self.verdict), self.value.clone());
+        let server_name = self.server_name.clone();
+        let verdict = Arc::clone(&self.verdict);
+        let value = self.value.clone();
         // The copy lives as long as one handshake, which has a bound of its own.
         Self { number: self.number, server_name, endpoint: self.endpoint, verdict, room: Room::default(), value }
     }

@@ -84,9 +84,11 @@ proptest! {
         let shelf = Arc::new(Shelf::<u32>::default());
         prop_assert!(shelf.reserve().is_none(), "a shelf without bounds holds nothing");
         prop_assert!(shelf.bound(bounds(MOST)).is_empty());
-        let (mut model, mut most) = (Model::default(), MOST);
+        let mut model = Model::default();
+        let mut most = MOST;
         let mut places: Vec<Place<u32>> = Vec::new();
-        let (mut now, mut next) = (Instant::now(), 0);
+        let mut now = Instant::now();
+        let mut next = 0;
         for act in acts {
             match act {
                 Act::Reserve => match shelf.reserve() {
@@ -156,7 +158,8 @@ fn under_threads_nothing_is_taken_twice_and_nothing_is_lost() {
     let everywhere = Arc::new(Semaphore::new(6));
     let shelf = Arc::new(Shelf::<u32>::default());
     assert!(shelf.bound(Bounds { most: 8, everywhere: Arc::clone(&everywhere) }).is_empty());
-    let (now, putting) = (Instant::now(), AtomicU32::new(2));
+    let now = Instant::now();
+    let putting = AtomicU32::new(2);
     let put = |numbers: std::ops::Range<u32>| {
         for number in numbers {
             let place = loop {

@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn ttl_is_clamped_on_both_sides() {
-        let (mut names, start) = (Names::<Addresses>::new(MIN, MAX), Instant::now());
+        let mut names = Names::<Addresses>::new(MIN, MAX);
+        let start = Instant::now();
         settle(&mut names, found(1, 0), start).unwrap();
         assert!(known(&mut names, start + MIN - Duration::from_millis(1)).is_some());
         assert!(known(&mut names, start + MIN).is_none());
@@ -222,7 +223,8 @@ mod tests {
 
     #[test]
     fn stale_answer_is_served_for_a_day_and_not_longer() {
-        let (mut names, start) = (Names::<Addresses>::new(MIN, MAX), Instant::now());
+        let mut names = Names::<Addresses>::new(MIN, MAX);
+        let start = Instant::now();
         let fresh = settle(&mut names, found(1, 60), start);
         let later = start + Duration::from_secs(60) + MAX_STALE - Duration::from_secs(2);
         assert_eq!(settle(&mut names, failed(), later), fresh, "the failure is not shown");
@@ -232,7 +234,8 @@ mod tests {
 
     #[test]
     fn no_such_name_ends_an_older_answer_and_is_forgotten_soon() {
-        let (mut names, start) = (Names::<Addresses>::new(MIN, MAX), Instant::now());
+        let mut names = Names::<Addresses>::new(MIN, MAX);
+        let start = Instant::now();
         settle(&mut names, found(1, 60), start).unwrap();
         let later = start + MAX;
         assert_eq!(settle(&mut names, missing(), later).unwrap_err().reason(), "dns_no_such_name");
@@ -242,7 +245,8 @@ mod tests {
 
     #[test]
     fn second_caller_joins_the_look_up_of_the_first() {
-        let (mut names, now) = (Names::<Addresses>::new(MIN, MAX), Instant::now());
+        let mut names = Names::<Addresses>::new(MIN, MAX);
+        let now = Instant::now();
         let Ask::Start { takeoff, .. } = names.ask(&name("a.example.com"), now) else { panic!("nobody looks up") };
         assert!(matches!(names.ask(&name("a.example.com"), now), Ask::Join { .. }));
         drop(takeoff);
@@ -251,7 +255,8 @@ mod tests {
 
     #[test]
     fn names_are_bounded_and_those_in_flight_stay() {
-        let (mut names, now) = (Names::<Addresses>::new(MIN, MAX), Instant::now());
+        let mut names = Names::<Addresses>::new(MIN, MAX);
+        let now = Instant::now();
         let flights: Vec<Ask<Addresses>> =
             (0..MAX_NAMES).map(|n| names.ask(&name(&format!("n{n}.example.com")), now)).collect();
         let Ask::Known(Err(error)) = names.ask(&name("more.example.com"), now) else { panic!("not bounded") };

@@ -156,7 +156,8 @@ impl Source {
 
 impl Client {
     fn new(config: ResolverConfig, mut options: ResolverOpts) -> Result<Self, String> {
-        let (search, ndots) = (config.search().to_vec(), options.ndots);
+        let search = config.search().to_vec();
+        let ndots = options.ndots;
         options.timeout = options.timeout.min(QUERY_TIMEOUT);
         options.attempts = RETRIES;
         // The cache above knows about stale answers, the hosts file was asked before.
@@ -223,7 +224,9 @@ async fn second(first: &Reply, other: impl Future<Output = Reply>) -> Option<Rep
 
 /// One answer of two. With one family only half heard the answer is good, but not for long.
 fn combine(name: &DnsName<'_>, v6: Option<Reply>, v4: Option<Reply>) -> Result<Found<Arc<[IpAddr]>>, Miss> {
-    let (mut addresses, mut ttl, mut miss) = (Vec::new(), Duration::MAX, None::<Miss>);
+    let mut addresses = Vec::new();
+    let mut ttl = Duration::MAX;
+    let mut miss = None::<Miss>;
     for reply in [v6, v4] {
         match reply {
             None => ttl = Duration::ZERO,
@@ -296,7 +299,8 @@ fn targets(name: &DnsName<'_>, lookup: &Lookup) -> Result<Found<Arc<[Target]>>, 
         RData::SRV(srv) => Some((srv, record.ttl)),
         _ => None,
     });
-    let (mut targets, mut lowest) = (Vec::new(), u32::MAX);
+    let mut targets = Vec::new();
+    let mut lowest = u32::MAX;
     for (srv, ttl) in records.take(MAX_TARGETS) {
         lowest = lowest.min(ttl);
         let host = srv.target.to_ascii();

@@ -145,7 +145,8 @@ impl Resolver {
         let targets = self.targets(name).await?;
         let mut until = self.shared.services().good_until(name);
         let looks: Vec<_> = targets.iter().map(|target| tokio::spawn(self.clone().target(target.clone()))).collect();
-        let (mut places, mut last) = (Vec::new(), None);
+        let mut places = Vec::new();
+        let mut last = None;
         for look in looks {
             match look.await {
                 Ok(Ok((found, good))) => {
@@ -179,7 +180,8 @@ impl Resolver {
             Ask::Known(known) => known,
             Ask::Join { flight, stale } => wait(name, flight, stale).await,
             Ask::Start { takeoff, flight, stale } => {
-                let (shared, asked) = (Arc::clone(&self.shared), name.clone());
+                let shared = Arc::clone(&self.shared);
+                let asked = name.clone();
                 tokio::spawn(async move {
                     let reply = shared.bounded(&asked, shared.source.lookup(&asked)).await;
                     let verdict = shared.names().settle(&asked, reply, Instant::now());
@@ -197,7 +199,8 @@ impl Resolver {
             Ask::Known(known) => known,
             Ask::Join { flight, stale } => wait(name, flight, stale).await,
             Ask::Start { takeoff, flight, stale } => {
-                let (shared, asked) = (Arc::clone(&self.shared), name.clone());
+                let shared = Arc::clone(&self.shared);
+                let asked = name.clone();
                 tokio::spawn(async move {
                     let reply = shared.bounded(&asked, shared.source.service(&asked)).await;
                     let verdict = shared.services().settle(&asked, reply, Instant::now());
