@@ -114,7 +114,6 @@ impl Watch {
     }
 }
 
-/// How far a drain has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Open,

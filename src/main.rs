@@ -68,7 +68,6 @@ fn refuse(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { Verdict::Bad } else { Verdict::Good }.code())
 }
 
-/// The log of a process that has no configuration.
 fn log_json(level: Option<&str>) -> Result<logging::Handle, logging::Error> {
     logging::init(&values::Log { format: values::LogFormat::Json, level: level.unwrap_or("info").to_owned() })
 }

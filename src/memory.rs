@@ -94,7 +94,6 @@ impl Shares {
         }
     }
 
-    /// From now on these hold.
     pub(crate) fn apply(self) {
         BUFFERS.store(self.buffers, Ordering::Relaxed);
         SESSIONS.store(self.sessions, Ordering::Relaxed);
@@ -217,7 +216,6 @@ fn read(file: PathBuf) -> Option<Limit> {
     Some(Limit { bytes, source: file })
 }
 
-/// All memory of the machine.
 fn machine(root: &Path) -> Option<Limit> {
     let source = root.join("proc/meminfo");
     let text = fs::read_to_string(&source).ok()?;

@@ -19,7 +19,6 @@ impl Secret {
         Self::new(Vec::with_capacity(capacity))
     }
 
-    /// Where they are written.
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.0
     }

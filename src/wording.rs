@@ -56,7 +56,6 @@ pub(crate) fn sentence(error: &dyn Display) -> String {
     text.chars().take(LONGEST).collect()
 }
 
-/// An alert by its number and its name in the registry of IANA.
 pub(crate) fn alert(alert: AlertDescription) -> String {
     let number = u8::from(alert);
     match alert.as_str() {

@@ -7,7 +7,6 @@ use socket2::SockRef;
 
 use crate::memory;
 
-/// Streams that are there.
 static STREAMS: AtomicUsize = AtomicUsize::new(0);
 
 /// The size of each buffer of one stream's sockets. The stream is counted until this is dropped.
@@ -17,7 +16,6 @@ pub(crate) struct SocketBuffers {
 }
 
 impl SocketBuffers {
-    /// Of one more stream.
     pub(crate) fn of_next_stream() -> Self {
         let streams = STREAMS.fetch_add(1, Ordering::Relaxed) + 1;
         Self { bytes: memory::for_socket_buffer(streams) }

@@ -96,9 +96,7 @@ fn is_read_cut(socket: BorrowedFd<'_>) -> bool {
 }
 
 /// Reads once; zero is the end of the stream.
-///
-/// # Errors
-/// `WouldBlock` if there is nothing to read.
+/// Errors: `WouldBlock` if there is nothing to read.
 pub(crate) fn try_read(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<usize> {
     // Not read(2), which asks the file system's permission on its way to the same place.
     let wanted = buf.len();
@@ -108,43 +106,29 @@ pub(crate) fn try_read(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<usize
 
 /// Reads once what is there by the kernel's own word: what the runtime has not been told yet counts too. Its
 /// notion of readiness stays as it is.
-///
-/// # Errors
-/// As `try_read`.
 pub(crate) fn read_now(socket: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
     let (_, length) = rustix::net::recv(socket, buf, RecvFlags::DONTWAIT)?;
     Ok(length)
 }
 
 /// Reads once into several slices.
-///
-/// # Errors
-/// As `try_read`.
 pub(crate) fn try_read_vectored(socket: &impl Duplex, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     let wanted = bufs.iter().map(|buf| buf.len()).sum();
     transfer(socket, Interest::READABLE, wanted, |fd| rustix::io::readv(fd, bufs), is_read_cut)
 }
 
 /// Bytes that the socket has received and nobody has read.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) fn unread(socket: &impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(socket)?)
 }
 
 /// Bytes that were written and that the peer has not acknowledged, its FIN included.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
     syscall::output_queue(socket.as_fd())
 }
 
 /// Writes once, what there is room for.
-///
-/// # Errors
-/// `WouldBlock` if there is no room.
+/// Errors: `WouldBlock` if there is no room.
 pub(crate) fn try_write(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     send(socket, bufs, SendFlags::NOSIGNAL)
 }
@@ -152,9 +136,6 @@ pub(crate) fn try_write(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Resul
 /// As [`try_write`], of the last bytes of this direction: [`finish`] or a close has to follow at once. What is less
 /// than a segment waits for the FIN and goes out with it, so that the peer is woken once instead of twice (MSG_MORE,
 /// send(2)).
-///
-/// # Errors
-/// As [`try_write`].
 pub(crate) fn try_write_last(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     send(socket, bufs, SendFlags::NOSIGNAL | SendFlags::MORE)
 }
@@ -169,9 +150,7 @@ fn send(socket: &impl Duplex, bufs: &[IoSlice<'_>], flags: SendFlags) -> io::Res
 }
 
 /// Ends the direction away from us.
-///
-/// # Errors
-/// As `shutdown(2)`: the connection is gone.
+/// Errors: As `shutdown(2)`: the connection is gone.
 pub(crate) fn finish(socket: &impl Duplex) -> io::Result<()> {
     SockRef::from(socket).shutdown(Shutdown::Write)
 }

@@ -6,17 +6,13 @@ use std::os::fd::AsFd;
 use super::syscall;
 
 /// Takes data of up to `queue` clients that are not known to be at the address they claim, before accept.
-///
-/// # Errors
-/// The kernel does not have it.
+/// Errors: The kernel does not have it.
 pub(super) fn accept(listener: impl AsFd, queue: i32) -> io::Result<()> {
     set(listener, libc::TCP_FASTOPEN, queue)
 }
 
 /// Connects with the first write, if the server has given a cookie before.
-///
-/// # Errors
-/// The kernel does not have it, or it is switched off (`net.ipv4.tcp_fastopen`).
+/// Errors: The kernel does not have it, or it is switched off (`net.ipv4.tcp_fastopen`).
 pub(super) fn connect(socket: impl AsFd) -> io::Result<()> {
     set(socket, libc::TCP_FASTOPEN_CONNECT, 1)
 }

@@ -13,16 +13,12 @@ use tokio::io::Interest;
 use super::Duplex;
 use super::syscall::{self, Control};
 
-/// One direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// Away from us.
     Send,
-    /// Towards us.
     Receive,
 }
 
-/// What one receive brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Received {
     /// The type of the records that the bytes are from. `None`: the peer has ended its direction.
@@ -32,18 +28,14 @@ pub(crate) struct Received {
 }
 
 /// Lets the kernel's TLS see the socket. Nothing changes before a direction gets its key. There is no way back.
-///
-/// # Errors
-/// The kernel has none, or the connection is not (or no longer) established.
+/// Errors: The kernel has none, or the connection is not (or no longer) established.
 pub(crate) fn attach(socket: &impl AsFd) -> io::Result<()> {
     syscall::set_option(socket.as_fd(), libc::SOL_TCP, libc::TCP_ULP, b"tls")
 }
 
 /// From here on the kernel makes, or opens, the records of this direction. `key` is one of the structures
 /// `tls12_crypto_info_*`. Once more with a new key: the direction goes on with that.
-///
-/// # Errors
-/// The kernel does not know version or suite; it has a key already and cannot take another.
+/// Errors: The kernel does not know version or suite; it has a key already and cannot take another.
 pub(crate) fn set_key(socket: &impl AsFd, direction: Direction, key: &[u8]) -> io::Result<()> {
     let name = match direction {
         Direction::Send => libc::TLS_TX,
@@ -53,9 +45,7 @@ pub(crate) fn set_key(socket: &impl AsFd, direction: Direction, key: &[u8]) -> i
 }
 
 /// Sends one record of another type than application data, all of it or nothing.
-///
-/// # Errors
-/// `WouldBlock` if there is no room.
+/// Errors: `WouldBlock` if there is no room.
 pub(crate) fn try_send_record(socket: &impl Duplex, kind: u8, body: &[u8]) -> io::Result<()> {
     let control = Control { level: libc::SOL_TLS, name: libc::TLS_SET_RECORD_TYPE, value: kind };
     socket.try_io(Interest::WRITABLE, || syscall::send_with(socket.as_fd(), body, control).map(drop))
@@ -63,9 +53,7 @@ pub(crate) fn try_send_record(socket: &impl Duplex, kind: u8, body: &[u8]) -> io
 
 /// Receives the opened content of records of one type. Unlike with a plain socket, fewer bytes than there is
 /// room for do not mean that there are no more: a record of another type may follow.
-///
-/// # Errors
-/// `WouldBlock` if no whole record is there. `EBADMSG`, `EMSGSIZE` and `EINVAL` are the peer's fault: a record
+/// Errors: `WouldBlock` if no whole record is there. `EBADMSG`, `EMSGSIZE` and `EINVAL` are the peer's fault: a record
 /// that does not authenticate, is too long, or is none.
 pub(crate) fn try_receive(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<Received> {
     let mut received = Received { kind: None, len: 0 };

@@ -159,7 +159,6 @@ fn try_connect(path: &Path) -> io::Result<()> {
     probe.connect(&socket2::SockAddr::unix(path)?)
 }
 
-/// Unlinks a socket file on drop.
 #[derive(Debug)]
 struct Unlink(PathBuf);
 

@@ -63,9 +63,7 @@ impl std::fmt::Display for Peer {
 
 impl Stream {
     /// Waits until there is something to read, or an end: which, the answer says. Cancel safe.
-    ///
-    /// # Errors
-    /// The runtime is ending.
+    /// Errors: The runtime is ending.
     pub(crate) async fn readable(&self) -> io::Result<Ready> {
         match self {
             Self::Tcp(tcp) => tcp.ready(Interest::READABLE).await,

@@ -81,9 +81,7 @@ impl Options {
     }
 
     /// A socket for `address` that has all of them and does not block.
-    ///
-    /// # Errors
-    /// Those of `socket(2)`: descriptors or memory are out, or the family is not there.
+    /// Errors: Those of `socket(2)`: descriptors or memory are out, or the family is not there.
     pub(crate) fn socket(&self, address: SocketAddr, role: Role) -> io::Result<Socket> {
         let socket = self.bare(Domain::for_address(address))?;
         self.set(&socket)?;
@@ -109,9 +107,7 @@ impl Options {
     }
 
     /// Sets them on a listening socket that had others: for connections from now on. Multipath stays as it was.
-    ///
-    /// # Errors
-    /// The kernel does not take one.
+    /// Errors: The kernel does not take one.
     pub(super) fn renew(&self, listener: impl AsFd) -> io::Result<()> {
         let socket = SockRef::from(&listener);
         socket.set_keepalive(false)?;

@@ -72,9 +72,7 @@ impl Pipe {
 
     /// Takes in what a socket has, up to what fits; zero is the end of the stream. To be called on an empty pipe:
     /// only then does `WouldBlock` mean the socket.
-    ///
-    /// # Errors
-    /// `WouldBlock` if there is nothing to read; `InvalidInput` or `Unsupported` if this socket cannot be spliced. Nor
+    /// Errors: `WouldBlock` if there is nothing to read; `InvalidInput` or `Unsupported` if this socket cannot be spliced. Nor
     /// can one before an urgent byte: splice(2) then finds nothing, or an end.
     pub(crate) fn fill(&mut self, from: &impl Duplex) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0, "a full pipe would be taken for an empty socket");
@@ -93,9 +91,7 @@ impl Pipe {
     }
 
     /// Gives a socket what is inside, as much as it takes.
-    ///
-    /// # Errors
-    /// `WouldBlock` if it has no room.
+    /// Errors: `WouldBlock` if it has no room.
     pub(crate) fn drain(&mut self, to: &impl Duplex) -> io::Result<usize> {
         let ends = self.ends.as_ref().expect(LIVES);
         let moved = splice(to, Interest::WRITABLE, || {

@@ -15,9 +15,6 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use libc::{c_int, c_void};
 
 /// Sets a socket option to a value of any length. The kernel refuses what it does not know, and what is too short.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
     let length = value.len() as libc::socklen_t;
     // SAFETY: the descriptor is open while it is borrowed. The kernel reads `length` bytes of `value`, which is
@@ -27,9 +24,6 @@ pub(crate) fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, valu
 }
 
 /// Bytes in the socket's queue to its peer: with TCP those that are not acknowledged (SIOCOUTQ, tcp(7)).
-///
-/// # Errors
-/// The kernel's.
 pub(crate) fn output_queue(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut queued: c_int = 0;
     // SAFETY: the descriptor is open while it is borrowed. The kernel writes one integer to `queued`, which outlives
@@ -52,18 +46,13 @@ pub(crate) fn trim_heap() {
 /// What goes beside the bytes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Control {
-    /// The protocol that it is for.
     pub(crate) level: c_int,
-    /// What it says.
     pub(crate) name: c_int,
-    /// Its value.
     pub(crate) value: u8,
 }
 
 /// Sends bytes with a control message. Returns how many.
-///
-/// # Errors
-/// The kernel's; `WouldBlock` if there is no room.
+/// Errors: The kernel's; `WouldBlock` if there is no room.
 pub(crate) fn send_with(socket: BorrowedFd<'_>, bytes: &[u8], control: Control) -> io::Result<usize> {
     let mut bytes = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast::<c_void>(), iov_len: bytes.len() };
     let mut control = Slot::from(control);
@@ -75,9 +64,7 @@ pub(crate) fn send_with(socket: BorrowedFd<'_>, bytes: &[u8], control: Control) 
 }
 
 /// Receives bytes, and the control message that came with them if there was one of a byte.
-///
-/// # Errors
-/// The kernel's; `WouldBlock` if nothing is there.
+/// Errors: The kernel's; `WouldBlock` if nothing is there.
 pub(crate) fn receive_with(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<(usize, Option<Control>)> {
     let mut bytes = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
     let mut control = Slot::zeroed();
@@ -89,7 +76,6 @@ pub(crate) fn receive_with(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result
     Ok((received, control.read()))
 }
 
-/// A control message as it stands in memory.
 #[repr(C)]
 struct Slot {
     header: libc::cmsghdr,
@@ -162,7 +148,6 @@ mod tests {
         set_option(socket.as_fd(), level, name, &1_i32.to_ne_bytes()).unwrap();
     }
 
-    /// As the kernel walks over what it is given.
     #[test]
     fn a_message_holds_its_bytes_and_one_control_message() {
         let mut body = *b"body";

@@ -21,13 +21,11 @@ use crate::pipeline::route::RouteTable;
 /// The pauses after an error of accept (descriptors are out, most often): as long as Go's net/http takes.
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_secs(1);
 
-/// A bound address.
 pub(crate) struct Listener {
     key: ListenerKey,
     socket: Arc<Socket>,
 }
 
-/// The running generation, as a listener sees it.
 pub(crate) trait Generation: Send + Sync + 'static {
     /// What it says of a listener; none when a reload has removed the listener.
     fn entry(&self, key: &ListenerKey) -> Option<Arc<Entry>>;
@@ -39,7 +37,6 @@ pub struct Entry {
     pub(crate) admission: Admission,
     /// Where connections go.
     pub routes: Arc<RouteTable>,
-    /// Concurrent connections on this listener, if bounded.
     pub(crate) permits: Option<Arc<Semaphore>>,
     /// The bound behind `permits`.
     pub(crate) max_connections: Option<usize>,
@@ -49,9 +46,7 @@ pub struct Entry {
 pub(crate) struct Shared<G> {
     /// The running generation; a listener reads it once for each connection.
     pub(crate) snapshot: Arc<G>,
-    /// One permit a connection, over all listeners.
     pub(crate) permits: Arc<Semaphore>,
-    /// What their number comes from.
     pub(crate) bound: Bound,
     /// Wakes whoever waits for a permit when the running generation was replaced: the bound may be another.
     pub(crate) swapped: Arc<Notify>,
@@ -59,21 +54,17 @@ pub(crate) struct Shared<G> {
     pub(crate) streams: Watch,
 }
 
-/// What the number of connections is bounded by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
     /// `limits.max_connections`.
     Configured,
-    /// The limit of open files.
     OpenFiles,
-    /// The memory budget.
     Memory,
     /// `max_connections` of the listener.
     Listener,
 }
 
 impl Bound {
-    /// The class of a wait, for log and metric.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Configured => "max_connections",
@@ -98,15 +89,12 @@ impl<G> Clone for Shared<G> {
 
 impl Listener {
     /// Binds the address of a listener and listens.
-    ///
-    /// # Errors
-    /// See [`Socket::bind`].
+    /// Errors are those of [`Socket::bind`].
     pub(crate) fn bind(spec: &values::Listener) -> Result<Self, BindError> {
         let options = Options::of_or_warn(&spec.tcp, Role::Listen, &spec.name);
         Ok(Self { key: spec.key(), socket: Arc::new(Socket::bind(&spec.listen, &options)?) })
     }
 
-    /// What makes it the same listener in the next generation.
     pub(crate) fn key(&self) -> &ListenerKey {
         &self.key
     }
@@ -121,7 +109,6 @@ impl Listener {
         Arc::clone(&self.socket)
     }
 
-    /// The name by which the running generation calls it.
     pub(crate) fn name<G: Generation>(&self, shared: &Shared<G>) -> Name {
         self.entry(shared).map_or_else(|| Name::new(self.local_address()), |entry| entry.routes.listener.clone())
     }
@@ -227,14 +214,12 @@ impl Drop for InHand {
     }
 }
 
-/// The right to one connection, of the process and of the listener.
 struct Permits {
     _process: Option<OwnedSemaphorePermit>,
     _listener: Option<OwnedSemaphorePermit>,
 }
 
 impl Permits {
-    /// Waits for both.
     async fn acquire<G: Generation>(entry: &Entry, shared: &Shared<G>) -> Self {
         let listener = match &entry.permits {
             Some(permits) => acquire(permits, Bound::Listener, entry).await,

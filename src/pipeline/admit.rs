@@ -73,7 +73,6 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
-    /// The class of the refusal.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Network(_) => "network_not_allowed",
@@ -94,7 +93,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// The class of this error.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::UserDatabase(_) => "user_database_unreadable",

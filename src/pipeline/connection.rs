@@ -12,11 +12,8 @@ use crate::pipeline::relay::{self, Ended};
 use crate::pipeline::report::Report;
 use crate::pipeline::route::RouteTable;
 
-/// A connection that was accepted and admitted.
 pub(crate) struct Accepted {
-    /// The client's socket.
     pub(crate) stream: Stream,
-    /// Who the client is.
     pub(crate) peer: Peer,
     /// The listener's routes in the generation that was running at accept.
     pub(crate) routes: Arc<RouteTable>,

@@ -19,7 +19,6 @@ use crate::pipeline::relay::{Ended, Outcome};
 use crate::pipeline::route::{NoRoute, Route, RouteTable};
 use crate::wording;
 
-/// The reporter of one connection.
 pub(crate) struct Report<'a> {
     routes: &'a RouteTable,
     client: &'a Peer,
@@ -29,7 +28,6 @@ pub(crate) struct Report<'a> {
 /// What is worth knowing of an originated stream after its TLS state went into the relay.
 pub(crate) struct Facts {
     endpoint: Arc<Endpoint>,
-    /// What the client asked for in a ClientHello of its own.
     asked: Option<Box<str>>,
     /// `None`: TLS is between the client and the server.
     negotiated: Option<Negotiated>,
@@ -41,7 +39,6 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// What the handshake has agreed on.
     pub(crate) fn negotiated(&self) -> Option<&Negotiated> {
         self.negotiated.as_ref()
     }
@@ -54,7 +51,6 @@ impl<'a> Report<'a> {
         Self { routes, client, began: Instant::now() }
     }
 
-    /// Keeps the facts of a stream that is about to be relayed.
     pub(crate) fn facts(&self, opened: Opened, protocol: Protocol) -> (Facts, Wire, InFlight) {
         let Opened { originated, in_flight, pooled, ready } = opened;
         let Originated { wire, endpoint, negotiated } = originated;
@@ -74,7 +70,6 @@ impl<'a> Report<'a> {
         self.refused(error.reason(), error, error.repair().as_deref());
     }
 
-    /// There is no way for what the client asks for.
     pub(crate) fn unrouted(&self, error: &NoRoute, downstream: Stream) {
         // A reset could overtake what it is told.
         classify::hello::disown(&downstream);
@@ -123,7 +118,6 @@ impl<'a> Report<'a> {
         self.unserved(route, ended.reason());
     }
 
-    /// A stream ended.
     pub(crate) fn stream(&self, route: &Route, facts: &Facts, outcome: &Outcome) {
         if outcome.received > 0 {
             facts.endpoint.served();

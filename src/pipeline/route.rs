@@ -13,36 +13,27 @@ use crate::pipeline::relay::Counters;
 
 /// The routes of one listener.
 pub struct RouteTable {
-    /// The listener's name, for the log.
     pub(crate) listener: Name,
-    /// What the client is expected to say first.
     pub(crate) expect: Expect,
     /// How long it may take to say that.
     pub(crate) patience: Duration,
-    /// The listener's metrics.
     pub(crate) metrics: Arc<ListenerMetrics>,
-    /// Which way for whom.
     pub(crate) routes: Routes,
 }
 
 /// One way from a listener to an upstream. A stream holds its route, and by it the upstream's origin, as
 /// long as it lives: an old generation dies when its last stream does.
 pub struct Route {
-    /// The way out.
     pub(crate) originator: Arc<Originator>,
     /// How long a stream may do what.
     pub(crate) limits: StreamLimits,
     /// Bytes.
     pub(crate) counters: Counters,
-    /// How streams end.
     pub(crate) metrics: RouteMetrics,
 }
 
-/// The routes from a listener.
 pub(crate) enum Routes {
-    /// All connections take this one.
     One(Arc<Route>),
-    /// By what the ClientHello asks for.
     ByHello(Box<ByHello<Arc<Route>>>),
 }
 
@@ -68,7 +59,6 @@ impl RouteTable {
 pub struct NoRoute(ClientHello);
 
 impl NoRoute {
-    /// The class, for logs and metrics.
     pub(crate) fn reason(&self) -> &'static str {
         "no_route"
     }
@@ -94,7 +84,6 @@ pub struct ByHello<T> {
     default: Option<T>,
 }
 
-/// What one name leads to.
 struct Choices<T> {
     by_protocol: Vec<(Box<[u8]>, T)>,
     otherwise: Option<T>,
@@ -147,7 +136,6 @@ impl<T> Default for Choices<T> {
     }
 }
 
-/// What stands behind each dot of a name, the longest first.
 fn parents(name: &str) -> impl Iterator<Item = &str> {
     name.match_indices('.').map(|(dot, _)| &name[dot + 1..])
 }

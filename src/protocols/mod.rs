@@ -15,17 +15,13 @@ use exchange::{ClientSide, ServerSide};
 pub struct Protocol {
     /// The value of `upgrade` in the configuration.
     pub(crate) word: &'static str,
-    /// What people call it.
     pub(crate) name: &'static str,
     /// Where its servers listen if nothing else is said.
     pub(crate) port: u16,
-    /// Schemes of its URLs.
     pub(crate) schemes: &'static [&'static str],
     /// What stunnel calls it (`protocol = ...`).
     pub(crate) stunnel: &'static [&'static str],
-    /// With a client that speaks it in plaintext.
     pub(crate) client: fn() -> Box<ClientSide>,
-    /// With a server that is to begin TLS.
     pub(crate) server: fn() -> Box<ServerSide>,
     /// What a client says that would like TLS.
     pub(crate) tls_request: &'static [u8],
@@ -33,7 +29,6 @@ pub struct Protocol {
     pub(crate) is_answer: fn(&[u8]) -> bool,
     /// Class of a client that does not speak it.
     pub(crate) not_spoken: &'static str,
-    /// What to change at a client that begins with TLS.
     pub(crate) client_without_tls: &'static str,
     /// What to change at a client that ends after its request for TLS was declined.
     pub(crate) client_content_with_plaintext: &'static str,
@@ -44,7 +39,6 @@ pub struct Protocol {
 /// The protocols, by word. A new one is a file beside this one and a row here.
 const PROTOCOLS: &[Protocol] = &[postgres::PROTOCOL];
 
-/// The words of all protocols.
 pub(crate) const WORDS: &[&str] = &{
     let mut words = [""; PROTOCOLS.len()];
     let mut at = 0;
@@ -60,12 +54,10 @@ pub(crate) const WORDS: &[&str] = &{
 pub struct Upgrade(&'static Protocol);
 
 impl Upgrade {
-    /// Every protocol there is.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         PROTOCOLS.iter().map(Self)
     }
 
-    /// The protocol of a client that begins with a request for TLS.
     pub(crate) fn asked_for(bytes: &[u8]) -> Option<Self> {
         Self::all().find(|protocol| bytes.starts_with(protocol.tls_request))
     }
@@ -75,12 +67,10 @@ impl Upgrade {
         Self::all().find(|protocol| (protocol.is_answer)(bytes))
     }
 
-    /// The protocol of a URL.
     pub(crate) fn of_scheme(scheme: &str) -> Option<Self> {
         Self::all().find(|protocol| protocol.schemes.contains(&scheme))
     }
 
-    /// The protocol of a word of stunnel's configuration.
     pub(crate) fn of_stunnel(word: &str) -> Option<Self> {
         Self::all().find(|protocol| protocol.stunnel.contains(&word))
     }

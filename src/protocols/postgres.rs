@@ -58,7 +58,6 @@ const MAX_SHOWN: usize = 200;
 /// request is handed on.
 #[derive(Debug, Default)]
 pub struct Client {
-    /// What has arrived of the packet's head.
     head: [u8; HEAD],
     have: usize,
     asked_ssl: bool,

@@ -21,7 +21,6 @@ use crate::secret::on_wiped_stack;
 pub struct Established {
     /// The socket.
     pub tcp: TcpStream,
-    /// Its keys.
     pub(crate) session: Session,
     /// What was received beyond the handshake: tickets, the greeting of a server that speaks first.
     pub(crate) received: Option<Received>,
@@ -34,7 +33,6 @@ pub struct Established {
 
 /// What was received and not passed on.
 pub(crate) struct Received {
-    /// The memory it stands in.
     pub(crate) buffer: Buffer,
     /// Data that was opened already. It comes first.
     pub(crate) opened: Range<usize>,
@@ -47,22 +45,18 @@ pub(crate) struct Received {
 /// Why there was no handshake, and how far it came.
 #[derive(Debug)]
 pub struct Failed {
-    /// What went wrong.
     pub(crate) error: Error,
     /// The server had begun to answer.
     pub(crate) answered: bool,
 }
 
-/// What went wrong in a handshake.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// rustls ended it. What alert there was to send has been sent.
     #[error(transparent)]
     Tls(rustls::Error),
-    /// The socket failed.
     #[error(transparent)]
     Io(io::Error),
-    /// The peer ended its direction amid the handshake.
     #[error("the server closed the connection during the handshake")]
     Closed,
     /// The first bytes, which these are, begin no record of TLS.
@@ -171,9 +165,6 @@ pub fn establish(
 }
 
 /// As `establish`, for a stream of which the kernel may have what it offers.
-///
-/// # Errors
-/// As `establish`.
 pub(crate) fn establish_for(
     offers: Option<&Offers>,
     tcp: TcpStream,
@@ -198,7 +189,6 @@ impl Established {
     }
 }
 
-/// What to do next.
 enum Step {
     Again,
     Receive,

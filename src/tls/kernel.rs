@@ -16,7 +16,6 @@ pub(crate) struct KeyInfo {
     len: usize,
 }
 
-/// The suites that kernel and record layer both know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cipher {
     Aes128Gcm,
@@ -163,7 +162,6 @@ impl Offers {
         Ok(())
     }
 
-    /// Of a kernel that does everything.
     #[cfg(test)]
     pub(super) fn everything() -> Self {
         let suites = [false, true].into_iter().flat_map(|tls13| Cipher::ALL.map(|cipher| (tls13, cipher)));
@@ -206,15 +204,12 @@ impl std::fmt::Display for Offers {
     }
 }
 
-/// The ways of a connection's directions into the kernel.
 pub(super) struct Offload {
     pub(super) send: Handing,
     pub(super) receive: Handing,
-    /// The socket was shown to the kernel.
     pub(super) shown: bool,
 }
 
-/// How far one direction is.
 pub(super) enum Handing {
     /// It stays in user space.
     Kept,

@@ -30,7 +30,6 @@ const FULL_RECORD: usize = MAX_PLAINTEXT + 5 + 8 + 1 + 16;
 const SLACK: usize = 2048;
 
 impl Size {
-    /// Records of data that fit, whatever the suite.
     pub(crate) const fn records(self) -> usize {
         match self {
             Self::Small => 1,
@@ -83,7 +82,6 @@ impl Buffer {
         Self { bytes, size }
     }
 
-    /// How large it is.
     pub(crate) const fn size(&self) -> Size {
         self.size
     }

@@ -29,7 +29,6 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// The message of the full line.
     fn as_str(self) -> &'static str {
         match self {
             Self::OriginationFailed => "origination failed",

@@ -135,7 +135,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// The class of this error.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Level { .. } => "log_level_invalid",

@@ -5,7 +5,6 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
 use std::thread;
 
-/// From now on.
 pub(super) fn log() {
     panic::set_hook(Box::new(report));
 }

@@ -82,7 +82,6 @@ impl Line {
     }
 }
 
-/// Takes what a field prints, and makes it visible.
 struct Visible<'a> {
     text: &'a mut String,
     is_encoded: bool,

@@ -22,12 +22,10 @@ use crate::config::values::Name;
 #[derive(Clone)]
 pub struct Registry(Option<Kept>);
 
-/// What a registry keeps that counts at all.
 #[derive(Clone)]
 struct Kept {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
-    /// Upstream and address of the endpoints that have series.
     endpoints: Arc<Mutex<HashSet<[Arc<str>; 2]>>>,
 }
 
@@ -44,7 +42,6 @@ enum Kind {
     Histogram,
 }
 
-/// Name, kind and help of every family.
 #[rustfmt::skip]
 const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_build_info", Kind::Gauge, "Always 1; the version is a label."),
@@ -133,13 +130,11 @@ impl Registry {
         }
     }
 
-    /// A counter of a declared family.
     pub(crate) fn counter(&self, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Counter {
         let Some(Kept { recorder, .. }) = &self.0 else { return Counter::noop() };
         recorder.register_counter(&key(family, labels), &METADATA)
     }
 
-    /// A gauge of a declared family.
     pub(crate) fn gauge(&self, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Gauge {
         let Some(Kept { recorder, .. }) = &self.0 else { return Gauge::noop() };
         recorder.register_gauge(&key(family, labels), &METADATA)
@@ -153,7 +148,6 @@ impl Registry {
         endpoints.contains(&key) || endpoints.len() < MAX_ENDPOINTS && endpoints.insert(key)
     }
 
-    /// A histogram of a declared family.
     pub(crate) fn histogram(&self, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Histogram {
         let Some(Kept { recorder, .. }) = &self.0 else { return Histogram::noop() };
         recorder.register_histogram(&key(family, labels), &METADATA)
@@ -221,7 +215,6 @@ impl Late {
         Self { registry: registry.clone(), family, labels: labels.to_vec(), gauge: OnceLock::new() }
     }
 
-    /// Its value now.
     pub(crate) fn set(&self, value: f64) {
         self.gauge.get_or_init(|| self.registry.gauge(self.family, &self.labels)).set(value);
     }
@@ -229,9 +222,7 @@ impl Late {
 
 /// Handles of one listener.
 pub struct ListenerMetrics {
-    /// Connections accepted.
     pub(crate) accepted: Counter,
-    /// Connections in flight.
     pub(crate) active: Gauge,
     /// Connections closed before an upstream was asked.
     pub refused: ByReason,
@@ -265,7 +256,6 @@ pub struct RouteMetrics {
     pub near_key_limit: Counter,
     /// How streams ended.
     pub ended: ByReason,
-    /// What carried them.
     pub(crate) carried: ByReason,
 }
 
@@ -295,25 +285,16 @@ pub struct UpstreamMetrics {
     pub failures: ByReason,
     /// Handshakes repeated with less in the ClientHello, which then succeeded, by what was left out.
     pub(crate) repeated: ByReason,
-    /// The same, which failed again.
     pub(crate) repeated_in_vain: ByReason,
     /// What verification would have refused.
     pub would_fail: ByReason,
-    /// Time to look the server's name up.
     pub(crate) resolve: Histogram,
-    /// Time to connect.
     pub(crate) dial: Histogram,
-    /// Time of the upgrade.
     pub(crate) upgrade: Histogram,
-    /// Time of a full handshake.
     pub(crate) handshake_full: Histogram,
-    /// Time of a resumed handshake.
     pub(crate) handshake_resumed: Histogram,
-    /// The beginning of the certificate that the server last showed.
     pub(crate) server_not_before: Late,
-    /// Its end.
     pub(crate) server_not_after: Late,
-    /// Where those of its endpoints are made.
     pub(crate) registry: Registry,
 }
 
@@ -349,13 +330,10 @@ impl UpstreamMetrics {
 
 /// Handles of one upstream's pool.
 pub struct PoolMetrics {
-    /// Ready now.
     pub(crate) warm: Gauge,
-    /// Clients who got one.
     pub(crate) hits: Counter,
     /// Clients for whom none was ready.
     pub(crate) misses: Counter,
-    /// Made ready.
     pub(crate) filled: Counter,
     /// Could not be made ready.
     pub(crate) failed: Counter,
@@ -400,7 +378,6 @@ impl ReloadMetrics {
         }
     }
 
-    /// The first generation runs.
     pub(crate) fn started(&self, generation: u64) {
         self.running(generation);
     }
@@ -411,7 +388,6 @@ impl ReloadMetrics {
         self.running(generation);
     }
 
-    /// A reload was refused: the running generation stays.
     pub(crate) fn rejected(&self) {
         self.rejected.increment(1);
     }

@@ -13,13 +13,11 @@ pub const RESUMPTION_RATIO: &str = "egret_resumption_ratio";
 
 /// Handles of the origins of one upstream.
 pub struct OriginMetrics {
-    /// Chains whose path was built and whose signatures were checked.
     pub(crate) chains_built: Counter,
     /// Chains that were believed a moment before.
     pub(crate) chains_remembered: Counter,
     /// Which roots are in use, and whether their successors would do.
     pub(crate) rotation: RotationMetrics,
-    /// Sessions.
     pub(crate) sessions: SessionMetrics,
 }
 
@@ -65,21 +63,15 @@ impl RotationMetrics {
 /// The account of sessions: what came in is `kept` or not; what was kept is `offered` or gone; what was offered is
 /// `accepted`, `refused` or `broken`, unless its handshake failed for another reason.
 pub struct SessionMetrics {
-    /// Held now.
     pub(crate) held: Gauge,
-    /// Given by a server, and kept.
     pub(crate) kept: Counter,
-    /// Shown to a server.
     pub(crate) offered: Counter,
-    /// Resumed.
     pub(crate) accepted: Counter,
     /// Shown to a server that wanted a full handshake instead.
     pub(crate) refused: Counter,
     /// Shown in a handshake that broke before the server had said what it does with it.
     pub(crate) broken: Counter,
-    /// Too old, found when one was looked for.
     pub(crate) expired: Counter,
-    /// Gone for a newer one.
     pub(crate) displaced: Counter,
     /// Dropped or not taken because the origin's key is another by now, or the upstream is gone.
     pub(crate) foreign: Counter,
@@ -87,9 +79,7 @@ pub struct SessionMetrics {
     pub(crate) oversized: Counter,
     /// Not kept: the sessions of the process hold all of their part of the memory budget.
     pub(crate) over_budget: Counter,
-    /// Handshakes for which no session was at hand.
     pub(crate) no_session: Counter,
-    /// Of the last handshakes, how many were resumed.
     pub(crate) ratio: Share,
 }
 

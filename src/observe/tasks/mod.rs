@@ -18,35 +18,25 @@ use tokio::time::{Instant, sleep};
 
 use crate::observe::metrics::Registry;
 
-/// Every kind of task that is supervised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Signals, reloads and the drain. Its end is the end of the process.
     Main,
     Listener,
     Admin,
-    /// Watches the files of the configuration.
     Watcher,
-    /// Asks DNS again for the names of one upstream.
     DnsRefresh,
-    /// One look-up of a name.
     DnsLookup,
-    /// One client's connection.
     Connection,
-    /// Begins the active checks of one upstream.
     HealthChecks,
-    /// One check of one endpoint.
     HealthCheck,
-    /// Decides what one upstream's pool lacks.
     Pool,
-    /// One origination for a pool.
     PoolFill,
     /// One connection that finds out whether a server refuses only one client.
     Confirmation,
 }
 
 impl Task {
-    /// For what a test asks for.
     #[cfg(debug_assertions)]
     pub(crate) const ALL: [Self; 12] = [
         Self::Main,

@@ -62,16 +62,13 @@ struct Queue {
     is_closed: bool,
 }
 
-/// Messages, one behind the other.
 #[derive(Default)]
 pub(crate) struct Messages {
     bytes: Vec<u8>,
-    /// Where each message ends.
     ends: Vec<usize>,
 }
 
 impl Messages {
-    /// All of them as they follow each other.
     fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -123,9 +120,7 @@ impl Shared {
 
 impl Writer {
     /// Starts the thread `name`. At most `capacity` bytes wait.
-    ///
-    /// # Errors
-    /// The system has no thread to give.
+    /// Errors: The system has no thread to give.
     pub(crate) fn start(name: &str, capacity: usize, sink: impl Sink) -> io::Result<Self> {
         let shared =
             Arc::new(Shared { capacity, queue: Mutex::default(), changed: Condvar::new(), counter: OnceLock::new() });
@@ -232,7 +227,6 @@ fn finish(shared: &Shared, sink: &mut impl Sink) -> bool {
     is_closed
 }
 
-/// Every writer of the process.
 fn all() -> MutexGuard<'static, Vec<Weak<Shared>>> {
     static ALL: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
@@ -261,9 +255,7 @@ pub fn finish_all(limit: Duration) {
 /// A descriptor that takes a stream of bytes: a file, a pipe, a terminal.
 pub(crate) struct Stream<F> {
     to: F,
-    /// The last write ended within a message.
     is_torn: bool,
-    /// The last write went out whole.
     is_open: bool,
 }
 

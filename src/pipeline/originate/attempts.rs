@@ -13,7 +13,6 @@ use crate::pipeline::originate::servers::endpoint::{Endpoint, InFlight, Trial};
 use crate::pipeline::originate::servers::endpoints::{Member, Members};
 use crate::pipeline::originate::servers::health::{self, AttemptKind, Gate};
 
-/// How the endpoints of an upstream are chosen and left out.
 #[derive(Clone, Copy)]
 pub(super) struct Rules {
     pub(super) strategy: Strategy,
@@ -22,7 +21,6 @@ pub(super) struct Rules {
     pub(super) checked: bool,
 }
 
-/// What is left to try.
 pub(super) struct Attempts {
     rules: Rules,
     members: Arc<Members>,
@@ -40,7 +38,6 @@ pub(super) struct Attempts {
 /// same origin, and so that a backup server is not reached merely because it is nearer. The chosen endpoint has a
 /// head start of a quarter of a second: the choice holds unless the address does not answer.
 pub(super) struct Attempt {
-    /// Counts the stream at the chosen endpoint.
     chosen: InFlight,
     trial: Option<Trial>,
     /// Streams that the chosen endpoint may have.
@@ -48,13 +45,11 @@ pub(super) struct Attempt {
     /// Addresses of the same server that may take its place.
     others: Vec<Member>,
     pub(super) began: Instant,
-    /// When the try is over.
     pub(super) deadline: Instant,
     /// There is time enough that running out of it is the endpoint's fault.
     pub(super) is_fair: bool,
 }
 
-/// Why there is nothing to try.
 pub(super) enum Exhausted {
     /// Everything was tried, or the time is over.
     Tried,
@@ -196,7 +191,6 @@ impl Attempts {
         Some(self.attempt(place, chosen, Some(trial), others))
     }
 
-    /// The choice of the balance among those that have room.
     fn choice(&self, open: &[usize]) -> Option<Attempt> {
         let mut candidates: Vec<_> = open.iter().map(|place| self.candidate(*place)).collect();
         candidates.retain(|candidate| {
@@ -298,7 +292,6 @@ impl Attempt {
         Some(Self { chosen: endpoint.enter(), trial, limit: None, others: Vec::new(), began, deadline, is_fair: true })
     }
 
-    /// The chosen endpoint.
     pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
         self.chosen.endpoint()
     }
@@ -308,7 +301,6 @@ impl Attempt {
         self.trial.is_some()
     }
 
-    /// The endpoints to race for, the chosen one first.
     pub(super) fn candidates(&self) -> Vec<Arc<Endpoint>> {
         let others = self.others.iter().map(|other| &other.endpoint);
         std::iter::once(self.endpoint()).chain(others).map(Arc::clone).collect()
@@ -319,7 +311,6 @@ impl Attempt {
         self.limit.is_none_or(|limit| self.endpoint().in_flight() + warm <= limit)
     }
 
-    /// What an attempt at one of them was.
     pub(super) fn kind_at(&self, endpoint: &Endpoint) -> AttemptKind {
         let chosen = endpoint.address() == self.endpoint().address();
         if chosen && self.trial.is_some() { AttemptKind::Trial } else { AttemptKind::Usual }

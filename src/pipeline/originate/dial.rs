@@ -37,18 +37,14 @@ pub async fn dial_before(
     race(addresses, options, deadline).await.map(|dialed| (dialed.tcp, dialed.address))
 }
 
-/// The winner of a race.
 #[derive(Debug)]
 pub(crate) struct Dialed {
-    /// Its connection.
     pub(crate) tcp: TcpStream,
-    /// Where it goes.
     pub(crate) address: SocketAddr,
     /// Addresses that failed before, or that had not answered when an address answered that was begun later.
     pub(crate) lost: Vec<ConnectFailure>,
 }
 
-/// The same, and what became of the others.
 pub(crate) async fn race(
     addresses: &[SocketAddr],
     options: &Options,
@@ -110,7 +106,6 @@ pub(crate) fn schedule(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
-/// Attempts under way, and those that came to nothing.
 #[derive(Default)]
 struct Race {
     running: Vec<(SocketAddr, Instant, Connecting)>,
@@ -193,7 +188,6 @@ pub struct ConnectFailure {
     pub address: SocketAddr,
     /// The class of its error.
     pub cause: Cause,
-    /// The error in the system's words.
     pub(crate) detail: String,
 }
 
@@ -218,7 +212,6 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The class, for logs and metrics.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Unreachable => "connect_unreachable",

@@ -14,26 +14,19 @@ use crate::pipeline::originate::{dial, handshake, upgrade};
 /// Why one server could not be originated to.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// Where, and why.
     pub(crate) stage: Stage,
-    /// The server, as configured.
     pub(crate) server: Server,
     /// Known once a connection stands.
     pub(crate) endpoint: Option<SocketAddr>,
 }
 
-/// Where it failed.
 #[derive(Debug)]
 pub(crate) enum Stage {
-    /// The server's name has no address now.
     Resolve(resolve::Error),
-    /// No address accepted.
     Dial(dial::Error),
     /// The server would not go over to TLS.
     Upgrade(upgrade::Error),
-    /// TLS itself.
     Handshake(handshake::Error),
-    /// The deadline came in this phase.
     Deadline(Phase),
     /// Every endpoint has failed of late: nothing was tried.
     CircuitOpen(Rest),
@@ -43,10 +36,8 @@ pub(crate) enum Stage {
     Unavailable(Arc<Broken>),
 }
 
-/// What is known of the endpoint that will be tried first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rest {
-    /// How it last failed.
     pub(crate) last: Option<&'static str>,
     /// Until the next stream may try it.
     pub(crate) left: Duration,
@@ -55,14 +46,12 @@ pub(crate) struct Rest {
 /// A phase that has no word of its own for a deadline that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// The look-up of the server's name.
     Resolve,
     /// The plaintext before TLS.
     Upgrade,
 }
 
 impl Failure {
-    /// What failed at an endpoint.
     pub(super) fn at(endpoint: &Endpoint, stage: Stage) -> Self {
         Self { stage, server: endpoint.server().clone(), endpoint: Some(endpoint.address()) }
     }
@@ -87,7 +76,6 @@ impl Failure {
         }
     }
 
-    /// The addresses that failed.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         match &self.stage {
             Stage::Dial(error) => error.attempts.iter().map(|attempt| attempt.address).collect(),
@@ -95,7 +83,6 @@ impl Failure {
         }
     }
 
-    /// The class: the word in the log, in metrics and in explanations.
     pub(crate) fn reason(&self) -> &'static str {
         match &self.stage {
             Stage::Resolve(error) => error.reason(),
@@ -110,7 +97,6 @@ impl Failure {
         }
     }
 
-    /// What the server presented and what was expected.
     pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
         match &self.stage {
             Stage::Handshake(error) => error.facts(),
@@ -118,7 +104,6 @@ impl Failure {
         }
     }
 
-    /// What to write into the configuration, where that can mend it.
     pub(crate) fn repair(&self, upstream: &Name) -> Option<String> {
         match &self.stage {
             Stage::Upgrade(error) => error.repair(upstream),

@@ -16,7 +16,6 @@ pub(crate) enum Feature {
 }
 
 impl Feature {
-    /// The fixed word for log and metric.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Session => "resumption_intolerant",
@@ -28,7 +27,6 @@ impl Feature {
 /// What one ClientHello may offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Offer {
-    /// A session, if there is one.
     pub(crate) session: bool,
     /// The hybrid's key share, if the settings begin with it. Without it the group is still on the list: a server that
     /// insists on it asks for its share (HelloRetryRequest, RFC 8446 section 4.1.4).
@@ -60,7 +58,6 @@ pub(crate) enum Evidence {
     Silence,
 }
 
-/// What is known of an endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Tolerances {
     session: Tolerance,
@@ -73,7 +70,6 @@ impl Tolerances {
         Offer { session: self.session.may_offer(now), hybrid_share: self.hybrid_share.may_offer(now) }
     }
 
-    /// What is known of one part.
     pub(crate) fn of(&mut self, feature: Feature) -> &mut Tolerance {
         match feature {
             Feature::Session => &mut self.session,
@@ -82,7 +78,6 @@ impl Tolerances {
     }
 }
 
-/// What is known of one part of the ClientHello.
 #[derive(Debug, Default)]
 pub(crate) struct Tolerance {
     state: State,
@@ -97,12 +92,17 @@ pub(crate) struct Tolerance {
 enum State {
     #[default]
     Unknown,
-    /// A handshake succeeded with it.
-    Tolerated { until: Instant },
+    Tolerated {
+        until: Instant,
+    },
     /// Handshakes fail without it just as well.
-    Innocent { until: Instant },
+    Innocent {
+        until: Instant,
+    },
     /// It is left out; then one handshake offers it again.
-    LeftOut { until: Instant },
+    LeftOut {
+        until: Instant,
+    },
 }
 
 /// How long a part is left out at first, and then what one handshake costs that offers it again: nothing if the server
@@ -145,7 +145,6 @@ impl Tolerance {
         self.is_suspect(now) && !matches!(self.state, State::Tolerated { until } if now < until)
     }
 
-    /// A handshake succeeded with it.
     pub(crate) fn tolerated(&mut self, now: Instant) {
         *self = Self { state: State::Tolerated { until: now + CLEARED }, strikes: 0, left_out: 0 };
     }

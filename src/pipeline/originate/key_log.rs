@@ -43,7 +43,6 @@ impl KeyLogFile {
         Writer::start("key-log", CAPACITY, lines).map(Self)
     }
 
-    /// Counts the lines that are dropped.
     pub(crate) fn count_dropped(&self, registry: &Registry) {
         self.0.count_with(registry.counter("egret_key_log_dropped_total", &[]));
     }

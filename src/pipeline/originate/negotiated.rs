@@ -13,7 +13,6 @@ use crate::pipeline::originate::origin::resumption::Resumption;
 pub struct Negotiated {
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
-    /// The cipher suite, by its name of IANA's registry.
     pub(crate) suite: &'static str,
     /// The group of the key exchange.
     pub group: &'static str,

@@ -25,7 +25,6 @@ impl Originator {
         }
     }
 
-    /// These candidates lost the dial race of a try.
     pub(super) fn record_lost_race(
         &self,
         attempt: &Attempt,

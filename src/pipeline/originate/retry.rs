@@ -32,10 +32,8 @@ const PATIENCE: u32 = 3;
 /// (RFC 6298 sections 2.1 and 5.5).
 const MOST_PATIENCE: Duration = Duration::from_millis(3_500);
 
-/// What became of one handshake.
 type Done = Result<(Established, Negotiated), handshake::Error>;
 
-/// What became of a connection with a handshake.
 type Made = Result<(Established, Negotiated), Stage>;
 
 impl Originator {
@@ -211,7 +209,6 @@ impl<'a> Attempts<'a> {
         self.endpoint.tolerances().of(Feature::HybridShare).is_doubted()
     }
 
-    /// A handshake succeeded with all that it offered.
     fn tolerated(&self, handshake: &Handshake<'_>) {
         let mut tolerances = self.endpoint.tolerances();
         let now = Instant::now();
@@ -259,7 +256,6 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// A part of a ClientHello that a handshake failed with.
 struct Suspicion {
     feature: Feature,
     /// A session of another endpoint.
@@ -305,7 +301,6 @@ impl Suspicion {
 }
 
 impl Feature {
-    /// Lines that leave it out for good.
     fn repair(self, upstream: &Name) -> String {
         let line = match self {
             Self::Session => "resumption = false",

@@ -34,7 +34,6 @@ use crate::tls::handshake::Established;
 /// The trust of an upstream in the running generation; all its generations share it. `None`: none came after the first.
 pub(super) type Running = Arc<watch::Sender<Option<Arc<Trust>>>>;
 
-/// One upstream's way out.
 pub(crate) struct Originator {
     pub(super) name: Name,
     pub(super) identity: Option<Name>,
@@ -42,7 +41,6 @@ pub(crate) struct Originator {
     pub(super) upgrade: Option<Upgrade>,
     /// For all endpoints together.
     pub(super) timeout: Duration,
-    /// Of connections to its servers.
     pub(super) options: Options,
     pub(super) rules: Rules,
     pub(super) check: Option<ActiveCheck>,
@@ -51,30 +49,23 @@ pub(crate) struct Originator {
     pub(super) lacks: Option<Lack>,
     pub(super) metrics: UpstreamMetrics,
     pub(super) pool: Option<Pool>,
-    /// Fills the pool.
     pub(super) replenisher: Mutex<Option<AbortHandle>>,
-    /// The file that a repair changes.
     pub(super) source: Option<Arc<Source>>,
 }
 
-/// Why nothing goes out by an upstream.
 pub(super) struct Lack {
     pub(super) broken: Arc<Broken>,
     /// The first that the upstream would go to.
     pub(super) server: Server,
 }
 
-/// A finished origination: a stream on which nothing was said yet.
 pub(crate) struct Originated {
-    /// What the relay gets.
     pub(crate) wire: Wire,
-    /// Where it goes.
     pub(crate) endpoint: Arc<Endpoint>,
     /// What was agreed on; for TLS of egret's own.
     pub(crate) negotiated: Option<Negotiated>,
 }
 
-/// What stands towards a server.
 #[expect(clippy::large_enum_variant, reason = "each is moved once, and most are of the larger kind")]
 pub(crate) enum Wire {
     /// TLS, verified for the name of the endpoint's origin.
@@ -84,7 +75,6 @@ pub(crate) enum Wire {
 }
 
 impl Wire {
-    /// The socket, whoever makes the records.
     pub(crate) fn socket(&self) -> &TcpStream {
         match self {
             Self::Tls(established) => &established.tcp,
@@ -95,13 +85,10 @@ impl Wire {
 
 /// An origination for a client, counted at its endpoint while the guard lives.
 pub(crate) struct Opened {
-    /// The stream.
     pub(crate) originated: Originated,
-    /// To be held as long as the stream.
     pub(crate) in_flight: InFlight,
     /// It was warm: no handshake was waited for.
     pub(crate) pooled: bool,
-    /// When it was there.
     pub(crate) ready: Instant,
 }
 
@@ -164,12 +151,10 @@ impl Originator {
         Self { lacks, check: None, ..Self::new(name, spec, Vec::new(), resolver, metrics, None) }
     }
 
-    /// What is wrong with the part for want of which nothing goes out.
     pub(crate) fn lacks(&self) -> Option<&Arc<Broken>> {
         self.lacks.as_ref().map(|lack| &lack.broken)
     }
 
-    /// The same, configured by this text: repairs are written as changes of it.
     #[must_use]
     pub(crate) fn with_source(self, source: Option<Arc<Source>>) -> Self {
         Self { source, ..self }
@@ -180,12 +165,10 @@ impl Originator {
         self.source.as_ref().map_or_else(|| repair.clone(), |source| fit(&repair, source))
     }
 
-    /// The upstream's name.
     pub(crate) fn name(&self) -> &Name {
         &self.name
     }
 
-    /// The identity that is presented.
     pub(crate) fn identity(&self) -> Option<&Name> {
         self.identity.as_ref()
     }
@@ -196,17 +179,14 @@ impl Originator {
         identities.into_iter().all(|identity| identity.leaf().for_clients)
     }
 
-    /// The servers and their origins.
     pub(crate) fn servers(&self) -> &[UpstreamServer] {
         self.endpoints.servers()
     }
 
-    /// The addresses of the servers.
     pub(crate) fn endpoints(&self) -> &Endpoints {
         &self.endpoints
     }
 
-    /// Streams to an address that DNS names no more are to be ended.
     pub(crate) fn closes_on_removal(&self) -> bool {
         self.closes_on_removal
     }
@@ -214,9 +194,7 @@ impl Originator {
     /// A new stream: a warm one, else to the first endpoint that lets us. All tries share one deadline; each may use
     /// an equal part of what is left, but at least a third, so that one black hole does not take the time of the
     /// endpoints behind it.
-    ///
-    /// # Errors
-    /// The failure of the last try; every failure is handed to `failed` and counted.
+    /// Errors: The failure of the last try; every failure is handed to `failed` and counted.
     ///
     /// Cancel safe: dropping the future closes whatever was begun.
     pub(crate) async fn open(
@@ -278,7 +256,6 @@ impl Originator {
         Rules { checked: tried, ..self.rules }
     }
 
-    /// The tries that a new stream has.
     pub(super) async fn attempts(&self, rules: Rules) -> Attempts {
         let began = Instant::now();
         let deadline = began + self.timeout;

@@ -1,7 +1,6 @@
 use metrics::Counter;
 use tokio::time::Instant;
 
-/// What one direction of a stream has moved.
 pub(super) struct Account<'a> {
     active: bool,
     moved: u64,

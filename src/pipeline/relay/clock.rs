@@ -12,9 +12,7 @@ use crate::config::values::StreamLimits;
 pub(super) struct Clock {
     idle: Option<Duration>,
     half_closed: Duration,
-    /// When the stream began.
     born: Instant,
-    /// When its lifetime is over.
     dies: Option<Instant>,
     /// When a byte moved last, or a direction ended.
     moved: Instant,
@@ -53,7 +51,6 @@ impl Clock {
         self.idle.map_or(self.half_closed, |idle| idle.min(self.half_closed))
     }
 
-    /// A byte has moved.
     pub(super) fn touch(&mut self, now: Instant) {
         self.moved = now;
     }

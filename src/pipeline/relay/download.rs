@@ -36,7 +36,6 @@ pub(super) struct Download<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Moving,
-    /// The server has ended its side.
     Finishing,
     Ended,
 }
@@ -45,13 +44,10 @@ enum State {
 struct Inbox {
     buffer: Buffer,
     plain: Plain,
-    /// Where the first sealed record begins.
     sealed: usize,
-    /// Where the last received byte stands.
     end: usize,
 }
 
-/// The plaintext that waits, in pieces.
 #[derive(Default)]
 struct Plain {
     pieces: [(u32, u32); PIECES],

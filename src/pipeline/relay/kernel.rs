@@ -54,7 +54,6 @@ pub(super) fn poll_say(cx: &mut Context<'_>, upstream: &impl Duplex, control: &C
     }
 }
 
-/// Sends a record if there is room.
 pub(super) fn say(upstream: &impl Duplex, control: &Control) -> io::Result<()> {
     kernel_tls::try_send_record(upstream, control.kind.into(), control.body())
 }
@@ -72,7 +71,6 @@ pub(super) fn refused(error: &io::Error) -> (Ended, Option<AlertDescription>) {
     (Ended::from_tls(error.into_rustls()), Some(fault.alert()))
 }
 
-/// Who made the records of a stream, as it stands now.
 pub(super) fn carrier(session: &Session) -> Carrier {
     match (session.in_kernel(Direction::Send), session.in_kernel(Direction::Receive)) {
         (false, false) => Carrier::Records,

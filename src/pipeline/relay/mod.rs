@@ -129,7 +129,6 @@ pub fn pass_through(
 
 /// A way of moving bytes between two sockets: what the mechanisms differ in.
 trait Mechanism<'a> {
-    /// Moves what can be moved, both ways. Ready when the stream is over.
     fn poll(&mut self, cx: &mut Context<'_>, sides: &Sides) -> Poll<Ended>;
     /// Gives the sockets what was read before `ended`; of a side that is gone the rest is read as well. Ready when
     /// nothing is left, with the end of a direction that failed meanwhile.
@@ -144,11 +143,9 @@ trait Mechanism<'a> {
     }
     /// What carries the bytes, as it stands now.
     fn carrier(&self) -> Carrier;
-    /// The end by what the mechanism knows of it.
     fn named(&self, ended: Ended) -> Ended {
         ended
     }
-    /// What was sent and what was received.
     fn accounts(&mut self) -> [&mut Account<'a>; 2];
 }
 

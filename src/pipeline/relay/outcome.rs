@@ -38,7 +38,6 @@ pub enum Carrier {
 }
 
 impl Carrier {
-    /// The word for logs and metrics, of a fixed set.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Records => "records",

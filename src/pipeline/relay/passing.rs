@@ -9,7 +9,6 @@ use crate::net::{self, Duplex, Pipe};
 use crate::tls::pool::{Buffer, Size};
 use bytes::{Buf, Bytes};
 
-/// Two sides that understand each other, and the two directions between them.
 pub(super) struct Passing<'a> {
     up: Pump<'a>,
     down: Pump<'a>,
@@ -89,7 +88,6 @@ enum Sender {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Moving,
-    /// The sender has ended its side.
     Finishing,
     Ended,
 }

@@ -23,7 +23,6 @@ const FIN_WAIT: Duration = Duration::from_secs(1);
 /// Bytes after a close_notify that are read and thrown away. A server that sends more gets a reset.
 const DISCARDED: usize = 1 << 20;
 
-/// How the sockets are closed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Close {
     /// Both ends were passed on.

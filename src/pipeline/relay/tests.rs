@@ -17,7 +17,6 @@ use crate::tls::handshake::Established;
 use crate::tls::record::{MAX_PLAINTEXT, blocks};
 use crate::tls::session::tests::limited_to;
 
-/// Both ends of a connection: one for the relay, one that blocks.
 fn connection() -> (tokio::net::TcpStream, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

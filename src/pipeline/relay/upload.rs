@@ -44,17 +44,13 @@ enum State {
     Ended,
 }
 
-/// Sealed records on their way.
 struct Batch {
     buffer: Buffer,
     /// Length of what goes before the data.
     head: usize,
-    /// Length of a full record.
     slot: usize,
-    /// What the socket has taken.
     start: usize,
     end: usize,
-    /// Plaintext in it, and what of that was counted.
     plain: usize,
     counted: usize,
 }
@@ -297,7 +293,6 @@ impl<'a> Upload<'a> {
 }
 
 impl Batch {
-    /// With what the session has to say first.
     fn new(size: Size, session: &mut Session) -> Result<Self, Exhausted> {
         let mut buffer = Buffer::take(size);
         let control = buffer.first_chunk_mut().expect("every size has room for it");
@@ -310,7 +305,6 @@ impl Batch {
         Self { buffer: Buffer::take(Size::Small), head: 0, slot: 1, start: 0, end: 0, plain: 0, counted: 0 }
     }
 
-    /// The places of the plaintext, record by record.
     fn places(&mut self, layout: Layout) -> impl Iterator<Item = &mut [u8]> {
         let records = self.buffer.size().records();
         let slots = self.buffer[self.head..].chunks_exact_mut(slot(layout));

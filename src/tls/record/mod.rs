@@ -117,7 +117,6 @@ pub(crate) const fn blocks(plaintext: usize) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
 
-/// One direction's key, and how often it was used.
 struct Keyed {
     key: LessSafeKey,
     iv: [u8; 12],
@@ -200,7 +199,6 @@ impl Sealer {
         self.keyed.layout
     }
 
-    /// The number of the next record.
     pub(super) const fn sequence(&self) -> u64 {
         self.keyed.sequence
     }
@@ -291,7 +289,6 @@ impl Opener {
         Ok(Self { keyed: Keyed::new(tls13, secrets, sequence)? })
     }
 
-    /// The number of the next record.
     pub(super) const fn sequence(&self) -> u64 {
         self.keyed.sequence
     }

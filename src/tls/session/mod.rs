@@ -23,7 +23,6 @@ pub struct Session {
     joiner: Joiner,
     /// Warnings, renegotiation requests or key updates since the last application data.
     non_data_records: u8,
-    /// What the peer's messages oblige us to send.
     reply: Option<Reply>,
     renegotiation: Renegotiation,
     closed: bool,
@@ -150,7 +149,6 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// The plaintext.
     pub(crate) fn body(&self) -> &[u8] {
         &self.body[..self.len]
     }
@@ -268,9 +266,6 @@ impl Session {
 
     /// As `control`, for a kernel that makes the records. `cut`: records that the kernel may have made two of,
     /// because it had no room for the whole at once.
-    ///
-    /// # Errors
-    /// As `control`.
     pub(crate) fn kernel_control(&mut self, records: u64, cut: u64) -> Result<Option<Control>, Exhausted> {
         self.sealer.skip(cut);
         // The two versions have one kind of answer each.
@@ -282,9 +277,6 @@ impl Session {
     }
 
     /// As `alert`, for a kernel that makes the records.
-    ///
-    /// # Errors
-    /// As `alert`.
     pub(crate) fn kernel_alert(&mut self, description: AlertDescription) -> Result<Control, Exhausted> {
         let mut out = [0; CONTROL];
         let len = self.alert(&mut out, description)?;

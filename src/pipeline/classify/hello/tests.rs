@@ -5,7 +5,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A hello with these extensions, as a handshake message.
 fn message(extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
     let mut body = [&[3, 3][..], &[7; 32], &[0], &[0, 4, 0x0a, 0x0a, 0x13, 0x01], &[1, 0]].concat();
     let extension = |(kind, content): &(u16, Vec<u8>)| [&kind.to_be_bytes()[..], &long(content)].concat();

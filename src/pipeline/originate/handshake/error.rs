@@ -27,21 +27,18 @@ pub struct Error {
     pub(super) scene: Box<Scene>,
 }
 
-/// What there was to see.
 #[derive(Debug)]
 pub(super) struct Scene {
     pub(super) endpoint: SocketAddr,
     pub(super) key: OriginKey,
     /// The name of the trust in force.
     pub(super) trust: Name,
-    /// The names that were expected, in words.
     pub(super) expected: Vec<String>,
     /// They are those of the trust, and not the server name.
     pub(super) has_names: bool,
     pub(super) has_identity: bool,
     /// The extended key usage of the client certificate lacks client authentication.
     pub(super) not_for_clients: bool,
-    /// The leaf that the server presented.
     pub(super) server: Option<Arc<CertificateFacts>>,
     pub(super) seen: Facts,
 }

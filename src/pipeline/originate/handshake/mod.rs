@@ -76,7 +76,6 @@ impl<'a> Handshake<'a> {
         done.unwrap_or_else(|_| Err(Error::timed_out(began.elapsed(), self.endpoint, self.origin)))
     }
 
-    /// What its ClientHello might offer.
     pub(crate) fn offer(&self) -> Offer {
         self.offer
     }

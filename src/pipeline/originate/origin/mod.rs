@@ -64,7 +64,6 @@ pub struct Origin {
     shelf: Arc<Shelf<Warm>>,
 }
 
-/// What one handshake is made with.
 pub(crate) struct Prepared {
     pub(crate) config: Arc<ClientConfig>,
     /// `None`: without resumption.
@@ -88,7 +87,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// The fixed word for log and metric.
     pub(crate) fn reason(&self) -> &'static str {
         "origin_unusable"
     }
@@ -160,17 +158,14 @@ impl Origin {
         &self.key
     }
 
-    /// The name that servers are verified for, and SNI if it is a DNS name.
     pub(crate) fn server_name(&self) -> &ServerName<'static> {
         &self.key.server_name
     }
 
-    /// Who it is to its servers.
     pub(crate) fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
     }
 
-    /// Whom it believes.
     pub(crate) fn trust(&self) -> &Arc<Trust> {
         &self.trust
     }
@@ -288,7 +283,6 @@ impl OriginKey {
         self.mode
     }
 
-    /// Its streams keep the chain that their server has shown.
     pub(crate) fn keeps_chain(&self) -> bool {
         self.keeps_chain
     }
@@ -303,7 +297,6 @@ impl OriginKey {
         self.sni && matches!(self.server_name, ServerName::DnsName(_))
     }
 
-    /// The oldest and the newest version allowed.
     pub(crate) fn versions(&self) -> (TlsVersion, TlsVersion) {
         (self.min_version, self.max_version)
     }
@@ -383,7 +376,6 @@ fn group(name: &KeyExchange) -> &'static dyn SupportedKxGroup {
 #[derive(Debug)]
 struct Resolver {
     certified: Option<Arc<CertifiedKey>>,
-    /// DER names of the issuers of the chain.
     issuers: Vec<Vec<u8>>,
 }
 

@@ -6,14 +6,12 @@ use tokio::time::Instant;
 
 use crate::config::values::Pool;
 
-/// What is known of the traffic of one upstream.
 #[derive(Clone, Debug)]
 pub(crate) struct Demand {
     /// Arrivals a second, with a short memory and with a long one.
     quick: f64,
     slow: f64,
     at: Instant,
-    /// When the last came.
     last: Instant,
     /// Time of an origination, in seconds, until it is on the shelf.
     takes: f64,
@@ -32,7 +30,6 @@ const WEIGHT: f64 = 0.125;
 const GUESS: f64 = 0.2;
 
 impl Demand {
-    /// Nothing has come yet.
     pub(crate) fn new(now: Instant) -> Self {
         Self { quick: 0.0, slow: 0.0, at: now, last: now, takes: GUESS }
     }
@@ -49,7 +46,6 @@ impl Demand {
         self.slow = self.slow * (-passed / SLOW).exp() + count / SLOW;
     }
 
-    /// An origination for the shelf took so long.
     pub(crate) fn took(&mut self, time: Duration) {
         let time = time.as_secs_f64();
         self.takes = if self.takes == GUESS { time } else { self.takes + WEIGHT * (time - self.takes) };

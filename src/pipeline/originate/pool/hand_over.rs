@@ -14,7 +14,6 @@ use crate::tls::pool::{Buffer, Size};
 use crate::tls::record::MAX_PLAINTEXT;
 use crate::tls::session::CONTROL;
 
-/// The client for whom a stream is opened.
 pub(crate) struct Client<'a> {
     /// Its socket, of which nothing is read but what `early` gets.
     pub(crate) stream: &'a net::Stream,
@@ -24,9 +23,7 @@ pub(crate) struct Client<'a> {
 
 /// Gives the connection to the client: when the client has spoken and the connection has taken the first of it, or
 /// when the server has spoken, or at `until`.
-///
-/// # Errors
-/// The connection has ended before. No byte of the client was written to it: what was read is in `early`, for the
+/// Errors: The connection has ended before. No byte of the client was written to it: what was read is in `early`, for the
 /// next connection.
 ///
 /// Cancel safe: dropping the future closes the connection.

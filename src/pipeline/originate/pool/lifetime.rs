@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What was learned of one origin's servers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lifetime {
     last: Option<Closed>,

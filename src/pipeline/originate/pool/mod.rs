@@ -47,9 +47,7 @@ pub(crate) struct Pool {
     arrivals: AtomicUsize,
     /// A client was served since somebody looked: by a warm connection, and at all.
     works: [AtomicBool; 2],
-    /// Originations for it that are under way.
     making: AtomicUsize,
-    /// Those among them that try an endpoint which has failed.
     trials: AtomicUsize,
     made: Notify,
     wake: Arc<Notify>,
@@ -93,17 +91,14 @@ impl Pool {
         Self { spec, everywhere, metrics, tally, arrivals, works, making, trials, made, wake }
     }
 
-    /// Its settings.
     pub(crate) fn spec(&self) -> &values::Pool {
         &self.spec
     }
 
-    /// What it did so far, over all generations.
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
     }
 
-    /// Lets a shelf hold what the settings say.
     pub(crate) fn bound(&self, shelf: &Shelf<Warm>) {
         let bounds = Bounds { most: self.spec.max_idle, everywhere: Arc::clone(&self.everywhere) };
         self.discard(shelf.bound(bounds).into_iter().map(|warm| (warm, Discard::Excess)));
@@ -116,7 +111,6 @@ impl Pool {
         Some(warm)
     }
 
-    /// One more is ready.
     pub(crate) fn ready(&self) {
         self.metrics.warm.increment(1.0);
         self.metrics.filled.increment(1);
@@ -127,7 +121,6 @@ impl Pool {
         self.metrics.failed.increment(1);
     }
 
-    /// A client has come.
     pub(crate) fn arrived(&self) {
         self.arrivals.fetch_add(1, Ordering::Relaxed);
         self.wake.notify_one();
@@ -161,7 +154,6 @@ impl Pool {
         self.everywhere.available_permits() > 0
     }
 
-    /// An origination begins.
     pub(crate) fn making(&self) -> Making<'_> {
         self.making.fetch_add(1, Ordering::Relaxed);
         Making(self)
@@ -184,7 +176,6 @@ impl Pool {
         Trying(self)
     }
 
-    /// Originations that are trials now.
     pub(crate) fn trials(&self) -> usize {
         self.trials.load(Ordering::Relaxed)
     }
@@ -194,7 +185,6 @@ impl Pool {
         Arc::clone(&self.wake)
     }
 
-    /// Throws away what was on a shelf.
     pub(crate) fn discard(&self, discarded: impl IntoIterator<Item = (Warm, Discard)>) {
         for (warm, discard) in discarded {
             self.metrics.warm.decrement(1.0);
@@ -202,7 +192,6 @@ impl Pool {
         }
     }
 
-    /// Throws away what was taken from its shelf already.
     pub(crate) fn discard_taken(&self, warm: Warm, discard: Discard) {
         self.died(discard, warm.account());
         if !discard.is_of_server() {
@@ -210,7 +199,6 @@ impl Pool {
         }
     }
 
-    /// What was taken has died in other hands.
     pub(crate) fn died(&self, discard: Discard, at: &Account) {
         at.discarded(discard.reason());
         self.tally.discarded(discard.reason());

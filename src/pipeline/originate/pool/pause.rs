@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A pause between failures and the next try, which doubles.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pause {
     until: Option<Instant>,
@@ -82,7 +81,6 @@ impl Pause {
         }
     }
 
-    /// The end of the pause, if it is one now.
     pub(crate) fn ends_after(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|until| *until > now)
     }

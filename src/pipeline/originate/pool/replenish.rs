@@ -37,7 +37,6 @@ static FILLING: Semaphore = Semaphore::const_new(64);
 /// How often a pool looks at what nobody tells it: the traffic has ceased, DNS has changed.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What the task knows.
 struct Replenisher {
     demand: Demand,
     lifetime: Lifetime,
@@ -45,7 +44,6 @@ struct Replenisher {
     fills: JoinSet<Filled>,
 }
 
-/// What became of one origination for the pool.
 enum Filled {
     /// On the shelf, after so long.
     Ready(Duration),
@@ -72,7 +70,6 @@ pub(crate) async fn replenish(originator: Weak<Originator>) {
     }
 }
 
-/// Listens to all that is ready. Ready when some of it had to be thrown away.
 fn listen(originator: &Weak<Originator>, cx: &mut Context<'_>) -> Poll<Vec<Discarded>> {
     let Some(originator) = originator.upgrade() else { return Poll::Pending };
     let Some(pool) = originator.pool() else { return Poll::Pending };
@@ -93,7 +90,6 @@ fn listen(originator: &Weak<Originator>, cx: &mut Context<'_>) -> Poll<Vec<Disca
     if discarded.is_empty() { Poll::Pending } else { Poll::Ready(discarded) }
 }
 
-/// What is to be learned of a connection that died on the shelf.
 struct Discarded {
     born: Instant,
     age: Duration,
@@ -168,7 +164,6 @@ fn room(proven: bool, waiting: usize) -> usize {
     if proven { PARALLEL.saturating_sub(waiting / CLIENTS_FOR_ONE).max(1) } else { 1 }
 }
 
-/// One origination, to the shelf.
 async fn fill(originator: &Originator, age: Duration) -> Filled {
     let Ok(_permit) = FILLING.acquire().await else { return Filled::Nowhere };
     let (Some(pool), mut began) = (originator.pool(), Instant::now()) else { return Filled::Nowhere };
@@ -249,7 +244,6 @@ fn tell(originator: &Originator, failure: &Failure) {
 }
 
 impl Originator {
-    /// Throws away what is too old, and what DNS names no more.
     fn tidy(&self, pool: &Pool, age: Duration, now: Instant) {
         let members = self.endpoints.known();
         for origin in self.origins() {
@@ -261,7 +255,6 @@ impl Originator {
         }
     }
 
-    /// Originates, and waits for the server's judgement.
     pub(in crate::pipeline::originate) async fn make_ready(
         &self,
         attempt: &Attempt,

@@ -25,7 +25,6 @@ impl Originator {
         Self { pool: Some(pool), ..self }
     }
 
-    /// The finished originations that are kept ready.
     pub(crate) fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
     }
@@ -128,7 +127,6 @@ impl Originator {
         })
     }
 
-    /// How many are ready.
     pub(crate) fn stock(&self) -> usize {
         self.origins().map(|origin| origin.shelf().stock()).sum()
     }

@@ -2,10 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Clients of the process whose origination is under way.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
-/// How many clients wait for an origination now.
 pub(super) fn clients() -> usize {
     WAITING.load(Ordering::Relaxed)
 }

@@ -26,7 +26,6 @@ pub(crate) struct Warm {
     address: Option<SocketAddr>,
     session: Session,
     negotiated: Negotiated,
-    /// What a server that speaks first has said.
     greeting: Vec<u8>,
     /// Part of a record whose rest has not come.
     sealed: Vec<u8>,
@@ -36,31 +35,23 @@ pub(crate) struct Warm {
     account: Arc<Account>,
 }
 
-/// Why a warm connection is thrown away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Discard {
-    /// It has waited as long as it may.
     Aged,
-    /// The server has ended it.
     Closed,
     /// It was reset, or the way to the server broke.
     Reset,
-    /// The server sent a fatal alert.
     Alert(AlertDescription),
-    /// The server broke the protocol of TLS.
     Broken,
     /// The server has said more than is kept for a client that is not there yet.
     Overflow,
-    /// The settings allow fewer now.
     Excess,
     /// A reload has changed or removed its origin.
     Replaced,
-    /// DNS names its endpoint no more.
     Retired,
 }
 
 impl Discard {
-    /// The word for the metric.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Aged => "warm_aged",
@@ -95,9 +86,7 @@ impl Warm {
     /// In TLS 1.3 a server looks at the client's certificate after the handshake is over for the client (RFC 8446
     /// section 4.4.2.4). It is taken as accepted when the server has sent a record, which a careful server does
     /// only after it has looked, or was silent for `quiet`.
-    ///
-    /// # Errors
-    /// It is of no use: the refusal, most often.
+    /// Errors: It is of no use: the refusal, most often.
     ///
     /// Cancel safe: dropping the future closes the connection.
     pub(crate) async fn prepare(
@@ -130,7 +119,6 @@ impl Warm {
         Ok(warm)
     }
 
-    /// That of its endpoint.
     pub(crate) fn account(&self) -> &Account {
         &self.account
     }
@@ -159,9 +147,7 @@ impl Warm {
     }
 
     /// A last look before it is given away: asks the kernel, since the runtime may not have been told yet.
-    ///
-    /// # Errors
-    /// It has ended.
+    /// Errors: It has ended.
     pub(crate) fn look(&mut self) -> Result<(), Discard> {
         for _ in 0..ROUNDS {
             if !self.read(net::read_now)? {
@@ -194,12 +180,10 @@ impl Warm {
         self.born
     }
 
-    /// What was agreed on.
     pub(crate) fn negotiated(&self) -> &Negotiated {
         &self.negotiated
     }
 
-    /// Its socket and keys, for who speaks first.
     pub(super) fn parts(&mut self) -> (&TcpStream, &mut Session) {
         (&self.tcp, &mut self.session)
     }
@@ -210,7 +194,6 @@ impl Warm {
         (Established { tcp: self.tcp, session: self.session, received, unsent, said }, self.negotiated)
     }
 
-    /// Reads what there is.
     fn hear(&mut self) -> Result<(), Discard> {
         for _ in 0..ROUNDS {
             if !self.read(net::try_read)? {

@@ -4,7 +4,6 @@ use fastrand::Rng;
 
 use crate::config::values::Strategy;
 
-/// What the choice sees of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
     /// Its place in the set; [`RoundRobin`] keeps its turns under it.
@@ -13,7 +12,6 @@ pub(crate) struct Candidate {
     pub(crate) tier: (u32, u16),
     /// At least 1.
     pub(crate) weight: u32,
-    /// Streams now.
     pub(crate) load: usize,
 }
 
@@ -46,7 +44,6 @@ fn less_loaded_of_two(candidates: &[Candidate], chance: &mut Rng) -> Option<Cand
     Some(if burden(second, first) < burden(first, second) { second } else { first })
 }
 
-/// One of them, in proportion to the weights.
 fn draw(candidates: &[Candidate], chance: &mut Rng) -> Option<Candidate> {
     let total: u64 = candidates.iter().map(|candidate| u64::from(candidate.weight)).sum();
     if total == 0 {

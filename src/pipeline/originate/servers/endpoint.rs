@@ -19,7 +19,6 @@ use crate::pipeline::originate::origin::Origin;
 use crate::pipeline::originate::servers::account::Account;
 use crate::pipeline::originate::servers::health::{AttemptKind, Breaker, Gate};
 
-/// An address that streams go to.
 pub(crate) struct Endpoint {
     server: Server,
     address: SocketAddr,
@@ -38,23 +37,17 @@ struct Circuit {
     last_failure: Option<LastFailure>,
 }
 
-/// The last thing that went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LastFailure {
-    /// Its class.
     pub(crate) reason: &'static str,
-    /// When it came.
     pub(crate) at: SystemTime,
 }
 
-/// What the endpoint gets now, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HealthStatus {
     /// Whether streams go there.
     pub(crate) gate: Gate,
-    /// Failures in a row.
     pub(crate) failures: u32,
-    /// The last failure, however long ago.
     pub(crate) last_failure: Option<LastFailure>,
 }
 
@@ -82,12 +75,10 @@ impl Endpoint {
         Self { server, address, origin, account, in_flight, retired, circuit, tolerances, confirming }
     }
 
-    /// The server that it belongs to, as configured.
     pub(crate) fn server(&self) -> &Server {
         &self.server
     }
 
-    /// Where it is.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -97,7 +88,6 @@ impl Endpoint {
         self.origin.as_ref()
     }
 
-    /// What happened here so far.
     pub(crate) fn account(&self) -> &Arc<Account> {
         &self.account
     }
@@ -108,12 +98,10 @@ impl Endpoint {
         self.tolerances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Streams now, those that are being originated included.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Warm connections to it that are ready now.
     pub(crate) fn warm(&self) -> usize {
         self.origin.as_ref().map_or(0, |origin| origin.shelf().stock_of(self.address))
     }
@@ -154,7 +142,6 @@ impl Endpoint {
         self.circuit.borrow().breaker.gate(now)
     }
 
-    /// What it gets now, and why.
     pub(crate) fn health_status(&self, now: Instant) -> HealthStatus {
         let circuit = self.circuit.borrow();
         let gate = circuit.breaker.gate(now);
@@ -238,7 +225,6 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Counts a stream at its endpoint as long as it lives.
 #[derive(Debug)]
 #[must_use = "the stream counts as long as this lives"]
 pub(crate) struct InFlight {
@@ -246,7 +232,6 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// Where the stream goes.
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }

@@ -19,14 +19,11 @@ use crate::pipeline::originate::servers::balance::{self, Candidate, RoundRobin};
 use crate::pipeline::originate::servers::endpoint::Endpoint;
 use crate::pipeline::originate::servers::resolve::{self, Place, Resolver};
 
-/// A server and the origin that speaks to it.
 #[derive(Clone)]
 pub(crate) struct UpstreamServer {
-    /// As configured.
     pub(crate) configured: Server,
     /// The same for all servers of one name. `None`: the client speaks to it, egret passes on.
     pub(crate) origin: Option<Arc<Origin>>,
-    /// What its addresses get.
     pub(crate) share: Share,
 }
 
@@ -38,7 +35,6 @@ impl UpstreamServer {
     }
 }
 
-/// All endpoints of one upstream.
 pub(crate) struct Endpoints {
     shared: Arc<Shared>,
 }
@@ -47,16 +43,12 @@ pub(crate) struct Endpoints {
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     list: Vec<Member>,
-    /// Whose turn it is, where streams go in turns.
     round_robin: Mutex<RoundRobin>,
 }
 
-/// An endpoint in its set.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
-    /// The endpoint.
     pub(crate) endpoint: Arc<Endpoint>,
-    /// The place of its server among the upstream's.
     pub(crate) server: usize,
     /// Higher tiers only if no lower one is to be had: by the configuration, then by DNS.
     pub(crate) tier: (u32, u16),
@@ -72,14 +64,11 @@ struct Shared {
     account: Box<Opening>,
     lookups: Mutex<Vec<Lookup>>,
     members: ArcSwap<Members>,
-    /// Wakes whoever waits for a look-up.
     settled: watch::Sender<()>,
 }
 
-/// Opens the account of a new endpoint.
 type Opening = dyn Fn(SocketAddr) -> Account + Send + Sync;
 
-/// What is known of one server's name.
 #[derive(Clone, Default)]
 struct Lookup {
     places: Vec<Place>,
@@ -89,7 +78,6 @@ struct Lookup {
     since: Option<Instant>,
 }
 
-/// How long an answer holds.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Freshness {
     /// An address is its own answer.
@@ -130,12 +118,10 @@ impl Endpoints {
         Self { shared }
     }
 
-    /// The servers and their origins.
     pub(crate) fn servers(&self) -> &[UpstreamServer] {
         &self.shared.servers
     }
 
-    /// What is known now, however old.
     pub(crate) fn known(&self) -> Arc<Members> {
         self.shared.members.load_full()
     }
@@ -175,12 +161,10 @@ impl Endpoints {
 }
 
 impl Members {
-    /// All of them.
     pub(crate) fn list(&self) -> &[Member] {
         &self.list
     }
 
-    /// One of these candidates, whose places are those of the list.
     pub(crate) fn choose(&self, strategy: Strategy, candidates: &[Candidate]) -> Option<Candidate> {
         let mut round_robin = self.round_robin.lock().unwrap_or_else(PoisonError::into_inner);
         balance::choose(strategy, candidates, &mut round_robin, &mut Rng::new())
@@ -242,7 +226,6 @@ impl Shared {
         }
     }
 
-    /// When the last of the look-ups began that are under way.
     fn waiting_since(&self) -> Option<Instant> {
         self.lookups().iter().filter_map(|lookup| lookup.since).max()
     }
@@ -265,7 +248,6 @@ impl Shared {
         self.settled.send_replace(());
     }
 
-    /// Builds the set anew from what is known of all names.
     fn regroup(&self, lookups: &[Lookup]) {
         let old = self.members.load();
         let mut members = Members::default();
@@ -300,7 +282,6 @@ impl Shared {
     }
 }
 
-/// Asks for one server's name, for everyone who waits.
 async fn look_up(shared: Weak<Shared>, place: usize) {
     let Some((resolver, server)) =
         shared.upgrade().map(|shared| (Arc::clone(&shared.resolver), shared.servers[place].configured.clone()))

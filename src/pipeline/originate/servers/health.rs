@@ -19,14 +19,11 @@ use tokio::time::Instant;
 
 use crate::config::values::Ejection;
 
-/// The circuit of one endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
-    /// In a row.
     failures: u32,
     /// Refusals after a handshake that had seemed good, in a row; a good handshake does not end the row.
     late: u32,
-    /// Ejections in a row.
     ejections: u32,
     open: Option<Open>,
     /// The end of the last ejection, and how long it was to be.
@@ -35,23 +32,19 @@ pub(crate) struct Breaker {
 
 #[derive(Clone, Copy, Debug)]
 struct Open {
-    /// The back-off.
     until: Instant,
     length: Duration,
     /// A trial for want of other endpoints may begin then.
     again: Instant,
-    /// When the trial began that is under way.
     trial: Option<Instant>,
 }
 
 /// What a stream may do with an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gate {
-    /// Go there.
     Closed,
     /// Try it, alone: the back-off is over.
     Due,
-    /// Leave it alone.
     Open {
         /// Until then.
         until: Instant,
@@ -60,17 +53,13 @@ pub(crate) enum Gate {
     },
     /// Another stream tries it.
     Trial {
-        /// From then on.
         since: Instant,
     },
 }
 
-/// What was attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AttemptKind {
-    /// A stream like any other.
     Usual,
-    /// The one trial of an open circuit.
     Trial,
 }
 
@@ -111,7 +100,6 @@ impl Breaker {
         self.open.as_mut().is_some_and(|open| open.trial.take().is_some())
     }
 
-    /// Failures in a row.
     pub(crate) fn failures(&self) -> u32 {
         self.failures.max(self.late)
     }

@@ -42,13 +42,11 @@ macro_rules! turn {
     }};
 }
 
-/// Two ends that have shaken hands.
 pub(super) struct Handshaken {
     pub(super) client: UnbufferedClientConnection,
     pub(super) server: UnbufferedServerConnection,
     /// What the server sent right after the handshake: in TLS 1.3 two tickets.
     pub(super) down: Vec<u8>,
-    /// Where the client puts tickets.
     pub(super) tickets: Arc<Tickets>,
 }
 

@@ -20,7 +20,6 @@ const ALL: [SupportedCipherSuite; 6] = [
     suites::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
 ];
 
-/// The server's end, which can be made to send anything.
 struct Server {
     sealer: Sealer,
     opener: Opener,

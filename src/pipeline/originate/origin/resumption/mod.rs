@@ -62,7 +62,6 @@ pub enum Resumption {
 }
 
 impl Resumption {
-    /// The word for log and metric.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Resumed => "resumed",
@@ -81,7 +80,6 @@ pub struct Store {
     metrics: Arc<OriginMetrics>,
 }
 
-/// The verification that a session descends from.
 #[derive(Debug)]
 struct Verdict {
     /// From the verification until it has to be made again.
@@ -90,14 +88,12 @@ struct Verdict {
     chain_bytes: usize,
     /// What it would have objected to, under `verify = "report"`.
     refusal: Option<Refusal>,
-    /// What the server's certificate said of itself.
     server: Option<Arc<CertificateFacts>>,
     /// The server asked for a client certificate; `Some(true)`: it got one.
     certificate_sent: Option<bool>,
 }
 
 impl Verdict {
-    /// What was found in a handshake whose server has passed.
     fn of(facts: &Facts, limit: Date) -> Self {
         let valid = facts.valid.unwrap_or_else(|| Period::of(Date::now(), MAX_AGE));
         let good = Period::of(valid.from, MAX_AGE).cut_at(valid.until).cut_at(limit);
@@ -117,7 +113,6 @@ impl Store {
         Self::counted(limit, OriginMetrics::silent())
     }
 
-    /// The same, with its account.
     pub(crate) fn counted(limit: Date, metrics: Arc<OriginMetrics>) -> Arc<Self> {
         Arc::new(Self { shelf: Mutex::default(), limit, metrics })
     }

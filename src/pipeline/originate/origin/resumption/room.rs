@@ -7,7 +7,6 @@ use crate::memory;
 /// Bytes that are taken now.
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
-/// The part of one session, given back when it is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Room(usize);
 
@@ -17,7 +16,6 @@ impl Room {
         Self::take_of(&TAKEN, memory::for_sessions(), bytes).then(|| Self(bytes))
     }
 
-    /// How much it is.
     pub(super) fn bytes(&self) -> usize {
         self.0
     }

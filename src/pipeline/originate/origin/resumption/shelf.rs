@@ -42,7 +42,6 @@ pub(super) struct Shelf<A, B> {
     retired: bool,
 }
 
-/// The sessions of one endpoint.
 struct Rack<A, B> {
     /// One is enough: a TLS 1.2 session is used again and again.
     tls12: Option<Session<A>>,
@@ -58,7 +57,6 @@ pub(super) struct Session<T> {
     pub(super) server_name: ServerName<'static>,
     pub(super) endpoint: SocketAddr,
     pub(super) verdict: Arc<Verdict>,
-    /// Its part of the memory for sessions.
     pub(super) room: Room,
     pub(super) value: T,
 }
@@ -79,7 +77,6 @@ pub(super) struct Taken<T> {
     pub(super) foreign: usize,
 }
 
-/// What became of a session that was brought, and what had to go for it.
 #[derive(Default)]
 pub(super) struct Put {
     pub(super) kept: bool,

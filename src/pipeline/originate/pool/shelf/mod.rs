@@ -22,9 +22,7 @@ pub struct Shelf<T> {
 #[derive(Debug)]
 struct State<T> {
     stacks: HashMap<SocketAddr, Vec<Entry<T>>>,
-    /// Entries in all stacks.
     stock: usize,
-    /// Places that are promised.
     reserved: usize,
     bounds: Option<Bounds>,
     closed: bool,
@@ -97,7 +95,6 @@ impl<T> Shelf<T> {
         state.remove(endpoint, newest)
     }
 
-    /// Those whose time is over.
     #[must_use = "what is removed is given back"]
     pub(crate) fn expire(&self, now: Instant) -> Vec<T> {
         self.remove_where(|_, entry| entry.until <= now)
@@ -132,12 +129,10 @@ impl<T> Shelf<T> {
         self.remove_where(|_, _| true)
     }
 
-    /// How many are ready.
     pub(crate) fn stock(&self) -> usize {
         self.state().stock
     }
 
-    /// How many are ready for this endpoint.
     pub(crate) fn stock_of(&self, endpoint: SocketAddr) -> usize {
         self.state().stacks.get(&endpoint).map_or(0, Vec::len)
     }
@@ -148,7 +143,6 @@ impl<T> Shelf<T> {
         self.state().held()
     }
 
-    /// When the first has to go.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         self.state().stacks.values().flatten().map(|entry| entry.until).min()
     }

@@ -31,35 +31,29 @@ impl Account {
         self.metrics.served(hit);
     }
 
-    /// A warm connection was thrown away.
     pub(crate) fn discarded(&self, reason: &'static str) {
         self.tally.discarded(reason);
         self.metrics.discarded(reason);
     }
 
-    /// A handshake was finished.
     pub(crate) fn shaken(&self, resumed: bool, took: Duration) {
         if resumed { &self.resumed } else { &self.full }.add(took);
         self.metrics.shaken(resumed, took);
     }
 
-    /// What its part of the pool was good for.
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
     }
 
-    /// How long full handshakes took.
     pub(crate) fn full(&self) -> &Times {
         &self.full
     }
 
-    /// How long resumed handshakes took.
     pub(crate) fn resumed(&self) -> &Times {
         &self.resumed
     }
 }
 
-/// How long something took, each time that it happened.
 #[derive(Debug, Default)]
 pub(crate) struct Times {
     nanoseconds: AtomicU64,
@@ -76,7 +70,6 @@ impl Times {
         self.nanoseconds.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
     }
 
-    /// How often.
     pub(crate) fn count(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
     }

@@ -19,12 +19,10 @@ impl Tally {
         if hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A warm connection was thrown away.
     pub(in crate::pipeline::originate) fn discarded(&self, reason: &'static str) {
         *self.discards.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
     }
 
-    /// Clients who got a warm connection.
     pub(crate) fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
     }
@@ -34,7 +32,6 @@ impl Tally {
         self.misses.load(Ordering::Relaxed)
     }
 
-    /// Warm connections that were thrown away, by cause.
     pub(crate) fn discards(&self) -> BTreeMap<&'static str, u64> {
         self.discards.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -44,14 +44,18 @@ struct Bad {
     until: Instant,
 }
 
-/// What a caller has to do.
 pub(super) enum Ask<A> {
-    /// Nothing: this is it.
     Known(Landed<A>),
-    /// Wait for a look-up under way.
-    Join { flight: Flight<A>, stale: Option<A> },
+    Join {
+        flight: Flight<A>,
+        stale: Option<A>,
+    },
     /// Look up, tell `takeoff`, and wait like the others.
-    Start { takeoff: watch::Sender<Option<Landed<A>>>, flight: Flight<A>, stale: Option<A> },
+    Start {
+        takeoff: watch::Sender<Option<Landed<A>>>,
+        flight: Flight<A>,
+        stale: Option<A>,
+    },
 }
 
 /// Names at once. Those of a configuration are far fewer; the bound is for names that clients choose.
@@ -68,7 +72,6 @@ const MAX_NEGATIVE: Duration = Duration::from_secs(5);
 const RECHECK: Duration = Duration::from_secs(1);
 
 impl<A: Clone> Names<A> {
-    /// Remembers nothing yet.
     pub(super) fn new(min_ttl: Duration, max_ttl: Duration) -> Self {
         Self { entries: HashMap::new(), min_ttl, max_ttl: max_ttl.max(min_ttl) }
     }
@@ -143,7 +146,6 @@ impl<A: Clone> Names<A> {
 }
 
 impl<A: Clone> Entry<A> {
-    /// What needs no look-up.
     fn known(&self, now: Instant) -> Option<Landed<A>> {
         if let Some(fresh) = self.fresh.as_ref().filter(|fresh| now < fresh.until) {
             return Some(Ok(fresh.answer.clone()));

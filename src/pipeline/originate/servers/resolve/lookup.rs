@@ -21,20 +21,16 @@ use tokio::time::timeout;
 use super::{Error, Files, Target, shown};
 use crate::wording;
 
-/// Where answers come from.
 pub(super) struct Source {
     files: Files,
     servers: Servers,
 }
 
 enum Servers {
-    /// Those of the configuration.
     Configured(Arc<Client>),
-    /// Those of resolv.conf, as it was last read.
     System(Mutex<Option<(Vec<u8>, Arc<Client>)>>),
 }
 
-/// Name servers and what to append to a name.
 struct Client {
     resolver: TokioResolver,
     search: Vec<Name>,
@@ -106,7 +102,6 @@ impl Source {
         Err(last)
     }
 
-    /// Asks the hosts file, then DNS.
     pub(super) async fn lookup(&self, name: &DnsName<'static>) -> Result<Found<Arc<[IpAddr]>>, Miss> {
         let typed = Name::from_str(name.as_ref()).map_err(|e| Error::failure(name, e.to_string()))?;
         if let Some(addresses) = self.in_hosts(&typed).await {

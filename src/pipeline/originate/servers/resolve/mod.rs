@@ -54,7 +54,6 @@ const PATIENCE: Duration = Duration::from_millis(1800);
 /// An address of a server, and what DNS says of its share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Where it is.
     pub(crate) address: SocketAddr,
     /// Higher numbers only if no lower one is to be had; 0 for hosts.
     pub(crate) priority: u16,
@@ -62,7 +61,6 @@ pub(crate) struct Place {
     pub(crate) weight: u16,
 }
 
-/// A host of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Target {
     host: DnsName<'static>,
@@ -82,7 +80,6 @@ pub struct Files {
 }
 
 impl Default for Files {
-    /// Those of the system.
     fn default() -> Self {
         Self { hosts: "/etc/hosts".into(), resolv_conf: "/etc/resolv.conf".into() }
     }
@@ -124,9 +121,7 @@ impl Resolver {
 
     /// Where a server is now, and until when the answer holds; a stale one holds no longer, and that of an IP
     /// for ever.
-    ///
-    /// # Errors
-    /// No address. A service errs only if none of its hosts has one.
+    /// Errors: No address. A service errs only if none of its hosts has one.
     ///
     /// Cancel safe, as [`Resolver::resolve`].
     pub(crate) async fn places(&self, server: &Server) -> Result<(Vec<Place>, Option<Instant>), Error> {
@@ -213,7 +208,6 @@ impl Resolver {
 }
 
 impl Place {
-    /// Where nothing but the address is known.
     pub(crate) fn plain(address: SocketAddr) -> Self {
         Self { address, priority: 0, weight: 1 }
     }
@@ -243,7 +237,6 @@ impl Shared {
     }
 }
 
-/// What one look-up came to, for everyone who waits for it.
 type Landed<A> = Result<A, Error>;
 
 async fn wait<A: Clone>(name: &DnsName<'static>, mut flight: Flight<A>, stale: Option<A>) -> Landed<A> {
