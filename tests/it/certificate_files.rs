@@ -51,8 +51,9 @@ impl Files {
                 let trust = Trust::load(&name("t"), &TrustSpec { anchors, ..TrustSpec::default() });
                 trust.map(|it| it.remarks().join("; ")).map_err(|error| (error.reason(), error.to_string()))
             }
-            Use::Chain => self.identity(&file, &self.at("me.key")),
-            Use::Key => self.identity(&self.at("me.pem"), &file),
+            Use::Chain => self.identity(&file, &self.at("me.key"), None),
+            Use::Key => self.identity(&self.at("me.pem"), &file, None),
+            Use::Password => self.identity(&self.at("me.pem"), &self.locked(), Some(&file)),
         };
         let folder = format!("{}/", self.folder.path().display());
         match outcome {
@@ -62,11 +63,24 @@ impl Files {
         }
     }
 
-    fn identity(&self, certificate: &Path, key: &Path) -> Result<String, (&'static str, String)> {
+    /// The key, locked with the password `grün`.
+    fn locked(&self) -> PathBuf {
+        fs::write(self.at("word"), "grün\n").unwrap();
+        let locked = self.openssl(&["pkcs8", "-topk8", "-in", "me.key", "-passout", "file:word"]);
+        write_key(&self.at("locked.key"), &locked);
+        self.at("locked.key")
+    }
+
+    fn identity(
+        &self,
+        certificate: &Path,
+        key: &Path,
+        password: Option<&Path>,
+    ) -> Result<String, (&'static str, String)> {
         let spec = IdentitySpec {
             certificate: certificate.into(),
             private_key: Some(key.into()),
-            password_file: None,
+            password_file: password.map(Into::into),
             allow_loose_key_permissions: false,
         };
         let identity = Identity::load(&spec);
@@ -79,6 +93,7 @@ enum Use {
     Roots,
     Chain,
     Key,
+    Password,
 }
 
 /// What the file is for, its form, its bytes, and a part of what becomes of it.
@@ -290,6 +305,21 @@ const ROWS: &[Row] = &[
         |_| b"-----BEGIN DSA PRIVATE KEY-----\nMAMCAQA=\n-----END DSA PRIVATE KEY-----\n".to_vec(),
         "a DSA key",
     ),
+    (Use::Password, "UTF-8, one line", |_| "grün\n".into(), "read"),
+    (Use::Password, "without a newline", |_| "grün".into(), "read"),
+    (Use::Password, "UTF-8 byte order mark, CR LF", |_| "\u{feff}grün\r\n".into(), "read"),
+    (Use::Password, "CR at the end", |_| "grün\r".into(), "read"),
+    (Use::Password, "UTF-16, little end first", |_| utf16("grün\r\n", u16::to_le_bytes), "read"),
+    (Use::Password, "UTF-16, big end first", |_| utf16("grün\n", u16::to_be_bytes), "read"),
+    (Use::Password, "more lines after it", |_| "grün\nof the client\n".into(), "read"),
+    (Use::Password, "a blank at the end of the line, which is part of it", |_| "grün \n".into(), "identity_password"),
+    (
+        Use::Password,
+        "an odd number of octets after the mark of UTF-16",
+        |_| b"\xff\xfeg".to_vec(),
+        "identity_malformed",
+    ),
+    (Use::Password, "nothing but newlines", |_| "\r\n\n".into(), "identity_malformed"),
 ];
 
 #[test]
@@ -304,6 +334,7 @@ fn every_form_of_file_is_read_or_refused_by_its_name() {
             Use::Roots => "roots",
             Use::Chain => "certificate of an identity",
             Use::Key => "private key",
+            Use::Password => "password",
         };
         writeln!(table, "| {part} | {form} | {outcome} |").unwrap();
     }

@@ -18,6 +18,7 @@ mod chains;
 mod check;
 mod classify;
 mod config;
+mod credential_mutations;
 mod credentials;
 mod databases;
 mod demo;

@@ -160,8 +160,7 @@ impl Material {
             }
             Contents::Unknown(bytes) => {
                 permission::check(file, &content, loose_is_fine)?;
-                let (chain, key) = pkcs12::open(bytes.expose(), spec)?;
-                Ok(Self { chain, key, remarks: Vec::new() })
+                pkcs12::open(bytes.expose(), spec)
             }
         }
     }

@@ -1,19 +1,21 @@
 //! PKCS#12 (RFC 7292), with the ciphers of today and the legacy ones (3DES, RC2) that old tools still write.
 
+use std::path::Path;
+
 use p12_keystore::Pkcs12Archive;
 use p12_keystore::error::Error as ArchiveError;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use super::key::{self, Key};
-use super::{Error, Wrong};
+use super::{Error, Material, Wrong};
 use crate::config::values;
 use crate::credentials::certificate::{CertificateFacts, public_key};
 use crate::credentials::contents::derivation::{self, Format};
 use crate::wording;
 
-/// Chain (leaf first, without a root) and key of an archive.
-pub(super) fn open(bytes: &[u8], spec: &values::Identity) -> Result<(Vec<CertificateDer<'static>>, Key), Error> {
+/// Chain (leaf first, without a root) and key of an archive, and its certificates that are not sent.
+pub(super) fn open(bytes: &[u8], spec: &values::Identity) -> Result<Material, Error> {
     let blame = |what| Error { file: spec.certificate.clone(), what };
     derivation::check(bytes, Format::Pkcs12).map_err(|error| blame(Wrong::Derivation(error)))?;
     let password = key::password(spec)?;
@@ -41,12 +43,25 @@ pub(super) fn open(bytes: &[u8], spec: &values::Identity) -> Result<(Vec<Certifi
     let own = rest.iter().position(|der| public_key(der).as_ref() == Some(&spki));
     let own = own.ok_or_else(|| blame(Wrong::KeyMismatch(spec.certificate.clone())))?;
     let leaf = rest.swap_remove(own);
-    Ok((in_order(leaf, rest), key))
+    let (chain, rest) = in_order(leaf, rest);
+    let remarks = rest.into_iter().map(|der| remark(&spec.certificate, der)).collect();
+    Ok(Material { chain, key, remarks })
+}
+
+fn remark(file: &Path, der: &[u8]) -> String {
+    let facts = CertificateFacts::read(der);
+    let subject = facts.as_ref().map_or("of unknown subject", |facts| facts.subject.as_str());
+    let why = match &facts {
+        Some(facts) if facts.self_signed => "servers have their roots",
+        Some(_) => "the chain from the leaf up has no place for it",
+        None => "it cannot be read",
+    };
+    format!("{}: the certificate `{subject}` is not sent: {why}", file.display())
 }
 
 /// Archives keep certificates in any order: the issuer of each is looked up. A root is left out, since a
 /// server has it or does not believe it.
-fn in_order(leaf: &[u8], mut rest: Vec<&[u8]>) -> Vec<CertificateDer<'static>> {
+fn in_order<'a>(leaf: &[u8], mut rest: Vec<&'a [u8]>) -> (Vec<CertificateDer<'static>>, Vec<&'a [u8]>) {
     let mut chain = vec![CertificateDer::from(leaf.to_vec())];
     let mut last = CertificateFacts::read(leaf);
     while let Some(facts) = last.take().filter(|facts| !facts.self_signed) {
@@ -58,10 +73,10 @@ fn in_order(leaf: &[u8], mut rest: Vec<&[u8]>) -> Vec<CertificateDer<'static>> {
         chain.push(CertificateDer::from(issuer.to_vec()));
         last = CertificateFacts::read(issuer);
     }
-    chain
+    (chain, rest)
 }
 
-fn why(error: &ArchiveError, password_file: Option<&std::path::Path>) -> Wrong {
+fn why(error: &ArchiveError, password_file: Option<&Path>) -> Wrong {
     let wrong_password = || match password_file {
         Some(file) => Wrong::WrongPassword(file.into()),
         None => Wrong::PasswordMissing,

@@ -147,7 +147,7 @@ impl Roots {
 
     /// Without a file it is one of the system's.
     fn add(&mut self, der: &CertificateDer<'_>, file: Option<&Path>) -> Result<(), String> {
-        let (_, parsed) = X509Certificate::from_der(der).map_err(|error| wording::sentence(&error))?;
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|_| "it cannot be read".to_owned())?;
         let anchor = anchor_from_trusted_cert(der).map_err(|error| wording::variant(&error))?.to_owned();
         if let Some(oid) = certificate::unknown_critical_extension(&parsed) {
             let subject = clean(&parsed.subject().to_string());
@@ -221,7 +221,7 @@ pub(super) fn crls(files: &[PathBuf]) -> Result<Lists, Error> {
 
 fn crl(der: &[u8], file: &Path) -> Result<Crl, String> {
     let list = OwnedCertRevocationList::from_der(der).map_err(|error| wording::variant(&error))?.into();
-    let (_, parsed) = CertificateRevocationList::from_der(der).map_err(|error| wording::sentence(&error))?;
+    let (_, parsed) = CertificateRevocationList::from_der(der).map_err(|_| "it cannot be read".to_owned())?;
     Ok(Crl {
         list,
         file: file.to_owned(),
