@@ -19,7 +19,7 @@ pub(super) struct Certificates {
     pub(super) client: Leaf,
     /// The upstream's, for [`SERVER_NAME`].
     pub(super) server: Leaf,
-    /// The upstream's, for whoever does not name [`SERVER_NAME`].
+    /// The upstream's, for clients that do not name [`SERVER_NAME`].
     pub(super) wrong: Leaf,
 }
 

@@ -12,7 +12,7 @@ pub(super) struct Folder(PathBuf);
 
 impl Folder {
     pub(super) fn new() -> Result<Self, Error> {
-        // mkdir fails where anything stands already, so a name that somebody guessed gains them nothing.
+        // mkdir fails where anything exists, so that a guessed name gains an attacker nothing.
         let path = std::env::temp_dir().join(format!("egret-demo-{:016x}", fastrand::u64(..)));
         let made = DirBuilder::new().mode(0o700).create(&path);
         made.map_err(|cause| Error::Folder { path: path.clone(), cause })?;

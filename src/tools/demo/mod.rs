@@ -1,7 +1,7 @@
 //! `egret demo`: an upstream that asks for client certificates, and egret in front of it, without any set-up.
 //!
 //! Everything is made for the occasion and gone afterwards: the authority, the certificates, the folder they lie
-//! in. What stands in front of the upstream is not: it is the ordinary egret, with an ordinary configuration file.
+//! in. The proxy in front of the upstream is not: it is the ordinary egret, with an ordinary configuration file.
 
 mod certificates;
 mod folder;
@@ -67,7 +67,7 @@ pub enum Error {
     Run(supervise::Error),
 }
 
-/// Starts the upstream, tells `out` what to try, and runs egret in front of it until it is asked to stop.
+/// Starts the upstream, writes to `out` what to try, and runs egret in front of it until it is asked to stop.
 ///
 /// # Errors
 /// Why it could not start. The folder is gone then, too.

@@ -1,4 +1,4 @@
-//! What the demo writes: a configuration for egret, and a page for whoever started it.
+//! What the demo writes: a configuration for egret, and a page for its user.
 
 use std::fmt::Write;
 use std::net::SocketAddr;

@@ -26,8 +26,8 @@ pub(super) struct Port {
 }
 
 impl Ports {
-    /// Tries the ports. They are free again afterwards, for egret binds them itself: whoever takes one in these
-    /// milliseconds makes the start fail, with a word about it.
+    /// Tries the ports. They are free again afterwards, since egret binds them itself: if another process takes one in
+    /// these milliseconds, the start fails with an error.
     pub(super) fn choose() -> Result<Self, Error> {
         // All are held until all are chosen, so that no two are the same.
         let (with_identity, _first) = Port::choose(8080)?;

@@ -1,6 +1,6 @@
-//! The server behind egret: says over HTTPS who came, and refuses whoever brought no certificate.
+//! The server behind egret: answers over HTTPS which client it saw, and refuses clients without a certificate.
 //!
-//! Its certificate depends on SNI, client certificates are optional, sessions are resumed whoever asks: what
+//! Its certificate depends on SNI, client certificates are optional, sessions are resumed for any client: what
 //! makes a careless proxy fail, or mix up its clients.
 
 use std::convert::Infallible;
@@ -46,7 +46,7 @@ const MAX_CONNECTIONS: usize = 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be idle between requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
-/// What went wrong with accept (no descriptors) has to be mended elsewhere first.
+/// What went wrong with accept (no descriptors) has to end before it can go on.
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Upstream {
@@ -80,7 +80,7 @@ impl Upstream {
     }
 }
 
-/// Requests and answers of one connection. What fails here is told by egret, which is what is shown.
+/// Requests and answers of one connection. A failure here is logged by egret, which is what the demo shows.
 async fn converse(tcp: TcpStream, acceptor: TlsAcceptor) {
     let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await else { return };
     let (status, text) = answer(stream.get_ref().1);
@@ -132,7 +132,7 @@ fn magnitude(integer: &[u8]) -> &[u8] {
     }
 }
 
-/// TLS 1.2 and 1.3. One ticket key for all, as on many servers: a session is taken up for whoever presents it.
+/// TLS 1.2 and 1.3. One ticket key for all, as on many servers: a session is resumed for any client that presents it.
 fn server_config(certificates: &Certificates) -> Result<ServerConfig, Error> {
     let wrong = |error: &dyn std::fmt::Display| Error::Tls(error.to_string());
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -160,7 +160,7 @@ fn certified(leaf: &Leaf) -> Result<Arc<CertifiedKey>, rustls::Error> {
     Ok(Arc::new(CertifiedKey::new(vec![leaf.der.clone()], any_supported_type(&key)?)))
 }
 
-/// The certificate of a host among others: whoever does not name it gets that of another.
+/// The certificate of a host among others: a client that sends no name gets that of another.
 #[derive(Debug)]
 struct ByName {
     right: Arc<CertifiedKey>,

@@ -17,11 +17,11 @@ pub(crate) struct Chain {
     /// The trusted root that completes it, or would.
     pub(crate) anchor: Option<String>,
     /// From the leaf on, issuers that are sent or trusted lead to a trusted one that is its own issuer. A chain
-    /// that stands on a trusted intermediate may do without.
+    /// that ends at a trusted intermediate may do without.
     pub(crate) rooted: bool,
     /// A root of the right name is trusted, and did not issue what was sent.
     pub(crate) namesake: bool,
-    /// Certificates of the path do not stand in its order.
+    /// Certificates of the path were sent in another order.
     pub(crate) out_of_order: bool,
 }
 

@@ -15,7 +15,7 @@ pub(crate) struct Field {
     pub(crate) value: String,
 }
 
-/// The fields of a ClientHello in the order in which they stand; empty if these records hold none.
+/// The fields of a ClientHello in their order; empty if these records hold none.
 pub(crate) fn fields(records: &[u8]) -> Vec<Field> {
     let mut fields = vec![Field::new("bytes", records.len())];
     let message = message(records);

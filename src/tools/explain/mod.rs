@@ -1,5 +1,5 @@
 //! Live diagnosis of an upstream: originations that tell causes apart, what came back, what is wrong, and the
-//! lines that mend it.
+//! lines that repair it.
 //!
 //! [`attempt`] says what is tried and [`cause`] what it means: both are pure. [`probe`] and [`plaintext_probe`] are the only
 //! parts that touch a socket; no byte of application data leaves them but a [`question`] that was asked for. [`repair`] writes configuration,

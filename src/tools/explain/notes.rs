@@ -8,7 +8,7 @@ use crate::tools::explain::chain::Role;
 use crate::tools::explain::probe::Observation;
 use crate::tools::explain::report::Note;
 
-/// A certificate that ends within so many seconds is told: 30 days, what alerts in the field use.
+/// Seconds before its expiry from which a certificate is a note: 30 days, as common alert rules have it.
 const SOON: i64 = 30 * 86_400;
 
 /// Everything worth knowing.
@@ -100,7 +100,7 @@ fn session(evidence: &Evidence<'_>) -> Option<Note> {
             == Some(Resumption::Resumed)
     };
     if taken(AttemptKind::ForeignSession) {
-        // rustls holds the two apart; should it ever not, nobody must be told that all is well.
+        // rustls keeps the two apart. If it ever does not, the report must not say that all is well.
         return note("session_crossed", "a session of another identity was resumed: please report this".into());
     }
     if !taken(AttemptKind::Resumed) || evidence.request().is_none() || evidence.spec.tls.identity.is_none() {

@@ -106,7 +106,7 @@ impl Observation {
         }
     }
 
-    /// The class of what is wrong; `None`: a stream would stand.
+    /// The class of what is wrong; `None`: a stream would be carried.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         self.refusal().map(Refusal::reason).or_else(|| self.failure.as_ref().map(|failure| failure.reason))
     }
@@ -422,7 +422,7 @@ impl Wire {
         while !bytes.is_empty() {
             self.connection.read_tls(&mut bytes).map_err(Broken::Io)?;
             if let Err(error) = self.connection.process_new_packets() {
-                // The server is told why, so that its log says it too.
+                // The server gets the alert, so that its log says why too.
                 let _ = self.flush().await;
                 return Err(Broken::Tls(error));
             }

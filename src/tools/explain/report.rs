@@ -44,7 +44,7 @@ pub(crate) struct Report {
     pub(crate) causes: Vec<Cause>,
     /// What is worth knowing, and no fault.
     pub(crate) notes: Vec<Note>,
-    /// What mends it; without a cause, the configuration that works.
+    /// The repair; without a cause, the configuration that works.
     pub(crate) repair: Repair,
     /// The ClientHello of the attempt as configured, field by field; only with `--show-hello`.
     pub(crate) hello: Option<Vec<Field>>,
@@ -107,7 +107,7 @@ pub(crate) struct Chain {
     pub(crate) missing: Option<String>,
     /// The trusted root that completes the chain.
     pub(crate) anchor: Option<String>,
-    /// The certificates do not stand in the order in which they were issued.
+    /// The certificates were not sent in the order in which they were issued.
     pub(crate) out_of_order: bool,
     /// `ok`, or the word of what the configured trust has against it.
     pub(crate) by_trust: String,
@@ -197,7 +197,7 @@ pub(crate) struct Note {
     pub(crate) sentence: String,
 }
 
-/// What mends it.
+/// The repair.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Repair {
     /// Tables for egret's configuration: they take the place of those of the same names.

@@ -29,7 +29,7 @@ use crate::tools::explain::report::{self, Report};
 use crate::tools::explain::target::Target;
 use crate::tools::explain::{hello, notes};
 
-/// What is told while it runs.
+/// Progress, for a person who waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Progress<'a> {
     /// This is looked up.
@@ -40,7 +40,7 @@ pub(crate) enum Progress<'a> {
     Look(SocketAddr),
 }
 
-/// Addresses of a name that are tried; who has more has them for load, not for variety.
+/// Addresses of a name that are tried. More are there for load, and behave like these.
 const MAX_ADDRESSES: usize = 8;
 
 /// Explains a server. Takes at most about fourteen times the timeout of the target; usually some round trips.
@@ -352,7 +352,7 @@ impl Verdicts {
         }
     }
 
-    /// What speaks against the leaf, whoever vouches for it.
+    /// Refusals of the leaf that no issuer changes.
     fn alone(&self) -> Vec<Refusal> {
         self.by_itself.iter().chain(&self.by_itself_in_time).cloned().collect()
     }
@@ -470,7 +470,7 @@ fn of_repair(repair: Repair) -> report::Repair {
     report::Repair { egret, nginx, advice }
 }
 
-/// The port stands in the target, but for a service, whose hosts have ports of their own.
+/// The target has the port, except for a service, whose hosts have ports of their own.
 fn shown_address(address: &SocketAddr, server: &Server) -> String {
     match server.host {
         Host::Service(_) => address.to_string(),

@@ -1,4 +1,4 @@
-//! An explanation for a person: what was tried, what the server showed, what is wrong, what mends it.
+//! An explanation for a person: what was tried, what the server showed, what is wrong, and the repair.
 
 use std::fmt::{self, Display};
 
@@ -168,7 +168,7 @@ fn conclusion(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for (title, text) in [(egret, &repair.egret), (nginx, &repair.nginx)] {
         if let Some(text) = text {
             writeln!(f, "\n{title}\n")?;
-            // Nothing stands before the lines: they are there to be pasted.
+            // Without indentation: the lines are there to be pasted.
             f.write_str(text)?;
         }
     }

@@ -107,7 +107,7 @@ pub(crate) struct Server {
 pub(crate) enum Ejection {
     /// It always gets them.
     Never,
-    /// After so many failures, for so long.
+    /// Failures in a row, and the time that a server is then left out.
     After(u32, Duration),
 }
 
@@ -252,7 +252,7 @@ fn keep<T>(list: &mut Vec<T>, kept: &[bool]) {
     list.retain(|_| kept.next().copied().unwrap_or(true));
 }
 
-/// Where an equal value stands in the list; it is added if there is none.
+/// The index of an equal value in the list; it is added if there is none.
 fn number_of<T: PartialEq>(list: &mut Vec<T>, value: T) -> usize {
     list.iter().position(|known| *known == value).unwrap_or_else(|| {
         list.push(value);

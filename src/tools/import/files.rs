@@ -30,7 +30,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// The file is there, may be read, and is no part of a configuration: whoever wrote the `include` meant no good,
+    /// The file is there, may be read, and is no part of a configuration: such an `include` is an attack or a mistake,
     /// or something else.
     pub(crate) fn is_no_configuration(&self) -> bool {
         matches!(self, Self::NotRegular | Self::TooLarge | Self::NotText | Self::Pem)

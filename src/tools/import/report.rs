@@ -10,7 +10,7 @@ use crate::tools::import::findings::{Code, Finding, Place, Weight};
 /// What became of a directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It stands in the configuration; at which key.
+    /// It is in the configuration, at this key.
     Carried(String),
     /// A finding is about it; the word of its code.
     Found(&'static str),
@@ -21,11 +21,11 @@ pub enum Outcome {
 /// A directive in the account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it stands.
+    /// Its place in the text.
     pub place: Place,
     /// Its text, without its block.
     pub text: String,
-    /// The entry of the block that it stands in.
+    /// The entry of its block.
     pub(crate) parent: Option<usize>,
     /// What became of it; `None` only while the import is at work.
     pub outcome: Option<Outcome>,
@@ -39,7 +39,8 @@ impl Entry {
         self.text.split([' ', '=']).next().unwrap_or_default()
     }
 
-    /// Where it stands in the configuration, and without what; what was found; or why it is not carried.
+    /// Its key in the configuration, and the parameters that were left out; the code of its finding; or why it is not
+    /// carried.
     pub fn detail(&self) -> String {
         match &self.outcome {
             Some(Outcome::Carried(key)) if self.lost.is_empty() => key.clone(),
@@ -93,7 +94,7 @@ impl ImportReport {
         }
     }
 
-    /// Says that a directive stands in the configuration.
+    /// Records that a directive is in the configuration.
     pub(crate) fn carry(&mut self, id: usize, key: &str) {
         self.settle(id, Outcome::Carried(key.to_owned()));
     }

@@ -1,11 +1,11 @@
-//! What is wrong with the server's certificate, told more finely than by the class.
+//! What is wrong with the server's certificate, more finely than by the class.
 
 use super::{CauseKind, Evidence};
 use crate::credentials::certificate::Date;
 use crate::credentials::refusal::Refusal;
 use crate::tools::explain::chain::Link;
 
-/// What a refusal means here, and the faults that stand behind it.
+/// What a refusal means here, and the faults that it hides.
 pub(super) fn kinds(refusal: &Refusal, evidence: &Evidence<'_>) -> Vec<(CauseKind, &'static str)> {
     let mut found = vec![(kind(refusal, evidence), refusal.reason())];
     let behind = evidence.in_time.iter().chain(&evidence.alone);
@@ -69,7 +69,7 @@ fn unknown_issuer(leaf: &Link, evidence: &Evidence<'_>) -> CauseKind {
     let issuer = top.facts.issuer.clone();
     if chain.missing.is_some() && !chain.namesake {
         // Authorities say in what an intermediate signs where that can be had. Roots hand out leaves only in
-        // small houses, which do not say so.
+        // small organisations, which do not say so.
         if let Some(url) = &top.issuer_url {
             return CauseKind::ChainIncomplete { issuer, url: Some(url.clone()) };
         }

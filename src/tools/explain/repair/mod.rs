@@ -1,4 +1,4 @@
-//! From what is wrong to what mends it: the upstream with its settings changed, written as configuration of
+//! From a cause to its repair: the upstream with its settings changed, written as configuration of
 //! egret and of nginx, and in words what is for the server to do. Pure.
 
 mod egret;
@@ -36,10 +36,10 @@ impl Plan {
     }
 }
 
-/// What mends it.
+/// The repair of a set of causes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Repair {
-    /// Tables of egret's configuration, whole; `None`: nothing there mends it.
+    /// Tables of egret's configuration, whole; `None`: no configuration repairs it.
     pub(crate) egret: Option<String>,
     /// Directives of nginx for the same; `None` likewise.
     pub(crate) nginx: Option<String>,
@@ -47,7 +47,7 @@ pub(crate) struct Repair {
     pub(crate) advice: Vec<String>,
 }
 
-/// A plan while it is mended.
+/// A plan while repairs are applied to it.
 struct Mending<'a> {
     plan: Plan,
     /// The name that is verified, and sent as SNI if it is a DNS name.
@@ -59,10 +59,10 @@ struct Mending<'a> {
     advice: Vec<String>,
 }
 
-/// Whoever sits in between presents a certificate too.
+/// A man in the middle presents a certificate too.
 const COMPARE: &str = "Compare the fingerprint with the one that the server's owner tells you, before you trust it.";
 
-/// What mends all of these at one server of the plan.
+/// The repair of all these causes at one server of the plan.
 pub(crate) fn repair<'a>(
     kinds: impl IntoIterator<Item = &'a CauseKind>,
     plan: &Plan,
@@ -70,7 +70,7 @@ pub(crate) fn repair<'a>(
     chain: &Chain,
 ) -> Repair {
     let mut plan = plan.clone();
-    // What is wrong is to be mended, not to be overlooked.
+    // A repair never switches verification off.
     plan.upstream.tls.verify = values::Verify::Full;
     let server_name = plan.server_name(server).to_str().into_owned();
     let mut mending = Mending { plan, server_name, chain, changed: false, comments: Vec::new(), advice: Vec::new() };
@@ -306,7 +306,7 @@ fn classic_first(groups: &[KeyExchange]) -> Vec<KeyExchange> {
     std::iter::once(first).chain(others).collect()
 }
 
-/// What is not mended by a line of configuration.
+/// Advice for causes that no line of configuration repairs.
 fn advice(kind: &CauseKind) -> Option<String> {
     let text = match kind {
         CauseKind::Unreachable(_) => "check host and port, name servers, routes and firewalls on the way",

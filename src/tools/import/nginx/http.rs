@@ -1,4 +1,4 @@
-//! `http`: each way out by TLS is an upstream. What depends on requests (paths, hosts, headers) is told.
+//! `http`: each way out by TLS is an upstream. What depends on requests (paths, hosts, headers) is a finding.
 
 use crate::tools::import::draft::Listener;
 use crate::tools::import::findings::{Code, FRAGMENT, HTTP_HOST, HTTP_PATH, HTTP_VHOST};

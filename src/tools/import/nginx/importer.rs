@@ -12,7 +12,7 @@ use crate::tools::import::nginx::variables::{Value, Variables};
 use crate::tools::import::nginx::words;
 use crate::tools::import::report::{Entry, ImportReport, Outcome};
 
-/// An import at work. Its methods stand in the rooms that their names say.
+/// The state of one import. Its methods are in the modules of their subjects.
 pub(super) struct Importer<'a> {
     pub(super) report: ImportReport,
     pub(super) draft: Draft,
@@ -124,5 +124,5 @@ fn shown(directive: &Directive) -> String {
     }
 }
 
-/// What stands for a name of an included file that may be a secret.
+/// Shown in place of a name of an included file, which may be a secret.
 const HIDDEN: &str = "(not shown)";

@@ -46,7 +46,7 @@ impl<'a> Importer<'_> {
             self.carried(directive, "upstreams: passthrough");
         }
         self.carried(pass, "listeners: routes");
-        // One name may stand for two things in a map of nginx only if the first is to win.
+        // A name may occur twice in a map of nginx; the first entry wins.
         let mut seen = Vec::new();
         for route in &mut to.routes {
             route.server_names.retain(|name| {
@@ -85,7 +85,7 @@ impl<'a> Importer<'_> {
     }
 }
 
-/// The names and wildcards that a key of a map stands for; `None` if there are none that do.
+/// The names and wildcards that match what a key of a map matches; `None` if none do.
 fn patterns(key: &str) -> Option<Vec<String>> {
     let key = key.to_ascii_lowercase();
     if let Some(expression) = key.strip_prefix('~') {

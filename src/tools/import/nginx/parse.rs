@@ -8,7 +8,7 @@ use crate::tools::import::nginx::token::{self, Lexer, TokenKind};
 pub struct Word {
     /// Without quotes and escapes.
     pub text: String,
-    /// Where it stands.
+    /// Its place in the text.
     pub(crate) span: Span,
 }
 
@@ -19,7 +19,7 @@ pub struct Directive {
     pub name: Word,
     /// What follows up to `;` or `{`.
     pub arguments: Vec<Word>,
-    /// What stands in its braces.
+    /// The directives in its braces.
     pub block: Option<Vec<Self>>,
     /// The number of its file.
     pub(crate) file: usize,
@@ -38,7 +38,7 @@ impl Directive {
         self.name.span.start..self.arguments.last().map_or(self.name.span.end, |word| word.span.end)
     }
 
-    /// What stands in its braces; nothing if it has none.
+    /// The directives in its braces; none without braces.
     pub fn children(&self) -> &[Self] {
         self.block.as_deref().unwrap_or_default()
     }
@@ -53,10 +53,10 @@ impl Directive {
 /// Why a text is no configuration of nginx.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Its words cannot be told apart.
+    /// It cannot be split into words.
     #[error(transparent)]
     Token(#[from] token::Error),
-    /// A sign where a name has to stand.
+    /// A sign in place of a name.
     #[error("a directive has to stand here")]
     NoName(Span),
     /// A directive without its end.
@@ -77,7 +77,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Where it stands.
+    /// Its place in the text.
     pub(crate) fn span(&self) -> &Span {
         match self {
             Self::Token(error) => error.span(),

@@ -10,7 +10,7 @@ use crate::tools::import::nginx::parse::Directive;
 use crate::tools::import::nginx::scope::time;
 
 impl Importer<'_> {
-    /// The directives outside `http` and `stream`, and the name servers wherever they stand.
+    /// The directives outside `http` and `stream`, and the name servers of every block.
     pub(super) fn process(&mut self, tree: &[Directive]) {
         for directive in tree {
             match directive.name.text.as_str() {

@@ -92,7 +92,7 @@ impl ProxyPass<'_> {
         }
     }
 
-    /// What nginx takes for the server's name unless it is told one.
+    /// The server's name in nginx if no directive sets it.
     pub(super) fn name(&self) -> String {
         match &self.target {
             PassTarget::Block(directive, _) => directive.argument(0).to_owned(),
@@ -176,7 +176,7 @@ impl Importer<'_> {
         Some(self.draft.upstream(upstream))
     }
 
-    /// What is the same whoever speaks TLS.
+    /// Settings that do not depend on TLS.
     fn finish(&mut self, proxy_pass: &ProxyPass<'_>, upstream: &mut Upstream) {
         if let PassTarget::Block(block, lines) = &proxy_pass.target {
             upstream.balance = self.balance(block, lines);
@@ -212,7 +212,7 @@ impl Importer<'_> {
         }
     }
 
-    /// What is said of an upstream block and its servers, whoever uses it.
+    /// Findings about an upstream block and its servers, once for all its users.
     fn block_of(&mut self, block: &Directive, lines: &[ServerLine<'_>]) {
         self.carried(block, "upstreams");
         for line in lines {
@@ -273,7 +273,7 @@ impl Importer<'_> {
         upstream.idle = idle.into_iter().map(|(_, time)| time).max().or(default);
     }
 
-    /// `proxy_socket_keepalive`: egret probes unless it is told not to.
+    /// `proxy_socket_keepalive`: egret probes by default.
     fn probes(&mut self, proxy_pass: &ProxyPass<'_>, upstream: &mut Upstream) {
         let Some(directive) = proxy_pass.scope.get(&format!("{}_socket_keepalive", proxy_pass.prefix)) else { return };
         if directive.argument(0) == "off" {

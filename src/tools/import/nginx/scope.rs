@@ -35,7 +35,7 @@ impl<'a> Scope<'a> {
         self.known.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// What stands in this very block.
+    /// The directives of this block alone.
     pub(crate) fn own(&self) -> &'a [Directive] {
         self.chain.first().copied().unwrap_or_default()
     }

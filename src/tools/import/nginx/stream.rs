@@ -79,7 +79,8 @@ impl<'a> Importer<'_> {
         }
     }
 
-    /// Is it TLS that nginx speaks to the server, or that was meant, or that of the clients? What is not is told.
+    /// Whether nginx speaks TLS to the server, was meant to, or passes the TLS of the clients on. Plaintext is a
+    /// finding.
     fn kind(&mut self, proxy_pass: &ProxyPass<'a>, server: &'a Directive, listen_addrs: &[ListenAddr<'_>]) -> Outgoing {
         let on = |name: &str| proxy_pass.scope.get(name).filter(|one| one.argument(0) == "on");
         if let Some(directive) = on("proxy_ssl") {

@@ -25,7 +25,7 @@ pub(super) struct Url {
 }
 
 impl<'a> Importer<'_> {
-    /// Where a `proxy_pass` of `stream` leads; `None` if that depends on the connection, which is told.
+    /// Where a `proxy_pass` of `stream` leads; `None` if that depends on the connection, which is a finding.
     pub(super) fn destination(
         &mut self,
         scope: &Scope<'a>,

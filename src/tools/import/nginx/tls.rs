@@ -16,7 +16,7 @@ use crate::tools::import::nginx::variables::Value;
 
 /// What nginx says of the server's name.
 struct Naming {
-    /// What it verifies, and sends if it is told to.
+    /// The name that nginx verifies, and sends with `proxy_ssl_server_name on`.
     name: String,
     /// It was said, and not taken from `proxy_pass`.
     said: bool,

@@ -10,7 +10,7 @@ use crate::config::Span;
 pub struct Token {
     /// What it is.
     pub kind: TokenKind,
-    /// Where it stands, quotes included.
+    /// Its place in the text, quotes included.
     pub span: Span,
 }
 
@@ -33,7 +33,7 @@ pub enum Error {
     /// A quote without its other end.
     #[error("this quote is never closed")]
     OpenQuote(Span),
-    /// Something stands directly behind a closing quote.
+    /// A character directly behind a closing quote.
     #[error("a space, `;` or `{{` has to follow the closing quote")]
     AfterQuote(Span),
     /// A block of a foreign language without its end.
@@ -42,7 +42,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Where it stands.
+    /// Its place in the text.
     pub(crate) fn span(&self) -> &Span {
         match self {
             Self::OpenQuote(span) | Self::AfterQuote(span) | Self::OpenBlock(span) => span,

@@ -58,7 +58,7 @@ pub(crate) struct Variables<'s, 'a> {
 /// The variable that holds the server name of a client's hello.
 pub(crate) const HELLO_NAME: &str = "ssl_preread_server_name";
 
-/// The most variables that stand for each other in a row.
+/// The longest chain of variables that refer to each other.
 const DEEPEST: usize = 16;
 
 impl<'s, 'a> Variables<'s, 'a> {

@@ -12,7 +12,7 @@ pub(super) fn why_not(name: &str) -> Option<&'static str> {
     groups.or(starts).map(|(_, why)| *why)
 }
 
-/// The finding about a directive of this name that was not carried, if it protects or limits what it stands in; of names
+/// The finding about a directive of this name that was not carried, if it protects or limits its block; of names
 /// that are not known here, nobody can say.
 pub(super) fn lost(name: &str) -> Option<(Code, &'static str, &'static str)> {
     let is = |names: &str| names.split_whitespace().any(|known| known == name);

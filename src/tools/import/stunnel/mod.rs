@@ -17,7 +17,7 @@ use crate::tools::import::report::{Entry, ImportReport, Outcome};
 use crate::tools::import::stunnel::read::{Line, LineKind};
 use crate::tools::import::{Imported, Options, redact};
 
-/// An option, where it stands.
+/// An option and its place.
 #[derive(Clone, Debug)]
 struct Setting {
     name: String,

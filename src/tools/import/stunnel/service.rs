@@ -1,4 +1,4 @@
-//! One service: `client = yes` becomes an upstream and a listener, anything else is told.
+//! One service: `client = yes` becomes an upstream and a listener, anything else is a finding.
 
 use std::net::IpAddr;
 use std::time::Duration;
