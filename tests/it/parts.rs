@@ -10,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::egret::{Egret, Settings, binary, egret, listener, roots};
+use crate::support::http::curl;
 use crate::support::nginx::{Nginx, certauth};
 use crate::support::pki::{Leaf, Pair, Pki, replace};
 use crate::support::process::{guarded, run};
@@ -549,4 +550,31 @@ fn diff_says_which_parts_a_reload_would_keep() {
     told.sort();
     expected.sort();
     assert_eq!(told, expected);
+}
+
+#[test]
+fn the_page_for_people_shows_parts_that_are_kept_or_unavailable() {
+    let scene = Scene::new();
+    let spoil = |name: &str| {
+        let subject = scene.subjects.iter().find(|subject| subject.name == name).unwrap();
+        subject.spoil(Fault::Missing, &scene.pki);
+    };
+    spoil("identity1");
+    let egret = Egret::start_with(Settings { lacking: true, ..Settings::default() }, &scene.sections());
+    spoil("trust1");
+    spoil("crl2");
+    assert!(egret.reload(), "{}", egret.log_text());
+    let socket = egret.config().with_file_name("admin.sock");
+    let arguments =
+        ["--unix-socket", socket.to_str().unwrap(), "--header", "Accept: text/html", "http://localhost/status"];
+    let page = curl(&arguments).body;
+    for (name, state, file) in [
+        ("identity1", "unavailable", "identity1.crt"),
+        ("trust1", "kept", "trust1.pem"),
+        ("crl2", "kept", "crl2.crl"),
+        ("folder1", "live", ""),
+    ] {
+        let row = format!("<td><code>{name}</code></td><td><code>{state}</code></td>");
+        assert!(page.contains(&row) && page.contains(file), "{name}: {page}");
+    }
 }
