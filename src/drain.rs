@@ -1,9 +1,8 @@
-//! Stop accepting, let streams finish, then force: who asks, and who is asked.
+//! Stop accepting, let streams finish, then reset those that are left.
 //!
-//! One [`Drain`] asks; every task that has to end holds a [`Watch`]. The drain is over when the last
-//! watch has been dropped, so nobody counts and nobody can forget to count down. A pair may stand for
-//! the whole process or for one listener: a listener that a reload removed is told to stop, while the
-//! streams it accepted live on.
+//! One [`Drain`] asks; every task that has to end holds a [`Watch`]. The drain is over when the last watch has been
+//! dropped, so no counter has to be kept right. A pair belongs to the whole process or to one listener: a listener that
+//! a reload removed is asked to stop, while the streams it accepted live on.
 
 use std::convert::Infallible;
 use std::future::{self, poll_fn};
@@ -62,9 +61,9 @@ impl Drain {
     }
 }
 
-/// After the deadline a stream only has to reset its sockets, which takes milliseconds; five seconds
-/// leave room for a machine that is out of breath and still end before a supervisor loses patience
-/// (systemd kills 90 s after it asked, Kubernetes 30 s).
+/// After the deadline a stream only has to reset its sockets, which takes milliseconds; five seconds leave room for an
+/// overloaded machine and still end before a supervisor kills the process (systemd kills 90 s after it asked,
+/// Kubernetes 30 s).
 const FORCED_GRACE: Duration = Duration::from_secs(5);
 
 /// How a drain ended.
@@ -72,19 +71,19 @@ const FORCED_GRACE: Duration = Duration::from_secs(5);
 pub enum Drained {
     /// Every watch was dropped before the deadline.
     Finished,
-    /// Told at the deadline to end at once, the rest did.
+    /// The streams left at the deadline were forced, and all of them ended.
     Forced {
         /// Watches held at the deadline.
         held: usize,
     },
-    /// Even the grace after the deadline is over.
+    /// Some streams were still there after the grace period.
     Stuck {
-        /// Watches that are still held.
+        /// Watches still held.
         held: usize,
     },
 }
 
-/// The side that is asked. Held by a task until it has ended: its drop is the news that the task is done.
+/// The side that is asked. Held by a task until it has ended: dropping it reports that the task is done.
 #[derive(Clone, Debug)]
 pub struct Watch {
     phase: watch::Receiver<Phase>,
@@ -93,7 +92,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Completes once somebody asked to stop; never, if the [`Drain`] is dropped without asking.
+    /// Completes once a stop was requested; never, if the [`Drain`] is dropped without requesting one.
     ///
     /// The future borrows nothing and does not keep the drain from finishing. Cancel safe.
     pub fn draining(&self) -> impl Future<Output = ()> + Send + use<> {
@@ -108,7 +107,7 @@ impl Watch {
         cheaply(self.phase.clone(), Phase::Forced)
     }
 
-    /// Whether somebody asked to stop.
+    /// Whether a stop was requested.
     pub fn is_draining(&self) -> bool {
         *self.phase.borrow() >= Phase::Draining
     }
@@ -121,9 +120,8 @@ enum Phase {
     Forced,
 }
 
-/// As [`reached`], but cheap to poll in vain: while the phase has not changed and the waker is the one that was left,
-/// a poll is two comparisons. That of the channel takes a lock which streams share: 1.5 % of a round trip of small
-/// messages.
+/// As [`reached`], but cheap to poll again: while phase and waker are unchanged, a poll is two comparisons. A poll of
+/// the channel takes a lock that all streams share: 1.5 % of a round trip of small messages.
 async fn cheaply(phase: watch::Receiver<Phase>, wanted: Phase) {
     // `phase` is never marked as seen: once a drain has begun, every poll asks in full.
     let mut reached = pin!(reached(phase.clone(), wanted));
@@ -140,7 +138,7 @@ async fn cheaply(phase: watch::Receiver<Phase>, wanted: Phase) {
 }
 
 async fn reached(mut phase: watch::Receiver<Phase>, wanted: Phase) {
-    // An error means that the asking side is gone before it came so far: nobody will ask any more.
+    // The sender is gone before this phase was reached: it never will be.
     if phase.wait_for(|phase| *phase >= wanted).await.is_err() {
         future::pending::<()>().await;
     }

@@ -1,7 +1,7 @@
-//! Text of strangers, made visible: control characters, line breaks of every kind, bidirectional controls and
-//! characters without a glyph become escapes, so that no text can forge a line, reorder one, or hide in one.
+//! Makes untrusted text visible: control characters, line breaks of every kind, bidirectional controls and characters
+//! without a glyph become escapes, so that no text can forge a line, reorder one, or hide in one.
 //!
-//! What is escaped already stays as it is: text may be escaped where it is read and again where it is written.
+//! Escaping is idempotent: text may be escaped where it is read and again where it is written.
 
 use std::fmt::Write;
 
@@ -40,8 +40,8 @@ pub(crate) fn is_invisible(letter: char) -> bool {
     }
 }
 
-/// By the standard library: of the general categories only C (control, format, private, unassigned) and Z
-/// (separators) are not. Behind another letter, so that a combining mark is not escaped as a string's first one is.
+/// By the standard library: of the general categories only C (control, format, private, unassigned) and Z (separators)
+/// are not. Tested behind another letter, so that a combining mark is not escaped as a string's first one is.
 fn is_printable(letter: char) -> bool {
     let mut bytes = [b'a'; 5];
     let length = letter.encode_utf8(&mut bytes[1..]).len();
@@ -49,8 +49,8 @@ fn is_printable(letter: char) -> bool {
     text.escape_debug().nth(1) == Some(letter)
 }
 
-/// JSON whose invisible characters are JSON's own escapes: a program reads the same text, a terminal shows it. They
-/// are all within strings, but for line breaks, which are within none.
+/// JSON whose invisible characters are JSON's own escapes: a program reads the same text, a terminal shows it.
+/// Invisible characters occur only inside strings, except for line breaks, which never do.
 pub(crate) fn json(text: String) -> String {
     let is_hidden = |letter| letter != '\n' && is_invisible(letter);
     if !text.chars().any(is_hidden) {
@@ -69,7 +69,6 @@ pub(crate) fn json(text: String) -> String {
     shown
 }
 
-/// Whether every character is printable ASCII, as of nearly every text.
 pub(crate) fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
@@ -78,7 +77,6 @@ pub(crate) fn is_plain(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Each of a kind that forges, reorders or hides text.
     const INVISIBLE: [(&str, &str); 12] = [
         ("a line\nforged", "a line\\nforged"),
         ("\r\t", "\\r\\t"),

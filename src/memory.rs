@@ -23,10 +23,10 @@ const SOCKETS: u64 = 32 << 10;
 const SMALL: u64 = 128 << 20;
 /// Not less than 1 + 1/2 + 1/3 + ... + 1/n for the most connections of a small budget, n = 1024.
 const HARMONIC: usize = 8;
-/// Pipes: as many bytes as Linux grants the pipes of one user (`pipe-user-pages-soft`, pipe(7)).
+/// Bytes of all pipes: what Linux grants one user (`pipe-user-pages-soft`, pipe(7)).
 const MOST_PIPES: u64 = 64 << 20;
-/// Buffers above the smallest, all streams together: 64 MiB are some 250 of the largest. More are needed only while as
-/// many peers are slow at once.
+/// Buffers above the smallest, all streams together: 64 MiB are some 250 of the largest. More are needed only while
+/// that many peers are slow at the same time.
 const MOST_BUFFERS: u64 = 64 << 20;
 /// Sessions for resumption: 32 MiB. Twelve origins may be full, a thousand have room for a dozen each.
 const MOST_SESSIONS: u64 = 32 << 20;
@@ -48,29 +48,24 @@ const UNBOUNDED: usize = usize::MAX;
 pub(crate) struct Limit {
     /// In bytes.
     pub(crate) bytes: u64,
-    /// The file that says so.
+    /// The file that holds the limit.
     pub(crate) source: PathBuf,
 }
 
-/// Parts of the budget. Each bounds one thing, so that none can take what another was promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {
     /// Connections at once, those whose handshake is under way among them.
     pub(crate) connections: usize,
-    /// Bytes of buffers above the smallest.
     buffers: usize,
-    /// Bytes of sessions.
     sessions: usize,
-    /// Warm connections at once.
     warm: usize,
-    /// Bytes of pipes.
     pipes: usize,
-    /// Bytes of the kernel's buffers beyond the least of each connection; `None`: not bounded.
+    /// Bytes of kernel buffers beyond each connection's minimum; `None`: not bounded.
     sockets: Option<usize>,
 }
 
 impl Shares {
-    /// Shares out so many bytes, a part of them for as many as `warm` warm connections.
+    /// Shares out `budget` bytes; a part is for up to `warm` warm connections.
     pub(crate) fn of(budget: u64, warm: usize) -> Self {
         let buffers = (budget / 4).min(MOST_BUFFERS);
         let sessions = (budget / 8).min(MOST_SESSIONS);
@@ -110,39 +105,33 @@ pub(crate) fn for_socket_buffer(streams: usize) -> Option<usize> {
     (spare != UNBOUNDED).then(|| socket_buffer(spare, streams))
 }
 
-/// When the k-th of the streams that are there began, there were k at least. So all of them have no more than the harmonic
-/// series gives, whatever the order in which others ended.
+/// The k-th of the open streams began when at least k were open. So their sum is bounded by the harmonic series, in
+/// whatever order others ended.
 fn socket_buffer(spare: usize, streams: usize) -> usize {
     (SOCKETS as usize + spare / (HARMONIC * streams.max(1))) / 4
 }
 
-/// Warm connections at once.
 pub(crate) fn for_warm() -> usize {
     WARMED.load(Ordering::Relaxed)
 }
 
-/// Bytes of pipes, of all streams together.
 pub(crate) fn for_pipes() -> usize {
     PIPES.load(Ordering::Relaxed)
 }
 
-/// Bytes of buffers above the smallest, of all streams together.
 pub(crate) fn for_buffers() -> usize {
     BUFFERS.load(Ordering::Relaxed)
 }
 
-/// Bytes that scrypt may take to derive the key of a file: a quarter of the limit, which leaves a running process the half
-/// that it shares out, and never more than `MOST_DERIVATION`.
 pub(crate) fn for_key_derivation() -> u64 {
     limit().map_or(MOST_DERIVATION, |limit| (limit.bytes / 4).min(MOST_DERIVATION))
 }
 
-/// Bytes of sessions, of all origins together.
 pub(crate) fn for_sessions() -> usize {
     SESSIONS.load(Ordering::Relaxed)
 }
 
-/// The smallest limit of the control groups of this process, or the machine's memory. `None`: nothing says.
+/// The smallest limit of this process's control groups, or the machine's memory. `None`: neither is known.
 pub(crate) fn limit() -> Option<Limit> {
     limit_below(Path::new("/"))
 }
@@ -210,7 +199,7 @@ impl Hierarchy<'_> {
     }
 }
 
-/// A limit; `max`, and the largest number of version 1, are none.
+/// `None` for `max` and for the largest number of version 1: both mean no limit.
 fn read(file: PathBuf) -> Option<Limit> {
     let bytes = fs::read_to_string(&file).ok()?.trim().parse().ok()?;
     Some(Limit { bytes, source: file })
@@ -234,7 +223,6 @@ mod tests {
                       37 32 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
                       38 32 0:33 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
 
-    /// The limit in MiB of a machine of 1024 MiB with these files.
     fn limit_with(groups: &str, mounts: &str, files: &[(&str, &str)]) -> u64 {
         let folder = tempfile::tempdir().unwrap();
         let standard =
@@ -268,8 +256,8 @@ mod tests {
         }
     }
 
-    /// In a container without a namespace of its own for control groups, the path is that of the host, and the
-    /// container's group is what is mounted.
+    /// In a container without its own cgroup namespace, the path is the host's, and the container's group is what is
+    /// mounted.
     #[test]
     fn a_path_of_the_host_leads_to_what_is_mounted() {
         let mounts = "37 32 0:32 /docker/c1 /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";

@@ -14,7 +14,7 @@ impl Secret {
         Self(Zeroizing::new(bytes))
     }
 
-    /// None yet, with room for `capacity` of them: a vector that grows leaves copies behind.
+    /// Empty, with room for `capacity` bytes: a vector that grows leaves copies behind.
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         Self::new(Vec::with_capacity(capacity))
     }
@@ -23,7 +23,6 @@ impl Secret {
         &mut self.0
     }
 
-    /// The bytes, for the one call that needs them.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }

@@ -1,11 +1,11 @@
 //! Errors of libraries in words: rustls, webpki, the DER readers and the resolver name many of their errors by the
-//! identifier of an enum's variant, which says nothing to an operator.
+//! identifier of an enum's variant, which an operator cannot read.
 
 use std::fmt::{Debug, Display, Write};
 
 use rustls::AlertDescription;
 
-/// Longest text that is taken from a library: its errors may hold what a stranger sent.
+/// Most characters of a library's text that are shown: it may hold bytes of a peer.
 const LONGEST: usize = 120;
 
 /// Abbreviations inside the identifiers of these libraries, and what they are short for.
@@ -43,7 +43,7 @@ pub(crate) fn variant(error: &dyn Debug) -> String {
     words(name)
 }
 
-/// A library's sentence, with the identifiers in it as words; what a variant with named fields holds is left out.
+/// A library's sentence, with its identifiers written as words; the content of a variant with named fields is left out.
 pub(crate) fn sentence(error: &dyn Display) -> String {
     let shown = error.to_string();
     let shown = shown.split(" { ").next().unwrap_or_default();

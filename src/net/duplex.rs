@@ -1,4 +1,5 @@
-//! What the relay asks of a socket: readiness apart from the transfer, and transfers over many slices.
+//! What the relay needs of a socket: readiness apart from the transfer, so that memory is taken only when there is
+//! something to move, and transfers over many slices.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::Shutdown;
@@ -12,14 +13,10 @@ use tokio::net::TcpStream;
 
 use super::{Stream, syscall};
 
-/// What the relay asks of a socket: readiness apart from the transfer, so that memory is taken only when
-/// there is something to move, and transfers over many slices.
 pub(crate) trait Duplex: AsFd {
-    /// Ready when a read may be tried.
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Ready when a write may be tried.
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Runs `transfer` if the socket is thought ready; `WouldBlock` from it takes the readiness back.
+    /// Runs `transfer` if the socket is marked ready; `WouldBlock` from it clears the readiness.
     fn try_io(&self, interest: Interest, transfer: impl FnOnce() -> io::Result<()>) -> io::Result<()>;
 }
 
@@ -70,8 +67,8 @@ impl AsFd for Stream {
 }
 
 /// Runs a transfer of up to `wanted` bytes. One that moves fewer has filled or emptied the socket, unless `is_cut` says
-/// otherwise, so its readiness is taken back at once: with edge-triggered epoll the next one is announced, and a call
-/// that would only say `WouldBlock` is saved.
+/// otherwise, so its readiness is cleared at once: with edge-triggered epoll the next one is announced, which saves a
+/// call that would only return `WouldBlock`.
 fn transfer(
     socket: &impl Duplex,
     interest: Interest,
@@ -89,8 +86,9 @@ fn transfer(
     moved.map_or_else(|| done.map(|()| 0), Ok)
 }
 
-/// Whether a short read has left bytes: it ends before an urgent byte (RFC 6093 section 3.4), and on a Unix socket after
-/// a message with descriptors (unix(7)). No event announces what is behind. The question costs less than another read.
+/// Whether a short read has left bytes: it ends before an urgent byte (RFC 6093 section 3.4), and on a Unix socket
+/// after a message with descriptors (unix(7)). No event announces the bytes behind. This check costs less than another
+/// read.
 fn is_read_cut(socket: BorrowedFd<'_>) -> bool {
     unread(&socket).is_ok_and(|bytes| bytes > 0)
 }
@@ -98,26 +96,24 @@ fn is_read_cut(socket: BorrowedFd<'_>) -> bool {
 /// Reads once; zero is the end of the stream.
 /// Errors: `WouldBlock` if there is nothing to read.
 pub(crate) fn try_read(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<usize> {
-    // Not read(2), which asks the file system's permission on its way to the same place.
+    // recv(2) and not read(2), which runs a permission check of the file system first.
     let wanted = buf.len();
     let receive = |fd: BorrowedFd<'_>| rustix::net::recv(fd, &mut *buf, RecvFlags::empty()).map(|(_, length)| length);
     transfer(socket, Interest::READABLE, wanted, receive, is_read_cut)
 }
 
-/// Reads once what is there by the kernel's own word: what the runtime has not been told yet counts too. Its
-/// notion of readiness stays as it is.
+/// Reads once, whether or not the runtime has seen the socket become readable. Its readiness stays as it is.
 pub(crate) fn read_now(socket: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
     let (_, length) = rustix::net::recv(socket, buf, RecvFlags::DONTWAIT)?;
     Ok(length)
 }
 
-/// Reads once into several slices.
 pub(crate) fn try_read_vectored(socket: &impl Duplex, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     let wanted = bufs.iter().map(|buf| buf.len()).sum();
     transfer(socket, Interest::READABLE, wanted, |fd| rustix::io::readv(fd, bufs), is_read_cut)
 }
 
-/// Bytes that the socket has received and nobody has read.
+/// Bytes that were received and not read.
 pub(crate) fn unread(socket: &impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(socket)?)
 }
@@ -127,15 +123,13 @@ pub(crate) fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
     syscall::output_queue(socket.as_fd())
 }
 
-/// Writes once, what there is room for.
-/// Errors: `WouldBlock` if there is no room.
 pub(crate) fn try_write(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     send(socket, bufs, SendFlags::NOSIGNAL)
 }
 
-/// As [`try_write`], of the last bytes of this direction: [`finish`] or a close has to follow at once. What is less
-/// than a segment waits for the FIN and goes out with it, so that the peer is woken once instead of twice (MSG_MORE,
-/// send(2)).
+/// As [`try_write`], of the last bytes of this direction: [`finish`] or a close has to follow at once. A remainder
+/// shorter than a segment waits for the FIN and leaves with it, so that the peer is woken once instead of twice
+/// (MSG_MORE, send(2)).
 pub(crate) fn try_write_last(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     send(socket, bufs, SendFlags::NOSIGNAL | SendFlags::MORE)
 }
@@ -149,8 +143,7 @@ fn send(socket: &impl Duplex, bufs: &[IoSlice<'_>], flags: SendFlags) -> io::Res
     transfer(socket, Interest::WRITABLE, wanted, send, |_| false)
 }
 
-/// Ends the direction away from us.
-/// Errors: As `shutdown(2)`: the connection is gone.
+/// Sends the FIN.
 pub(crate) fn finish(socket: &impl Duplex) -> io::Result<()> {
     SockRef::from(socket).shutdown(Shutdown::Write)
 }

@@ -1,18 +1,16 @@
-//! TCP Fast Open (RFC 7413): the two options that no crate has a safe call for.
+//! TCP Fast Open (RFC 7413): the two options for which no crate has a safe call.
 
 use std::io;
 use std::os::fd::AsFd;
 
 use super::syscall;
 
-/// Takes data of up to `queue` clients that are not known to be at the address they claim, before accept.
-/// Errors: The kernel does not have it.
+/// Accepts data in the SYN from up to `queue` clients whose address is not validated yet.
 pub(super) fn accept(listener: impl AsFd, queue: i32) -> io::Result<()> {
     set(listener, libc::TCP_FASTOPEN, queue)
 }
 
-/// Connects with the first write, if the server has given a cookie before.
-/// Errors: The kernel does not have it, or it is switched off (`net.ipv4.tcp_fastopen`).
+/// Delays the SYN until the first write, if the server has given a cookie before.
 pub(super) fn connect(socket: impl AsFd) -> io::Result<()> {
     set(socket, libc::TCP_FASTOPEN_CONNECT, 1)
 }

@@ -21,21 +21,20 @@ pub(crate) enum Direction {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Received {
-    /// The type of the records that the bytes are from. `None`: the peer has ended its direction.
+    /// The type of the records. `None`: the peer has ended its direction.
     pub(crate) kind: Option<u8>,
-    /// How many bytes there are. The records of one receive are of one type.
+    /// The records of one receive are of one type.
     pub(crate) len: usize,
 }
 
-/// Lets the kernel's TLS see the socket. Nothing changes before a direction gets its key. There is no way back.
-/// Errors: The kernel has none, or the connection is not (or no longer) established.
+/// Attaches the kernel's TLS to the socket, for good. Nothing changes before a direction gets its key.
 pub(crate) fn attach(socket: &impl AsFd) -> io::Result<()> {
     syscall::set_option(socket.as_fd(), libc::SOL_TCP, libc::TCP_ULP, b"tls")
 }
 
-/// From here on the kernel makes, or opens, the records of this direction. `key` is one of the structures
-/// `tls12_crypto_info_*`. Once more with a new key: the direction goes on with that.
-/// Errors: The kernel does not know version or suite; it has a key already and cannot take another.
+/// From here on the kernel seals, or opens, the records of this direction. `key` is one of the structures
+/// `tls12_crypto_info_*`. May be called again with a new key. Errors: The kernel does not know version or suite; it has
+/// a key already and cannot take another.
 pub(crate) fn set_key(socket: &impl AsFd, direction: Direction, key: &[u8]) -> io::Result<()> {
     let name = match direction {
         Direction::Send => libc::TLS_TX,
@@ -51,10 +50,10 @@ pub(crate) fn try_send_record(socket: &impl Duplex, kind: u8, body: &[u8]) -> io
     socket.try_io(Interest::WRITABLE, || syscall::send_with(socket.as_fd(), body, control).map(drop))
 }
 
-/// Receives the opened content of records of one type. Unlike with a plain socket, fewer bytes than there is
-/// room for do not mean that there are no more: a record of another type may follow.
-/// Errors: `WouldBlock` if no whole record is there. `EBADMSG`, `EMSGSIZE` and `EINVAL` are the peer's fault: a record
-/// that does not authenticate, is too long, or is none.
+/// Receives the opened content of records of one type. Unlike with a plain socket, a short receive does not mean that
+/// the socket is empty: a record of another type may follow. Errors: `WouldBlock` if no whole record is there.
+/// `EBADMSG`, `EMSGSIZE` and `EINVAL` are the peer's fault: a record that does not authenticate, is too long, or is
+/// none.
 pub(crate) fn try_receive(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<Received> {
     let mut received = Received { kind: None, len: 0 };
     socket.try_io(Interest::READABLE, || {
@@ -66,15 +65,15 @@ pub(crate) fn try_receive(socket: &impl Duplex, buf: &mut [u8]) -> io::Result<Re
     Ok(received)
 }
 
-/// Lets the socket send again after a record that was refused: that error stands at the socket, for whichever call
-/// comes next, until somebody has asked for it.
+/// Lets the socket send again after a refused record: the error stays at the socket, for whichever call comes next,
+/// until it is read.
 pub(crate) fn clear_error(socket: &impl AsFd) {
     // The error is known already, from the receive that failed.
     let _ = SockRef::from(socket).take_error();
 }
 
-/// Ready when the kernel has given all records to TCP. It takes bytes before that: a record that found no room
-/// waits beside the socket, and neither `shutdown` nor `close` waits for it. Room in the socket means that no
+/// Ready when the kernel has given all records to TCP. The kernel accepts bytes before that: a record that found no
+/// room waits beside the socket, and neither `shutdown` nor `close` waits for it. Room in the socket means that no
 /// record waits for room.
 pub(crate) fn poll_drained(cx: &mut Context<'_>, socket: &impl Duplex) -> Poll<io::Result<()>> {
     loop {

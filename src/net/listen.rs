@@ -1,4 +1,4 @@
-//! Where connections come in: bind and accept, TCP or Unix.
+//! Listening sockets: bind and accept, TCP or Unix.
 
 use std::fs;
 use std::io;
@@ -21,7 +21,7 @@ pub struct Socket {
 
 #[derive(Debug)]
 enum Bound {
-    /// With the options that its connections do not inherit.
+    /// With the options that accepted connections do not inherit.
     Tcp(TcpListener, Option<Options>),
     /// The file is unlinked before the socket goes: a successor that takes a file without a socket for stale
     /// then never has its own unlinked.
@@ -56,12 +56,12 @@ impl Socket {
         }
     }
 
-    /// The address in fact: with the port that the kernel chose, where 0 was asked for.
+    /// With the port that the kernel chose, where 0 was asked for.
     pub(crate) fn local_address(&self) -> String {
         self.tcp_address().map_or_else(|| self.address.to_string(), |address| address.to_string())
     }
 
-    /// The address in fact, of a TCP socket.
+    /// As [`Self::local_address`]; `None` for a Unix socket.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match &self.bound {
             Bound::Tcp(tcp, _) => tcp.local_addr().ok(),
@@ -90,7 +90,7 @@ impl Socket {
             Bound::Tcp(listener, own) => {
                 let (tcp, peer) = listener.accept().await?;
                 if let Some(options) = own {
-                    // A socket whose options cannot be set has been reset by its peer: reading will tell.
+                    // A socket whose options cannot be set was reset by its peer: the first read reports it.
                     let _ = options.set(&tcp);
                 }
                 Ok((Stream::Tcp(tcp), Peer::Tcp(peer)))
@@ -137,12 +137,12 @@ pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// Removes a socket file that a killed process left behind: one to which nobody listens.
+/// Removes the socket file of a killed process: one to which nobody listens.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => match try_connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-            // A full queue is somebody's, too.
+            // A full queue means that a process listens.
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
         },
@@ -152,7 +152,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Does not wait: connecting to a socket whose queue is full would, for as long as its owner likes.
+/// Non-blocking: connecting to a socket whose queue is full waits until its owner accepts.
 fn try_connect(path: &Path) -> io::Result<()> {
     let probe = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
     probe.set_nonblocking(true)?;

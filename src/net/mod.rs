@@ -62,8 +62,8 @@ impl std::fmt::Display for Peer {
 }
 
 impl Stream {
-    /// Waits until there is something to read, or an end: which, the answer says. Cancel safe.
-    /// Errors: The runtime is ending.
+    /// Waits until there is something to read, or an end; the result says which. Cancel safe. Errors: The runtime is
+    /// ending.
     pub(crate) async fn readable(&self) -> io::Result<Ready> {
         match self {
             Self::Tcp(tcp) => tcp.ready(Interest::READABLE).await,
@@ -77,7 +77,7 @@ impl Stream {
         self.error().await;
     }
 
-    /// Waits until the connection breaks, and says how. As `was_reset` otherwise.
+    /// Waits until the connection breaks. Otherwise as `was_reset`.
     pub(crate) async fn error(&self) -> io::Error {
         match self {
             Self::Tcp(tcp) => error_of(tcp).await,
@@ -94,8 +94,8 @@ impl Stream {
     }
 }
 
-/// Waits until the connection breaks, and says how. What was received before stays readable, and no read says the error
-/// again. Cancel safe.
+/// Waits until the connection breaks. What was received before stays readable, and no read returns the error again.
+/// Cancel safe.
 pub(crate) async fn error_of(tcp: &TcpStream) -> io::Error {
     broken(tcp.ready(Interest::ERROR).await, || tcp.take_error()).await
 }
@@ -117,7 +117,7 @@ pub fn abort_on_close(tcp: &TcpStream) {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // Not the runtime's own read, which takes a short one for the last.
+        // Not the runtime's own read, which takes a short read for the last.
         loop {
             ready!(Duplex::poll_read_ready(&*self, cx))?;
             match try_read(&*self, buf.initialize_unfilled()) {

@@ -1,5 +1,4 @@
-//! Options of TCP sockets. They are set before listen, from where every accepted connection inherits them, and before
-//! connect.
+//! Options of TCP sockets, set before listen, so that accepted connections inherit them, and before connect.
 
 use std::fs;
 use std::io;
@@ -12,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use super::fast_open;
 use crate::config::values::{Name, Tcp};
 
-/// Options that this kernel has.
+/// The configured options that this kernel has.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     asked: Tcp,
@@ -28,7 +27,7 @@ pub enum Role {
     Connect,
 }
 
-/// An option that was asked for and is not to be had.
+/// A configured option that this kernel does not have.
 #[derive(Debug)]
 pub struct Missing {
     /// Its key in the configuration.
@@ -37,15 +36,17 @@ pub struct Missing {
     pub why: String,
 }
 
-/// Clients whose data is taken before they have shown that they are at their address (RFC 7413 section 5.1): as many
-/// as may wait to be accepted on a kernel of older days; each costs a segment of memory.
+/// Clients whose data is accepted before their address is validated (RFC 7413 section 5.1): the accept queue of older
+/// kernels; each costs a segment of memory.
 const FAST_OPEN_QUEUE: i32 = 128;
 
 impl Options {
-    /// Those of `asked` that the kernel has, found out on sockets that are never used; and what it does not have.
+    /// The options of `asked` that the kernel has, tried on sockets that are never connected; and those that it does
+    /// not have.
     pub fn of(asked: &Tcp, role: Role) -> (Self, Vec<Missing>) {
         let mut options = Self { asked: asked.clone(), speaks_first: false };
-        // Most kernels have all: one socket tells, where one for each would be half of the time to build a snapshot.
+        // Most kernels have all: one socket shows it, where a socket for each would take half of the time to build a
+        // snapshot.
         let all = options.bare(Domain::IPV4).and_then(|socket| {
             PARTS.iter().try_for_each(|part| (part.set)(&options.asked, &SockRef::from(&socket), role))
         });
@@ -64,7 +65,7 @@ impl Options {
         (options, missing)
     }
 
-    /// The same; what is missing stands in the log, as that of `whose`.
+    /// As [`Self::of`]; what is missing is logged, with `whose` name.
     pub(crate) fn of_or_warn(asked: &Tcp, role: Role, whose: &Name) -> Self {
         let (options, missing) = Self::of(asked, role);
         for Missing { option, why } in missing {
@@ -73,9 +74,9 @@ impl Options {
         options
     }
 
-    /// The same, for connections on which this side speaks as soon as they stand: the last segment of TCP's handshake
-    /// waits for these bytes and goes out with them, a segment less for either host. Where nothing is said it follows
-    /// 40 to 200 ms later, and until then the server knows of no connection.
+    /// For connections on which this side speaks first, as soon as they are established: the last segment of TCP's
+    /// handshake waits for these bytes and goes out with them, a segment less for either host. Without such bytes it
+    /// follows 40 to 200 ms later, and until then the server has no connection.
     pub fn speaking_first(self) -> Self {
         Self { speaks_first: true, ..self }
     }
@@ -87,7 +88,7 @@ impl Options {
         self.set(&socket)?;
         set_fast_open(&self.asked, &SockRef::from(&socket), role)?;
         if self.speaks_first && role == Role::Connect {
-            // Nothing is lost where the kernel refuses.
+            // An optimization only: the kernel may refuse it.
             let _ = socket.set_tcp_quickack(false);
         }
         Ok(socket)
@@ -106,8 +107,7 @@ impl Options {
         set_congestion(&self.asked, &socket)
     }
 
-    /// Sets them on a listening socket that had others: for connections from now on. Multipath stays as it was.
-    /// Errors: The kernel does not take one.
+    /// Replaces the options of a listening socket, for connections from now on. Multipath stays as it was.
     pub(super) fn renew(&self, listener: impl AsFd) -> io::Result<()> {
         let socket = SockRef::from(&listener);
         socket.set_keepalive(false)?;
@@ -119,7 +119,6 @@ impl Options {
         self.set(&listener)
     }
 
-    /// Whether sockets are of Multipath TCP.
     pub(super) fn multipath(&self) -> bool {
         self.asked.multipath
     }
@@ -130,14 +129,14 @@ impl Options {
     }
 }
 
-/// An option, apart from the others: what a kernel lacks (or lacks for multipath sockets) is told one by one.
+/// One option: what a kernel lacks (or lacks for multipath sockets) is reported one by one.
 struct Part {
     option: &'static str,
     set: fn(&Tcp, &SockRef<'_>, Role) -> io::Result<()>,
     clear: fn(&mut Tcp),
 }
 
-/// Multipath first: what is asked after it is asked of the kind of socket that there will be.
+/// Multipath first: the others are then tried on the kind of socket that will be used.
 const PARTS: [Part; 5] = [
     Part { option: "multipath", set: |_, _, _| Ok(()), clear: |tcp| tcp.multipath = false },
     Part { option: "keepalive", set: |tcp, socket, _| set_keepalive(tcp, socket), clear: |tcp| tcp.keepalive = None },
@@ -154,11 +153,11 @@ const PARTS: [Part; 5] = [
     },
 ];
 
-/// A peer that does not answer is given up after some three times the silence, with the kernel's nine probes.
+/// A silent peer is given up after some three times the keepalive time, with the kernel's nine probes.
 const PROBES_IN_SILENCE: u32 = 4;
 
-/// Keeps an urgent byte where it stands among the others, as RFC 6093 section 6 asks: to TLS there is nothing beside
-/// the stream, and the byte would be lost. A kernel that refuses has no urgent data for this kind of socket.
+/// Keeps an urgent byte in the stream, as RFC 6093 section 6 recommends: TLS has no out-of-band data, and the byte
+/// would be lost. A kernel that refuses has no urgent data for this kind of socket.
 pub(super) fn keep_urgent_in_line(socket: &SockRef<'_>) {
     let _ = socket.set_out_of_band_inline(true);
 }
@@ -176,7 +175,7 @@ fn set_user_timeout(tcp: &Tcp, socket: &SockRef<'_>) -> io::Result<()> {
 const DEFAULT_CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 const KNOWN_CONGESTION: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 
-/// The kernel's word for an unknown name is that of a missing file.
+/// The kernel reports an unknown name as ENOENT.
 fn set_congestion(tcp: &Tcp, socket: &SockRef<'_>) -> io::Result<()> {
     let Some(name) = &tcp.congestion else { return Ok(()) };
     socket.set_tcp_congestion(name.as_bytes()).map_err(|error| {
@@ -196,7 +195,7 @@ fn set_fast_open(tcp: &Tcp, socket: &SockRef<'_>, role: Role) -> io::Result<()> 
     }
 }
 
-/// A listener takes the option in any case; whether it is heeded stands in the second bit of this setting.
+/// A listener takes the option in any case; whether it takes effect is the second bit of this setting.
 fn serves_fast_open() -> bool {
     let setting = fs::read_to_string("/proc/sys/net/ipv4/tcp_fastopen").unwrap_or_default();
     setting.trim().parse::<u32>().is_ok_and(|bits| bits & 2 != 0)

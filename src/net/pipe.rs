@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use super::{Duplex, unread};
 use crate::memory;
 
-/// A pipe of the process's, and what it holds.
+/// A pipe of this process.
 pub struct Pipe {
     ends: Option<Ends>,
     held: usize,
@@ -28,13 +28,13 @@ struct Ends {
     capacity: usize,
 }
 
-/// What Linux gives a new pipe (pipe(7)).
+/// Bytes of a new pipe on Linux (pipe(7)).
 const DEFAULT: usize = 64 << 10;
-/// What a pipe of a flow that fills it is made to hold; four times fewer system calls. A pipe four times as large
-/// again was no faster (benches/splice.rs).
+/// Bytes of the pipe of a flow that fills it; four times fewer system calls. A pipe four times as large again was no
+/// faster (benches/splice.rs).
 const GROWN: usize = 256 << 10;
 
-/// Pipes at once. Grown, they hold 64 MiB, which is what Linux grants all pipes of one user without privileges
+/// Pipes at the same time. Grown, they hold 64 MiB, the limit of Linux for all pipes of one user without privileges
 /// (`pipe-user-pages-soft`, pipe(7)). A busy stream whose peers keep up has its pipe for microseconds.
 const MOST: usize = 256;
 
@@ -56,24 +56,23 @@ impl Pipe {
         Some(Self { ends: Some(ends), held: 0 })
     }
 
-    /// Bytes inside.
     pub(crate) fn held(&self) -> usize {
         self.held
     }
 
-    /// Makes room for a flow that fills it, once; where the system grants no more, it stays as it is.
+    /// Grows the pipe once, for a flow that fills it; if the system refuses, it stays as it is.
     pub(crate) fn grow(&mut self) {
         let ends = self.ends_mut();
         if ends.capacity < GROWN {
-            // An error is a matter of the user's pipes all together: as well as no wish.
+            // An error means that the user's limit on pipes is reached: then this is not tried again.
             ends.capacity = rustix::pipe::fcntl_setpipe_size(&ends.write, GROWN).map_or(GROWN, |n| n.min(GROWN));
         }
     }
 
-    /// Takes in what a socket has, up to what fits; zero is the end of the stream. To be called on an empty pipe:
-    /// only then does `WouldBlock` mean the socket.
-    /// Errors: `WouldBlock` if there is nothing to read; `InvalidInput` or `Unsupported` if this socket cannot be spliced. Nor
-    /// can one before an urgent byte: splice(2) then finds nothing, or an end.
+    /// Moves what a socket has into the pipe, up to what fits; zero is the end of the stream. To be called on an empty
+    /// pipe: only then does `WouldBlock` mean the socket. Errors: `WouldBlock` if there is nothing to read;
+    /// `InvalidInput` or `Unsupported` if this socket cannot be spliced. Before an urgent byte it cannot either:
+    /// splice(2) then finds nothing, or an end.
     pub(crate) fn fill(&mut self, from: &impl Duplex) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0, "a full pipe would be taken for an empty socket");
         let ends = self.ends.as_ref().expect(LIVES);
@@ -90,8 +89,7 @@ impl Pipe {
         Ok(moved)
     }
 
-    /// Gives a socket what is inside, as much as it takes.
-    /// Errors: `WouldBlock` if it has no room.
+    /// Moves the content to a socket, as much as it takes.
     pub(crate) fn drain(&mut self, to: &impl Duplex) -> io::Result<usize> {
         let ends = self.ends.as_ref().expect(LIVES);
         let moved = splice(to, Interest::WRITABLE, || {
@@ -109,8 +107,8 @@ impl Pipe {
 const LIVES: &str = "the ends are gone only after the drop";
 const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 
-/// How many bytes were moved says nothing about readiness, as a pipe may be full of few bytes in many pieces: only
-/// `WouldBlock` takes it back.
+/// The number of moved bytes says nothing about readiness, as a pipe may be full of few bytes in many pieces: only
+/// `WouldBlock` clears it.
 fn splice(
     socket: &impl Duplex,
     interest: Interest,
@@ -130,7 +128,7 @@ fn has_unread(socket: &impl Duplex) -> bool {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        // What one stream left in a pipe must not meet another.
+        // Bytes that one stream left in a pipe must not reach another.
         let Some(ends) = self.ends.take().filter(|_| self.held == 0) else { return };
         // Fails only while the thread ends; the pipe is then closed.
         let _ = SPARES.try_with(|spares| {
@@ -162,7 +160,7 @@ impl Drop for Ends {
     }
 }
 
-/// The pipes that a process with so many descriptors opens at most: they take a sixteenth of them.
+/// The most pipes of a process that may have this many descriptors: they take a sixteenth of them.
 pub fn pipes_within(descriptors: u64) -> usize {
     usize::try_from(descriptors / 32).map_or(MOST, |pipes| pipes.min(MOST))
 }

@@ -32,8 +32,8 @@ pub(crate) fn output_queue(socket: BorrowedFd<'_>) -> io::Result<usize> {
     if done == 0 { Ok(usize::try_from(queued).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives back to the system what the allocator holds of freed memory, in whole pages (malloc_trim(3)). Where the C
-/// library has no such call, nothing happens.
+/// Returns freed memory that the allocator holds to the system, in whole pages (malloc_trim(3)). Where the C library
+/// has no such call, nothing happens.
 pub(crate) fn trim_heap() {
     // SAFETY: the call takes no pointer, may be made by any thread at any time, and gives back only pages of which the
     // allocator has lent nothing.
@@ -43,7 +43,7 @@ pub(crate) fn trim_heap() {
     }
 }
 
-/// What goes beside the bytes of a message.
+/// A control message: ancillary data of one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Control {
     pub(crate) level: c_int,
@@ -51,8 +51,6 @@ pub(crate) struct Control {
     pub(crate) value: u8,
 }
 
-/// Sends bytes with a control message. Returns how many.
-/// Errors: The kernel's; `WouldBlock` if there is no room.
 pub(crate) fn send_with(socket: BorrowedFd<'_>, bytes: &[u8], control: Control) -> io::Result<usize> {
     let mut bytes = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast::<c_void>(), iov_len: bytes.len() };
     let mut control = Slot::from(control);
@@ -82,8 +80,7 @@ struct Slot {
     value: u8,
 }
 
-// What the macros of `sys/socket.h` say of such a message.
-// SAFETY: they compute lengths and touch no memory.
+// Sizes by the macros of `sys/socket.h`.
 const _: () = unsafe {
     assert!(size_of::<Slot>() == libc::CMSG_SPACE(1) as usize);
     assert!(mem::offset_of!(Slot, value) == libc::CMSG_LEN(0) as usize);
@@ -95,7 +92,7 @@ impl Slot {
         unsafe { mem::zeroed() }
     }
 
-    /// What the kernel has written. `None`: nothing, or something of another length.
+    /// `None`: the kernel wrote nothing, or something of another length.
     fn read(&self) -> Option<Control> {
         let Self { header, value } = self;
         let control = Control { level: header.cmsg_level, name: header.cmsg_type, value: *value };
@@ -201,7 +198,7 @@ mod tests {
         let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (far, _) = listener.accept().unwrap();
         assert_eq!(output_queue(near.as_fd()).unwrap(), 0);
-        // Nobody reads: what the peer has no room for stays here.
+        // The peer does not read, so what it has no room for stays in the queue.
         near.set_nonblocking(true).unwrap();
         let mut sent = 0;
         while let Ok(some) = near.write(&[7; 65_536]) {

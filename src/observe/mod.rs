@@ -1,4 +1,4 @@
-//! What people and machines see of the process, and how it leaves it without anybody waiting.
+//! Metrics and logs, and how they leave the process without blocking it.
 //!
 //! | file | idea |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! Runs an exchange over a connection.
+//! Runs a plaintext exchange over a connection.
 
 use std::io;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use tokio::time::timeout;
 
 use super::exchange::{Exchange, Step};
 
-/// Room for a usual ClientHello with a post-quantum key share, the longest of what peers say first.
+/// Bytes: a usual ClientHello with a post-quantum key share, the longest first message of peers.
 const ROOM: usize = 2048;
 
-/// A server sends its error and closes; one that keeps the connection open is not waited for longer.
+/// A server sends its error and closes; longer than this is not waited for the close.
 const REASON: Duration = Duration::from_secs(1);
 
-/// Takes every step of an exchange. Exactly the bytes that it asks for are read: what somebody on the way adds behind
-/// a server's agreement stays in the socket, where TLS takes it for a record and refuses it. It can never be read as
-/// data of the protected stream (CVE-2021-23222 is the case of clients that had a read buffer here).
+/// Takes every step of an exchange. Exactly the bytes that it asks for are read: bytes that an attacker on the path
+/// adds behind a server's agreement stay in the socket, where TLS takes them for a record and refuses them. They can
+/// never be read as data of the protected stream (CVE-2021-23222: clients had a read buffer here).
 ///
 /// Has no deadline of its own. Not cancel safe: bytes that were read are lost with the future.
 ///
@@ -49,7 +49,7 @@ where
     }
 }
 
-/// However it ends, the text so far is what there is to show.
+/// A timeout or an error ends the text; what came before is shown.
 async fn read_reason(stream: &mut (impl AsyncRead + Unpin), most: usize, input: &mut BytesMut) {
     let mut reason = stream.take(most as u64);
     let read = async { while reason.read_buf(input).await.is_ok_and(|read| read > 0) {} };
@@ -61,9 +61,9 @@ async fn read_reason(stream: &mut (impl AsyncRead + Unpin), most: usize, input: 
 pub enum Error<R> {
     /// The peer does not take part.
     Refused(R),
-    /// The peer closed before it said enough.
+    /// The peer closed before the exchange was complete.
     Closed {
-        /// After egret had said something.
+        /// Whether egret had sent something before.
         answered: bool,
     },
     /// The connection failed.

@@ -4,27 +4,28 @@ use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 
-/// What egret says and expects before something else begins on a connection. How the peer's bytes are split makes no
-/// difference to the steps.
+/// What egret sends and expects before the connection's actual protocol. The steps do not depend on how the peer's
+/// bytes are split.
 pub trait Exchange {
-    /// What is known when it is over.
+    /// The result of the exchange.
     type Outcome;
-    /// How a peer shows that it does not take part.
+    /// Why a peer does not take part.
     type Refusal;
 
-    /// Goes on. `input` holds what has arrived and was not consumed; the machine consumes what it is done with.
+    /// Makes one step. `input` holds the received bytes that are not consumed yet; the exchange consumes what it has
+    /// used.
     fn step(&mut self, input: &mut BytesMut) -> Step<Self::Outcome, Self::Refusal>;
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step<T, R> {
-    /// Read at most this many bytes, at least one, and step again. Nothing behind them may be taken from the socket:
-    /// it can belong to TLS.
+    /// Read at most this many bytes, at least one, and step again. Bytes behind them must stay in the socket: they may
+    /// belong to TLS.
     Read(usize),
     /// Send this and step again.
     Send(Cow<'static, [u8]>),
-    /// The peer is saying why it refuses: read until it ends, falls silent, or has said this many bytes; then step
+    /// The peer sends the reason of its refusal: read until it ends, is silent, or has sent this many bytes; then step
     /// again.
     ReadReason(usize),
     /// The exchange is over.
@@ -45,7 +46,7 @@ pub type ServerSide = dyn Exchange<Outcome = (), Refusal = ServerRefusal> + Send
 pub enum ClientRefusal {
     /// It began with a TLS record.
     SpeaksTls,
-    /// It does not speak the protocol; says how that showed.
+    /// It does not speak the protocol; the text says how that showed.
     NotTheProtocol(&'static str),
 }
 

@@ -1,4 +1,4 @@
-//! Protocols that are spoken in plaintext before TLS: one file and one row of [`PROTOCOLS`] for each. Pure functions of
+//! Protocols that begin in plaintext before TLS: one file and one row of [`PROTOCOLS`] for each. Pure functions of
 //! bytes; [`drive()`] connects them to a socket.
 
 mod drive;
@@ -16,27 +16,24 @@ pub struct Protocol {
     /// The value of `upgrade` in the configuration.
     pub(crate) word: &'static str,
     pub(crate) name: &'static str,
-    /// Where its servers listen if nothing else is said.
+    /// The default port of its servers.
     pub(crate) port: u16,
     pub(crate) schemes: &'static [&'static str],
-    /// What stunnel calls it (`protocol = ...`).
     pub(crate) stunnel: &'static [&'static str],
     pub(crate) client: fn() -> Box<ClientSide>,
     pub(crate) server: fn() -> Box<ServerSide>,
-    /// What a client says that would like TLS.
+    /// A client's request for TLS.
     pub(crate) tls_request: &'static [u8],
     /// Whether these first bytes of a server, in answer to a ClientHello, are of this protocol.
     pub(crate) is_answer: fn(&[u8]) -> bool,
-    /// Class of a client that does not speak it.
+    /// Reason for a client that does not speak it.
     pub(crate) not_spoken: &'static str,
     pub(crate) client_without_tls: &'static str,
-    /// What to change at a client that ends after its request for TLS was declined.
     pub(crate) client_content_with_plaintext: &'static str,
-    /// What to change at a server that does not offer TLS.
     pub(crate) server_with_tls: &'static str,
 }
 
-/// The protocols, by word. A new one is a file beside this one and a row here.
+/// Sorted by `word`. A new one is a file beside this one and a row here.
 const PROTOCOLS: &[Protocol] = &[postgres::PROTOCOL];
 
 pub(crate) const WORDS: &[&str] = &{

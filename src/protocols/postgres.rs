@@ -54,8 +54,7 @@ const MAX_ERROR: usize = 1024;
 /// Characters of it that are shown.
 const MAX_SHOWN: usize = 200;
 
-/// The side towards the client: requests for encryption are declined, and the head of the first packet that is no
-/// request is handed on.
+/// The side towards the client: declines requests for encryption, and hands on the head of the first other packet.
 #[derive(Debug, Default)]
 pub struct Client {
     head: [u8; HEAD],
@@ -110,10 +109,10 @@ fn refuse(why: &'static str) -> Step<Bytes, ClientRefusal> {
     Step::Refuse(ClientRefusal::NotTheProtocol(why))
 }
 
-/// Judges a head as soon as possible, so that a client that will never send eight bytes is refused early.
+/// Checks a head as soon as possible, so that a client that will never send eight bytes is refused early.
 fn impossible(head: &[u8]) -> Option<ClientRefusal> {
     match *head {
-        // A TLS record of type handshake: its first byte alone is no length, but names TLS only with its second.
+        // A TLS record of type handshake: its first byte alone is no length, and only the second byte shows TLS.
         [0x16] | [0] | [0, 0] | [0, 0, _] => None,
         [0x16, 0x03, ..] => Some(ClientRefusal::SpeaksTls),
         [0, 0, c, d, ..] => {
@@ -131,9 +130,9 @@ pub enum Server {
     /// Nothing was said.
     #[default]
     Start,
-    /// The request is sent; its answer is the next byte.
+    /// The request is sent; the next byte answers it.
     Asked,
-    /// The server sends an error; its text is awaited.
+    /// The server sends an error, whose text is read.
     Complaining,
 }
 
@@ -169,8 +168,8 @@ fn is_answer(bytes: &[u8]) -> bool {
     matches!(bytes, [b'E', 0, 0, _, _, ..] | [b'E', b'F' | b'S', ..] | [b'S' | b'N' | b'E'])
 }
 
-/// The text behind an `E`: an ErrorResponse (length, then fields of a letter and a string each), or, as servers
-/// without memory for more send it, a bare string.
+/// The text behind an `E`: an ErrorResponse (length, then fields of a letter and a string each), or a bare string, as
+/// servers send it that are out of memory.
 fn error_text(rest: &[u8]) -> String {
     let text = match rest {
         // No text begins with NUL, and every length of a short message does.
@@ -202,7 +201,7 @@ mod tests {
 
     const DECLINED: Step<Bytes, ClientRefusal> = Step::Send(Cow::Borrowed(b"N"));
 
-    /// Every answer to bytes that arrive in these pieces, and what was left untouched.
+    /// The steps for bytes that arrive in these pieces, and the bytes left in the input.
     fn answers(pieces: &[&[u8]]) -> (Vec<Step<Bytes, ClientRefusal>>, Vec<u8>) {
         let mut client = Client::default();
         let mut steps = Vec::new();
@@ -251,7 +250,7 @@ mod tests {
         assert_eq!(answers(&[b"\x16\x03"]).0, [Step::Refuse(ClientRefusal::SpeaksTls)]);
     }
 
-    /// Bytes that get somewhere: packets with likely codes, cut and followed by noise.
+    /// Packets with likely codes, cut and followed by noise.
     fn plausible() -> impl Strategy<Value = Vec<u8>> {
         let code = prop_oneof![
             Just(SSL_CODE),

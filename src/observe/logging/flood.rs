@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use super::seconds;
 use crate::config::values::Name;
 
-/// An event that may come in floods: its message in the log.
+/// An event that may repeat often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Event {
     OriginationFailed,
     FillFailed,
-    /// The line of a connection whose upstream was never ready.
+    /// A connection whose upstream was never ready.
     Unserved,
     ConnectionRefused,
     AcceptingPauses,
-    /// As many connections as are allowed are there.
+    /// The limit on connections is reached.
     AcceptingWaits,
     EndpointEjected,
     EndpointBack,
@@ -51,7 +51,6 @@ impl Event {
     }
 }
 
-/// What makes two events repetitions of each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     event: Event,
@@ -79,12 +78,12 @@ impl Key {
     }
 }
 
-/// Whether this event is to be logged in full. If not, it is counted for the line that sums up its second.
+/// Whether this event is to be logged in full. If not, it is counted for the summary line of its second.
 pub(crate) fn is_first(key: Key) -> bool {
     table().admits(key, Instant::now())
 }
 
-/// Logs the sums that are due, at the end of the process all of them; returns how long until the next is due.
+/// Logs the summaries that are due, at the end of the process all of them; returns how long until the next is due.
 pub(super) fn report(is_last: bool) -> Option<Duration> {
     let now = Instant::now();
     let (sums, next) = table().take(now, is_last);
@@ -97,12 +96,12 @@ fn table() -> MutexGuard<'static, Table> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How often an event that repeats has a line.
+/// An event that repeats is logged at most this often.
 const WINDOW: Duration = Duration::from_secs(1);
-/// How often a flood shows one of its events in full again: whoever looks only at the last minutes of a log finds the
-/// facts and the repair.
+/// How often a flood shows one of its events in full again: the last minutes of a log then hold the facts and the
+/// repair.
 const FULL_EVERY: Duration = Duration::from_secs(60);
-/// Kinds of events that are told apart at once, some 200 bytes each. Beyond, those of one class share an entry.
+/// Kinds of events that are kept apart, some 200 bytes each. Beyond this bound, those of one class share an entry.
 const MAX_ENTRIES: usize = 1024;
 
 #[derive(Default)]
@@ -119,7 +118,7 @@ struct Entry {
     total: u64,
 }
 
-/// The line for what was not logged in full.
+/// The summary of events that were not logged in full.
 struct Sum {
     key: Key,
     count: u64,
@@ -136,7 +135,7 @@ impl Table {
         let new = Entry { began: now, last_full: now, due: now + WINDOW, count: 0, total: 0 };
         let entry = self.0.entry(key).or_insert(new);
         entry.total += 1;
-        // A quiet second ends a flood, also if nobody has come by to take the entry away.
+        // A quiet second ends a flood, even if no call has removed the entry.
         let is_over = entry.count == 0 && now >= entry.due + WINDOW;
         if is_over {
             *entry = Entry { began: now, last_full: now, due: now + WINDOW, count: 0, total: 1 };
@@ -150,7 +149,6 @@ impl Table {
         is_full
     }
 
-    /// The sums that are due, and when the next is.
     fn take(&mut self, now: Instant, is_last: bool) -> (Vec<Sum>, Option<Instant>) {
         let mut sums = Vec::new();
         self.0.retain(|key, entry| {

@@ -31,25 +31,24 @@ pub fn init(log: &Log) -> Result<Handle, Error> {
     Ok(handle)
 }
 
-/// The stderr of this process: what is written is handed to the thread of the log, and never waited for.
+/// The stderr of this process: writes go to the log's thread, and never wait.
 pub fn stderr() -> Result<Stderr, Error> {
     stderr::writer().map(Stderr)
 }
 
-/// Counts the lines that are dropped from now on, and those that were.
+/// Includes the lines that were dropped before this call.
 pub(crate) fn count_dropped(registry: &metrics::Registry) {
-    // Without a thread there is no log, and `init` has said so.
+    // Without its thread there is no log, and `init` has reported that.
     if let Ok(stderr) = stderr::writer() {
         stderr.count_with(registry.counter("egret_log_dropped_total", &[]));
     }
 }
 
-/// A duration as a field: whole microseconds, which is what the clocks in question are worth.
+/// Rounded to whole microseconds, the precision of the clocks in question.
 pub(crate) fn seconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e6
 }
 
-/// As [`seconds`].
 pub(crate) fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e3
 }
@@ -76,7 +75,7 @@ impl<'a> MakeWriter<'a> for Stderr {
     }
 }
 
-/// A log that is not (yet) that of the process; for tests, with `tracing::subscriber::with_default`.
+/// A log that is not installed as that of the process; for tests, with `tracing::subscriber::with_default`.
 pub(crate) fn subscriber<W>(log: &Log, colours: bool, to: W) -> Result<(impl Subscriber + Send + Sync, Handle), Error>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -89,7 +88,7 @@ where
     Ok((Registry::default().with(filter).with(lines), Handle(handle)))
 }
 
-/// Nothing but events: an error of the layer itself would be printed to stderr by the library.
+/// Formats events only: an error of the layer itself would be printed to stderr by the library.
 fn layer<W>(to: W) -> fmt::Layer<Filtered, fmt::format::DefaultFields, fmt::format::Format, W>
 where
     W: for<'a> MakeWriter<'a> + 'static,
@@ -99,21 +98,21 @@ where
 
 type Filtered = tracing_subscriber::layer::Layered<reload::Layer<EnvFilter, Registry>, Registry>;
 
-/// Changes the level of a running log.
 #[derive(Clone, Debug)]
+/// Changes the level of a running log.
 pub struct Handle(reload::Handle<EnvFilter, Registry>);
 
 impl Handle {
-    /// From now on, log by this filter; on an error the former one stays.
+    /// Replaces the filter; on an error the former one stays.
     pub(crate) fn set_level(&self, level: &str) -> Result<(), Error> {
         self.0.reload(parse(level)?).map_err(|_| Error::Ended)
     }
 }
 
-/// The log cannot be as it was asked for.
+/// Why the log cannot be started or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The filter has no meaning.
+    /// The filter cannot be parsed.
     #[error(
         "log level {level:?}: {why} (a level is error, warn, info, debug, trace or off; a part of the program gets its own by target=level)"
     )]
@@ -123,10 +122,10 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// There is a log already.
+    /// A log was started before.
     #[error("the log of this process has been started before")]
     AlreadyStarted,
-    /// There is no thread to write the log.
+    /// The system gave no thread to write the log.
     #[error("no thread for the log: {0}")]
     Thread(String),
     /// The log to change is gone.
@@ -205,7 +204,7 @@ mod tests {
         assert_eq!(line["listener"], "a\nb");
         assert_eq!(line["message"], "connection ended");
         assert_eq!((&line["level"], &line["sent"]), (&"INFO".into(), &3.into()));
-        // What is ours is nested; what a peer says stays text.
+        // Facts are nested JSON; text of a peer stays text.
         assert_eq!(line["facts"]["names"], "dns:\"x\"", "{text}");
         assert_eq!(line["detail"], r#"{"of": "a peer"}"#);
         assert!(line["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')), "{text}");

@@ -9,7 +9,7 @@ pub(super) fn log() {
     panic::set_hook(Box::new(report));
 }
 
-/// What `panic!` was called with: text, unless somebody panics with a value of another type.
+/// The panic's message: text, unless the payload is of another type.
 fn message<'a>(panic: &'a PanicHookInfo<'_>) -> Option<&'a str> {
     let payload = panic.payload();
     payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied())

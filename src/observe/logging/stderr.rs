@@ -23,10 +23,10 @@ pub(super) fn writer() -> Result<Writer, Error> {
     Ok(stderr.insert(writer).clone())
 }
 
-/// Lines for stderr; what was lost, and what a flood held back, becomes a line of its own.
+/// Log lines for stderr; lost lines and suppressed repetitions become a line of their own.
 struct Lines {
     to: Stream<Stderr>,
-    /// Dropped lines that the log has a line about.
+    /// Dropped lines that were reported in the log.
     reported: u64,
 }
 
@@ -36,8 +36,8 @@ impl Sink for Lines {
     }
 
     fn upkeep(&mut self, dropped: u64, is_last: bool) -> Option<Duration> {
-        // This line may be lost as well: then it counts, and the next one reports both. Not while nothing is
-        // written at all: a failed line would make the next one for ever.
+        // This line may be lost as well: then it is counted, and the next one reports both. Not while no write
+        // succeeds: each failed line would cause the next, for ever.
         if dropped > self.reported && self.to.is_open() {
             let lines = dropped - self.reported;
             self.reported = dropped;

@@ -12,7 +12,8 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::escape;
 
-/// Fields that a person pastes: their backslashes are doubled as well, so that `printf %b` gives back every character.
+/// Fields that are pasted into a shell: their backslashes are doubled as well, so that `printf %b` restores every
+/// character.
 const ENCODED: [&str; 1] = ["repair"];
 
 pub(super) struct Text;
@@ -32,7 +33,7 @@ where
     }
 }
 
-/// Bytes of the line `connection`, and some.
+/// Bytes: the line `connection` fits.
 const USUAL: usize = 1024;
 
 struct Line {
@@ -67,7 +68,6 @@ impl Line {
         self.coloured(colour, |text| write!(text, "{level:>5}"))
     }
 
-    /// The name of a field; the message has none.
     fn name(&mut self, field: &Field) {
         self.text.push(' ');
         if field.name() != "message" {

@@ -10,8 +10,8 @@ use super::{ByReason, Registry};
 use crate::config::values::Name;
 
 /// Endpoints with series of their own over the life of the process; further ones are counted with their upstream and
-/// stand in `/status`. A name whose addresses are never the same twice must not fill the memory of whoever stores
-/// metrics: an endpoint has some forty series, most of them buckets.
+/// listed in `/status`. A name whose addresses change all the time must not fill the metrics store: an endpoint has
+/// some forty series, most of them buckets.
 pub(super) const MAX_ENDPOINTS: usize = 512;
 
 /// What happens at one address of an upstream. The series exist from the first event on.
@@ -30,31 +30,30 @@ struct Shown {
 }
 
 impl EndpointMetrics {
-    /// The handles of this address of `upstream`.
+    /// For this address of `upstream`.
     pub fn new(registry: &Registry, upstream: &Name, endpoint: SocketAddr) -> Self {
         Self { registry: registry.clone(), labels: Self::labels(upstream, endpoint), shown: OnceLock::new() }
     }
 
-    /// Those of every series of this address of `upstream`.
     pub(crate) fn labels(upstream: &Name, endpoint: SocketAddr) -> [(&'static str, Arc<str>); 2] {
         [("upstream", upstream.shared()), ("endpoint", endpoint.to_string().into())]
     }
 
-    /// A client of an upstream with a pool got a stream, a warm one or not.
+    /// A client of an upstream with a pool got a stream; `hit`: a warm one.
     pub fn served(&self, hit: bool) {
         if let Some(shown) = self.shown() {
             if hit { &shown.hits } else { &shown.misses }.increment(1);
         }
     }
 
-    /// A warm connection was thrown away.
+    /// Counts a discarded warm connection.
     pub fn discarded(&self, reason: &'static str) {
         if let Some(shown) = self.shown() {
             shown.discards.increment(reason);
         }
     }
 
-    /// A handshake was finished.
+    /// Counts a finished handshake and its time.
     pub fn shaken(&self, resumed: bool, took: Duration) {
         if let Some(shown) = self.shown() {
             if resumed { &shown.resumed } else { &shown.full }.record(took);
@@ -95,7 +94,7 @@ mod tests {
         let upstream = Name::new("x");
         let touch = |port: u16| EndpointMetrics::new(&registry, &upstream, ([192, 0, 2, 1], port).into()).served(true);
         (0..2 * MAX_ENDPOINTS as u16).for_each(touch);
-        // One that is known is counted further.
+        // A known endpoint is still counted.
         touch(0);
         let text = registry.render();
         let hits: Vec<&str> = text.lines().filter(|line| line.contains("result=\"hit\"")).collect();

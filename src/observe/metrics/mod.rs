@@ -1,7 +1,7 @@
-//! Every metric family, declared once; whoever counts holds handles that were resolved before.
+//! Every metric family, declared once; code that counts holds handles.
 //!
-//! A held handle costs a few nanoseconds an addition, a look-up with labels some hundreds: so listeners
-//! and upstreams resolve theirs when the snapshot is built, and the paths of bytes only add.
+//! A held handle costs a few nanoseconds an addition, a look-up with labels some hundreds: so listeners and upstreams
+//! resolve theirs when the snapshot is built, and the data path only adds.
 
 mod endpoint;
 mod origin;
@@ -18,7 +18,7 @@ use self::endpoint::MAX_ENDPOINTS;
 pub use self::origin::{OriginMetrics, RESUMPTION_RATIO, SessionMetrics, Share};
 use crate::config::values::Name;
 
-/// The registry of one process: makes handles, renders the text that Prometheus reads.
+/// Makes handles, and renders the text that Prometheus reads.
 #[derive(Clone)]
 pub struct Registry(Option<Kept>);
 
@@ -90,7 +90,7 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
 ];
 
 impl Registry {
-    /// A registry with every family described.
+    /// Describes every family.
     pub fn new() -> Self {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &ORIGINATION_BUCKETS)
@@ -110,8 +110,8 @@ impl Registry {
         registry
     }
 
-    /// One whose handles count nothing, for what is built to be looked at only: of the time to check ten thousand
-    /// upstreams, registering their handles was a quarter.
+    /// A registry whose handles count nothing, for snapshots that are built only to be checked: registering handles was
+    /// a quarter of the time to check ten thousand upstreams.
     pub fn silent() -> Self {
         Self(None)
     }
@@ -123,7 +123,7 @@ impl Registry {
         handle.render()
     }
 
-    /// Folds what histograms hold back; without it their memory grows. To be called on a timer.
+    /// Drains the buffers of histograms; without it their memory grows. To be called on a timer.
     pub(crate) fn upkeep(&self) {
         if let Some(Kept { handle, .. }) = &self.0 {
             handle.run_upkeep();
@@ -160,7 +160,7 @@ impl Default for Registry {
     }
 }
 
-/// Counters of one family that differ in one label, mostly `reason`. Its words come from fixed sets in the code, so
+/// Counters of one family that differ in one label, mostly `reason`. Its values come from fixed sets in the code, so
 /// the list is short, and each is looked up in the registry once.
 pub struct ByReason {
     registry: Registry,
@@ -171,12 +171,11 @@ pub struct ByReason {
 }
 
 impl ByReason {
-    /// Counters of `family` with `labels` and a reason.
     pub(crate) fn new(registry: &Registry, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Self {
         Self::by("reason", registry, family, labels)
     }
 
-    /// Counters of `family` with `labels` and one called `label`.
+    /// As [`Self::new`], with another label than `reason`.
     pub(crate) fn by(
         label: &'static str,
         registry: &Registry,
@@ -186,7 +185,7 @@ impl ByReason {
         Self { registry: registry.clone(), family, label, labels: labels.to_vec(), known: RwLock::default() }
     }
 
-    /// One more for this reason.
+    /// Adds one for this reason.
     pub fn increment(&self, reason: &'static str) {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, counter)) = known.iter().find(|(name, _)| *name == reason) {
@@ -201,7 +200,7 @@ impl ByReason {
     }
 }
 
-/// A gauge that exists once it has a value: before, a reader would take its zero for one.
+/// A gauge whose series appears with its first value: before, a zero would be read as a value.
 pub(crate) struct Late {
     registry: Registry,
     family: &'static str,
@@ -210,7 +209,6 @@ pub(crate) struct Late {
 }
 
 impl Late {
-    /// A gauge of `family` that is not there yet.
     pub(crate) fn new(registry: &Registry, family: &'static str, labels: &[(&'static str, Arc<str>)]) -> Self {
         Self { registry: registry.clone(), family, labels: labels.to_vec(), gauge: OnceLock::new() }
     }
@@ -224,16 +222,16 @@ impl Late {
 pub struct ListenerMetrics {
     pub(crate) accepted: Counter,
     pub(crate) active: Gauge,
-    /// Connections closed before an upstream was asked.
+    /// Connections closed before an upstream was tried.
     pub refused: ByReason,
     /// Errors of accept.
     pub accept_errors: ByReason,
-    /// Waits for the right to one more connection, by what bounds connections.
+    /// Waits for a permit for one more connection, by limit.
     pub(crate) accept_waits: ByReason,
 }
 
 impl ListenerMetrics {
-    /// The handles of the listener called `listener`.
+    /// For the listener called `listener`.
     pub fn new(registry: &Registry, listener: &Name) -> Self {
         let labels = [("listener", listener.shared())];
         Self {
@@ -246,11 +244,9 @@ impl ListenerMetrics {
     }
 }
 
-/// Handles of one route: what streams from a listener to an upstream did.
+/// For streams from one listener to one upstream.
 pub struct RouteMetrics {
-    /// Bytes from clients that were handed to the upstream.
     pub(crate) sent: Counter,
-    /// Bytes from the upstream that were handed to clients.
     pub(crate) received: Counter,
     /// Streams whose key towards the upstream nears its limit and cannot be changed.
     pub near_key_limit: Counter,
@@ -260,7 +256,7 @@ pub struct RouteMetrics {
 }
 
 impl RouteMetrics {
-    /// The handles of streams from `listener` to `upstream`.
+    /// For streams from `listener` to `upstream`.
     pub fn new(registry: &Registry, listener: &Name, upstream: &Name) -> Self {
         let labels = [("listener", listener.shared()), ("upstream", upstream.shared())];
         let bytes = |direction: &str| {
@@ -277,16 +273,15 @@ impl RouteMetrics {
     }
 }
 
-/// Handles of one upstream: what its originations did.
+/// For the originations of one upstream.
 pub struct UpstreamMetrics {
     /// Finished originations by what became of resumption.
     pub resumption: ByReason,
     /// Failed attempts.
     pub failures: ByReason,
-    /// Handshakes repeated with less in the ClientHello, which then succeeded, by what was left out.
     pub(crate) repeated: ByReason,
     pub(crate) repeated_in_vain: ByReason,
-    /// What verification would have refused.
+    /// Refusals that `verify = "report"` only reports.
     pub would_fail: ByReason,
     pub(crate) resolve: Histogram,
     pub(crate) dial: Histogram,
@@ -299,7 +294,7 @@ pub struct UpstreamMetrics {
 }
 
 impl UpstreamMetrics {
-    /// The handles of `upstream`.
+    /// For `upstream`.
     pub fn new(registry: &Registry, upstream: &Name) -> Self {
         let label = ("upstream", upstream.shared());
         let labels = [label.clone()];
@@ -332,17 +327,15 @@ impl UpstreamMetrics {
 pub struct PoolMetrics {
     pub(crate) warm: Gauge,
     pub(crate) hits: Counter,
-    /// Clients for whom none was ready.
     pub(crate) misses: Counter,
     pub(crate) filled: Counter,
-    /// Could not be made ready.
     pub(crate) failed: Counter,
-    /// Thrown away unused.
+    /// Warm connections discarded unused.
     pub discards: ByReason,
 }
 
 impl PoolMetrics {
-    /// The handles of the pool of `upstream`.
+    /// For the pool of `upstream`.
     pub fn new(registry: &Registry, upstream: &Name) -> Self {
         let label = ("upstream", upstream.shared());
         let result = |family, result: &str| registry.counter(family, &[label.clone(), ("result", result.into())]);
@@ -358,7 +351,7 @@ impl PoolMetrics {
     }
 }
 
-/// Handles of the process's generations.
+/// Handles for generations and reloads.
 pub struct ReloadMetrics {
     accepted: Counter,
     rejected: Counter,
@@ -367,7 +360,7 @@ pub struct ReloadMetrics {
 }
 
 impl ReloadMetrics {
-    /// The handles.
+    /// Registers the families.
     pub fn new(registry: &Registry) -> Self {
         let result = |result: &str| registry.counter("egret_reloads_total", &[("result", result.into())]);
         Self {
@@ -382,7 +375,6 @@ impl ReloadMetrics {
         self.running(generation);
     }
 
-    /// A reload was taken: `generation` runs.
     pub(crate) fn accepted(&self, generation: u64) {
         self.accepted.increment(1);
         self.running(generation);

@@ -1,4 +1,4 @@
-//! Handles of one upstream's origins: what they remember of their servers, and what that is good for.
+//! Handles for one upstream's origins: chains, roots, sessions.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,19 +11,19 @@ use crate::config::values::Name;
 /// Family of the share of handshakes that were resumed.
 pub const RESUMPTION_RATIO: &str = "egret_resumption_ratio";
 
-/// Handles of the origins of one upstream.
+/// Handles for the origins of one upstream.
 pub struct OriginMetrics {
     pub(crate) chains_built: Counter,
-    /// Chains that were believed a moment before.
+    /// Chains found in the cache of verified chains.
     pub(crate) chains_remembered: Counter,
-    /// Which roots are in use, and whether their successors would do.
+    /// Which roots are in use, and whether the candidate roots would verify the same servers.
     pub(crate) rotation: RotationMetrics,
     pub(crate) sessions: SessionMetrics,
 }
 
-/// What is needed to replace a root: nobody uses the old one, everybody would pass with the new one.
+/// Shows when a root can be replaced: the old one is unused, and every server passes with the new one.
 pub(crate) struct RotationMetrics {
-    /// `None`: nobody reads.
+    /// `None` for handles that are not registered.
     source: Option<(Registry, Name)>,
     candidates: Option<ByReason>,
     roots: RwLock<Vec<(usize, Counter)>>,
@@ -38,7 +38,7 @@ impl RotationMetrics {
         Self { source, candidates, roots: RwLock::default() }
     }
 
-    /// A server was believed since the root with this index vouches for it. `subject` is asked once for each.
+    /// A server was verified by the root with this index. `subject` is called once for each root.
     pub(crate) fn vouched<'a>(&self, index: usize, subject: impl FnOnce() -> &'a str) {
         let Some((registry, upstream)) = &self.source else { return };
         let known = self.roots.read().unwrap_or_else(PoisonError::into_inner);
@@ -52,7 +52,7 @@ impl RotationMetrics {
         self.roots.write().unwrap_or_else(PoisonError::into_inner).push((index, counter));
     }
 
-    /// What the candidate roots alone say of a server that was believed: "passed", or why not.
+    /// The result of the candidate roots alone for a server that was verified: "passed", or the reason.
     pub(crate) fn candidates(&self, verdict: &'static str) {
         if let Some(candidates) = &self.candidates {
             candidates.increment(verdict);
@@ -60,20 +60,20 @@ impl RotationMetrics {
     }
 }
 
-/// The account of sessions: what came in is `kept` or not; what was kept is `offered` or gone; what was offered is
-/// `accepted`, `refused` or `broken`, unless its handshake failed for another reason.
+/// Counts of sessions: a new one is `kept` or not; a kept one is `offered` or dropped; an offered one is `accepted`,
+/// `refused` or `broken`, unless its handshake failed for another reason.
 pub struct SessionMetrics {
     pub(crate) held: Gauge,
     pub(crate) kept: Counter,
     pub(crate) offered: Counter,
     pub(crate) accepted: Counter,
-    /// Shown to a server that wanted a full handshake instead.
+    /// The server chose a full handshake instead.
     pub(crate) refused: Counter,
-    /// Shown in a handshake that broke before the server had said what it does with it.
+    /// The handshake broke before the server had accepted or refused the session.
     pub(crate) broken: Counter,
     pub(crate) expired: Counter,
     pub(crate) displaced: Counter,
-    /// Dropped or not taken because the origin's key is another by now, or the upstream is gone.
+    /// Dropped or not kept because the origin's key has changed, or the upstream is gone.
     pub(crate) foreign: Counter,
     /// Not kept: a ticket too long to come back in a ClientHello.
     pub(crate) oversized: Counter,
@@ -111,7 +111,7 @@ impl OriginMetrics {
         }
     }
 
-    /// Handles that nobody reads.
+    /// Handles that are not registered.
     pub fn silent() -> Arc<Self> {
         let counter = Counter::noop;
         Arc::new(Self {
@@ -137,16 +137,16 @@ impl OriginMetrics {
     }
 }
 
-/// The share of the recent events that were of one kind. A person sees it as it is now, while of two counters a
-/// reader has to make a rate first.
+/// The share of the recent events that were of one kind. Shown as it is now: with two counters, a reader would have to
+/// compute a rate first.
 pub struct Share {
     /// The bits of a float; negative before the first event.
     now: AtomicU64,
     shown: Option<Late>,
 }
 
-/// The weight of one more event: about the last hundred count, so that a change is seen within seconds under load and
-/// one full handshake among resumed ones is not an alarm.
+/// The weight of one event: about the last hundred count, so that a change is seen within seconds under load and one
+/// full handshake among resumed ones is not an alarm.
 const WEIGHT: f64 = 0.02;
 
 impl Share {
@@ -154,14 +154,13 @@ impl Share {
         Self { now: AtomicU64::new((-1.0f64).to_bits()), shown }
     }
 
-    /// One more event, of the kind or not.
     pub(crate) fn add(&self, of_kind: bool) {
         let event = f64::from(u8::from(of_kind));
         let next = |bits| {
             let now = f64::from_bits(bits);
             Some((if now < 0.0 { event } else { now + (event - now) * WEIGHT }).to_bits())
         };
-        // Two at the same time may overwrite each other's look at the gauge: the next event mends it.
+        // Two concurrent calls may set the gauge in the wrong order: the next event corrects it.
         let _ = self.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         if let Some(shown) = &self.shown {
             shown.set(f64::from_bits(self.now.load(Ordering::Relaxed)));

@@ -1,4 +1,4 @@
-//! Supervised tasks: a panic or an early end of one is logged and counted, and what serves more than one connection is
+//! Supervised tasks: a panic or an early end is logged and counted, and a task that serves more than one connection is
 //! started again.
 //!
 //! Without that, a task that died would leave its socket bound and nobody to accept from it, a pool that is never filled
@@ -32,7 +32,7 @@ pub(crate) enum Task {
     HealthCheck,
     Pool,
     PoolFill,
-    /// One connection that finds out whether a server refuses only one client.
+    /// A connection that checks whether a server refuses all clients or only one.
     Confirmation,
 }
 
@@ -53,7 +53,6 @@ impl Task {
         Self::Confirmation,
     ];
 
-    /// In the log and in `egret_task_failures_total`.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Main => "main",
@@ -72,13 +71,13 @@ impl Task {
     }
 }
 
-/// The pauses before a task is started again: the first is too short to be noticed, the last keeps a task that
-/// fails at once from filling the log.
+/// The pauses before a task is started again: the shortest is not noticed, the longest keeps a task that fails at once
+/// from filling the log.
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(5);
 /// A task that ran this long has recovered: its next failure begins with the shortest pause again.
 const RECOVERED: Duration = Duration::from_secs(60);
 
-/// What a panic was raised with. The hook of the log has reported it by the time it is caught.
+/// The payload of a panic. The log's panic hook has reported it by the time it is caught.
 pub(crate) type Panic = Box<dyn Any + Send>;
 
 /// Completes with `work`, or with the panic that ended it.
@@ -92,7 +91,6 @@ pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panic>
     .await
 }
 
-/// As [`caught`], of one run of a supervised task.
 pub(crate) async fn caught_in<T>(_task: Task, work: Pin<&mut impl Future<Output = T>>) -> Result<T, Panic> {
     #[cfg(debug_assertions)]
     let work = async {
@@ -107,7 +105,7 @@ fn count(task: Task, registry: &Registry, reason: &'static str) {
     registry.counter("egret_task_failures_total", &labels).increment(1);
 }
 
-/// Logs and counts the failures of one task, and says how long to wait before it is started again.
+/// Logs and counts the failures of one task, and computes the pause before it is started again.
 pub(crate) struct Failures {
     task: Task,
     registry: Registry,
@@ -156,8 +154,7 @@ pub(crate) async fn keep_running<F: Future<Output = ()>>(
     }
 }
 
-/// A task that serves `owner` in the background, and is over when `owner` is dropped: it holds `owner` only while it
-/// works.
+/// A background task for `owner` that ends when `owner` is dropped: it holds `owner` only while it works.
 pub(crate) fn spawn_for<O, F>(
     task: Task,
     registry: &Registry,
@@ -177,7 +174,7 @@ where
     tokio::spawn(kept).abort_handle()
 }
 
-/// Runs work that is done once. `None`: it panicked, which is logged and counted; its caller decides when to try again.
+/// Runs `work` once. `None`: it panicked, which is logged and counted; the caller decides when to retry.
 pub(crate) async fn once<T>(task: Task, registry: &Registry, work: impl Future<Output = T>) -> Option<T> {
     let done = caught_in(task, pin!(work)).await;
     if done.is_err() {
@@ -195,8 +192,8 @@ mod tests {
 
     const TASK: Task = Task::Listener;
 
-    /// Runs a task that does `step(n)` in its n-th life, until it is over; returns how many lives it had, and the text
-    /// of the metrics.
+    /// Runs a task that calls `step(n)` in its n-th run, until it is over; returns the number of runs, and the text of
+    /// the metrics.
     async fn lives(last: u32, step: impl Fn(u32)) -> (u32, String) {
         let registry = Registry::new();
         let life = Cell::new(0);

@@ -1,7 +1,7 @@
-//! What leaves the process besides traffic: a bounded queue and a thread that empties it.
+//! Output besides traffic: a bounded queue and a thread that empties it.
 //!
-//! Whoever has something to write hands it over and goes on: the queue's lock is never held during I/O. A reader that
-//! stops, a full disk or a deaf supervisor blocks the thread alone. What finds no room is dropped and counted.
+//! Callers hand a message over and go on: the queue's lock is never held during I/O. A reader that stops, a full disk
+//! or a supervisor that does not read blocks the thread alone. Messages beyond the bound are dropped and counted.
 
 use std::io;
 use std::mem;
@@ -14,13 +14,13 @@ use metrics::Counter;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-/// Where the messages of a [`Writer`] go. It is called by the writer's thread alone, and may block.
+/// The destination of a [`Writer`]. Called by the writer's thread alone; may block.
 pub(crate) trait Sink: Send + 'static {
     /// Writes the messages, and returns how many were lost.
     fn write(&mut self, messages: &Messages) -> u64;
 
-    /// Called after messages were written, when the wait that it returned is over, and once at the end of the process.
-    /// `None`: there is nothing to wait for.
+    /// Called after messages were written, after the wait that it returned, and once at the end of the process. `None`:
+    /// no wait.
     fn upkeep(&mut self, _dropped: u64, _is_last: bool) -> Option<Duration> {
         None
     }
@@ -30,7 +30,7 @@ pub(crate) trait Sink: Send + 'static {
 #[derive(Clone)]
 pub(crate) struct Writer(Arc<Owner>);
 
-/// Tells the thread that nobody can hand over anything any more.
+/// Its drop ends the thread: no handle is left.
 struct Owner(Arc<Shared>);
 
 impl Drop for Owner {
@@ -41,11 +41,10 @@ impl Drop for Owner {
 }
 
 struct Shared {
-    /// Bytes that may wait, besides those that are being written: twice this is held at most.
+    /// Bytes that may wait, besides those that are being written: at most twice this is held.
     capacity: usize,
     queue: Mutex<Queue>,
     changed: Condvar,
-    /// Counts what was dropped, once there is a registry.
     counter: OnceLock<Counter>,
 }
 
@@ -54,9 +53,9 @@ struct Queue {
     waiting: Messages,
     /// Messages that found no room or were lost in writing.
     dropped: u64,
-    /// The thread waits for [`Shared::changed`]: it sleeps only while this is true.
+    /// The thread waits for [`Shared::changed`]: only then it has to be woken.
     is_idle: bool,
-    /// The process ends: the thread does what is left to do at once.
+    /// The process ends: the thread writes what is left without waiting for more.
     is_ending: bool,
     is_finished: bool,
     is_closed: bool,
@@ -73,12 +72,11 @@ impl Messages {
         &self.bytes
     }
 
-    /// One after the other.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.ends.iter().scan(0, |start, end| Some(&self.bytes[mem::replace(start, *end)..*end]))
     }
 
-    /// How many do not lie within the first `written` bytes.
+    /// How many messages are not entirely within the first `written` bytes.
     fn beyond(&self, written: usize) -> u64 {
         let within = self.ends.partition_point(|end| *end <= written);
         (self.ends.len() - within) as u64
@@ -93,7 +91,7 @@ impl Messages {
         self.ends.push(self.bytes.len());
     }
 
-    /// Empty, with the memory of a usual burst only.
+    /// Empties the queue and keeps the memory of a usual burst.
     fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
@@ -120,7 +118,6 @@ impl Shared {
 
 impl Writer {
     /// Starts the thread `name`. At most `capacity` bytes wait.
-    /// Errors: The system has no thread to give.
     pub(crate) fn start(name: &str, capacity: usize, sink: impl Sink) -> io::Result<Self> {
         let shared =
             Arc::new(Shared { capacity, queue: Mutex::default(), changed: Condvar::new(), counter: OnceLock::new() });
@@ -132,11 +129,10 @@ impl Writer {
         Ok(Self(Arc::new(Owner(shared))))
     }
 
-    /// Hands over one message: it is written whole, or dropped and counted. Never waits for I/O.
+    /// Queues one message: it is written whole, or dropped and counted. Never waits for I/O.
     ///
-    /// Costs 0.1 to 0.2 µs, and at most once in [`GATHER`] the waking of the thread; the write(2) to a pipe that it
-    /// takes the place of cost 0.9 µs, and the waking of the pipe's reader (400 bytes, two processors, all measured
-    /// in one run).
+    /// Costs 0.1 to 0.2 µs, and at most once per [`GATHER`] the wake-up of the thread; the write(2) to a pipe that it
+    /// replaces cost 0.9 µs, and the wake-up of the pipe's reader (400 bytes, two processors, all measured in one run).
     pub(crate) fn push(&self, message: &[u8]) {
         let shared = &self.0.0;
         let mut queue = shared.queue();
@@ -151,21 +147,20 @@ impl Writer {
         }
     }
 
-    /// Whether nothing waits to be written.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.0.queue().waiting.is_empty()
     }
 
-    /// From now on `counter` counts what is dropped, what was dropped before included.
+    /// Counts dropped messages with `counter` from now on, earlier ones included.
     pub(crate) fn count_with(&self, counter: Counter) {
         let queue = self.0.0.queue();
         counter.absolute(queue.dropped);
-        // A process has one registry; those of further ones, in tests, count nothing here.
+        // A process has one registry; further ones, in tests, count nothing here.
         let _ = self.0.0.counter.set(counter);
     }
 }
 
-/// The thread needs to format a line and to write, no more.
+/// Bytes of stack: the thread only formats a line and writes.
 const STACK: usize = 256 << 10;
 
 fn run(shared: &Shared, mut sink: impl Sink) {
@@ -188,10 +183,10 @@ fn run(shared: &Shared, mut sink: impl Sink) {
 }
 
 /// Messages that come within this time after the first are written with it: at a thousand lines a second and more,
-/// callers hardly ever pay for waking the thread.
+/// callers hardly ever pay for the wake-up.
 const GATHER: Duration = Duration::from_millis(1);
 
-/// Waits for messages, for the time that upkeep is due, or for the end; true if it is the end.
+/// Waits for messages, for the next upkeep, or for the end; true at the end.
 fn wait(shared: &Shared, messages: &mut Messages, due: Option<Instant>) -> bool {
     let mut queue = shared.queue();
     while queue.waiting.is_empty() && !queue.is_ending && !queue.is_closed {
@@ -212,7 +207,7 @@ fn wait(shared: &Shared, messages: &mut Messages, due: Option<Instant>) -> bool 
     queue.is_ending || queue.is_closed
 }
 
-/// Writes what the last upkeep has added. True if the thread is to end.
+/// Writes what the last upkeep has added. True if the thread has to end.
 fn finish(shared: &Shared, sink: &mut impl Sink) -> bool {
     let last = mem::take(&mut shared.queue().waiting);
     if !last.is_empty() {
@@ -232,8 +227,8 @@ fn all() -> MutexGuard<'static, Vec<Weak<Shared>>> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until every writer has written what was handed over, but no longer than `limit`: a reader that has stopped
-/// must not keep the process from ending.
+/// Waits until every writer has written its queue, but no longer than `limit`: a reader that has stopped must not keep
+/// the process from ending.
 pub fn finish_all(limit: Duration) {
     let deadline = Instant::now() + limit;
     let writers: Vec<_> = all().iter().filter_map(Weak::upgrade).collect();
@@ -264,13 +259,13 @@ impl<F: AsFd> Stream<F> {
         Self { to, is_torn: false, is_open: true }
     }
 
-    /// Whether the last write went out whole.
+    /// Whether the last write succeeded.
     pub(crate) fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// Writes the messages, and returns how many were lost: where a disk is full or the reader is gone, those that
-    /// did not go out whole.
+    /// Writes the messages, and returns how many were lost: those not written whole because a disk is full or the
+    /// reader is gone.
     pub(crate) fn write(&mut self, messages: &Messages) -> u64 {
         // Half a line must not run into the next one.
         self.is_open = !self.is_torn || self.write_all(b"\n") == 1;
@@ -283,7 +278,7 @@ impl<F: AsFd> Stream<F> {
         messages.beyond(written)
     }
 
-    /// How many bytes went out before an error.
+    /// The bytes written before an error.
     fn write_all(&self, bytes: &[u8]) -> usize {
         let mut written = 0;
         while written < bytes.len() {
@@ -291,7 +286,7 @@ impl<F: AsFd> Stream<F> {
                 Ok(0) => break,
                 Ok(more) => written += more,
                 Err(Errno::INTR) => {}
-                // Somebody who shares the terminal or pipe has made it non-blocking.
+                // Another process that shares the terminal or pipe has made it non-blocking.
                 Err(Errno::AGAIN) if self.wait() => {}
                 Err(_) => break,
             }
