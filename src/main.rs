@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     };
     let result = match command {
         Command::Run(run) => carry(run),
-        Command::Check(check) => tell(&check),
+        Command::Check(check) => run_check(&check),
         Command::Diff(diff) => compare(&diff),
         Command::Trust(trust) => certificates(&trust),
         Command::Explain(explain) => diagnose(&explain),
@@ -43,11 +43,11 @@ fn main() -> ExitCode {
     })
 }
 
-/// What was handed to the log, the key log and the supervisor.
+/// Waits on drop until the log, the key log and the messages to the supervisor are written.
 struct Output;
 
-/// How long the process waits at its end for a reader that is slow: a second is what systemd and container runtimes
-/// have to spare (they wait ten and more), and a reader that takes nothing for that long has stopped.
+/// How long the process waits at its end for a slow reader of its output: systemd and container runtimes wait ten
+/// seconds and more before they kill, and a reader that takes nothing for a second has stopped.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
 impl Drop for Output {
@@ -72,7 +72,7 @@ fn log_json(level: Option<&str>) -> Result<logging::Handle, logging::Error> {
     logging::init(&values::Log { format: values::LogFormat::Json, level: level.unwrap_or("info").to_owned() })
 }
 
-fn tell(check: &Check) -> anyhow::Result<u8> {
+fn run_check(check: &Check) -> anyhow::Result<u8> {
     let mut out = io::stdout();
     let mut err = io::stderr();
     Ok(check.run(&cli::environment, &supervise::check_files, &mut out, &mut err)?.code())
@@ -88,7 +88,7 @@ fn certificates(trust: &Trust) -> anyhow::Result<u8> {
 }
 
 fn carry(run: Box<Run>) -> anyhow::Result<u8> {
-    // Nothing is written to stderr directly: a reader that has stopped keeps nothing from starting.
+    // Not written to stderr directly: a reader that has stopped must not keep egret from starting.
     let mut err = &logging::stderr()?;
     let style = cli::style_for(&io::stderr());
     let loaded = match run.load(&cli::environment) {
@@ -154,8 +154,8 @@ fn log_failure(error: &supervise::Error, written: &values::Written) {
     }
 }
 
-/// One worker is the thread of `main` itself: with nobody to share its tasks with, it needs no scheduler that can
-/// share (`docs/hot-path.md` has the figures).
+/// One worker is the thread of `main` itself: it shares its tasks with no other, so it needs no work-stealing scheduler
+/// (`docs/hot-path.md` has the figures).
 fn threads(spec: &values::Runtime) -> anyhow::Result<Runtime> {
     if !spec.affinity.is_empty() {
         let mut processors = CpuSet::new();
@@ -184,7 +184,7 @@ fn demonstrate() -> anyhow::Result<u8> {
     let runtime = Runtime::new().context("no threads to run on")?;
     let ended = runtime.block_on(demo::run(&mut io::stdout()));
     runtime.shutdown_background();
-    // A second Ctrl-C is no failure here: there is no stream that would have had to finish.
+    // A second Ctrl-C is not a failure: no stream had to finish.
     ended?;
     Ok(0)
 }

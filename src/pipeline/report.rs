@@ -72,7 +72,7 @@ impl<'a> Report<'a> {
 
     pub(crate) fn unrouted(&self, error: &NoRoute, downstream: Stream) {
         // A reset could overtake what it is told.
-        classify::hello::disown(&downstream);
+        classify::hello::send_unrecognized_name(&downstream);
         drop(downstream);
         self.routes.metrics.refused.increment(error.reason());
         self.refused(error.reason(), error, Some(&error.repair()));

@@ -100,7 +100,7 @@ fn labels_in_the_page_of_operation_are_those_of_the_metrics() {
     let endpoint = egret::observe::metrics::EndpointMetrics::new(&registry, &name, ([192, 0, 2, 1], 443).into());
     endpoint.served(true);
     endpoint.discarded("r");
-    endpoint.shaken(true, std::time::Duration::from_millis(1));
+    endpoint.record_handshake(true, std::time::Duration::from_millis(1));
     let text = registry.render();
     let operation = page("docs/operation.md");
     let samples = text.lines().filter(|line| line.starts_with("egret_"));

@@ -272,8 +272,8 @@ impl Reloader {
     }
 
     /// Nothing is made ready for new streams any more: there will be none.
-    pub(crate) fn rest(&self) {
-        self.shared.snapshot.load().rest();
+    pub(crate) fn stop(&self) {
+        self.shared.snapshot.load().stop();
     }
 
     /// The running configuration.

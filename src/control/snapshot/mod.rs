@@ -165,13 +165,13 @@ impl Snapshot {
     pub(crate) fn replenish(&self, previous: Option<&Self>) {
         self.upstreams.values().for_each(Originator::replenish);
         for (name, old) in previous.iter().flat_map(|previous| &previous.upstreams) {
-            old.rest(self.upstreams.get(name).map(AsRef::as_ref));
+            old.stop(self.upstreams.get(name).map(AsRef::as_ref));
         }
     }
 
     /// Ends the background work: there will be no new streams.
-    pub(crate) fn rest(&self) {
-        self.upstreams.values().for_each(|originator| originator.rest(None));
+    pub(crate) fn stop(&self) {
+        self.upstreams.values().for_each(|originator| originator.stop(None));
     }
 
     /// Descriptors that warm connections may take.

@@ -239,7 +239,7 @@ impl Running {
         systemd::stopping("draining");
         tracing::info!(?deadline, "draining");
         // The listeners go, and with them their watches: what is left are streams.
-        reloader.rest();
+        reloader.stop();
         drop(reloader);
         let mut signals = requests.into_signals();
         tokio::select! {

@@ -186,7 +186,7 @@ fn endpoint(member: &Member) -> Value {
     json!({
         "endpoint": endpoint.address().to_string(),
         "server": endpoint.server().to_string(),
-        "health": status.word(),
+        "health": status.as_str(),
         "failures_in_a_row": status.failures,
         "last_failure": status.last_failure.map(|failure| json!({
             "reason": failure.reason,

@@ -54,7 +54,7 @@ impl EndpointMetrics {
     }
 
     /// Counts a finished handshake and its time.
-    pub fn shaken(&self, resumed: bool, took: Duration) {
+    pub fn record_handshake(&self, resumed: bool, took: Duration) {
         if let Some(shown) = self.shown() {
             if resumed { &shown.resumed } else { &shown.full }.record(took);
         }

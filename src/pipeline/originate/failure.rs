@@ -29,7 +29,7 @@ pub(crate) enum Stage {
     Handshake(handshake::Error),
     Deadline(Phase),
     /// Every endpoint has failed of late: nothing was tried.
-    CircuitOpen(Rest),
+    CircuitOpen(NextTrial),
     /// Every endpoint has as many streams as it may have.
     Full,
     /// The upstream's identity or trust cannot be used: nothing was tried.
@@ -37,7 +37,7 @@ pub(crate) enum Stage {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rest {
+pub(crate) struct NextTrial {
     pub(crate) last: Option<&'static str>,
     /// Until the next stream may try it.
     pub(crate) left: Duration,
@@ -131,7 +131,7 @@ impl std::fmt::Display for Failure {
             Stage::Deadline(Phase::Upgrade) => {
                 write!(f, "{} did not answer the request for TLS within the origination's deadline", self.server)
             }
-            Stage::CircuitOpen(Rest { last, left }) => {
+            Stage::CircuitOpen(NextTrial { last, left }) => {
                 let last = last.unwrap_or("a failure");
                 write!(f, "every address has failed several times in a row ({}: {last}); ", self.server)?;
                 write!(f, "nothing was tried, the next try is in {} ms", left.as_millis())

@@ -44,7 +44,7 @@ impl Originator {
     pub(super) fn failed_late(&self, endpoint: &Endpoint, reason: &'static str) {
         self.metrics.failures.increment(reason);
         if endpoint.refused_late(reason, &self.rules.ejection) {
-            self.tell_ejected(endpoint, reason);
+            self.log_ejected(endpoint, reason);
         }
     }
 
@@ -91,11 +91,11 @@ impl Originator {
 
     fn record_failure(&self, attempt: &Attempt, endpoint: &Endpoint, reason: &'static str) {
         if endpoint.failed(reason, attempt.kind_at(endpoint), attempt.began.elapsed(), &self.rules.ejection) {
-            self.tell_ejected(endpoint, reason);
+            self.log_ejected(endpoint, reason);
         }
     }
 
-    fn tell_ejected(&self, endpoint: &Endpoint, reason: &'static str) {
+    fn log_ejected(&self, endpoint: &Endpoint, reason: &'static str) {
         let key = Key::new(Event::EndpointEjected, reason).upstream(&self.name).endpoint(Some(endpoint.address()));
         if !flood::is_first(key) {
             return;

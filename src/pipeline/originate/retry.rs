@@ -57,7 +57,7 @@ impl Originator {
         let resumed = negotiated.resumed == Resumption::Resumed;
         let times = if resumed { &self.metrics.handshake_resumed } else { &self.metrics.handshake_full };
         times.record(took);
-        endpoint.account().shaken(resumed, took);
+        endpoint.account().record_handshake(resumed, took);
         self.metrics.resumption.increment(negotiated.resumed.as_str());
         if let Some(refusal) = &negotiated.would_fail {
             self.metrics.would_fail.increment(refusal.reason());

@@ -18,7 +18,7 @@ use crate::net::{Options, Role};
 use crate::observe::metrics::UpstreamMetrics;
 use crate::pipeline::originate::attempts::{Attempt, Attempts, Exhausted, Rules};
 use crate::pipeline::originate::dial;
-use crate::pipeline::originate::failure::{Failure, Phase, Rest, Stage};
+use crate::pipeline::originate::failure::{Failure, NextTrial, Phase, Stage};
 use crate::pipeline::originate::handshake::Negotiated;
 use crate::pipeline::originate::pool::Pool;
 use crate::pipeline::originate::pool::hand_over::Client;
@@ -204,7 +204,7 @@ impl Originator {
     ) -> Result<Opened, Failure> {
         if let Some(Lack { broken, server }) = &self.lacks {
             let failure = Failure::lacking(Arc::clone(broken), server.clone());
-            self.tell(&failure, &mut failed);
+            self.report_failure(&failure, &mut failed);
             return Err(failure);
         }
         if let Some(opened) = self.open_warm(&mut client).await {
@@ -235,14 +235,14 @@ impl Originator {
                         }
                         None => {
                             let full = Failure::at(&originated.endpoint, Stage::Full);
-                            self.tell(&full, &mut failed);
+                            self.report_failure(&full, &mut failed);
                             attempts.took_the_last_room(address);
                             last = Some(full);
                         }
                     }
                 }
                 Err(failure) => {
-                    self.tell(&failure, &mut failed);
+                    self.report_failure(&failure, &mut failed);
                     attempts.lost(&attempt, &failure.addresses());
                     last = Some(failure);
                 }
@@ -322,12 +322,12 @@ impl Originator {
         let failure = match exhausted {
             Exhausted::Open(endpoint, left) => {
                 let last = endpoint.health_status(Instant::now()).last_failure.map(|failure| failure.reason);
-                Failure::at(&endpoint, Stage::CircuitOpen(Rest { last, left }))
+                Failure::at(&endpoint, Stage::CircuitOpen(NextTrial { last, left }))
             }
             Exhausted::Full(endpoint) => Failure::at(&endpoint, Stage::Full),
             Exhausted::Nowhere | Exhausted::Tried => return self.nowhere(failed),
         };
-        self.tell(&failure, &mut failed);
+        self.report_failure(&failure, &mut failed);
         failure
     }
 
@@ -339,11 +339,11 @@ impl Originator {
             let servers = self.servers().iter().map(|server| server.configured.clone());
             failures.extend(servers.map(|server| Failure::unresolved((server, None))));
         }
-        failures.iter().for_each(|failure| self.tell(failure, &mut failed));
+        failures.iter().for_each(|failure| self.report_failure(failure, &mut failed));
         failures.pop().expect("an upstream has at least one server, checked when the configuration is resolved")
     }
 
-    pub(super) fn tell(&self, failure: &Failure, failed: &mut impl FnMut(&Failure)) {
+    pub(super) fn report_failure(&self, failure: &Failure, failed: &mut impl FnMut(&Failure)) {
         self.metrics.failures.increment(failure.reason());
         failed(failure);
     }

@@ -42,19 +42,23 @@ pub(super) fn renew(session: &mut Session, direction: Direction, upstream: &impl
 
 /// Ready when the socket has taken the record. An alert waits for those before it to have reached TCP, so that
 /// it can follow them at once.
-pub(super) fn poll_say(cx: &mut Context<'_>, upstream: &impl Duplex, control: &Control) -> Poll<io::Result<()>> {
+pub(super) fn poll_send_record(
+    cx: &mut Context<'_>,
+    upstream: &impl Duplex,
+    control: &Control,
+) -> Poll<io::Result<()>> {
     loop {
         if control.kind == ContentType::Alert {
             ready!(kernel_tls::poll_drained(cx, upstream))?;
         }
-        match say(upstream, control) {
+        match send_record(upstream, control) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(upstream.poll_write_ready(cx))?,
             done => return Poll::Ready(done),
         }
     }
 }
 
-pub(super) fn say(upstream: &impl Duplex, control: &Control) -> io::Result<()> {
+pub(super) fn send_record(upstream: &impl Duplex, control: &Control) -> io::Result<()> {
     kernel_tls::try_send_record(upstream, control.kind.into(), control.body())
 }
 

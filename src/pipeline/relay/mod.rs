@@ -235,7 +235,7 @@ impl<'a> Mechanism<'a> for Stream<'a> {
         kernel::attach(&mut self.session, &sides.upstream);
         let down = self.down.poll(cx, &sides.upstream, &sides.downstream, &mut self.session, self.up.is_ended());
         if let (Poll::Ready(Err(_)), Some(alert)) = (&down, self.down.owed_alert()) {
-            self.up.say(cx, &sides.upstream, &mut self.session, alert);
+            self.up.send_alert(cx, &sides.upstream, &mut self.session, alert);
         }
         if self.session.renegotiation() == Renegotiation::Asked && !self.renegotiation_logged {
             self.renegotiation_logged = true;

@@ -156,7 +156,13 @@ impl<'a> Upload<'a> {
     }
 
     /// Tells the server why it is left, if that can be done at once and between two records.
-    pub(super) fn say(&mut self, cx: &mut Context<'_>, to: &impl Duplex, session: &mut Session, why: AlertDescription) {
+    pub(super) fn send_alert(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &impl Duplex,
+        session: &mut Session,
+        why: AlertDescription,
+    ) {
         if session.in_kernel(Direction::Receive) {
             kernel_tls::clear_error(to);
         }
@@ -167,7 +173,7 @@ impl<'a> Upload<'a> {
             if kernel::renew(session, Direction::Send, to).is_ok()
                 && let Ok(control) = session.kernel_alert(why)
             {
-                let _ = kernel::say(to, &control);
+                let _ = kernel::send_record(to, &control);
             }
             return;
         }
@@ -196,7 +202,7 @@ impl<'a> Upload<'a> {
             }
         }
         if let Some(control) = &self.control {
-            let said = ready!(kernel::poll_say(cx, to, control));
+            let said = ready!(kernel::poll_send_record(cx, to, control));
             self.control = None;
             match said {
                 Err(_) if alone && self.state == State::Finishing => {}

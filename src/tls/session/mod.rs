@@ -376,7 +376,7 @@ impl Session {
                 return Ok(Processed::Data);
             }
             ContentType::Handshake => self.handshake(body)?,
-            ContentType::Alert if self.heed_alert(body)? => {
+            ContentType::Alert if self.process_alert(body)? => {
                 self.closed = true;
                 return Ok(Processed::Closed);
             }
@@ -388,7 +388,7 @@ impl Session {
 
     /// Whether it is close_notify. In TLS 1.3 every other alert but user_canceled ends the connection,
     /// whatever its level says (RFC 8446 section 6).
-    fn heed_alert(&mut self, body: &[u8]) -> Result<bool, Error> {
+    fn process_alert(&mut self, body: &[u8]) -> Result<bool, Error> {
         let (warning, description) = alert(body)?;
         match description {
             AlertDescription::CloseNotify => return Ok(true),

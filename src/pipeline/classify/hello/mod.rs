@@ -42,7 +42,7 @@ const SHOWN: usize = 8;
 
 /// Tells a client in its own words that nobody is here by that name (RFC 6066 section 3), so that it says more than
 /// "connection reset". Best effort: what does not fit into the socket at once is left.
-pub(crate) fn disown(downstream: &net::Stream) {
+pub(crate) fn send_unrecognized_name(downstream: &net::Stream) {
     // A fatal alert in a record of its own: unrecognized_name.
     const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
     let _ = net::try_write(downstream, &[IoSlice::new(&ALERT)]);
@@ -94,7 +94,7 @@ impl Exchange for Hello {
 
     /// `input` holds everything since the first byte; all of it belongs to the server.
     fn step(&mut self, input: &mut BytesMut) -> Step<Self::Outcome, Refusal> {
-        match self.look(input) {
+        match self.read_hello(input) {
             Ok(Some(hello)) => Step::Done((hello, std::mem::take(input).freeze())),
             Ok(None) => Step::Read(MAX_HELLO - input.len()),
             Err(refusal) => Step::Refuse(refusal),
@@ -104,7 +104,7 @@ impl Exchange for Hello {
 
 impl Hello {
     /// The hello, once all of it is there.
-    fn look(&mut self, input: &[u8]) -> Result<Option<ClientHello>, Refusal> {
+    fn read_hello(&mut self, input: &[u8]) -> Result<Option<ClientHello>, Refusal> {
         loop {
             let rest = &input[self.at..];
             let Some(record) = record(rest).map_err(|refusal| self.refuse(refusal, input))? else {

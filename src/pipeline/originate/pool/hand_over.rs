@@ -32,24 +32,28 @@ pub(crate) async fn hand_over(
     client: &mut Client<'_>,
     until: Instant,
 ) -> Result<(Established, Negotiated), Discard> {
-    warm.look()?;
+    warm.check_open()?;
     if client.early.is_empty() && !warm.has_greeting() {
         tokio::select! {
             biased;
-            () = client.speaks() => {}
+            () = client.read_first_bytes() => {}
             ended = warm.listen() => ended?,
             () = sleep_until(until) => {}
         }
         // While the client was waited for, much may have happened.
-        warm.look()?;
+        warm.check_open()?;
     }
-    if client.early.is_empty() { Ok(warm.into_established(Vec::new(), 0)) } else { say(warm, client.early) }
+    if client.early.is_empty() {
+        Ok(warm.into_established(Vec::new(), 0))
+    } else {
+        write_first_record(warm, client.early)
+    }
 }
 
 impl Client<'_> {
     /// Reads the first bytes of the client. Returns without any if it has ended, which the relay is to see itself:
     /// a reset is told only once. Cancel safe.
-    async fn speaks(&mut self) {
+    async fn read_first_bytes(&mut self) {
         loop {
             match self.stream.readable().await {
                 Ok(ready) if !ready.is_read_closed() => {}
@@ -66,7 +70,7 @@ impl Client<'_> {
 }
 
 /// Writes one record of the client's first bytes. If the socket takes any of it, the connection is the client's.
-fn say(mut warm: Warm, early: &mut Bytes) -> Result<(Established, Negotiated), Discard> {
+fn write_first_record(mut warm: Warm, early: &mut Bytes) -> Result<(Established, Negotiated), Discard> {
     let (tcp, session) = warm.parts();
     let mut buffer = Buffer::take(Size::Small);
     let control: &mut [u8; CONTROL] = buffer.first_chunk_mut().expect("every size has room for it");

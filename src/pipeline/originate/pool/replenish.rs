@@ -190,7 +190,7 @@ async fn fill(originator: &Originator, age: Duration) -> Filled {
             }
             Err(failure) => {
                 pool.failed();
-                tell(originator, &failure);
+                log_failure(originator, &failure);
                 if is_refusal(&failure) {
                     return Filled::Failed(Trouble::Refused);
                 }
@@ -223,7 +223,7 @@ fn is_refusal(failure: &Failure) -> bool {
     matches!(error.cause(), Cause::ClientCertificateRejected(_) | Cause::ClientCertificateRequired)
 }
 
-fn tell(originator: &Originator, failure: &Failure) {
+fn log_failure(originator: &Originator, failure: &Failure) {
     let key = Key::new(Event::FillFailed, failure.reason()).upstream(originator.name()).endpoint(failure.endpoint);
     if !flood::is_first(key) {
         return;
@@ -295,7 +295,7 @@ impl Originator {
             let error = handshake::Error::late(discard, warm.negotiated(), endpoint.address(), origin);
             let failure = Failure::at(endpoint, Stage::Handshake(error));
             self.failed_late(endpoint, failure.reason());
-            tell(self, &failure);
+            log_failure(self, &failure);
         }
         true
     }

@@ -29,7 +29,7 @@ impl Originator {
         self.pool.as_ref()
     }
 
-    /// Fills the pool from now on, until [`Originator::rest`] or the end of this object.
+    /// Fills the pool from now on, until [`Originator::stop`] or the end of this object.
     pub(crate) fn replenish(self: &Arc<Self>) {
         let Some(pool) = &self.pool else { return };
         self.origins().for_each(|origin| pool.bound(origin.shelf()));
@@ -42,7 +42,7 @@ impl Originator {
     /// Fills the pool no more, since `next` has taken this one's place. Shelves that `next` has too are left to it;
     /// the others are closed, and nothing of theirs is handed out after the return. Streams that asked for it are judged by
     /// the trust of `next`.
-    pub(crate) fn rest(&self, next: Option<&Self>) {
+    pub(crate) fn stop(&self, next: Option<&Self>) {
         if let Some(next) = next {
             self.hand_trust_over(next);
         }

@@ -111,7 +111,7 @@ impl Warm {
             match timeout_at(until, warm.tcp.readable()).await {
                 Ok(readable) => {
                     readable.map_err(|_| Discard::Reset)?;
-                    warm.hear()?;
+                    warm.read_all()?;
                 }
                 Err(_) => break,
             }
@@ -129,7 +129,7 @@ impl Warm {
             if ready!(self.tcp.poll_read_ready(cx)).is_err() {
                 return Poll::Ready(Discard::Reset);
             }
-            if let Err(discard) = self.hear() {
+            if let Err(discard) = self.read_all() {
                 return Poll::Ready(discard);
             }
         }
@@ -141,14 +141,14 @@ impl Warm {
     pub(crate) async fn listen(&mut self) -> Result<(), Discard> {
         while !self.has_greeting() {
             self.tcp.readable().await.map_err(|_| Discard::Reset)?;
-            self.hear()?;
+            self.read_all()?;
         }
         Ok(())
     }
 
     /// A last look before it is given away: asks the kernel, since the runtime may not have been told yet.
     /// Errors: It has ended.
-    pub(crate) fn look(&mut self) -> Result<(), Discard> {
+    pub(crate) fn check_open(&mut self) -> Result<(), Discard> {
         for _ in 0..ROUNDS {
             if !self.read(net::read_now)? {
                 break;
@@ -194,7 +194,7 @@ impl Warm {
         (Established { tcp: self.tcp, session: self.session, received, unsent, said }, self.negotiated)
     }
 
-    fn hear(&mut self) -> Result<(), Discard> {
+    fn read_all(&mut self) -> Result<(), Discard> {
         for _ in 0..ROUNDS {
             if !self.read(net::try_read)? {
                 break;

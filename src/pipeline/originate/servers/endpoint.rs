@@ -53,7 +53,7 @@ pub(crate) struct HealthStatus {
 
 impl HealthStatus {
     /// `healthy`; `failing`, but not yet often enough; `ejected`; `trial`, one stream tries it or may.
-    pub(crate) fn word(&self) -> &'static str {
+    pub(crate) fn as_str(&self) -> &'static str {
         match self.gate {
             Gate::Closed if self.failures == 0 => "healthy",
             Gate::Closed => "failing",

@@ -132,7 +132,7 @@ impl Endpoints {
     /// Cancel safe: look-ups go on whoever leaves.
     pub(crate) async fn current(&self, deadline: Instant) -> Arc<Members> {
         let mut settled = self.shared.settled.subscribe();
-        self.shared.look_up_what_is_over();
+        self.shared.look_up_expired();
         while let Some(since) = self.shared.waiting_since() {
             let members = self.known();
             let patience = if members.list.is_empty() { deadline } else { deadline.min(since + GRACE) };
@@ -149,7 +149,7 @@ impl Endpoints {
 
     /// Asks again for names whose answers are over, without waiting.
     pub(crate) fn refresh(&self) {
-        self.shared.look_up_what_is_over();
+        self.shared.look_up_expired();
     }
 
     /// The servers that have no endpoint, and why; `None`: DNS has not answered yet.
@@ -212,7 +212,7 @@ impl Shared {
         }
     }
 
-    fn look_up_what_is_over(self: &Arc<Self>) {
+    fn look_up_expired(self: &Arc<Self>) {
         let now = Instant::now();
         let mut begun = Vec::new();
         for (place, lookup) in self.lookups().iter_mut().enumerate() {

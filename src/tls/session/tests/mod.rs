@@ -46,7 +46,7 @@ impl Server {
         record
     }
 
-    fn heed_key_update(&mut self) {
+    fn process_key_update(&mut self) {
         let (sequence, secrets) = self.kernel.update_rx_secret().unwrap();
         self.opener = Opener::new(true, &secrets, sequence).unwrap();
     }
@@ -188,7 +188,7 @@ fn requested_key_updates_are_answered_once_and_before_more_data() {
     assert!(session.owes_reply());
     let answer = control(&mut session);
     assert_eq!(server.open(&answer), (ContentType::Handshake, vec![24, 0, 0, 1, 0]));
-    server.heed_key_update();
+    server.process_key_update();
     assert_eq!(server.open(&sealed(&mut session, b"new key")).1, b"new key");
     assert!(!session.owes_reply() && control(&mut session).is_empty());
 }
@@ -208,7 +208,7 @@ fn a_key_that_nears_its_limit_is_changed_in_time() {
     assert!(control(&mut session).is_empty());
     server.open(&sealed(&mut session, b"2"));
     assert_eq!(server.open(&control(&mut session)).1, [24, 0, 0, 1, 0]);
-    server.heed_key_update();
+    server.process_key_update();
     assert_eq!(server.open(&sealed(&mut session, b"3")).1, b"3");
 }
 

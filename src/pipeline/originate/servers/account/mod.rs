@@ -36,9 +36,9 @@ impl Account {
         self.metrics.discarded(reason);
     }
 
-    pub(crate) fn shaken(&self, resumed: bool, took: Duration) {
+    pub(crate) fn record_handshake(&self, resumed: bool, took: Duration) {
         if resumed { &self.resumed } else { &self.full }.add(took);
-        self.metrics.shaken(resumed, took);
+        self.metrics.record_handshake(resumed, took);
     }
 
     pub(crate) fn tally(&self) -> &Tally {

@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::lookup::{Found, Miss};
-use super::{Error, Landed};
+use super::{Error, LookupResult};
 
 /// Someone else's look-up, to wait for.
-pub(super) type Flight<A> = watch::Receiver<Option<Landed<A>>>;
+pub(super) type Pending<A> = watch::Receiver<Option<LookupResult<A>>>;
 
 /// All names of which one kind of answer `A` is asked for, bounded.
 pub(super) struct Names<A> {
@@ -23,12 +23,12 @@ pub(super) struct Names<A> {
 struct Entry<A> {
     fresh: Option<Fresh<A>>,
     bad: Option<Bad>,
-    flight: Option<Flight<A>>,
+    pending: Option<Pending<A>>,
 }
 
 impl<A> Default for Entry<A> {
     fn default() -> Self {
-        Self { fresh: None, bad: None, flight: None }
+        Self { fresh: None, bad: None, pending: None }
     }
 }
 
@@ -45,15 +45,15 @@ struct Bad {
 }
 
 pub(super) enum Ask<A> {
-    Known(Landed<A>),
+    Known(LookupResult<A>),
     Join {
-        flight: Flight<A>,
+        pending: Pending<A>,
         stale: Option<A>,
     },
-    /// Look up, tell `takeoff`, and wait like the others.
+    /// Look up, tell `sender`, and wait like the others.
     Start {
-        takeoff: watch::Sender<Option<Landed<A>>>,
-        flight: Flight<A>,
+        sender: watch::Sender<Option<LookupResult<A>>>,
+        pending: Pending<A>,
         stale: Option<A>,
     },
 }
@@ -86,12 +86,12 @@ impl<A: Clone> Names<A> {
             return Ask::Known(known);
         }
         let stale = entry.stale(now);
-        match entry.flight() {
-            Some(flight) => Ask::Join { flight, stale },
+        match entry.pending() {
+            Some(pending) => Ask::Join { pending, stale },
             None => {
-                let (takeoff, flight) = watch::channel(None);
-                entry.flight = Some(flight.clone());
-                Ask::Start { takeoff, flight, stale }
+                let (sender, pending) = watch::channel(None);
+                entry.pending = Some(pending.clone());
+                Ask::Start { sender, pending, stale }
             }
         }
     }
@@ -102,9 +102,14 @@ impl<A: Clone> Names<A> {
     }
 
     /// Takes over what a look-up came to; returns what its callers get.
-    pub(super) fn settle(&mut self, name: &DnsName<'static>, reply: Result<Found<A>, Miss>, now: Instant) -> Landed<A> {
+    pub(super) fn settle(
+        &mut self,
+        name: &DnsName<'static>,
+        reply: Result<Found<A>, Miss>,
+        now: Instant,
+    ) -> LookupResult<A> {
         let entry = self.entries.entry(name.clone()).or_default();
-        entry.flight = None;
+        entry.pending = None;
         match reply {
             Ok(Found { answer, ttl }) => {
                 let until = now + ttl.clamp(self.min_ttl, self.max_ttl);
@@ -132,11 +137,11 @@ impl<A: Clone> Names<A> {
         if self.entries.len() < MAX_NAMES {
             return true;
         }
-        self.entries.retain(|_, entry| entry.flight().is_some() || entry.last_use() > Some(now));
+        self.entries.retain(|_, entry| entry.pending().is_some() || entry.last_use() > Some(now));
         if self.entries.len() < MAX_NAMES {
             return true;
         }
-        let idle = self.entries.iter_mut().filter_map(|(name, entry)| match entry.flight() {
+        let idle = self.entries.iter_mut().filter_map(|(name, entry)| match entry.pending() {
             Some(_) => None,
             None => Some((entry.last_use(), name.clone())),
         });
@@ -146,7 +151,7 @@ impl<A: Clone> Names<A> {
 }
 
 impl<A: Clone> Entry<A> {
-    fn known(&self, now: Instant) -> Option<Landed<A>> {
+    fn known(&self, now: Instant) -> Option<LookupResult<A>> {
         if let Some(fresh) = self.fresh.as_ref().filter(|fresh| now < fresh.until) {
             return Some(Ok(fresh.answer.clone()));
         }
@@ -161,8 +166,8 @@ impl<A: Clone> Entry<A> {
     }
 
     /// The look-up under way. One whose task is gone (it panicked) is none.
-    fn flight(&self) -> Option<Flight<A>> {
-        self.flight.clone().filter(|flight| flight.has_changed().is_ok())
+    fn pending(&self) -> Option<Pending<A>> {
+        self.pending.clone().filter(|pending| pending.has_changed().is_ok())
     }
 
     /// When it is of no use any more, not even as a stale answer. `None`, which sorts first: it never was.
@@ -200,14 +205,18 @@ mod tests {
         Err(Miss { error: Error::NoSuchName { name: "a.example.com".into() }, ttl: Some(Duration::from_secs(3600)) })
     }
 
-    fn known(names: &mut Names<Addresses>, now: Instant) -> Option<Landed<Addresses>> {
+    fn known(names: &mut Names<Addresses>, now: Instant) -> Option<LookupResult<Addresses>> {
         match names.ask(&name("a.example.com"), now) {
             Ask::Known(landed) => Some(landed),
             Ask::Join { .. } | Ask::Start { .. } => None,
         }
     }
 
-    fn settle(names: &mut Names<Addresses>, reply: Result<Found<Addresses>, Miss>, now: Instant) -> Landed<Addresses> {
+    fn settle(
+        names: &mut Names<Addresses>,
+        reply: Result<Found<Addresses>, Miss>,
+        now: Instant,
+    ) -> LookupResult<Addresses> {
         names.settle(&name("a.example.com"), reply, now)
     }
 
@@ -249,9 +258,9 @@ mod tests {
     fn second_caller_joins_the_look_up_of_the_first() {
         let mut names = Names::<Addresses>::new(MIN, MAX);
         let now = Instant::now();
-        let Ask::Start { takeoff, .. } = names.ask(&name("a.example.com"), now) else { panic!("nobody looks up") };
+        let Ask::Start { sender, .. } = names.ask(&name("a.example.com"), now) else { panic!("nobody looks up") };
         assert!(matches!(names.ask(&name("a.example.com"), now), Ask::Join { .. }));
-        drop(takeoff);
+        drop(sender);
         assert!(matches!(names.ask(&name("a.example.com"), now), Ask::Start { .. }), "a dead look-up blocks no one");
     }
 

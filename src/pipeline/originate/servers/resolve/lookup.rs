@@ -93,7 +93,7 @@ impl Source {
                 Ok(lookup) => return targets(name, &lookup),
                 Err(error) => {
                     let miss = why(name, &error);
-                    if tells_more(&miss.error, &last.error) {
+                    if is_more_telling(&miss.error, &last.error) {
                         last = miss;
                     }
                 }
@@ -112,7 +112,7 @@ impl Source {
         for candidate in client.candidates(&typed) {
             match client.both_families(name, candidate).await {
                 Ok(found) => return Ok(found),
-                Err(miss) if tells_more(&miss.error, &last.error) => last = miss,
+                Err(miss) if is_more_telling(&miss.error, &last.error) => last = miss,
                 Err(_) => {}
             }
         }
@@ -252,7 +252,7 @@ fn combine(name: &DnsName<'_>, v6: Option<Reply>, v4: Option<Reply>) -> Result<F
 
 /// Which error of two candidates to show: a failure, since the name may exist there; then "no address",
 /// since the name does exist.
-fn tells_more(new: &Error, old: &Error) -> bool {
+fn is_more_telling(new: &Error, old: &Error) -> bool {
     old.is_answer() && !(matches!(old, Error::NoAddress { .. }) && matches!(new, Error::NoSuchName { .. }))
 }
 

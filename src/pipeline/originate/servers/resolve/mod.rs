@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout};
 use crate::config::values::{Dns, Host, Server};
 use crate::observe::metrics::Registry;
 use crate::observe::tasks::{self, Task};
-use cache::{Ask, Flight, Names};
+use cache::{Ask, Names, Pending};
 use lookup::{Found, Miss, Source};
 
 /// Looks names up, for all upstreams of the process. Clones share their memory.
@@ -169,39 +169,39 @@ impl Resolver {
         Ok((places.collect(), self.shared.names().good_until(&target.host)))
     }
 
-    async fn addresses(&self, name: &DnsName<'static>) -> Landed<Arc<[IpAddr]>> {
+    async fn addresses(&self, name: &DnsName<'static>) -> LookupResult<Arc<[IpAddr]>> {
         let ask = self.shared.names().ask(name, Instant::now());
         match ask {
             Ask::Known(known) => known,
-            Ask::Join { flight, stale } => wait(name, flight, stale).await,
-            Ask::Start { takeoff, flight, stale } => {
+            Ask::Join { pending, stale } => wait(name, pending, stale).await,
+            Ask::Start { sender, pending, stale } => {
                 let shared = Arc::clone(&self.shared);
                 let asked = name.clone();
                 tokio::spawn(async move {
                     let reply = shared.bounded(&asked, shared.source.lookup(&asked)).await;
                     let verdict = shared.names().settle(&asked, reply, Instant::now());
                     // No receiver is left when every caller has gone; the cache has the answer.
-                    let _ = takeoff.send(Some(verdict));
+                    let _ = sender.send(Some(verdict));
                 });
-                wait(name, flight, stale).await
+                wait(name, pending, stale).await
             }
         }
     }
 
-    async fn targets(&self, name: &DnsName<'static>) -> Landed<Arc<[Target]>> {
+    async fn targets(&self, name: &DnsName<'static>) -> LookupResult<Arc<[Target]>> {
         let ask = self.shared.services().ask(name, Instant::now());
         match ask {
             Ask::Known(known) => known,
-            Ask::Join { flight, stale } => wait(name, flight, stale).await,
-            Ask::Start { takeoff, flight, stale } => {
+            Ask::Join { pending, stale } => wait(name, pending, stale).await,
+            Ask::Start { sender, pending, stale } => {
                 let shared = Arc::clone(&self.shared);
                 let asked = name.clone();
                 tokio::spawn(async move {
                     let reply = shared.bounded(&asked, shared.source.service(&asked)).await;
                     let verdict = shared.services().settle(&asked, reply, Instant::now());
-                    let _ = takeoff.send(Some(verdict));
+                    let _ = sender.send(Some(verdict));
                 });
-                wait(name, flight, stale).await
+                wait(name, pending, stale).await
             }
         }
     }
@@ -237,11 +237,11 @@ impl Shared {
     }
 }
 
-type Landed<A> = Result<A, Error>;
+type LookupResult<A> = Result<A, Error>;
 
-async fn wait<A: Clone>(name: &DnsName<'static>, mut flight: Flight<A>, stale: Option<A>) -> Landed<A> {
+async fn wait<A: Clone>(name: &DnsName<'static>, mut pending: Pending<A>, stale: Option<A>) -> LookupResult<A> {
     let landing = async {
-        match flight.wait_for(Option::is_some).await.as_deref() {
+        match pending.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(landed)) => landed.clone(),
             // The sender is gone without a word: the runtime is shutting down.
             Ok(None) | Err(_) => Err(Error::failure(name, "the look-up was abandoned")),
