@@ -22,6 +22,7 @@ mod schema;
 pub(crate) mod source;
 pub mod values;
 mod variables;
+pub(crate) mod write;
 
 pub use self::document::document;
 pub(crate) use self::edit::fit;

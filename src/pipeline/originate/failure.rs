@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::values::quoting::{key, string};
 use crate::config::values::{Name, Server};
+use crate::config::write::{Text, Value};
 use crate::credentials::part::Broken;
 use crate::pipeline::originate::servers::endpoint::Endpoint;
 use crate::pipeline::originate::servers::resolve;
@@ -104,15 +104,18 @@ impl Failure {
         }
     }
 
+    fn more_connections(&self, upstream: &Name) -> String {
+        let keys = [("address", Some(self.server.to_string().into())), ("max_connections", Some(Value::number(1000)))];
+        let mut text = Text::default();
+        text.table(&["upstreams", upstream.as_str()]).set("servers", Value::list(Value::inline(keys)));
+        text.finish()
+    }
+
     pub(crate) fn repair(&self, upstream: &Name) -> Option<String> {
         match &self.stage {
             Stage::Upgrade(error) => error.repair(upstream),
             Stage::Handshake(error) => error.repair(upstream),
-            Stage::Full => Some(format!(
-                "[upstreams.{}]\nservers = [{{ address = {}, max_connections = 1000 }}]",
-                key(upstream.as_str()),
-                string(&self.server.to_string())
-            )),
+            Stage::Full => Some(self.more_connections(upstream)),
             // `detail` names the file; the configuration may be right.
             Stage::Unavailable(_) => None,
             Stage::Resolve(_) | Stage::Dial(_) | Stage::Deadline(_) | Stage::CircuitOpen(_) => None,

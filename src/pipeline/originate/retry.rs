@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::values::Name;
-use crate::config::values::quoting::key;
+use crate::config::write::Text;
 use crate::pipeline::originate::attempts::Attempt;
 use crate::pipeline::originate::dial;
 use crate::pipeline::originate::failure::{Failure, Stage};
@@ -302,10 +302,12 @@ impl Suspicion {
 
 impl Feature {
     fn repair(self, upstream: &Name) -> String {
-        let line = match self {
-            Self::Session => "resumption = false",
-            Self::HybridShare => "key_exchange_share = \"classic\"",
+        let mut text = Text::default();
+        text.table(&["upstreams", upstream.as_str(), "tls"]);
+        match self {
+            Self::Session => text.set("resumption", false),
+            Self::HybridShare => text.set("key_exchange_share", "classic"),
         };
-        format!("[upstreams.{}.tls]\n{line}\n", key(upstream.as_str()))
+        text.finish()
     }
 }

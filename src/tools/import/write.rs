@@ -1,33 +1,30 @@
 //! A draft as TOML, for people to read on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Duration;
 
-use crate::config::values::quoting::{key, string};
+use crate::config::write::{Text, Value};
 use crate::tools::import::draft::{Draft, Ejection, Listener, Server, Tcp, Tls, Upstream};
 
 /// The text of a configuration; `head` are lines of comment for its beginning.
 pub(super) fn write(draft: &Draft, head: &[String]) -> String {
     let names = Names::of(draft);
-    let mut text = String::new();
+    let mut text = Text::default();
     for line in head {
-        let _ = writeln!(text, "{}", format!("# {line}").trim_end());
+        text.comment(line);
     }
-    process(draft, &mut text);
+    text.blank();
+    write_process(draft, &mut text);
     for (identity, name) in draft.identities.iter().zip(&names.identities) {
-        let _ = write!(text, "\n[identities.{}]\ncertificate = {}\n", key(name), string(&identity.certificate));
-        line(&mut text, "private_key", identity.private_key.as_deref().map(string));
-        line(&mut text, "password_file", identity.password_file.as_deref().map(string));
-        line(&mut text, "allow_loose_key_permissions", identity.loose_permissions.then(|| "true".to_owned()));
+        text.table(&["identities", name]).set("certificate", identity.certificate.as_str());
+        text.set_some("private_key", identity.private_key.as_deref());
+        text.set_some("password_file", identity.password_file.as_deref());
+        text.set_if("allow_loose_key_permissions", identity.loose_permissions, true);
     }
     for (trust, name) in draft.trusts.iter().zip(&names.trusts) {
-        let _ = writeln!(text, "\n[trust.{}]", key(name));
-        line(&mut text, "roots", list(&trust.roots));
-        line(&mut text, "certificate", trust.certificate.as_deref().map(string));
-        line(&mut text, "crls", list(&trust.crls));
-        line(&mut text, "names", list(&trust.names));
+        text.table(&["trust", name]).set_list("roots", &trust.roots);
+        text.set_some("certificate", trust.certificate.as_deref());
+        text.set_list("crls", &trust.crls).set_list("names", &trust.names);
     }
     for (upstream, name) in draft.upstreams.iter().zip(&names.upstreams) {
         write_upstream(upstream, name, &names, &mut text);
@@ -35,119 +32,100 @@ pub(super) fn write(draft: &Draft, head: &[String]) -> String {
     for (listener, name) in draft.listeners.iter().zip(&names.listeners) {
         write_listener(listener, name.as_deref(), &names, &mut text);
     }
-    text
+    text.finish()
 }
 
-fn process(draft: &Draft, text: &mut String) {
-    if let Some(drain) = draft.drain {
-        let _ = writeln!(text, "\ndrain_timeout = {}", duration(drain));
-    }
-    if draft.workers.is_some() || !draft.affinity.is_empty() {
-        text.push_str("\n[runtime]\n");
-        line(text, "workers", draft.workers.map(|count| count.to_string()));
-        line(text, "affinity", (!draft.affinity.is_empty()).then(|| format!("{:?}", draft.affinity)));
-    }
-    let dns = &draft.dns;
-    if dns.servers.is_empty() && dns.valid.is_none() {
-        return;
-    }
-    text.push_str("\n[dns]\n");
-    line(text, "servers", list(&dns.servers));
-    line(text, "min_ttl", dns.valid.map(duration));
-    line(text, "max_ttl", dns.valid.map(duration));
+fn write_process(draft: &Draft, text: &mut Text) {
+    text.set_some("drain_timeout", draft.drain);
+    text.table_if_any(&["runtime"], |text| {
+        text.set_some("workers", draft.workers.map(Value::number));
+        let processors = draft.affinity.iter().map(Value::number);
+        text.set_if("affinity", !draft.affinity.is_empty(), Value::list(processors));
+    });
+    text.table_if_any(&["dns"], |text| {
+        text.set_list("servers", &draft.dns.servers);
+        text.set_some("min_ttl", draft.dns.valid).set_some("max_ttl", draft.dns.valid);
+    });
 }
 
-fn write_upstream(upstream: &Upstream, name: &str, names: &Names, text: &mut String) {
-    let _ = writeln!(text, "\n[upstreams.{}]", key(name));
-    write_servers(&upstream.servers, text);
-    line(text, "balance", upstream.balance.map(string));
-    line(text, "ejection", upstream.ejection.map(ejection));
-    line(text, "passthrough", upstream.passthrough.then(|| "true".to_owned()));
-    line(text, "upgrade", upstream.upgrade.map(string));
-    line(text, "originate_timeout", upstream.originate.map(duration));
-    line(text, "idle_timeout", upstream.idle.map(duration));
-    line(text, "half_closed_timeout", upstream.half_closed.map(duration));
-    line(text, "eof", upstream.eof_lenient.then(|| string("lenient")));
-    line(text, "tcp", tcp(&upstream.tcp));
-    write_tls(&upstream.tls, name, names, text);
+fn write_upstream(upstream: &Upstream, name: &str, names: &Names, text: &mut Text) {
+    text.table(&["upstreams", name]).set("servers", servers(&upstream.servers));
+    text.set_some("balance", upstream.balance);
+    text.set_some("ejection", upstream.ejection.and_then(ejection));
+    text.set_if("passthrough", upstream.passthrough, true);
+    text.set_some("upgrade", upstream.upgrade);
+    text.set_some("originate_timeout", upstream.originate);
+    text.set_some("idle_timeout", upstream.idle);
+    text.set_some("half_closed_timeout", upstream.half_closed);
+    text.set_if("eof", upstream.eof_lenient, "lenient");
+    text.set_some("tcp", tcp(&upstream.tcp));
+    text.table_if_any(&["upstreams", name, "tls"], |text| write_tls(&upstream.tls, names, text));
 }
 
 /// A list of addresses, or a table for each where more is to be said.
-fn write_servers(servers: &[Server], text: &mut String) {
-    let table = |server: &Server| {
-        let parts = [
-            Some(format!("address = {}", string(&server.address))),
-            server.weight.map(|weight| format!("weight = {weight}")),
-            server.reserve.then(|| "priority = 2".to_owned()),
-            server.max_connections.map(|count| format!("max_connections = {count}")),
-        ];
-        parts.into_iter().flatten().collect::<Vec<_>>()
-    };
-    let tables: Vec<_> = servers.iter().map(table).collect();
-    if tables.iter().all(|parts| parts.len() == 1) {
-        let addresses: Vec<_> = servers.iter().map(|server| server.address.as_str()).collect();
-        return line(text, "servers", list(&addresses));
+fn servers(servers: &[Server]) -> Value {
+    let is_plain = |server: &Server| server.weight.is_none() && !server.reserve && server.max_connections.is_none();
+    if servers.iter().all(is_plain) {
+        return Value::strings(servers.iter().map(|server| &server.address));
     }
-    text.push_str("servers = [\n");
-    for parts in tables {
-        let _ = writeln!(text, "    {{ {} }},", parts.join(", "));
-    }
-    text.push_str("]\n");
+    Value::lines(servers.iter().filter_map(|server| {
+        Value::inline([
+            ("address", Some(server.address.as_str().into())),
+            ("weight", server.weight.map(Value::number)),
+            ("priority", server.reserve.then(|| Value::number(2))),
+            ("max_connections", server.max_connections.map(Value::number)),
+        ])
+    }))
 }
 
-fn ejection(ejection: Ejection) -> String {
+fn ejection(ejection: Ejection) -> Option<Value> {
     match ejection {
-        Ejection::Never => "{ max_share = 0 }".to_owned(),
-        Ejection::After(failures, time) => format!("{{ failures = {failures}, backoff = {} }}", duration(time)),
+        Ejection::Never => Value::inline([("max_share", Some(Value::number(0)))]),
+        Ejection::After(failures, time) => {
+            Value::inline([("failures", Some(Value::number(failures))), ("backoff", Some(time.into()))])
+        }
     }
 }
 
-fn tcp(tcp: &Tcp) -> Option<String> {
-    let keepalive = tcp.keepalive.map(|time| format!("keepalive = {}", time.map_or_else(|| string("never"), duration)));
-    let fast_open = tcp.fast_open.then(|| "fast_open = true".to_owned());
-    let multipath = tcp.multipath.then(|| "multipath = true".to_owned());
-    let parts: Vec<_> = [keepalive, fast_open, multipath].into_iter().flatten().collect();
-    (!parts.is_empty()).then(|| format!("{{ {} }}", parts.join(", ")))
+fn tcp(tcp: &Tcp) -> Option<Value> {
+    Value::inline([
+        ("keepalive", tcp.keepalive.map(|time| time.map_or_else(|| "never".into(), Value::from))),
+        ("fast_open", tcp.fast_open.then(|| true.into())),
+        ("multipath", tcp.multipath.then(|| true.into())),
+    ])
 }
 
-fn write_tls(tls: &Tls, upstream: &str, names: &Names, text: &mut String) {
-    let mut inner = String::new();
-    line(&mut inner, "identity", tls.identity.map(|at| string(&names.identities[at])));
-    line(&mut inner, "trust", tls.trust.map(|at| string(&names.trusts[at])));
-    line(&mut inner, "server_name", tls.server_name.as_deref().map(string));
-    line(&mut inner, "sni", tls.no_sni.then(|| "false".to_owned()));
+fn write_tls(tls: &Tls, names: &Names, text: &mut Text) {
+    text.set_some("identity", tls.identity.map(|at| names.identities[at].as_str()));
+    text.set_some("trust", tls.trust.map(|at| names.trusts[at].as_str()));
+    text.set_some("server_name", tls.server_name.as_deref());
+    text.set_if("sni", tls.no_sni, false);
     let insecure = [("none", &tls.unverified), ("chain", &tls.any_name)];
     let insecure = insecure.into_iter().find_map(|(verify, reason)| Some((verify, reason.as_deref()?)));
-    line(&mut inner, "verify", insecure.map(|(verify, _)| string(verify)));
-    line(&mut inner, "insecure_reason", insecure.map(|(_, reason)| string(reason)));
-    line(&mut inner, "min_version", tls.min_version.map(string));
-    line(&mut inner, "max_version", tls.max_version.map(string));
-    line(&mut inner, "alpn", list(&tls.alpn));
-    line(&mut inner, "key_exchange", list(&tls.key_exchange));
-    line(&mut inner, "resumption", tls.no_resumption.then(|| "false".to_owned()));
-    if !inner.is_empty() {
-        let _ = write!(text, "\n[upstreams.{}.tls]\n{inner}", key(upstream));
+    if let Some((verify, reason)) = insecure {
+        text.set("verify", verify).set("insecure_reason", reason);
     }
+    text.set_some("min_version", tls.min_version).set_some("max_version", tls.max_version);
+    text.set_list("alpn", &tls.alpn).set_list("key_exchange", &tls.key_exchange);
+    text.set_if("resumption", tls.no_resumption, false);
 }
 
-fn write_listener(listener: &Listener, name: Option<&str>, names: &Names, text: &mut String) {
-    let _ = writeln!(text, "\n# {}\n[[listeners]]", comment(&listener.from));
-    line(text, "name", name.map(string));
-    line(text, "listen", Some(string(&listener.listen)));
-    line(text, "mode", listener.mode.map(string));
-    line(text, "upstream", listener.upstream.map(|at| string(&names.upstreams[at])));
-    line(text, "allow", list(&listener.allow.iter().map(ToString::to_string).collect::<Vec<_>>()));
-    line(text, "max_connections", listener.max_connections.map(|count| count.to_string()));
-    line(text, "tcp", tcp(&listener.tcp));
-    if listener.routes.is_empty() {
-        return;
-    }
-    text.push_str("routes = [\n");
-    for route in &listener.routes {
-        let (patterns, upstream) = (list(&route.server_names).unwrap_or_default(), &names.upstreams[route.upstream]);
-        let _ = writeln!(text, "    {{ server_names = {patterns}, upstream = {} }},", string(upstream));
-    }
-    text.push_str("]\n");
+fn write_listener(listener: &Listener, name: Option<&str>, names: &Names, text: &mut Text) {
+    text.comment(&listener.from).list_item("listeners");
+    text.set_some("name", name).set("listen", listener.listen.as_str());
+    text.set_some("mode", listener.mode);
+    text.set_some("upstream", listener.upstream.map(|at| names.upstreams[at].as_str()));
+    text.set_list("allow", listener.allow.iter().map(ToString::to_string));
+    text.set_some("max_connections", listener.max_connections.map(Value::number));
+    text.set_some("tcp", tcp(&listener.tcp));
+    let routes = listener.routes.iter().filter_map(|route| {
+        let upstream = names.upstreams[route.upstream].as_str();
+        Value::inline([
+            ("server_names", Some(Value::strings(&route.server_names))),
+            ("upstream", Some(upstream.into())),
+        ])
+    });
+    text.set_if("routes", !listener.routes.is_empty(), Value::lines(routes));
 }
 
 /// The names that things get: what people would call them, each only once.
@@ -214,40 +192,9 @@ fn stem(path: &str) -> String {
     name(Path::new(path).file_stem().and_then(|stem| stem.to_str()).unwrap_or(path))
 }
 
-fn line(text: &mut String, key: &str, value: Option<String>) {
-    if let Some(value) = value {
-        let _ = writeln!(text, "{key} = {value}");
-    }
-}
-
-/// A list; `None` if there is nothing in it.
-fn list(values: &[impl AsRef<str>]) -> Option<String> {
-    let values: Vec<_> = values.iter().map(|value| string(value.as_ref())).collect();
-    (!values.is_empty()).then(|| format!("[{}]", values.join(", ")))
-}
-
-fn comment(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
-}
-
-/// In the largest unit that says it exactly.
-fn duration(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
-    let (length, unit) = units.into_iter().find(|(length, _)| millis.is_multiple_of(*length)).unwrap_or((1, "ms"));
-    format!("\"{}{unit}\"", millis / length)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn strings_are_those_of_toml_and_egret() {
-        assert_eq!(string("a\"b\\${X}\n"), r#""a\"b\\$${X}\u000A""#);
-        assert_eq!(duration(Duration::from_secs(90)), "\"90s\"");
-        assert_eq!(duration(Duration::from_secs(7200)), "\"2h\"");
-    }
 
     #[test]
     fn names_are_names() {

@@ -1,11 +1,10 @@
 //! The lines of configuration that repair a failure.
 
-use std::fmt::Write;
-
 use super::error::{Cause, Scene};
 use super::first_bytes::Plaintext;
-use crate::config::values::quoting::{key, string};
+use crate::config::values::quoting::string;
 use crate::config::values::{Name, TlsVersion};
+use crate::config::write::{Text, Value};
 use crate::credentials::certificate::CertificateFacts;
 use crate::credentials::fingerprint::{labelled_hex, labelled_pin};
 use crate::credentials::observation::CertificateRequest;
@@ -13,25 +12,26 @@ use crate::credentials::refusal::Refusal;
 use crate::credentials::trust::DEFAULT_NAME;
 
 /// Before a certificate is trusted because it was presented: whoever sits in between presents one too.
-const COMPARE: &str = "# First compare this fingerprint with the one that the server's owner tells you.\n";
+const COMPARE: &str = "First compare this fingerprint with the one that the server's owner tells you.";
 
 pub(super) fn repair(cause: &Cause, scene: &Scene, upstream: &Name) -> Option<String> {
     match cause {
         Cause::Certificate(refusal) => of_refusal(refusal, scene, upstream),
-        Cause::ClientCertificateRequired if !scene.has_identity => Some(identity(upstream)),
+        Cause::ClientCertificateRequired if !scene.has_identity => Some(identity(Text::default(), upstream)),
         Cause::ClientCertificateRejected(_) => Some(another_identity(scene.seen.request.as_ref(), upstream)),
-        Cause::AlpnRefused => Some(tls(upstream, "alpn = []")),
+        Cause::AlpnRefused => Some(tls(upstream, "alpn", Value::strings::<&str>([]))),
         Cause::NotTls(Plaintext::Upgrade(protocol)) => {
-            Some(format!("[upstreams.{}]\nupgrade = {}\n", key(upstream.as_str()), string(protocol.word)))
+            let mut text = Text::default();
+            Some(text.table(&["upstreams", upstream.as_str()]).set("upgrade", protocol.word).finish())
         }
         Cause::VersionMismatch => match scene.key.versions() {
-            (TlsVersion::V1_3, _) => Some(tls(upstream, "min_version = \"1.2\"")),
-            (_, TlsVersion::V1_2) => Some(tls(upstream, "max_version = \"1.3\"")),
+            (TlsVersion::V1_3, _) => Some(tls(upstream, "min_version", "1.2")),
+            (_, TlsVersion::V1_2) => Some(tls(upstream, "max_version", "1.3")),
             _ => None,
         },
         Cause::NoCommonParameters if scene.key.narrows_key_exchange() => {
-            let all = r#"key_exchange = ["x25519mlkem768", "x25519", "secp256r1", "secp384r1"]"#;
-            Some(tls(upstream, all))
+            let all = ["x25519mlkem768", "x25519", "secp256r1", "secp384r1"];
+            Some(tls(upstream, "key_exchange", Value::strings(all)))
         }
         _ => None,
     }
@@ -40,7 +40,7 @@ pub(super) fn repair(cause: &Cause, scene: &Scene, upstream: &Name) -> Option<St
 /// The repair of a refusal that came when the handshake was over, of which this is known.
 pub(crate) fn late_repair(cause: &Cause, request: Option<&CertificateRequest>, upstream: &Name) -> Option<String> {
     match cause {
-        Cause::ClientCertificateRequired => Some(identity(upstream)),
+        Cause::ClientCertificateRequired => Some(identity(Text::default(), upstream)),
         Cause::ClientCertificateRejected(_) => Some(another_identity(request, upstream)),
         _ => None,
     }
@@ -53,17 +53,16 @@ fn of_refusal(refusal: &Refusal, scene: &Scene, upstream: &Name) -> Option<Strin
             Some(exactly(server, upstream))
         }
         Refusal::UnknownIssuer => {
-            let mut lines = format!("# The certificate of \"{}\", from its owner.\n", server.issuer);
-            let _ = writeln!(lines, "[trust.{0}]\nroots = [\"{1}-ca.pem\"]", key(upstream.as_str()), upstream);
-            if scene.has_names {
-                let names: Vec<String> = scene.expected.iter().map(|name| string(name)).collect();
-                let _ = writeln!(lines, "names = [{}]", names.join(", "));
-            }
-            Some(format!("{lines}\n{}", tls(upstream, &format!("trust = {}", string(upstream.as_str())))))
+            let mut text = Text::default();
+            text.comment(&format!("The certificate of \"{}\", from its owner.", server.issuer));
+            text.table(&["trust", upstream.as_str()]).set("roots", Value::strings([format!("{upstream}-ca.pem")]));
+            text.set_list("names", scene.expected.iter().filter(|_| scene.has_names));
+            Some(set_tls(&mut text, upstream, "trust", upstream.as_str()))
         }
         Refusal::PinMismatch => {
-            let pin = labelled_pin(&server.spki_sha256);
-            Some(format!("{COMPARE}[trust.{}]\npins = [\"{pin}\"]\n", key(scene.trust.as_str())))
+            let mut text = Text::default();
+            text.comment(COMPARE).table(&["trust", scene.trust.as_str()]);
+            Some(text.set("pins", Value::strings([labelled_pin(&server.spki_sha256)])).finish())
         }
         Refusal::NameMismatch { .. } => right_name(server, upstream, scene),
         _ => None,
@@ -84,7 +83,7 @@ fn right_name(server: &CertificateFacts, upstream: &Name, scene: &Scene) -> Opti
     }
     let server_name = named("dns:").find(|name| !name.contains('*')).or_else(|| named("ip:").next());
     if let Some(name) = server_name {
-        return Some(tls(upstream, &format!("server_name = {}", string(name))));
+        return Some(tls(upstream, "server_name", name));
     }
     let uri = named("uri:").next()?;
     Some(names(scene, &format!("uri:{uri}"), upstream))
@@ -92,29 +91,27 @@ fn right_name(server: &CertificateFacts, upstream: &Name, scene: &Scene) -> Opti
 
 /// The name for the trust in force; the roots of the system are none of the file, and become one.
 fn names(scene: &Scene, name: &str, upstream: &Name) -> String {
-    let names = format!("names = [{}]\n", string(name));
+    let mut text = Text::default();
     if scene.trust.as_str() != DEFAULT_NAME {
-        return format!("[trust.{}]\n{names}", key(scene.trust.as_str()));
+        return text.table(&["trust", scene.trust.as_str()]).set("names", Value::strings([name])).finish();
     }
-    let trust = format!("[trust.{}]\nsystem_roots = true\n{names}\n", key(upstream.as_str()));
-    trust + &tls(upstream, &format!("trust = {}", string(upstream.as_str())))
+    text.table(&["trust", upstream.as_str()]).set("system_roots", true).set("names", Value::strings([name]));
+    set_tls(&mut text, upstream, "trust", upstream.as_str())
 }
 
 fn exactly(server: &CertificateFacts, upstream: &Name) -> String {
-    let trust = format!("[trust.{}]\ncertificate = \"{}\"\n\n", key(upstream.as_str()), labelled_hex(&server.sha256));
-    format!("{COMPARE}{trust}{}", tls(upstream, &format!("trust = {}", string(upstream.as_str()))))
+    let mut text = Text::default();
+    text.comment(COMPARE).table(&["trust", upstream.as_str()]).set("certificate", labelled_hex(&server.sha256));
+    set_tls(&mut text, upstream, "trust", upstream.as_str())
 }
 
-fn identity(upstream: &Name) -> String {
-    let files = format!("certificate = \"{upstream}.crt\"\nprivate_key = \"{upstream}.key\"\n\n");
-    format!(
-        "[identities.{}]\n{files}{}",
-        key(upstream.as_str()),
-        tls(upstream, &format!("identity = {}", string(upstream.as_str())))
-    )
+fn identity(mut text: Text, upstream: &Name) -> String {
+    text.table(&["identities", upstream.as_str()]);
+    text.set("certificate", format!("{upstream}.crt")).set("private_key", format!("{upstream}.key"));
+    set_tls(&mut text, upstream, "identity", upstream.as_str())
 }
 
-/// The server has told whose certificates it accepts, or has not.
+/// The server has said whose certificates it accepts, or has not.
 fn another_identity(request: Option<&CertificateRequest>, upstream: &Name) -> String {
     let acceptable = request.map_or(&[][..], |request| &request.acceptable);
     let issuers: Vec<String> = acceptable.iter().map(|name| string(name)).collect();
@@ -122,12 +119,16 @@ fn another_identity(request: Option<&CertificateRequest>, upstream: &Name) -> St
         [] => "by an authority that the server accepts (it does not say which)".to_owned(),
         issuers => format!("by {}", issuers.join(" or ")),
     };
-    format!(
-        "# In place of the identity that was refused: issued {issued}, valid today, not revoked.\n{}",
-        identity(upstream)
-    )
+    let mut text = Text::default();
+    text.comment(&format!("In place of the identity that was refused: issued {issued}, valid today, not revoked."));
+    identity(text, upstream)
 }
 
-fn tls(upstream: &Name, line: &str) -> String {
-    format!("[upstreams.{}.tls]\n{line}\n", key(upstream.as_str()))
+/// A key of the upstream's TLS settings, alone.
+fn tls(upstream: &Name, key: &str, value: impl Into<Value>) -> String {
+    set_tls(&mut Text::default(), upstream, key, value)
+}
+
+fn set_tls(text: &mut Text, upstream: &Name, key: &str, value: impl Into<Value>) -> String {
+    text.table(&["upstreams", upstream.as_str(), "tls"]).set(key, value).finish()
 }
