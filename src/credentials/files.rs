@@ -32,7 +32,7 @@ pub enum Error {
     #[error("cannot be read: {0}")]
     Unreadable(#[source] io::Error),
     /// A pipe, a device, a folder; a link to one.
-    #[error("is {0} and no regular file")]
+    #[error("cannot be read: it is {0} and no regular file")]
     NotRegular(&'static str),
     /// More than [`MAX_FILE`].
     #[error("has more than {} MiB: not the file that was meant", MAX_FILE >> 20)]

@@ -56,7 +56,7 @@ const WAYS: &[Spoiled] = &[
             fs::create_dir(&pair.certificate).unwrap();
         },
         file: |pair| &pair.certificate,
-        says: |_| "cannot be read: Is a directory".to_owned(),
+        says: |_| "cannot be read: it is a folder".to_owned(),
     },
     Spoiled {
         class: "identity_password",
