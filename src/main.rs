@@ -14,6 +14,7 @@ use egret::control::supervise::{self, Ended, Start};
 use egret::observe::logging;
 use egret::observe::writer;
 use egret::pipeline::originate::key_log::KeyLogFile;
+#[cfg(feature = "demo")]
 use egret::tools::demo;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::runtime::{Builder, Runtime};
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Explain(explain) => diagnose(&explain),
         Command::Import(import) => import.run(&mut io::stdout(), &mut io::stderr()).map_err(Into::into),
         Command::Schema => cli::print_schema(&mut io::stdout()).map(|()| Verdict::Good.code()).map_err(Into::into),
+        #[cfg(feature = "demo")]
         Command::Demo => demonstrate(),
     };
     result.map(ExitCode::from).unwrap_or_else(|error| {
@@ -180,6 +182,7 @@ fn diagnose(explain: &Explain) -> anyhow::Result<u8> {
     Ok(code)
 }
 
+#[cfg(feature = "demo")]
 fn demonstrate() -> anyhow::Result<u8> {
     let runtime = Runtime::new().context("no threads to run on")?;
     let ended = runtime.block_on(demo::run(&mut io::stdout()));

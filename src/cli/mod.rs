@@ -53,6 +53,7 @@ pub enum Command {
     Import(Import),
     /// Print the JSON schema of the configuration file
     Schema,
+    #[cfg(feature = "demo")]
     /// Run a demonstration: a server that asks for client certificates, and egret in front of it
     Demo,
 }

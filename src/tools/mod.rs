@@ -6,10 +6,11 @@
 //! | [`explain`] | `egret explain`: why a server cannot be reached, and what repairs it |
 //! | [`import`] | `egret import`: configurations of other proxies |
 //! | [`certificates`] | `egret trust`: fetch, show, expiry |
-//! | [`demo`] | `egret demo`: all of it without set-up |
+//! | `demo` | `egret demo`: all of it without set-up |
 
 pub(crate) mod certificates;
 pub mod check;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod explain;
 pub mod import;

@@ -6,6 +6,7 @@
 pub(crate) mod diff;
 pub(crate) mod files;
 pub(crate) mod format;
+#[cfg_attr(not(feature = "policy"), path = "no_policy.rs")]
 pub(crate) mod policy;
 
 use std::path::{Path, PathBuf};
