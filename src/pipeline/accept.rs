@@ -18,7 +18,7 @@ use crate::pipeline::admit::Admission;
 use crate::pipeline::connection::{self, Accepted};
 use crate::pipeline::route::RouteTable;
 
-/// The pauses after an error of accept (descriptors are out, most often): as long as Go's net/http takes.
+/// The pauses after an error of accept (mostly: no descriptors left): those of Go's net/http.
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_secs(1);
 
 pub(crate) struct Listener {
@@ -27,7 +27,7 @@ pub(crate) struct Listener {
 }
 
 pub(crate) trait Generation: Send + Sync + 'static {
-    /// What it says of a listener; none when a reload has removed the listener.
+    /// `None` once a reload has removed the listener.
     fn entry(&self, key: &ListenerKey) -> Option<Arc<Entry>>;
 }
 
@@ -38,17 +38,15 @@ pub struct Entry {
     /// Where connections go.
     pub routes: Arc<RouteTable>,
     pub(crate) permits: Option<Arc<Semaphore>>,
-    /// The bound behind `permits`.
     pub(crate) max_connections: Option<usize>,
 }
 
-/// What all listeners share.
 pub(crate) struct Shared<G> {
     /// The running generation; a listener reads it once for each connection.
     pub(crate) snapshot: Arc<G>,
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) bound: Bound,
-    /// Wakes whoever waits for a permit when the running generation was replaced: the bound may be another.
+    /// Wakes waiters for a permit when a generation is replaced: the bound may be another.
     pub(crate) swapped: Arc<Notify>,
     /// Streams hold it until they end.
     pub(crate) streams: Watch,
@@ -88,8 +86,6 @@ impl<G> Clone for Shared<G> {
 }
 
 impl Listener {
-    /// Binds the address of a listener and listens.
-    /// Errors are those of [`Socket::bind`].
     pub(crate) fn bind(spec: &values::Listener) -> Result<Self, BindError> {
         let options = Options::of_or_warn(&spec.tcp, Role::Listen, &spec.name);
         Ok(Self { key: spec.key(), socket: Arc::new(Socket::bind(&spec.listen, &options)?) })
@@ -99,12 +95,12 @@ impl Listener {
         &self.key
     }
 
-    /// The address in fact: with the port that the kernel chose, where the configuration says 0.
+    /// With the port that the kernel chose, where the configuration says 0.
     pub(crate) fn local_address(&self) -> String {
         self.socket.local_address()
     }
 
-    /// The socket, for who changes its options while it is accepted from. It is closed with its last owner.
+    /// Shared with the reload, which changes its options while it is in use. Closed with its last owner.
     pub(crate) fn socket(&self) -> Arc<Socket> {
         Arc::clone(&self.socket)
     }
@@ -140,16 +136,15 @@ impl Listener {
         }
     }
 
-    /// The part of the running generation that is about this listener; gone when a reload removed it.
+    /// `None` once a reload has removed this listener.
     fn entry<G: Generation>(&self, shared: &Shared<G>) -> Option<Arc<Entry>> {
         shared.snapshot.entry(&self.key)
     }
 
-    /// Waits for the right to one more connection under the running generation; none when a reload removed
-    /// this listener.
+    /// Waits for a permit for one more connection; `None` once a reload has removed this listener.
     async fn permits<G: Generation>(&self, shared: &Shared<G>) -> Option<(Permits, Arc<Entry>)> {
         loop {
-            // Before the look at the generation, so that no swap is missed.
+            // Register before reading the generation, so that no swap is missed.
             let swapped = shared.swapped.notified();
             let entry = self.entry(shared)?;
             tokio::select! {
@@ -196,8 +191,8 @@ impl Listener {
     }
 }
 
-/// A connection that nobody serves yet. If its listener ends before, the client sees a reset, as do those
-/// whom the kernel still held back.
+/// An accepted connection that is not served yet. If its listener ends before, the client sees a reset, as do clients
+/// in the kernel's queue.
 struct InHand(Option<Stream>);
 
 impl InHand {

@@ -1,4 +1,4 @@
-//! Who may come: the check of a peer against `allow` and `allow_users`.
+//! Checks a peer against `allow` and `allow_users`.
 //!
 //! Pure once loaded: the user database is read when the configuration is, never per connection.
 
@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use crate::config::values::{Access, User};
 use crate::net::Peer;
 
-/// Who may come, with user names resolved to ids.
+/// The allowed clients, with user names resolved to ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
     networks: Vec<IpNet>,
@@ -31,7 +31,7 @@ impl Admission {
             true => fs::read(database).map_err(Error::UserDatabase)?,
             false => Vec::new(),
         };
-        // Only names and numbers are looked at, a comment in another encoding must not hide them.
+        // Only names and numbers are used; a comment in another encoding must not hide them.
         let passwd = String::from_utf8_lossy(&passwd);
         let uid = |user: &User| match user {
             User::Id(uid) => Ok(*uid),
@@ -41,10 +41,10 @@ impl Admission {
         Ok(Self { networks: access.networks.clone(), users })
     }
 
-    /// Whether this peer may come. An empty list of its kind admits everyone: without networks a TCP
-    /// listener is on a loopback address, without users a Unix socket is guarded by its mode.
+    /// Whether this peer is allowed. An empty list of its kind admits all: without networks a TCP listener is on a
+    /// loopback address, without users a Unix socket is guarded by its mode.
     ///
-    /// With users, only those: root is no exception.
+    /// A list of users is exact: root is no exception.
     pub(crate) fn check(&self, peer: &Peer) -> Result<(), Refused> {
         match peer {
             Peer::Tcp(address) => {
@@ -61,13 +61,10 @@ impl Admission {
     }
 }
 
-/// A peer that may not come.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
-    /// Its address is in none of the networks.
     #[error("{0} is in no network of `allow`")]
     Network(IpAddr),
-    /// Its user is none of those named.
     #[error("user id {0} is not in `allow_users`")]
     User(u32),
 }
@@ -81,7 +78,7 @@ impl Refused {
     }
 }
 
-/// The list of who may come cannot be made.
+/// Why the list of allowed clients cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The user database cannot be read.

@@ -35,8 +35,8 @@ pub(crate) async fn serve(accepted: Accepted, watch: Watch) {
         Err(error) => return report.unrouted(&error, stream),
     };
     let failed = |failure: &_| report.origination_failed(route, failure);
-    // In a box: it is large, and gone before the stream begins. In here it would be moved with this future each time
-    // that the runtime moves it, and every idle stream would keep its place.
+    // In a box: it is large, and dropped before the stream begins. Inside this future it would take memory of every
+    // idle stream.
     let client = Client { stream: &stream, early: &mut class.early };
     let opening = Box::pin(route.originator.open(client, failed));
     let opened = match unless_over(&watch, &stream, opening).await {
@@ -60,7 +60,7 @@ pub(crate) async fn serve(accepted: Accepted, watch: Watch) {
     report.stream(route, &facts, &outcome);
 }
 
-/// Resolves when a stream has to end that is not over.
+/// Resolves when a stream has to be cut off.
 async fn cut_off(
     watch: &Watch,
     endpoint: &Endpoint,
@@ -71,7 +71,7 @@ async fn cut_off(
         watch.forced().await;
         return Ended::Drained;
     }
-    // In a box: few upstreams ask for it, and every idle stream would keep its place.
+    // In a box: few upstreams need it, and inside the future it would take memory of every idle stream.
     let retired = Box::pin(endpoint.retired());
     let distrusted = Box::pin(async move {
         match distrust {
@@ -86,7 +86,7 @@ async fn cut_off(
     }
 }
 
-/// An error when nobody needs the work any more: the client has reset its connection, or the drain's deadline came.
+/// An error when the work is no longer needed: the client has reset its connection, or the drain's deadline came.
 async fn unless_over<T>(watch: &Watch, client: &Stream, work: Pin<Box<impl Future<Output = T>>>) -> Result<T, Ended> {
     tokio::select! {
         done = work => Ok(done),
@@ -107,8 +107,8 @@ async fn unless_forced<T>(watch: &Watch, work: impl Future<Output = T>) -> Optio
 mod tests {
     use super::*;
 
-    /// Bytes of what every connection holds to its end: half of it is the relay's. Both ways, as there: a bound that is
-    /// not tight would not notice growth.
+    /// Bytes of the future that every connection holds to its end; half of them are the relay's. Bounded on both sides,
+    /// so that growth is noticed.
     const FUTURE: std::ops::RangeInclusive<usize> = 2500..=2900;
 
     fn size<F: Future>(_: impl FnOnce(Accepted, Watch) -> F) -> usize {

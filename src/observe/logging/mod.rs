@@ -98,8 +98,8 @@ where
 
 type Filtered = tracing_subscriber::layer::Layered<reload::Layer<EnvFilter, Registry>, Registry>;
 
-#[derive(Clone, Debug)]
 /// Changes the level of a running log.
+#[derive(Clone, Debug)]
 pub struct Handle(reload::Handle<EnvFilter, Registry>);
 
 impl Handle {

@@ -1,7 +1,7 @@
-//! What does the client say first? Pure machines, and the reading around them.
+//! What the client sends first: pure parsers, and the reading around them.
 //!
-//! No more is read than the answer needs, and what was read of the client's data goes with the answer, to
-//! be replayed to the server.
+//! No more is read than the decision needs, and the bytes that were read are returned with it, to be replayed to the
+//! server.
 
 pub mod hello;
 
@@ -16,43 +16,43 @@ use crate::protocols::exchange::ClientRefusal;
 use crate::protocols::{self, Upgrade, drive};
 use hello::{ClientHello, Hello};
 
-/// What a listener's clients are known to speak.
+/// What the clients of a listener send first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// Any bytes, or none: the server may speak first, so nothing is read.
     Anything,
-    /// A protocol that egret speaks with the server before TLS. Requests for encryption are declined here: egret does
-    /// it on the other side.
+    /// A protocol that egret speaks with the server before TLS. Requests for encryption are declined here: egret
+    /// encrypts on the other side.
     Upgrade(Upgrade),
-    /// TLS with the server, which goes through untouched.
+    /// TLS with the server, passed through unchanged.
     Tls,
 }
 
 /// What a client turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
-    /// The protocol, as far as it was looked at.
+    /// As far as it was parsed.
     pub protocol: Protocol,
-    /// The client's bytes that were read already: the first the server gets.
+    /// Bytes of the client that were read already: sent to the server first.
     pub early: Bytes,
 }
 
 /// What the first bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Not looked at, or that of the upstream.
+    /// Not parsed, or that of the upstream.
     Plaintext,
     /// A TLS client.
     Tls(ClientHello),
 }
 
-/// Finds out what the client is, within `wait` over all.
+/// Classifies the client, within `wait` in all.
 ///
 /// `Expect::Anything` returns at once. Not cancel safe: bytes read are lost with the future.
 ///
 /// # Errors
 ///
-/// Says why this client cannot be served; the connection is then to be closed.
+/// Why this client cannot be served; the connection has to be closed.
 pub async fn classify(expect: Expect, downstream: &mut net::Stream, wait: Duration) -> Result<Class, Error> {
     let classified = async {
         match expect {
@@ -101,13 +101,13 @@ pub enum Error {
          takes plaintext"
     )]
     Discontent(Upgrade),
-    /// It closed before it said enough.
+    /// It closed before the decision.
     #[error("the client closed before it started a session")]
     Closed,
-    /// It did not say enough in time.
+    /// It did not send enough in time.
     #[error("the client did not say what it wants within {waited:?}")]
     Silent {
-        /// How long it had.
+        /// The limit that passed.
         waited: Duration,
     },
     /// The connection failed.
@@ -138,7 +138,7 @@ impl Error {
         }
     }
 
-    /// What to change, if the failure shows it; at the client in every case.
+    /// What to change, if the failure shows it; always at the client.
     pub fn repair(&self) -> Option<String> {
         match self {
             Self::Client(protocol, ClientRefusal::SpeaksTls) => {

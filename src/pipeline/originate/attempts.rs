@@ -1,4 +1,4 @@
-//! The tries of one stream: which endpoints, in which order, with how much of the time each.
+//! The attempts of one stream: which endpoints, in which order, with which part of the time.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,29 +24,27 @@ pub(super) struct Rules {
 pub(super) struct Attempts {
     rules: Rules,
     members: Arc<Members>,
-    /// Places of those that have not failed in this round.
     left: Vec<usize>,
     deadline: Instant,
     timeout: Duration,
-    /// How long a stream that has nowhere to go waits for a trial.
+    /// Until when a stream without an endpoint waits for a trial.
     patience: Option<Instant>,
 }
 
-/// One try: at the chosen endpoint, or at another address of the same server if the chosen one does not answer.
+/// One attempt: at the chosen endpoint, or at another address of the same server if the chosen one does not answer.
 ///
-/// The dial race of RFC 8305 is between addresses of one server only, so that whoever wins it is spoken to by the
-/// same origin, and so that a backup server is not reached merely because it is nearer. The chosen endpoint has a
-/// head start of a quarter of a second: the choice holds unless the address does not answer.
+/// The dial race of RFC 8305 is between addresses of one server only, so that the winner has the same origin, and so
+/// that a backup server is not reached merely because it is nearer. The chosen endpoint has a head start of a quarter
+/// of a second: the choice holds unless the address does not answer.
 pub(super) struct Attempt {
     chosen: InFlight,
     trial: Option<Trial>,
-    /// Streams that the chosen endpoint may have.
+    /// Most streams at the chosen endpoint.
     limit: Option<usize>,
-    /// Addresses of the same server that may take its place.
     others: Vec<Member>,
     pub(super) began: Instant,
     pub(super) deadline: Instant,
-    /// There is time enough that running out of it is the endpoint's fault.
+    /// The time is long enough that a timeout counts against the endpoint.
     pub(super) is_fair: bool,
 }
 
@@ -55,35 +53,31 @@ pub(super) enum Exhausted {
     Tried,
     /// No server has an address.
     Nowhere,
-    /// All circuits are open; this is the first that will be tried again.
+    /// All circuits are open; this endpoint is tried next, after this time.
     Open(Arc<Endpoint>, Duration),
-    /// All that could be asked have as many streams as they may have; such as this one.
+    /// Every healthy endpoint is at `max_connections`; one of them.
     Full(Arc<Endpoint>),
 }
 
-/// A try may take at least this part of the time that is left, however many endpoints wait behind it: of ten
-/// seconds three, which is a lost packet of each phase. Endpoints that refuse take no time, so many of those can
-/// still be tried.
+/// An attempt may take at least this part of the remaining time, however many endpoints are left: of ten seconds three,
+/// which is a lost packet of each phase. Endpoints that refuse take no time, so many of those can still be tried.
 const LEAST_SHARE: u32 = 3;
 
-/// A try that had less than this part of the time says nothing about its endpoint if it runs out.
+/// An attempt that had less than this part of the time proves nothing about its endpoint if it times out.
 const FAIR_SHARE: u32 = 10;
 
-/// So long a stream waits for the outcome of another's trial, or for the next to begin, when there is no other
-/// endpoint: a handshake with a server that is back takes less, and whoever is refused after that has been told at
-/// once. More than the pause between trials of a server that refuses: with 100 ms, and a busy machine on which a
-/// refusal took 10 ms, streams gave up just before the trial that would have succeeded.
+/// How long a stream waits for the outcome of another stream's trial, or for the next trial, when there is no other
+/// endpoint: a handshake with a server that is back takes less. More than the pause between trials of a server that
+/// refuses: with 100 ms, and a busy machine on which a refusal took 10 ms, streams gave up just before the trial that
+/// would have succeeded.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 impl Attempts {
-    /// The tries of a stream that has so much time until `deadline`.
     pub(super) fn new(rules: Rules, members: Arc<Members>, timeout: Duration, deadline: Instant) -> Self {
         let left = (0..members.list().len()).collect();
         Self { rules, members, left, deadline, timeout, patience: None }
     }
 
-    /// The next try.
-    ///
     /// Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Attempt, Exhausted> {
         loop {
@@ -103,8 +97,9 @@ impl Attempts {
         }
     }
 
-    /// Where a stream may go that needs no origination: the choice of the balance first, then what else is healthy
-    /// and no worse, so that what is ready is used before anyone waits. Each counts as a stream when it comes.
+    /// Endpoints for a stream that needs no origination: the balancer's choice first, then other healthy ones of the
+    /// same tier, so that warm connections are used before a client waits. Each is counted as a stream when it is
+    /// yielded.
     pub(super) fn entries(&self) -> impl Iterator<Item = InFlight> {
         let open = self.open_to_streams(&self.gates(Instant::now()));
         let chosen = self.choice(&open).map(|attempt| attempt.chosen);
@@ -117,12 +112,11 @@ impl Attempts {
         chosen.into_iter().chain(others.filter_map(|member| member.endpoint.enter_below(member.max_connections)))
     }
 
-    /// Until when a stream may wait.
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// These addresses of the turn's server failed: they are not tried again.
+    /// These addresses of the attempt's server failed: they are not tried again.
     pub(super) fn lost(&mut self, attempt: &Attempt, failed: &[SocketAddr]) {
         let server = attempt.endpoint().server();
         let chosen = attempt.endpoint().address();
@@ -133,7 +127,7 @@ impl Attempts {
         });
     }
 
-    /// This address has no room any more: another stream was faster.
+    /// This address is full: another stream was faster.
     pub(super) fn took_the_last_room(&mut self, address: SocketAddr) {
         let list = self.members.list();
         self.left.retain(|place| list[*place].endpoint.address() != address);
@@ -143,7 +137,6 @@ impl Attempts {
         self.members.list().iter().map(|member| member.endpoint.gate(now)).collect()
     }
 
-    /// Places that any stream may go to, as far as health is concerned.
     fn open_to_streams(&self, gates: &[Gate]) -> Vec<usize> {
         let mut tiers = BTreeMap::<_, Vec<usize>>::new();
         for (place, member) in self.members.list().iter().enumerate() {
@@ -164,7 +157,7 @@ impl Attempts {
         &self.members.list()[place]
     }
 
-    /// An endpoint whose back-off is over gets one stream, unless it is a worse one than those at hand.
+    /// An endpoint whose back-off is over gets one stream, unless its tier is worse than that of the healthy ones.
     fn trial_that_is_due(&self, gates: &[Gate], closed: &[usize]) -> Option<Attempt> {
         if self.rules.checked {
             return None;
@@ -203,7 +196,7 @@ impl Attempts {
             if let Some(chosen) = member.endpoint.enter_below(member.max_connections) {
                 return Some(self.attempt(place, chosen, None, open));
             }
-            // Another stream took the last room meanwhile.
+            // Another stream took the last slot meanwhile.
             candidates.retain(|candidate| candidate.place != place);
         }
     }
@@ -232,7 +225,7 @@ impl Attempts {
         }
     }
 
-    /// Waits for what may soon be known. False: nothing may, or the patience is over.
+    /// Waits for the outcome of a trial. False: none is expected, or the patience is over.
     async fn wait(&mut self, gates: &[Gate], now: Instant) -> bool {
         let patience = *self.patience.get_or_insert(now + PATIENCE);
         let patience = patience.min(self.deadline);
@@ -244,7 +237,7 @@ impl Attempts {
             _ => None,
         });
         let until = again.filter(|again| *again < patience).min();
-        // A trial that runs for longer will not be over in a moment.
+        // A trial that has run for longer is not about to end.
         let running = |place: &&usize| matches!(gates[**place], Gate::Trial { since } if since + PATIENCE > now);
         let trial = self.left.iter().find(running);
         match (trial, until) {
@@ -264,7 +257,7 @@ impl Attempts {
             return Exhausted::Tried;
         }
         if now >= self.deadline {
-            // DNS took all of it.
+            // DNS took all of the time.
             return Exhausted::Nowhere;
         }
         let closed = list.iter().find(|member| member.endpoint.gate(now) == Gate::Closed);
@@ -296,7 +289,6 @@ impl Attempt {
         self.chosen.endpoint()
     }
 
-    /// It is to find out whether an endpoint is well again.
     pub(super) fn is_trial(&self) -> bool {
         self.trial.is_some()
     }
@@ -306,7 +298,8 @@ impl Attempt {
         std::iter::once(self.endpoint()).chain(others).map(Arc::clone).collect()
     }
 
-    /// Whether the chosen endpoint has room for this try beside so many that count as no stream yet.
+    /// Whether the chosen endpoint has room for this attempt beside `warm` connections, which do not count as streams
+    /// yet.
     pub(super) fn has_room_beside(&self, warm: usize) -> bool {
         self.limit.is_none_or(|limit| self.endpoint().in_flight() + warm <= limit)
     }
@@ -316,7 +309,7 @@ impl Attempt {
         if chosen && self.trial.is_some() { AttemptKind::Trial } else { AttemptKind::Usual }
     }
 
-    /// The guard of the stream at the endpoint that won the race; `None` if it has no room.
+    /// Counts the stream at the endpoint that won the race; `None` if that is full.
     pub(super) fn won(self, address: SocketAddr) -> Option<InFlight> {
         match self.others.iter().find(|other| other.endpoint.address() == address) {
             Some(other) => other.endpoint.enter_below(other.max_connections),

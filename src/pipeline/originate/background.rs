@@ -1,4 +1,4 @@
-//! What goes on for an upstream while no stream comes: names are kept fresh, addresses are checked.
+//! Background work of an upstream: refreshes names, checks addresses.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::observe::tasks::{self, Task};
 use crate::pipeline::originate::attempts::Attempt;
 use crate::pipeline::originate::upstream::Originator;
 
-/// Between two looks whether answers of DNS are over that somebody depends on. The shortest time to live by default.
+/// Between two checks for expired DNS answers that are in use. The default `min_ttl`.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A check comes earlier or later by up to this part, so that many upstreams and processes do not ask in step.
+/// Checks are shifted by up to this part, so that many upstreams and processes do not check in step.
 const JITTER: f64 = 0.1;
 
 impl Originator {
-    /// Begins the work; it ends when the originator is dropped. To be called once.
+    /// Ends when the originator is dropped. To be called once.
     pub(crate) fn start(self: &Arc<Self>) {
         if self.servers().iter().any(|server| !matches!(server.configured.host, Host::Ip(_))) {
             tasks::spawn_for(Task::DnsRefresh, &self.metrics.registry, self, keep_fresh);
@@ -29,14 +29,14 @@ impl Originator {
         }
     }
 
-    /// Somebody depends on what DNS says now, though nobody asks.
+    /// The answers of DNS are needed although no stream asks for them.
     fn is_in_use(&self) -> bool {
         self.check.is_some()
             || self.stock() > 0
             || self.endpoints.known().list().iter().any(|member| member.endpoint.in_flight() > 0)
     }
 
-    /// One check of every endpoint that is not left alone. Failures are counted, and logged when they eject.
+    /// Checks every endpoint that is not in back-off. Failures are counted, and logged when they eject.
     async fn check_all(self: Arc<Self>, check: ActiveCheck) {
         let deadline = Instant::now() + self.timeout;
         let members = self.endpoints.current(deadline).await;
@@ -69,7 +69,8 @@ async fn keep_fresh(originator: Weak<Originator>) {
 
 async fn keep_checking(originator: Weak<Originator>, check: ActiveCheck) {
     loop {
-        // The first at once: with the pause before it, a start or reload would be blind for so long.
+        // The first check at once: with the pause before it, the health would be unknown for that long after a start or
+        // reload.
         let Some(alive) = originator.upgrade() else { return };
         alive.check_all(check).await;
         sleep(check.interval.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())).await;

@@ -1,7 +1,7 @@
 //! A TCP connection to the first of several addresses that answers (Happy Eyeballs v2, RFC 8305).
 //!
-//! Addresses are tried in turns of family, a new one every 250 ms or as soon as the last has failed. The
-//! first connection wins, the others are dropped: a network that swallows IPv6 costs a quarter of a second.
+//! Addresses are tried with alternating families, a new one every 250 ms or as soon as the last has failed. The first
+//! connection wins, the others are dropped: a network that swallows IPv6 costs a quarter of a second.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -41,7 +41,7 @@ pub async fn dial_before(
 pub(crate) struct Dialed {
     pub(crate) tcp: TcpStream,
     pub(crate) address: SocketAddr,
-    /// Addresses that failed before, or that had not answered when an address answered that was begun later.
+    /// Addresses that failed before, or whose attempt began earlier and had no answer yet.
     pub(crate) lost: Vec<ConnectFailure>,
 }
 
@@ -84,8 +84,8 @@ pub(crate) async fn race(
     }
 }
 
-/// The order of attempts: families in turns, beginning with that of the first address; inside a family
-/// the given order; each address once (RFC 8305 section 4).
+/// The order of attempts: families alternate, beginning with that of the first address; inside a family the given
+/// order; each address once (RFC 8305 section 4).
 pub(crate) fn schedule(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut seen = HashSet::new();
     let unique = addresses.iter().copied().filter(|address| seen.insert(*address));
@@ -118,7 +118,6 @@ impl Race {
         self.running.push((address, Instant::now(), Box::pin(async move { connect(socket?, address).await })));
     }
 
-    /// The next attempt to end; one runs at least. Cancel safe.
     async fn next(&mut self) -> (SocketAddr, io::Result<TcpStream>) {
         poll_fn(|cx| {
             for at in 0..self.running.len() {
@@ -134,7 +133,7 @@ impl Race {
         .await
     }
 
-    /// What was lost when another won. An attempt that has only just begun has lost nothing.
+    /// The attempts that lost the race. The one that began last has not lost: it had no time.
     fn overtaken(mut self) -> Vec<ConnectFailure> {
         let now = Instant::now();
         let slow = self.running.iter().filter(|(_, began, _)| now - *began >= ATTEMPT_DELAY);
@@ -174,14 +173,14 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// No address could be connected to.
+/// No address accepted a connection.
 #[derive(Debug)]
 pub struct Error {
-    /// In the order of their ends. Empty if there was no address to try, or no time.
+    /// In the order in which they ended. Empty if there was no address to try, or no time.
     pub attempts: Vec<ConnectFailure>,
 }
 
-/// One address and what became of it.
+/// A failed connection attempt to one address.
 #[derive(Debug)]
 pub struct ConnectFailure {
     /// Where to.
@@ -191,8 +190,7 @@ pub struct ConnectFailure {
     pub(crate) detail: String,
 }
 
-/// Why an attempt failed. In the order of how much it tells: of several attempts the last in this list
-/// gives the reason.
+/// Why an attempt failed. Ordered by how specific it is: of several attempts, the most specific cause is the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
     /// No route: also what IPv6 addresses give on a machine without IPv6.
@@ -224,14 +222,14 @@ impl Cause {
         }
     }
 
-    /// It is this machine that lacks something; the address may be well.
+    /// The cause is on this machine; the address may be healthy.
     pub(crate) fn is_ours(self) -> bool {
         matches!(self, Self::NoPorts | Self::NoDescriptors)
     }
 }
 
 impl Error {
-    /// The class: that of the most telling attempt.
+    /// The reason of the most specific cause.
     pub fn reason(&self) -> &'static str {
         self.attempts.iter().map(|attempt| attempt.cause).max().unwrap_or(Cause::Other).reason()
     }
@@ -279,7 +277,7 @@ mod tests {
     use super::*;
 
     fn addresses() -> impl Strategy<Value = Vec<SocketAddr>> {
-        // Few hosts, so that duplicates occur.
+        // Few hosts, to get duplicates.
         let address = (any::<bool>(), 0u8..12).prop_map(|(v6, host)| match v6 {
             true => SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()], 443)),
             false => SocketAddr::from(([192, 0, 2, host], 443)),

@@ -1,4 +1,4 @@
-//! Streams whose server a later trust does not believe any more: `tls.close_on_revocation`.
+//! `tls.close_on_revocation`: ends streams whose server is not trusted any more after a reload.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use crate::pipeline::originate::origin::Origin;
 use crate::pipeline::originate::upstream::Originator;
 
 impl Originator {
-    /// `next` has taken this one's place: streams are judged by its trust. A `verify` that refuses nobody ends nothing.
+    /// `next` replaces this originator: streams are checked with its trust from now on. A `verify` that refuses no
+    /// server ends no stream.
     pub(super) fn hand_trust_over(&self, next: &Self) {
         let origin = next.servers().iter().find_map(|server| server.origin.as_ref());
         if let Some(origin) = origin.filter(|origin| matches!(origin.key().mode(), Mode::Full | Mode::Chain)) {
@@ -25,7 +26,7 @@ impl Originator {
         }
     }
 
-    /// What a stream has to keep to be ended when its server is no longer believed; `None`: it is not asked for.
+    /// Watches the trust for one stream; `None` if `close_on_revocation` is off.
     pub(crate) fn watch_trust(
         &self,
         origin: Option<&Arc<Origin>>,
@@ -36,7 +37,6 @@ impl Originator {
     }
 }
 
-/// Waits for a trust that does not believe the server of one stream.
 pub(crate) struct Distrust {
     origin: Arc<Origin>,
     chain: Presented,
@@ -44,7 +44,7 @@ pub(crate) struct Distrust {
 }
 
 impl Distrust {
-    /// Resolves once a running trust refuses the chain for what it is. Cancel safe.
+    /// Resolves once a running trust refuses the chain for another reason than its age. Cancel safe.
     pub(crate) async fn came(mut self) {
         loop {
             let trust = self.running.borrow_and_update().clone();
@@ -52,13 +52,13 @@ impl Distrust {
                 return;
             }
             if self.running.changed().await.is_err() {
-                // The upstream is gone for good, and with it whoever could distrust.
+                // The upstream was removed: no new trust will come.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Time alone ends no stream: a certificate or a list that has expired since was good when the stream began.
+    /// An expiry ends no stream: a certificate or a CRL that has expired since was valid when the stream began.
     fn is_refused_by(&self, trust: &Trust) -> bool {
         let Some((leaf, intermediates)) = self.chain.certificates().split_first() else { return false };
         let mode = self.origin.key().mode();

@@ -1,4 +1,4 @@
-//! Why a server could not be originated to: in which stage, and in whose words.
+//! Why an origination failed, and at which stage.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::pipeline::originate::servers::endpoint::Endpoint;
 use crate::pipeline::originate::servers::resolve;
 use crate::pipeline::originate::{dial, handshake, upgrade};
 
-/// Why one server could not be originated to.
+/// Why one origination failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) stage: Stage,
     pub(crate) server: Server,
-    /// Known once a connection stands.
+    /// Known once TCP is connected.
     pub(crate) endpoint: Option<SocketAddr>,
 }
 
@@ -24,11 +24,11 @@ pub(crate) struct Failure {
 pub(crate) enum Stage {
     Resolve(resolve::Error),
     Dial(dial::Error),
-    /// The server would not go over to TLS.
+    /// The server did not agree to TLS.
     Upgrade(upgrade::Error),
     Handshake(handshake::Error),
     Deadline(Phase),
-    /// Every endpoint has failed of late: nothing was tried.
+    /// Every endpoint is in back-off: nothing was tried.
     CircuitOpen(NextTrial),
     /// Every endpoint has as many streams as it may have.
     Full,
@@ -39,11 +39,11 @@ pub(crate) enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NextTrial {
     pub(crate) last: Option<&'static str>,
-    /// Until the next stream may try it.
+    /// Time until the next trial.
     pub(crate) left: Duration,
 }
 
-/// A phase that has no word of its own for a deadline that came.
+/// A phase without an error of its own for the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Resolve,
@@ -56,18 +56,17 @@ impl Failure {
         Self { stage, server: endpoint.server().clone(), endpoint: Some(endpoint.address()) }
     }
 
-    /// A server without an address: DNS says why, or has not answered in time.
+    /// A server without an address: DNS failed, or has not answered in time.
     pub(super) fn unresolved((server, error): (Server, Option<resolve::Error>)) -> Self {
         let stage = error.map_or(Stage::Deadline(Phase::Resolve), Stage::Resolve);
         Self { stage, server, endpoint: None }
     }
 
-    /// What an upstream needs is not to be had.
     pub(super) fn lacking(broken: Arc<Broken>, server: Server) -> Self {
         Self { stage: Stage::Unavailable(broken), server, endpoint: None }
     }
 
-    /// No verdict but that of the clock.
+    /// Ended by the deadline alone.
     pub(super) fn ran_out_of_time(&self) -> bool {
         match &self.stage {
             Stage::Deadline(_) => true,

@@ -1,5 +1,5 @@
-//! What a ClientHello offers that some servers, or what stands before them, do not tolerate: learned for each endpoint,
-//! and forgotten again. No clock of its own.
+//! Parts of a ClientHello that some servers, or middleboxes before them, do not tolerate: learned for each endpoint,
+//! and forgotten after a time. No clock of its own.
 
 use std::time::Duration;
 
@@ -40,7 +40,6 @@ impl Default for Offer {
 }
 
 impl Offer {
-    /// The same without one part.
     pub(crate) fn without(self, feature: Feature) -> Self {
         match feature {
             Feature::Session => Self { session: false, ..self },
@@ -49,12 +48,12 @@ impl Offer {
     }
 }
 
-/// How sure it is that a part of the ClientHello was the cause, when a handshake failed with it and not without.
+/// The evidence that a part of the ClientHello caused a failure, when a handshake failed with it and not without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evidence {
-    /// The server said so by an alert, or by bytes that are no answer.
+    /// The server answered with an alert, or with bytes that are no TLS.
     Answer,
-    /// The connection broke, or nothing came. A server that was just restarted does that too.
+    /// The connection broke or timed out. A server that was just restarted does that too.
     Silence,
 }
 
@@ -65,7 +64,6 @@ pub(crate) struct Tolerances {
 }
 
 impl Tolerances {
-    /// What the next ClientHello may offer.
     pub(crate) fn offer(&mut self, now: Instant) -> Offer {
         Offer { session: self.session.may_offer(now), hybrid_share: self.hybrid_share.may_offer(now) }
     }
@@ -84,7 +82,7 @@ pub(crate) struct Tolerance {
     /// Handshakes in a row that broke with it and succeeded without it, and for whose failure there is another
     /// explanation.
     strikes: u32,
-    /// Times in a row that it was left out, for the length of the next.
+    /// Times in a row that it was left out: sets the length of the next.
     left_out: u32,
 }
 
@@ -110,14 +108,14 @@ enum State {
 const LEFT_OUT: Duration = Duration::from_secs(600);
 const LONGEST: Duration = Duration::from_secs(7_200);
 
-/// While one handshake offers it again, the others do not: longer than any `originate_timeout` in use.
+/// Time in which one handshake offers it again and the others do not: longer than any `originate_timeout` in use.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// How long a success, or a failure that another explanation was found for, speaks for it. A server that fails for
-/// another reason so gets one connection more a minute, and one that is merely slow none.
+/// How long a success, or a failure with another explanation, clears it. A server that fails for another reason so gets
+/// one more connection a minute, and a slow one none.
 const CLEARED: Duration = Duration::from_secs(60);
 
-/// Handshakes without an answer that are needed to leave a part out: one of them is what a server's restart does.
+/// Handshakes without an answer that are needed to leave a part out: a server's restart causes one.
 const STRIKES: u32 = 2;
 
 impl Tolerance {
@@ -130,7 +128,6 @@ impl Tolerance {
         again
     }
 
-    /// Whether it may be the cause of a handshake that failed.
     pub(crate) fn is_suspect(&self, now: Instant) -> bool {
         !matches!(self.state, State::Innocent { until } if now < until)
     }
@@ -140,7 +137,7 @@ impl Tolerance {
         self.strikes > 0
     }
 
-    /// Whether it may be the cause of a server's silence. A server that took it a moment ago is slow, or down.
+    /// Whether it may be the cause of a server's silence. A server that accepted it a moment ago is slow, or down.
     pub(crate) fn is_suspect_of_silence(&self, now: Instant) -> bool {
         self.is_suspect(now) && !matches!(self.state, State::Tolerated { until } if now < until)
     }
@@ -149,7 +146,8 @@ impl Tolerance {
         *self = Self { state: State::Tolerated { until: now + CLEARED }, strikes: 0, left_out: 0 };
     }
 
-    /// A handshake failed with it and succeeded without. Says for how long it is left out; `None`: not yet.
+    /// Records a handshake that failed with it and succeeded without. Returns for how long it is left out; `None`: not
+    /// yet.
     pub(crate) fn not_tolerated(&mut self, evidence: Evidence, now: Instant) -> Option<Duration> {
         self.strikes = self.strikes.saturating_add(1);
         let known = self.left_out > 0 || self.strikes >= STRIKES || evidence == Evidence::Answer;
@@ -164,13 +162,13 @@ impl Tolerance {
         Some(length)
     }
 
-    /// A handshake failed with it, and again without.
+    /// Records a handshake that failed with it, and again without.
     pub(crate) fn innocent(&mut self, now: Instant) {
         self.state = State::Innocent { until: now + CLEARED };
         self.strikes = 0;
     }
 
-    /// A handshake failed with it, and none was tried without.
+    /// Records a handshake that failed with it and was not repeated without.
     pub(crate) fn failed(&mut self) {
         if matches!(self.state, State::Tolerated { .. }) {
             self.state = State::Unknown;

@@ -1,7 +1,6 @@
 //! The secrets of TLS sessions in a file, for Wireshark: in the format that NSS began (RFC 9850).
 //!
-//! Who has the file reads the traffic. It exists only where a person asked for it by a flag; nothing of the
-//! configuration can.
+//! With the file, the traffic can be read. It exists only if a flag asks for it; no configuration key does.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -19,7 +18,7 @@ use crate::observe::writer::{Messages, Sink, Stream, Writer};
 /// A file that every session's secrets are appended to, by a thread of its own.
 pub struct KeyLogFile(Writer);
 
-/// Bytes of secrets that wait for a disk or for the reader of a FIFO: some 1,000 sessions.
+/// Bytes of secrets that wait for a disk or a FIFO's reader: some 1,000 sessions.
 const CAPACITY: usize = 1 << 20;
 
 impl KeyLogFile {
@@ -28,8 +27,8 @@ impl KeyLogFile {
     /// # Errors
     /// It cannot be written, or others may read it.
     pub fn open(path: &Path) -> io::Result<Self> {
-        // Opened for writing only, a FIFO keeps the caller waiting until it has a reader. Non-blocking: a FIFO that
-        // takes the place of a file before it is opened must not do so either.
+        // Opened for writing only, open(2) of a FIFO blocks until it has a reader. Non-blocking: a file may be replaced
+        // by a FIFO before it is opened.
         let is_fifo = path.metadata().is_ok_and(|file| file.file_type().is_fifo());
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).expect("flags of open(2) are those of an int");
         let mut options = OpenOptions::new();

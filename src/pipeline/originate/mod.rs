@@ -13,10 +13,10 @@
 //! | `judge`, `background` | what attempts say of health; checks while no stream comes |
 //! | `failure` | why a server could not be originated to |
 //!
-//! An [`Originator`] is one upstream's way out. It owns an [`origin::Origin`] per server name, and each origin
-//! owns its verifier, its client certificate and its resumption store: what belongs to one identity has no road
-//! to another. Each address of a server is an [`Endpoint`]. Origins and endpoints are carried over a reload as
-//! the same objects when nothing of the origin's key changed.
+//! An [`Originator`] is one upstream's way out. It owns an [`origin::Origin`] per server name, and each origin owns its
+//! verifier, its client certificate and its resumption store: nothing of one identity can reach another. Each address
+//! of a server is an [`Endpoint`]. Origins and endpoints are carried over a reload as the same objects when nothing of
+//! the origin's key changed.
 
 mod attempts;
 mod background;

@@ -27,9 +27,9 @@ pub struct Negotiated {
     /// The server asked for a client certificate, and how that was answered. `None` in a resumed handshake
     /// of an identity too: the session carries it.
     pub client_certificate: Option<CertificateRequest>,
-    /// The server asked for a client certificate, in this handshake or in the one that a resumed session descends from;
-    /// `Some(true)`: it got one.
+    /// Whether the server of this handshake, or of the one that a resumed session descends from, asked for a client
+    /// certificate; `Some(true)`: it got one.
     pub(crate) certificate_sent: Option<bool>,
-    /// The server's chain; only where it is to be judged again by later trusts.
+    /// Kept only where later trusts have to check it again.
     pub(crate) chain: Option<Presented>,
 }

@@ -1,4 +1,4 @@
-//! What originations tell about the health of their endpoints.
+//! Records the outcome of originations in the health of their endpoints.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::pipeline::originate::servers::health::Gate;
 use crate::pipeline::originate::upstream::Originator;
 
 impl Originator {
-    /// A try went as far as this endpoint, and failed there or not.
+    /// Records an attempt that reached this endpoint, failed or not.
     pub(super) fn record_outcome(&self, attempt: &Attempt, endpoint: &Endpoint, failure: Option<&Failure>) {
         match failure {
             None => self.record_success(endpoint),
@@ -51,7 +51,7 @@ impl Originator {
     /// The server ended a client's stream with a judgement on the client certificate.
     ///
     /// That is no evidence against the endpoint: the client may have provoked it with what it said, and one client must
-    /// not take an endpoint from all. If there is another endpoint, a connection of egret's own finds out.
+    /// not eject an endpoint for all. If there is another endpoint, a connection of egret's own checks it.
     pub(crate) fn stream_refused(self: &Arc<Self>, endpoint: &Arc<Endpoint>, reason: &'static str) {
         self.metrics.failures.increment(reason);
         let is_alone = self.endpoints.known().list().len() < 2;
@@ -67,7 +67,7 @@ impl Originator {
         }
     }
 
-    /// Whether the server refuses a connection on which nothing is said, too; `make_ready` counts that.
+    /// Checks whether the server also refuses a connection without data; `make_ready` counts that.
     async fn confirm(&self, confirmation: Confirmation) {
         let endpoint = confirmation.endpoint();
         let Some(attempt) = Attempt::check(endpoint, Instant::now() + self.timeout) else { return };

@@ -1,8 +1,8 @@
 //! A TLS client's first flight: what its ClientHello asks for (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2).
 //!
-//! Only what routing needs is looked at. The bytes stay as they came and go to the server, which judges the rest;
-//! values that mean nothing (GREASE, RFC 8701) mean nothing here. With an encrypted ClientHello this is the outer
-//! one, whose server name is that of the provider.
+//! Only the parts that routing needs are parsed. The bytes go to the server unchanged, which checks the rest; GREASE
+//! values (RFC 8701) are ignored. With an encrypted ClientHello this is the outer one, whose server name is that of the
+//! provider.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -37,21 +37,21 @@ impl fmt::Display for ClientHello {
     }
 }
 
-/// Protocols that a sentence names; browsers offer two.
+/// Most protocols that a message names; browsers offer two.
 const SHOWN: usize = 8;
 
-/// Tells a client in its own words that nobody is here by that name (RFC 6066 section 3), so that it says more than
-/// "connection reset". Best effort: what does not fit into the socket at once is left.
+/// Sends the alert unrecognized_name (RFC 6066 section 3), so that the client reports more than "connection reset".
+/// Best effort: the alert is dropped if the socket has no room at once.
 pub(crate) fn send_unrecognized_name(downstream: &net::Stream) {
     // A fatal alert in a record of its own: unrecognized_name.
     const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
     let _ = net::try_write(downstream, &[IoSlice::new(&ALERT)]);
 }
 
-/// A ClientHello, record by record. Every record is looked at once, however many pieces it comes in.
+/// A ClientHello, record by record. Every record is parsed once, in however many pieces it arrives.
 #[derive(Clone, Debug, Default)]
 pub struct Hello {
-    /// The records before it are in `message`.
+    /// Offset of the next record; the records before it are in `message`.
     at: usize,
     /// The handshake message as far as it came, without the heads of records.
     message: Vec<u8>,
@@ -103,14 +103,13 @@ impl Exchange for Hello {
 }
 
 impl Hello {
-    /// The hello, once all of it is there.
     fn read_hello(&mut self, input: &[u8]) -> Result<Option<ClientHello>, Refusal> {
         loop {
             let rest = &input[self.at..];
             let Some(record) = record(rest).map_err(|refusal| self.refuse(refusal, input))? else {
                 return self.wait(rest, input.len());
             };
-            // Mostly the whole hello is in one record, and is read where it stands.
+            // Mostly the whole hello is in one record, and is read in place.
             let message = match self.message.is_empty() {
                 true => record,
                 false => {
@@ -128,7 +127,7 @@ impl Hello {
         }
     }
 
-    /// More is needed; what is there of the record may tell already that it is in vain.
+    /// More bytes are needed, unless the partial record already shows that they would be useless.
     fn wait(&self, rest: &[u8], read: usize) -> Result<Option<ClientHello>, Refusal> {
         if let Some(begun) = rest.get(RECORD_HEAD..).filter(|_| self.message.is_empty()) {
             body(begun)?;
@@ -151,7 +150,6 @@ impl Hello {
 
 const TOO_LONG: Refusal = Refusal::Malformed("it is longer than 64 KiB");
 
-/// The content of the first record, once all of it is there.
 fn record(input: &[u8]) -> Result<Option<&[u8]>, Refusal> {
     match *input {
         [first, ..] if first != HANDSHAKE => return Err(Refusal::NotTls("the first byte is that of no TLS handshake")),
@@ -167,7 +165,6 @@ fn record(input: &[u8]) -> Result<Option<&[u8]>, Refusal> {
     }
 }
 
-/// The body of the handshake message, once all of it is there.
 fn body(message: &[u8]) -> Result<Option<&[u8]>, Refusal> {
     if message.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
         return Err(Refusal::NotTls("the first handshake message is no ClientHello"));
@@ -233,7 +230,7 @@ fn server_name(content: &[u8]) -> Result<Option<Box<str>>, &'static str> {
     found.map(host_name).transpose()
 }
 
-/// The name as it is compared. It need not be one that DNS could have: such a one has no route.
+/// Normalized for comparison. A name that DNS cannot have is accepted: it just has no route.
 fn host_name(name: &[u8]) -> Result<Box<str>, &'static str> {
     let text = str::from_utf8(name).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
     let text = text.ok_or("its server name is not in ASCII")?;
@@ -264,7 +261,7 @@ fn whole(content: &[u8]) -> Option<Input<'_>> {
     input.0.is_empty().then_some(Input(list))
 }
 
-/// What is left to read. `None`: there is less than is said.
+/// The unread bytes. A read returns `None` if fewer are left than the length says.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -278,13 +275,11 @@ impl<'a> Input<'a> {
         self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
-    /// With a length of one byte before it.
     fn short(&mut self) -> Option<&'a [u8]> {
         let count = self.take(1)?[0];
         self.take(count.into())
     }
 
-    /// With a length of two bytes before it.
     fn long(&mut self) -> Option<&'a [u8]> {
         let count = self.number()?;
         self.take(count.into())

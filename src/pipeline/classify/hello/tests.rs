@@ -26,12 +26,11 @@ fn alpn(protocols: &[&str]) -> (u16, Vec<u8>) {
     (ALPN, long(&protocols.iter().flat_map(short).collect::<Vec<_>>()))
 }
 
-/// In records of so many bytes.
 fn records(message: &[u8], fragment: usize) -> Vec<u8> {
     message.chunks(fragment).flat_map(|part| [&[HANDSHAKE, 3, 1][..], &long(part)].concat()).collect()
 }
 
-/// What becomes of bytes that arrive in pieces; `None`: more is wanted.
+/// The result of bytes that arrive in pieces; `None`: more are needed.
 fn classify(bytes: &[u8], piece: usize) -> Option<Result<(ClientHello, Bytes), Refusal>> {
     let mut machine = Hello::default();
     let mut input = BytesMut::new();
@@ -142,7 +141,7 @@ proptest! {
     ) {
         for bytes in [tail.clone(), records(&[&message(&[])[..], &tail].concat(), 50), records(&body, 7)] {
             let hello = |piece| classify(&bytes, piece).map(|answer| answer.map(|(hello, _)| hello));
-            // A request for TLS is known by its protocol only when it came in one piece.
+            // A request for TLS is recognized only when it came in one piece.
             if !Upgrade::all().any(|protocol| bytes.starts_with(&protocol.tls_request[..1])) {
                 prop_assert_eq!(hello(usize::MAX), hello(piece));
             }

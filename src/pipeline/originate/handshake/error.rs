@@ -31,10 +31,9 @@ pub struct Error {
 pub(super) struct Scene {
     pub(super) endpoint: SocketAddr,
     pub(super) key: OriginKey,
-    /// The name of the trust in force.
     pub(super) trust: Name,
     pub(super) expected: Vec<String>,
-    /// They are those of the trust, and not the server name.
+    /// `expected` are the names of the trust, and not the server name.
     pub(super) has_names: bool,
     pub(super) has_identity: bool,
     /// The extended key usage of the client certificate lacks client authentication.
@@ -46,11 +45,11 @@ pub(super) struct Scene {
 /// The class of a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The server's certificate is not believed.
+    /// The server's certificate failed verification.
     Certificate(Refusal),
     /// The server wants a client certificate, and got none.
     ClientCertificateRequired,
-    /// The server does not believe the client certificate.
+    /// The server rejected the client certificate.
     ClientCertificateRejected(AlertDescription),
     /// The server does not know the server name (alert 112).
     ServerNameUnrecognized,
@@ -74,20 +73,19 @@ pub enum Cause {
     Alert(AlertDescription),
 }
 
-/// How far the handshake was.
+/// How far the handshake had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flight {
     /// Our ClientHello was sent, and nothing came back.
     BeforeServerHello,
     /// The server has begun to answer.
     AfterServerHello,
-    /// We had believed the server and sent our last flight, without a client certificate.
+    /// The server was verified and our last flight sent, without a client certificate.
     AfterOurFinished,
-    /// We had believed the server and sent our certificate.
+    /// The server was verified and our certificate sent.
     AfterOurCertificate,
 }
 
-/// How a handshake broke off, before it is classified.
 #[derive(Debug)]
 pub(super) enum Broken {
     Tls(rustls::Error),
@@ -125,25 +123,22 @@ impl Error {
         Self { cause, scene: Box::new(Scene::new(seen, origin, endpoint)) }
     }
 
-    /// The error of a handshake that somebody else drove under `origin`, with what was seen of it: the same
-    /// words as for our own.
+    /// Classifies a handshake that other code drove under `origin`, as for our own.
     pub(crate) fn of(failed: Failed, observed: &Observed, origin: &Origin, endpoint: SocketAddr) -> Self {
         let broken = Broken::of(failed, observed);
         Self::new(broken, observed.read(Clone::clone), origin, endpoint)
     }
 
-    /// The error of a handshake that ended without a protocol although `origin` asks for one.
     pub(crate) fn without_protocol(observed: &Observed, origin: &Origin, endpoint: SocketAddr) -> Self {
         Self::new(Broken::NoAlpn, observed.read(Clone::clone), origin, endpoint)
     }
 
-    /// The error of a handshake that the caller gave up after `waited`.
     pub(crate) fn timed_out(waited: Duration, endpoint: SocketAddr, origin: &Origin) -> Self {
         let scene = Box::new(Scene::new(Facts::default(), origin, endpoint));
         Self { cause: Cause::TimedOut(Some(waited)), scene }
     }
 
-    /// The error of a stream whose handshake was over for us, and which broke before anything was said on it.
+    /// Classifies a stream that broke after our handshake and before any data.
     pub(crate) fn late(why: Discard, negotiated: &Negotiated, endpoint: SocketAddr, origin: &Origin) -> Self {
         let request = negotiated.client_certificate.clone();
         let passed = true;
@@ -194,7 +189,6 @@ impl Error {
     }
 }
 
-/// What may be wrong where the settings allow no smaller ClientHello, so that none was tried.
 const LARGE_HELLO: &str = "the server, or a middlebox before it, drops a ClientHello of more than one packet, which the key \
                            share of post-quantum key exchange makes; only that share is allowed (key_exchange_share, \
                            key_exchange)";
@@ -276,8 +270,8 @@ impl Cause {
 }
 
 impl Cause {
-    /// A server, or what stands before it, may end a handshake so because of the ClientHello's length or of what it does
-    /// not know in it.
+    /// A server, or a middlebox before it, may end a handshake with this cause because of the ClientHello's length or
+    /// of something unknown in it.
     pub(crate) fn may_be_of_hello(&self) -> bool {
         match self {
             Self::Closed(flight) | Self::Reset(flight) => *flight == Flight::BeforeServerHello,
@@ -292,7 +286,7 @@ impl Cause {
         }
     }
 
-    /// The connection broke or nothing came; else the server has answered.
+    /// The connection broke or timed out; otherwise the server has answered.
     pub(crate) fn is_silence(&self) -> bool {
         matches!(self, Self::Closed(_) | Self::Reset(_) | Self::TimedOut(_))
     }
@@ -342,14 +336,14 @@ fn of_io(error: &io::Error, flight: Flight) -> Cause {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Cause::Closed(flight),
         io::ErrorKind::TimedOut => Cause::TimedOut(None),
-        // Reset, broken pipe, host unreachable: the way to the server broke.
+        // Reset, broken pipe, host unreachable: the path to the server broke.
         _ => Cause::Reset(flight),
     }
 }
 
 pub(super) fn of_tls(error: &rustls::Error, seen: &Facts) -> Cause {
     use rustls::Error as E;
-    // The verifier's own word is more precise than the error that it gave to rustls.
+    // The verifier's own refusal is more precise than the error that it gave to rustls.
     if let (E::InvalidCertificate(_), Some(refusal)) = (error, &seen.refusal) {
         return Cause::Certificate(refusal.clone());
     }
@@ -373,7 +367,7 @@ pub(super) fn of_tls(error: &rustls::Error, seen: &Facts) -> Cause {
         }
         E::DecryptError => Cause::Protocol("a record that cannot be decrypted".into()),
         E::PeerSentOversizedRecord => Cause::Protocol("an oversized record".into()),
-        // Ours, and none of them is expected: no random bytes, no clock, a limit of the library.
+        // Our own failures, none of them expected: no random bytes, no clock, a limit of the library.
         other => Cause::Protocol(format!("not the server's fault: {}", wording::sentence(other))),
     }
 }
@@ -435,7 +429,6 @@ fn of_alert(alert: AlertDescription, seen: &Facts) -> Cause {
     }
 }
 
-/// How far a handshake was that broke off, once the server had begun to answer.
 fn flight_of(seen: &Facts) -> Flight {
     match (seen.answered(), seen.passed) {
         (Some(request), true) if request.answered => Flight::AfterOurCertificate,

@@ -1,4 +1,4 @@
-//! What a server says that does not speak TLS: guessed from its first bytes.
+//! Guesses the protocol of a server that does not speak TLS from its first bytes.
 
 use std::fmt;
 

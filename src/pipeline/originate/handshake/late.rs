@@ -1,21 +1,21 @@
-//! What a fatal alert says of the client certificate, in the handshake and after it.
+//! What a fatal alert means for the client certificate, in the handshake and after it.
 
 use rustls::AlertDescription;
 
 use super::error::Cause;
 use crate::pipeline::originate::negotiated::Negotiated;
 
-/// The judgement on the client certificate in an alert that came when the handshake was over for egret, before a byte of
-/// data. `None`: the alert is about something else.
+/// The server's refusal of the client certificate by an alert after egret's handshake, before a byte of data. `None`:
+/// the alert has another cause.
 ///
-/// Only TLS 1.3 judges so late (RFC 8446 section 4.4.2.4), and only a server that asked for a certificate, in this
+/// Only TLS 1.3 verifies this late (RFC 8446 section 4.4.2.4), and only a server that asked for a certificate, in this
 /// handshake or in the one that a resumed session descends from: some verify the session's certificate again.
 pub fn late_refusal(alert: AlertDescription, negotiated: &Negotiated) -> Option<Cause> {
     let sent = negotiated.certificate_sent.filter(|_| negotiated.version == "TLSv1.3")?;
     refusal(alert, sent)
 }
 
-/// The same in a handshake in which the server has asked for a certificate; `sent`: it got one.
+/// In a handshake whose server has asked for a certificate; `sent`: it got one.
 pub(super) fn refusal_in_handshake(alert: AlertDescription, sent: bool) -> Option<Cause> {
     use AlertDescription as A;
     match alert {

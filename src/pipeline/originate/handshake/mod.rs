@@ -45,7 +45,7 @@ pub async fn handshake(
     Handshake::new(endpoint, origin, Offer::default()).run(tcp).await
 }
 
-/// One handshake, and what can be known of it while it runs and when it has failed.
+/// One handshake, and its observations while it runs and after a failure.
 pub(crate) struct Handshake<'a> {
     endpoint: SocketAddr,
     origin: &'a Origin,
@@ -56,7 +56,6 @@ pub(crate) struct Handshake<'a> {
 }
 
 impl<'a> Handshake<'a> {
-    /// A handshake whose ClientHello offers no more than `offer`.
     pub(crate) fn new(endpoint: SocketAddr, origin: &'a Origin, offer: Offer) -> Self {
         let observed = Arc::new(Observed::default());
         let prepared = origin.for_handshake(endpoint, &observed, offer);
@@ -80,23 +79,21 @@ impl<'a> Handshake<'a> {
         self.offer
     }
 
-    /// Whether the server has sent a byte.
     pub(crate) fn is_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Whether a session was offered, and whose: `Some(true)`, one of another endpoint.
+    /// `Some(true)`: a session of another endpoint was offered; `None`: none was.
     pub(crate) fn has_offered_session(&self) -> Option<bool> {
         self.prepared.view.as_ref()?.has_offered()
     }
 
-    /// The ClientHello carries the key share of the post-quantum hybrid.
     pub(crate) fn has_hybrid_share(&self) -> bool {
         self.prepared.hybrid_share
     }
 
-    /// The part of its ClientHello without which it may be tried again. Of both, it is the session: the share was part of
-    /// the handshake that brought it, unless the server has failed with it before (`doubts_share`).
+    /// The part of its ClientHello to leave out in a retry. Of both, it is the session: the share was part of the
+    /// handshake that brought it, unless the server has failed with it before (`doubts_share`).
     pub(crate) fn first_suspect(&self, doubts_share: bool) -> Option<Feature> {
         let may_go = self.prepared.hybrid_share && self.origin.key().can_leave_out_hybrid_share();
         match self.has_offered_session() {
@@ -105,8 +102,6 @@ impl<'a> Handshake<'a> {
         }
     }
 
-    /// The part of its ClientHello that may have been the cause of its failure.
-    ///
     /// A server that has begun a full handshake has declined the session, and what it says after that is about
     /// something else: its own certificate above all, or ours. The hybrid's share is suspected only if there was no
     /// ServerHello.
@@ -118,7 +113,7 @@ impl<'a> Handshake<'a> {
             .filter(|feature| *feature == Feature::Session || error.cause().may_be_of_hello())
     }
 
-    /// The session that was offered is not offered again.
+    /// Removes the offered session from the store.
     pub(crate) fn drop_session(&self) {
         if let Some(view) = &self.prepared.view {
             view.broke();
@@ -155,12 +150,12 @@ impl<'a> Handshake<'a> {
     }
 }
 
-/// Closes a stream whose last bytes are an alert. What the server has sent meanwhile is read first: a socket
+/// Closes a stream whose last bytes are an alert. Bytes that the server has sent meanwhile are read first: a socket
 /// that is closed with unread bytes resets, and a reset may overtake the alert.
 async fn part(mut tcp: TcpStream) {
     let _ = tcp.shutdown().await;
     let mut unread = [0; 4096];
-    // A flight of a handshake has some KiB; who sends more than this is not waiting for an alert.
+    // A flight of a handshake has some KiB; a server that sends more than this does not wait for an alert.
     for _ in 0..32 {
         if !matches!(tcp.try_read(&mut unread), Ok(1..)) {
             break;

@@ -11,7 +11,7 @@ use crate::credentials::observation::CertificateRequest;
 use crate::credentials::refusal::Refusal;
 use crate::credentials::trust::DEFAULT_NAME;
 
-/// Before a certificate is trusted because it was presented: whoever sits in between presents one too.
+/// Printed before a certificate that was only presented: a man in the middle presents one too.
 const COMPARE: &str = "First compare this fingerprint with the one that the server's owner tells you.";
 
 pub(super) fn repair(cause: &Cause, scene: &Scene, upstream: &Name) -> Option<String> {
@@ -37,7 +37,6 @@ pub(super) fn repair(cause: &Cause, scene: &Scene, upstream: &Name) -> Option<St
     }
 }
 
-/// The repair of a refusal that came when the handshake was over, of which this is known.
 pub(crate) fn late_repair(cause: &Cause, request: Option<&CertificateRequest>, upstream: &Name) -> Option<String> {
     match cause {
         Cause::ClientCertificateRequired => Some(identity(Text::default(), upstream)),
@@ -69,14 +68,14 @@ fn of_refusal(refusal: &Refusal, scene: &Scene, upstream: &Name) -> Option<Strin
     }
 }
 
-/// The name that would do, if the certificate carries one.
+/// A name in the certificate that would pass.
 fn right_name(server: &CertificateFacts, upstream: &Name, scene: &Scene) -> Option<String> {
     let named = |kind| server.names.iter().filter_map(move |name| name.strip_prefix(kind));
-    // Without any name, a certificate can only be trusted as itself; by a wildcard, one has to know the host.
+    // Without any name, a certificate can only be trusted by its fingerprint; for a wildcard, the host has to be known.
     if server.names.is_empty() {
         return Some(exactly(server, upstream));
     }
-    // The names of a trust take the place of the server name, whatever that is.
+    // The names of a trust replace the server name.
     if scene.has_names {
         let name = server.names.iter().find(|name| !name.contains('*'))?;
         return Some(names(scene, name, upstream));
@@ -89,7 +88,7 @@ fn right_name(server: &CertificateFacts, upstream: &Name, scene: &Scene) -> Opti
     Some(names(scene, &format!("uri:{uri}"), upstream))
 }
 
-/// The name for the trust in force; the roots of the system are none of the file, and become one.
+/// Adds the name to the trust in use; the system's roots are not in the file, and become a trust of their own.
 fn names(scene: &Scene, name: &str, upstream: &Name) -> String {
     let mut text = Text::default();
     if scene.trust.as_str() != DEFAULT_NAME {
@@ -111,7 +110,6 @@ fn identity(mut text: Text, upstream: &Name) -> String {
     set_tls(&mut text, upstream, "identity", upstream.as_str())
 }
 
-/// The server has said whose certificates it accepts, or has not.
 fn another_identity(request: Option<&CertificateRequest>, upstream: &Name) -> String {
     let acceptable = request.map_or(&[][..], |request| &request.acceptable);
     let issuers: Vec<String> = acceptable.iter().map(|name| string(name)).collect();

@@ -1,4 +1,4 @@
-//! An origin: one identity's way to one server name of an upstream, with all that TLS remembers of it.
+//! An origin: one identity, trust and server name of an upstream, with the TLS state for it.
 
 pub mod resumption;
 
@@ -48,8 +48,8 @@ pub struct OriginKey {
     keeps_chain: bool,
 }
 
-/// One identity's way to one server name of an upstream. Owns its verifier, its client-certificate
-/// resolver, its configuration and its sessions; shares none of them with another origin.
+/// One identity, trust and server name of an upstream. Owns its verifier, its client-certificate resolver, its
+/// configuration and its sessions; shares none of them with another origin.
 ///
 /// An unchanged origin is carried over a reload as this same object: rustls resumes only under the same
 /// verifier and resolver, so the sessions stay good. A changed one is a new object and starts empty.
@@ -68,7 +68,6 @@ pub(crate) struct Prepared {
     pub(crate) config: Arc<ClientConfig>,
     /// `None`: without resumption.
     pub(crate) view: Option<Arc<View>>,
-    /// The ClientHello carries the key share of the hybrid.
     pub(crate) hybrid_share: bool,
 }
 
@@ -106,7 +105,7 @@ impl Origin {
         Self::counted(key, identity, trust, OriginMetrics::silent())
     }
 
-    /// The same, with an account of what it remembers.
+    /// As [`Origin::new`], with metrics.
     ///
     /// # Errors
     /// Those of [`Origin::new`].
@@ -129,7 +128,7 @@ impl Origin {
         config.alpn_protocols.clone_from(&key.alpn);
         config.enable_sni = key.sni;
         config.resumption = SessionConfig::disabled();
-        // The records after the handshake are ours.
+        // egret makes the records after the handshake.
         config.enable_secret_extraction = true;
         let limit = identity.as_deref().map_or(Date(i64::MAX), Identity::not_after);
         let sessions = key.resumption.then(|| Store::counted(limit, Arc::clone(&metrics)));
@@ -138,12 +137,12 @@ impl Origin {
         Ok(Self { key, config, sessions, identity, trust, metrics, kernel: None, shelf })
     }
 
-    /// Writes the secrets of its sessions to `log`, for Wireshark. To be called before it is shared.
+    /// To be called before it is shared.
     pub(crate) fn log_keys(&mut self, log: Arc<dyn KeyLog>) {
         Arc::make_mut(&mut self.config).key_log = log;
     }
 
-    /// Lets the kernel have the records of its streams. To be called before it is shared.
+    /// To be called before it is shared.
     pub(crate) fn offer_to_kernel(&mut self, offers: Arc<Offers>) {
         self.kernel = Some(offers);
     }
@@ -153,7 +152,7 @@ impl Origin {
         self.kernel.as_deref()
     }
 
-    /// What tells it from others.
+    /// The parts by which origins differ.
     pub fn key(&self) -> &OriginKey {
         &self.key
     }
@@ -170,7 +169,7 @@ impl Origin {
         &self.trust
     }
 
-    /// Its warm connections. Nothing is on it unless a pool gives it bounds.
+    /// Warm connections; empty unless a pool gives it bounds.
     pub(crate) fn shelf(&self) -> &Arc<Shelf<Warm>> {
         &self.shelf
     }
@@ -185,13 +184,12 @@ impl Origin {
         self.sessions.as_ref().map_or(0, |store| store.held_of(endpoint))
     }
 
-    /// The account of what it remembers; all origins of an upstream share one.
     pub(crate) fn metrics(&self) -> &Arc<OriginMetrics> {
         &self.metrics
     }
 
-    /// Drops its sessions and takes none from now on. To be called when the running generation has no use for it any
-    /// more; streams of an old one may still hold it.
+    /// Drops its sessions and takes none from now on. To be called when the running generation does not use it any
+    /// more; streams of an old generation may still hold it.
     pub(crate) fn retire(&self) {
         if let Some(store) = &self.sessions {
             store.retire();
@@ -226,8 +224,7 @@ impl fmt::Debug for Origin {
 }
 
 impl OriginKey {
-    /// What tells the origin of these settings from others. `server_name` is the upstream's, or the host of
-    /// its server.
+    /// The key of these settings. `server_name` is the upstream's, or the host of its server.
     pub fn new(
         spec: &values::Upstream,
         server_name: &ServerName<'_>,
@@ -249,13 +246,13 @@ impl OriginKey {
             alpn: tls.alpn.clone(),
             key_exchange,
             key_share: tls.key_share,
-            // A resumed session shows no chain that could be judged again.
+            // A resumed session has no chain to check again.
             resumption: tls.resumption && !tls.close_on_revocation,
             keeps_chain: tls.close_on_revocation,
         }
     }
 
-    /// Its parts, each under a name: whoever compares two keys can say what differs. No secret is among them.
+    /// Its parts by name, to report what differs between two keys. None is secret.
     pub(crate) fn parts(&self) -> Vec<(&'static str, String)> {
         let identity = self
             .identity
@@ -278,7 +275,6 @@ impl OriginKey {
         ]
     }
 
-    /// What becomes of a server that does not pass.
     pub(crate) fn mode(&self) -> Mode {
         self.mode
     }
@@ -292,7 +288,6 @@ impl OriginKey {
         &self.alpn
     }
 
-    /// SNI is sent or not.
     pub(crate) fn sni(&self) -> bool {
         self.sni && matches!(self.server_name, ServerName::DnsName(_))
     }
@@ -301,7 +296,7 @@ impl OriginKey {
         (self.min_version, self.max_version)
     }
 
-    /// The group whose key share is sent whatever the server chose before; `None`: what it chose, else the first.
+    /// The group whose key share is always sent; `None`: the one that the server chose last, else the first.
     fn fixed_share(&self, offer: Offer) -> Option<NamedGroup> {
         match (self.key_share, offer.hybrid_share) {
             (KeyShare::Hybrid, _) => Some(NamedGroup::X25519MLKEM768),
@@ -329,7 +324,7 @@ impl OriginKey {
         self.key_share == KeyShare::Auto && self.classic_group().is_some()
     }
 
-    /// Every ClientHello carries the hybrid's key share, whatever the endpoint tolerates.
+    /// The settings always send the hybrid's key share, whatever the endpoint tolerates.
     pub(crate) fn pins_hybrid_share(&self) -> bool {
         let is_pinned = match self.key_share {
             KeyShare::Hybrid => true,
@@ -339,7 +334,6 @@ impl OriginKey {
         is_pinned && self.is_hybrid_share(NamedGroup::X25519MLKEM768)
     }
 
-    /// Not every group that egret knows is offered.
     pub(crate) fn narrows_key_exchange(&self) -> bool {
         KEY_EXCHANGE.iter().any(|group| !self.key_exchange.contains(group))
     }
@@ -379,7 +373,7 @@ struct Resolver {
     issuers: Vec<Vec<u8>>,
 }
 
-/// Authorities that a server accepts are kept for people up to this many; some servers list all public roots.
+/// Most acceptable authorities that are kept for messages; some servers list all public roots.
 const MAX_ACCEPTABLE: usize = 16;
 
 impl Resolver {

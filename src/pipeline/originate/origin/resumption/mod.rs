@@ -1,12 +1,12 @@
-//! What an origin remembers of its servers: TLS sessions, bounded in number, bytes and age.
+//! The TLS sessions of an origin, bounded in number, bytes and age.
 //!
 //! A store belongs to exactly one origin, so no session can reach another identity, trust or server name.
 //! Each handshake gets a view of its own: it prefers sessions of its endpoint, keeps the account of what
 //! was offered, and ties every session to the verification it descends from. A session never outlives
 //! that verification, however often it is continued.
 //!
-//! A TLS 1.3 session is used once, so under parallel connections a store runs dry unless every connection puts back
-//! what it took: sessions are kept wherever a stream reads them, on a warm connection that waits as well.
+//! A TLS 1.3 session is used once, so under parallel connections a store runs empty unless every connection puts a new
+//! session back: sessions are kept wherever a stream reads them, on a warm connection that waits as well.
 
 mod room;
 mod shelf;
@@ -82,11 +82,10 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Verdict {
-    /// From the verification until it has to be made again.
     good: Period,
     /// Bytes of the chain that was verified. rustls keeps a copy of it with each session.
     chain_bytes: usize,
-    /// What it would have objected to, under `verify = "report"`.
+    /// What `verify = "report"` only reported.
     refusal: Option<Refusal>,
     server: Option<Arc<CertificateFacts>>,
     /// The server asked for a client certificate; `Some(true)`: it got one.
@@ -117,13 +116,13 @@ impl Store {
         Arc::new(Self { shelf: Mutex::default(), limit, metrics })
     }
 
-    /// The view of one handshake with `endpoint`.
+    /// The view for one handshake with `endpoint`.
     pub fn view(self: &Arc<Self>, endpoint: SocketAddr, observed: &Arc<Observed>) -> Arc<View> {
         self.view_for(endpoint, observed, true, None)
     }
 
-    /// The same; without `resumes` it finds no session and keeps none. `share`: the group of the key share, whatever the
-    /// server chose before.
+    /// As [`Self::view`]; without `resumes` it finds no session and keeps none. `share`: the group of the key share,
+    /// whatever the server chose before.
     pub(crate) fn view_for(
         self: &Arc<Self>,
         endpoint: SocketAddr,
@@ -180,7 +179,7 @@ impl Drop for Store {
     }
 }
 
-/// The store as one handshake sees it.
+/// The store in one handshake: prefers sessions of its endpoint, and counts.
 #[derive(Debug)]
 pub struct View {
     store: Arc<Store>,
@@ -195,13 +194,13 @@ pub struct View {
 #[derive(Debug)]
 struct Offered {
     number: u64,
-    /// It came from another endpoint of the same origin.
+    /// The offered session came from another endpoint of the same origin.
     borrowed: bool,
     verdict: Arc<Verdict>,
 }
 
 impl View {
-    /// What became of resumption. To be asked once, when the handshake is over: it is counted.
+    /// To be called once, when the handshake is over: it is counted.
     pub(crate) fn outcome(&self, resumed: bool) -> Resumption {
         let account = self.store.account();
         account.ratio.add(resumed);
@@ -229,7 +228,7 @@ impl View {
         self.share
     }
 
-    /// Whether a session was offered, and whose: `Some(true)`, one of another endpoint.
+    /// `Some(true)`: a session of another endpoint was offered; `None`: none was.
     pub(crate) fn has_offered(&self) -> Option<bool> {
         self.offered().as_ref().map(|offered| offered.borrowed)
     }
@@ -249,18 +248,14 @@ impl View {
         account.held.decrement(removed as f64);
     }
 
-    /// What the verification that a resumed session descends from would have objected to.
     pub(crate) fn inherited_refusal(&self) -> Option<Refusal> {
         self.offered().as_ref()?.verdict.refusal.clone()
     }
 
-    /// What the certificate said of itself that was shown in the handshake which a resumed session descends from.
     pub(crate) fn inherited_server(&self) -> Option<Arc<CertificateFacts>> {
         self.offered().as_ref()?.verdict.server.clone()
     }
 
-    /// Whether a client certificate was sent in the handshake which a resumed session descends from; `None`: the server
-    /// asked for none.
     pub(crate) fn inherited_certificate(&self) -> Option<bool> {
         self.offered().as_ref()?.verdict.certificate_sent
     }
@@ -282,7 +277,6 @@ impl View {
         }
     }
 
-    /// The session that `take` finds is the one that this handshake offers.
     fn offer<T>(&self, take: impl FnOnce(&mut Shelf, Date) -> Taken<T>) -> Option<T> {
         let taken = take(&mut self.store.shelf(), Date::now());
         let account = self.store.account();
@@ -297,7 +291,7 @@ impl View {
         Some(session.value)
     }
 
-    /// Keeps a session that `put` stands on the shelf.
+    /// Keeps a session: `put` adds it to the shelf.
     fn keep<T>(
         &self,
         server_name: ServerName<'static>,
@@ -333,7 +327,7 @@ impl View {
 
 impl ClientSessionStore for View {
     fn set_kx_hint(&self, _server_name: ServerName<'static>, group: NamedGroup) {
-        // What one endpoint does not tolerate is nothing to the others.
+        // An intolerance of one endpoint must not affect the others.
         if self.learns_share {
             self.store.shelf().group = Some((group, Period::of(Date::now(), MAX_AGE)));
         }
@@ -344,7 +338,7 @@ impl ClientSessionStore for View {
     }
 
     fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
-        // Of a ticket that came amid a handshake no more is known than that it is no longer than this.
+        // The length of a ticket that came within a handshake is only bounded by this.
         let bytes = handed::bytes();
         let chain = self.observed.read(|facts| facts.chain_bytes);
         if bytes.saturating_sub(chain) > MAX_FLIGHT {
@@ -359,7 +353,7 @@ impl ClientSessionStore for View {
     }
 
     fn remove_tls12_session(&self, _server_name: &ServerName<'static>) {
-        // Asked for when the server turned out to speak TLS 1.3, and when a resumption broke.
+        // rustls asks for it when the server turned out to speak TLS 1.3, and when a resumption broke.
         let offered = self.offered().as_ref().map(|offered| offered.number);
         let removed = self.store.shelf().remove_tls12(self.endpoint, offered);
         self.store.account().held.decrement(removed as f64);
@@ -409,7 +403,7 @@ impl ClientSessionStore for ShareOnly {
 mod tests {
     use super::*;
 
-    /// A chain is believed for some minutes without being built again: that adds nothing to the age of its sessions.
+    /// A cached verification adds nothing to the age of its sessions.
     #[test]
     fn a_verdict_counts_from_the_verification_and_ends_with_the_first_thing_that_it_rests_on() {
         let valid = Period { from: Date(1_000), until: Date(100_000) };

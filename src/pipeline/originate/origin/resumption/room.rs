@@ -4,14 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::memory;
 
-/// Bytes that are taken now.
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Debug, Default)]
 pub(super) struct Room(usize);
 
 impl Room {
-    /// Room for so many bytes; `None`: there is too little left.
+    /// `None`: less than `bytes` are left.
     pub(super) fn take(bytes: usize) -> Option<Self> {
         Self::take_of(&TAKEN, memory::for_sessions(), bytes).then(|| Self(bytes))
     }

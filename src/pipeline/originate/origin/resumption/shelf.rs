@@ -1,5 +1,4 @@
-//! Where sessions stand: by endpoint, newest first. No clock and no metrics: every call is told the time and
-//! tells what it did.
+//! Sessions by endpoint, newest first. No clock and no metrics: every call is given the time and returns what it did.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -26,7 +25,7 @@ pub const MAX_SESSIONS: usize = 512;
 pub const MAX_BYTES: usize = 2_621_440;
 
 /// Seconds in which an endpoint that did not take the session of another is given none. Endpoints that share their keys
-/// by and by are noticed soon, and one session wasted in ten minutes is nothing.
+/// by and by are noticed soon, and one wasted session in ten minutes is cheap.
 const ALONE: i64 = 600;
 
 /// The sessions of one origin: `A` of TLS 1.2, `B` of TLS 1.3.
@@ -36,7 +35,7 @@ pub(super) struct Shelf<A, B> {
     /// The group that the server chose last, and for how long that is remembered: without an end, a server that learns
     /// a better group would never be asked for it.
     pub(super) group: Option<(NamedGroup, Period)>,
-    /// What the certificate says of itself on which the newest sessions rest.
+    /// The facts of the newest certificate, shared by its sessions.
     server: Option<Arc<CertificateFacts>>,
     next: u64,
     retired: bool,
@@ -48,7 +47,7 @@ struct Rack<A, B> {
     /// Oldest first. The newest is used first: a server that was restarted takes none of the older ones.
     tls13: VecDeque<Session<B>>,
     bytes: usize,
-    /// While it lasts, the endpoint is given no session of another: it took none.
+    /// Until then the endpoint is lent no session of another: it refused one.
     alone: Option<Period>,
 }
 
@@ -67,13 +66,13 @@ impl<T> Session<T> {
     }
 }
 
-/// What was found, and what else had to go.
+/// The session found, and the ones removed on the way.
 pub(super) struct Taken<T> {
     pub(super) session: Option<Session<T>>,
     /// The session is no longer on the shelf.
     pub(super) removed: bool,
     pub(super) expired: usize,
-    /// Sessions of another server name. An origin has one name, so there are none; if there were, they would end here.
+    /// Sessions of another server name. An origin has one name, so none is expected.
     pub(super) foreign: usize,
 }
 
@@ -99,8 +98,8 @@ impl<A: Clone, B> Shelf<A, B> {
         self.racks.get(&endpoint).map_or(0, Rack::held)
     }
 
-    /// What a certificate says of itself, in the memory in which sessions before hold it. Of a certificate with many names
-    /// it is half as long as the chain, so that one for each session would not be counted well.
+    /// The certificate's facts, shared with earlier sessions. For a certificate with many names they are half as long
+    /// as the chain, so that a copy for each session would exceed the count of bytes.
     pub(super) fn shared(&mut self, server: Arc<CertificateFacts>) -> Arc<CertificateFacts> {
         match &self.server {
             Some(known) if known.sha256 == server.sha256 => Arc::clone(known),
@@ -108,7 +107,7 @@ impl<A: Clone, B> Shelf<A, B> {
         }
     }
 
-    /// Empties it for good; says how many sessions went.
+    /// Closes it for good; returns how many sessions were dropped.
     pub(super) fn retire(&mut self) -> usize {
         self.retired = true;
         self.racks.clear();
@@ -134,7 +133,7 @@ impl<A: Clone, B> Shelf<A, B> {
         taken
     }
 
-    /// The session of the endpoint, else of any. It stays.
+    /// The session of the endpoint, else of any other. It is not removed.
     pub(super) fn tls12(&mut self, endpoint: SocketAddr, server_name: &ServerName<'_>, now: Date) -> Taken<A> {
         let mut expired = 0;
         for rack in self.racks.values_mut() {
@@ -172,7 +171,7 @@ impl<A: Clone, B> Shelf<A, B> {
         self.kept(put)
     }
 
-    /// Removes the TLS 1.2 session of the endpoint, and the one that was offered to it; says how many those were.
+    /// Removes the TLS 1.2 session of the endpoint, and the one that was offered to it; returns how many.
     pub(super) fn remove_tls12(&mut self, endpoint: SocketAddr, offered: Option<u64>) -> usize {
         let mut removed = 0;
         for (of, rack) in &mut self.racks {
@@ -183,8 +182,8 @@ impl<A: Clone, B> Shelf<A, B> {
         removed
     }
 
-    /// What an endpoint did with a session of another. If it took none, it has keys of its own: another session
-    /// would be wasted on it, for a while.
+    /// What an endpoint did with a session of another. If it refused it, it has keys of its own: it is lent no other
+    /// for a while.
     pub(super) fn lent(&mut self, endpoint: SocketAddr, taken: bool, now: Date) {
         if !self.retired {
             self.rack(endpoint).alone = (!taken).then(|| Period::of(now, ALONE));
@@ -196,8 +195,9 @@ impl<A: Clone, B> Shelf<A, B> {
         (!self.retired).then_some(Session { number: self.next, ..session })
     }
 
-    /// Counts one more, and makes room for it: of too many sessions the endpoint gives that has the most, of too many
-    /// bytes the one that takes the most. So an endpoint with long chains or tickets harms no other.
+    /// Counts one more, and makes room for it: with too many sessions, the endpoint with the most sessions loses one;
+    /// with too many bytes, the endpoint with the most bytes. So an endpoint with long chains or tickets harms no
+    /// other.
     fn kept(&mut self, mut put: Put) -> Put {
         self.held = self.held + 1 - put.expired - put.displaced;
         while self.held > MAX_SESSIONS {
@@ -218,8 +218,8 @@ impl<A: Clone, B> Shelf<A, B> {
         (gone > 0).then_some(gone)
     }
 
-    /// Room for a session of so many bytes, and how many of this origin went for it. Those of other origins stay: without
-    /// one to give, there is no room.
+    /// Room for a session of `bytes`, and how many sessions of this origin were dropped for it. Those of other origins
+    /// stay: if this origin has none to drop, there is no room.
     pub(super) fn room_for(&mut self, bytes: usize) -> (Option<Room>, usize) {
         let mut displaced = 0;
         loop {
@@ -236,7 +236,7 @@ impl<A: Clone, B> Shelf<A, B> {
     }
 
     fn rack(&mut self, endpoint: SocketAddr) -> &mut Rack<A, B> {
-        // Endpoints come and go with DNS; what is known of those that have nothing here is not worth more than room.
+        // Endpoints come and go with DNS: those without sessions are forgotten first.
         if self.racks.len() >= MAX_SESSIONS && !self.racks.contains_key(&endpoint) {
             self.racks.retain(|_, rack| rack.held() > 0);
         }
@@ -273,7 +273,7 @@ impl<A, B> Rack<A, B> {
         }
     }
 
-    /// The oldest that have expired; those between good ones are found when their turn comes.
+    /// Drops the oldest that have expired; expired ones between valid ones are found later.
     fn drop_expired(&mut self, now: Date) -> usize {
         let before = self.tls13.len();
         while self.tls13.front().is_some_and(|session| !session.is_good(now)) {
@@ -290,7 +290,7 @@ impl<A, B> Rack<A, B> {
         1
     }
 
-    /// Drops the TLS 1.2 session if `goes` says so; says whether it went.
+    /// Drops the TLS 1.2 session if `goes`; returns whether it did.
     fn take_tls12(&mut self, goes: impl Fn(&Session<A>) -> bool) -> bool {
         let gone = self.tls12.take_if(|session| goes(session));
         self.bytes -= gone.as_ref().map_or(0, |session| session.room.bytes());
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(Arc::strong_count(&renewed), 1, "nothing is kept for sessions that are gone");
     }
 
-    /// What is offered to the endpoint: of TLS 1.2, of TLS 1.3.
+    /// The offered sessions: of TLS 1.2, of TLS 1.3.
     fn offered(shelf: &mut Numbers, last: u8, now: i64) -> [Option<u32>; 2] {
         let old = shelf.tls12(endpoint(last), &name(), Date(now)).session.map(|session| session.value);
         let new = shelf.take_tls13(endpoint(last), &name(), Date(now)).session.map(|session| session.value);
@@ -397,7 +397,6 @@ mod tests {
         }
         assert_eq!(shelf.held_of(endpoint(1)), 50);
         assert_eq!(shelf.held_of(endpoint(2)), (MAX_BYTES - 50 * 3_000) / 60_000);
-        // The newest have stayed.
         assert_eq!(offered(&mut shelf, 2, NOW)[1], Some(99));
     }
 
