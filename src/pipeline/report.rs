@@ -1,6 +1,6 @@
-//! What is said of one connection: its one log line and its one set of metrics.
+//! The one log line and the one set of metrics of a connection.
 //!
-//! Every word for a reason comes from the `reason()` of the stage that failed, so log and metrics agree.
+//! Every reason comes from the `reason()` of the stage that failed, so that log and metrics agree.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(crate) struct Report<'a> {
     began: Instant,
 }
 
-/// What is worth knowing of an originated stream after its TLS state went into the relay.
+/// Facts about an originated stream whose TLS state went into the relay.
 pub(crate) struct Facts {
     endpoint: Arc<Endpoint>,
     asked: Option<Box<str>>,
@@ -63,7 +63,7 @@ impl<'a> Report<'a> {
         (facts, wire, in_flight)
     }
 
-    /// The client said nothing, or nothing that can be served.
+    /// The client sent nothing, or nothing that can be served.
     pub(crate) fn unclassified(&self, error: &classify::Error, downstream: Stream) {
         downstream.reset();
         self.routes.metrics.refused.increment(error.reason());
@@ -71,14 +71,14 @@ impl<'a> Report<'a> {
     }
 
     pub(crate) fn unrouted(&self, error: &NoRoute, downstream: Stream) {
-        // A reset could overtake what it is told.
+        // A reset could overtake the alert.
         classify::hello::send_unrecognized_name(&downstream);
         drop(downstream);
         self.routes.metrics.refused.increment(error.reason());
         self.refused(error.reason(), error, Some(&error.repair()));
     }
 
-    /// One server could not be originated to; another may follow.
+    /// One origination failed; another may follow.
     pub(crate) fn origination_failed(&self, route: &Route, failure: &Failure) {
         let upstream = route.originator.name();
         let key = Key::new(Event::OriginationFailed, failure.reason()).upstream(upstream).endpoint(failure.endpoint);
@@ -102,7 +102,7 @@ impl<'a> Report<'a> {
         );
     }
 
-    /// No server could be originated to: the client gets a reset before a byte of its data went anywhere.
+    /// All originations failed: the client gets a reset before a byte of its data was sent.
     pub(crate) fn unoriginated(&self, route: &Route, failure: &Failure, downstream: Stream) {
         downstream.reset();
         route.metrics.ended.increment(failure.reason());
@@ -164,7 +164,7 @@ impl<'a> Report<'a> {
 }
 
 impl Report<'_> {
-    /// The line of a client that no upstream was asked for.
+    /// Logs a client for which no upstream was tried.
     fn refused(&self, reason: &'static str, error: &dyn fmt::Display, repair: Option<&str>) {
         if !flood::is_first(Key::new(Event::ConnectionRefused, reason).listener(&self.routes.listener)) {
             return;
@@ -179,7 +179,7 @@ impl Report<'_> {
         );
     }
 
-    /// The line of a connection whose upstream was never ready.
+    /// Logs a connection whose upstream was never ready.
     fn unserved(&self, route: Option<&Route>, ended: &'static str) {
         let upstream = route.map(|route| route.originator.name());
         let key = Key::new(Event::Unserved, ended).listener(&self.routes.listener);
@@ -234,7 +234,6 @@ impl Drop for Report<'_> {
     }
 }
 
-/// What an alert or a breach of the protocol was, which the reason does not say.
 fn detail(ended: &Ended) -> Option<String> {
     if *ended == Ended::RenegotiationDeclined {
         return Some(
@@ -245,7 +244,7 @@ fn detail(ended: &Ended) -> Option<String> {
     alert.or_else(|| ended.tls_error().map(|error| wording::sentence(error)))
 }
 
-/// The judgement on the client certificate that ended a stream: one that comes after data is about what was said.
+/// The refusal of the client certificate that ended a stream; after data, an alert is about the data.
 fn late_refusal(facts: &Facts, outcome: &Outcome) -> Option<Cause> {
     let alert = outcome.ended.alert().filter(|_| outcome.first_byte.is_none())?;
     handshake::late_refusal(alert, facts.negotiated.as_ref()?)

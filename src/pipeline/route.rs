@@ -11,23 +11,21 @@ use crate::pipeline::classify::{Class, Expect, Protocol};
 use crate::pipeline::originate::Originator;
 use crate::pipeline::relay::Counters;
 
-/// The routes of one listener.
+/// The routes of one listener, and what its clients have to send first.
 pub struct RouteTable {
     pub(crate) listener: Name,
     pub(crate) expect: Expect,
-    /// How long it may take to say that.
+    /// How long the client may take for its first bytes.
     pub(crate) patience: Duration,
     pub(crate) metrics: Arc<ListenerMetrics>,
     pub(crate) routes: Routes,
 }
 
-/// One way from a listener to an upstream. A stream holds its route, and by it the upstream's origin, as
-/// long as it lives: an old generation dies when its last stream does.
+/// A route from a listener to an upstream. A stream holds its route, and with it the upstream's origin, as long as it
+/// lives: an old generation dies when its last stream does.
 pub struct Route {
     pub(crate) originator: Arc<Originator>,
-    /// How long a stream may do what.
     pub(crate) limits: StreamLimits,
-    /// Bytes.
     pub(crate) counters: Counters,
     pub(crate) metrics: RouteMetrics,
 }
@@ -53,7 +51,7 @@ impl RouteTable {
     }
 }
 
-/// There is no way for a client that asks for this.
+/// No route fits what the client asks for.
 #[derive(Debug, thiserror::Error)]
 #[error("no route is for {0}")]
 pub struct NoRoute(ClientHello);
@@ -63,7 +61,6 @@ impl NoRoute {
         "no_route"
     }
 
-    /// What to write into the listener, or into the client.
     pub(crate) fn repair(&self) -> String {
         match &self.0.server_name {
             Some(name) => format!(

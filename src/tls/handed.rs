@@ -1,7 +1,7 @@
 //! How many bytes of the peer rustls is given in the call that runs now.
 //!
 //! rustls makes a session of them, hands it to the store within the same call, and does not say how large it is. The
-//! store has to know: a ticket may have 64 KiB.
+//! store needs to know it: a ticket may have 64 KiB.
 
 use std::cell::Cell;
 

@@ -24,19 +24,19 @@ pub struct Established {
     pub(crate) session: Session,
     /// What was received beyond the handshake: tickets, the greeting of a server that speaks first.
     pub(crate) received: Option<Received>,
-    /// The client's last flight. Nothing else may be sent before it; who writes first sends both at
-    /// once, which saves a system call and a packet.
+    /// The client's last flight. Nothing else may be sent before it; the first write sends both at once, which saves a
+    /// system call and a packet.
     pub unsent: Vec<u8>,
-    /// Bytes of the client that were sent already, or stand sealed at the end of `unsent`.
+    /// Bytes of the client that were sent already, or are sealed at the end of `unsent`.
     pub(crate) said: u64,
 }
 
-/// What was received and not passed on.
+/// Received bytes that were not passed on.
 pub(crate) struct Received {
     pub(crate) buffer: Buffer,
-    /// Data that was opened already. It comes first.
+    /// Opened data, which comes first.
     pub(crate) opened: Range<usize>,
-    /// Where the first record begins that nobody has opened yet.
+    /// Where the first sealed record begins.
     pub(crate) start: usize,
     /// Where the last received byte stands.
     pub(crate) end: usize,
@@ -62,10 +62,10 @@ pub(crate) enum Error {
     /// The first bytes, which these are, begin no record of TLS.
     #[error("the server does not answer in TLS")]
     NotTls(Vec<u8>),
-    /// Our own ClientHello has so many bytes: nothing was sent.
+    /// Our own ClientHello has this many bytes: nothing was sent.
     #[error("the ClientHello would have {0} bytes, more than a record")]
     LongHello(usize),
-    /// A message longer than the largest buffer, or bytes that stand where none may.
+    /// A message longer than the largest buffer, or bytes where none may be.
     #[error("the handshake does not follow the protocol")]
     Protocol,
 }
@@ -74,7 +74,7 @@ pub(crate) enum Error {
 /// that its encoding cannot hold.
 const MAX_HELLO: usize = HEADER + 16_384;
 
-/// What a handshake leaves for who takes the secrets.
+/// The rest of a handshake that `establish` needs.
 pub struct Rest {
     received: Option<Received>,
     unsent: Vec<u8>,
@@ -89,7 +89,7 @@ pub struct Rest {
 ///
 /// Not cancel safe: a handshake that was given up cannot go on. The caller bounds its time.
 ///
-/// `answered` is set when the first byte comes: who waits can look at it while the handshake is under way.
+/// `answered` is set when the first byte comes: it can be read while the handshake is under way.
 pub async fn handshake(
     tcp: &mut TcpStream,
     connection: &mut UnbufferedClientConnection,
@@ -164,7 +164,7 @@ pub fn establish(
     establish_for(None, tcp, connection, rest)
 }
 
-/// As `establish`, for a stream of which the kernel may have what it offers.
+/// As `establish`, for a stream of which the kernel may make records.
 pub(crate) fn establish_for(
     offers: Option<&Offers>,
     tcp: TcpStream,
@@ -179,7 +179,7 @@ pub(crate) fn establish_for(
 }
 
 impl Established {
-    /// Leaves with an alert, without a byte of data. Best effort: the peer may be gone.
+    /// Closes with an alert, without a byte of data. Best effort: the peer may be gone.
     pub(crate) async fn leave(mut self, why: AlertDescription) {
         let mut record = [0; CONTROL];
         if let Ok(n) = self.session.alert(&mut record, why) {
@@ -216,7 +216,7 @@ fn step(
     (discard, step)
 }
 
-/// Appends what rustls has to say; it tells the length it needs if there is too little room.
+/// Appends the bytes that rustls has to send; it reports the length it needs if there is too little room.
 fn encode<D>(data: &mut EncodeTlsData<'_, D>, outgoing: &mut Vec<u8>) -> Result<(), Error> {
     let start = outgoing.len();
     loop {
@@ -295,7 +295,7 @@ impl Incoming {
     }
 
     async fn receive(&mut self, tcp: &TcpStream) -> Result<(), Error> {
-        // Nobody needs memory before there is something to read.
+        // No memory is taken before there is something to read.
         tcp.readable().await.map_err(Error::Io)?;
         self.make_room()?;
         let Some(buffer) = self.buffer.as_mut() else { return Err(Error::Protocol) };
@@ -311,8 +311,8 @@ impl Incoming {
         }
     }
 
-    /// A server that does not speak TLS is told apart by its first bytes: taken for a length, they would have
-    /// us wait for a record that never comes.
+    /// A server that does not speak TLS is recognized by its first bytes: taken for a length, they would make us wait
+    /// for a record that never comes.
     fn check_first(&self) -> Result<(), Error> {
         let Some(buffer) = self.buffer.as_ref().filter(|_| self.shown == 0) else { return Ok(()) };
         match &buffer[..self.end] {

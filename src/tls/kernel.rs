@@ -1,4 +1,4 @@
-//! What the kernel has to be told to make the records of a connection, and what this kernel can.
+//! Keys and ciphers for a kernel that makes the records of a connection, and the detection of what this kernel can.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -59,7 +59,6 @@ impl KeyInfo {
         self.len += part.len();
     }
 
-    /// For `net::kernel_tls::set_key`.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -93,7 +92,6 @@ impl Cipher {
         }
     }
 
-    /// The number of the cipher in `linux/tls.h`.
     fn number(self) -> u16 {
         match self {
             Self::Aes128Gcm => 51,
@@ -186,7 +184,7 @@ impl Offers {
 }
 
 impl std::fmt::Display for Offers {
-    /// Such as `TLSv1.3 AES_128_GCM both`, with commas between.
+    /// For example `TLSv1.3 AES_128_GCM both`, with commas between.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut separator = "";
         for (tls13, cipher) in [false, true].into_iter().flat_map(|tls13| Cipher::ALL.map(|cipher| (tls13, cipher))) {
@@ -215,7 +213,7 @@ pub(super) enum Handing {
     Kept,
     /// It can be handed over between two records; the sequence number is known then.
     Asked(ConnectionTrafficSecrets),
-    /// The kernel has it, and has still to be told of this new key.
+    /// The kernel has it; this new key has still to be set.
     Given(Option<KeyInfo>),
 }
 

@@ -1,4 +1,4 @@
-//! What stands in records that hold no application data.
+//! Messages in records that hold no application data.
 
 use rustls::AlertDescription;
 

@@ -1,7 +1,7 @@
 //! Buffers that a connection holds only while it has something to move.
 //!
-//! Each worker keeps a few of every size. They hold old bytes of other connections: who takes one may
-//! read only what it has written.
+//! Each worker keeps a few of every size. They hold old bytes of other connections: a user may read only what it has
+//! written.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};

@@ -1,8 +1,7 @@
-//! TLS over a new connection: a handshake that may have failed because of what its ClientHello offers is repeated at once,
-//! on a connection of its own, without that. The endpoint is blamed only if that fails too.
+//! TLS over a new connection: a handshake that may have failed because of what its ClientHello offers is repeated at
+//! once, on a connection of its own, without that. It counts against the endpoint only if that fails too.
 //!
-//! Nothing of what makes a server believed depends on it: the second handshake verifies in full, and belongs to the same
-//! origin.
+//! The verification is unchanged: the second handshake verifies in full, and belongs to the same origin.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -37,7 +36,7 @@ type Done = Result<(Established, Negotiated), handshake::Error>;
 type Made = Result<(Established, Negotiated), Stage>;
 
 impl Originator {
-    /// A connection to the first of the turn's candidates that answers, and TLS over it if egret is to speak it.
+    /// Connects to the first of the attempt's candidates that answers, with TLS if egret makes it.
     pub(super) async fn originate_in(&self, attempt: &Attempt) -> Result<Originated, Failure> {
         let (tcp, endpoint) = self.connect(attempt).await?;
         let made = match endpoint.origin() {
@@ -70,7 +69,7 @@ impl Originator {
     }
 }
 
-/// The handshakes that one try at an endpoint may take.
+/// The handshakes of one attempt at an endpoint.
 struct Attempts<'a> {
     originator: &'a Originator,
     endpoint: &'a Arc<Endpoint>,
@@ -88,7 +87,7 @@ impl<'a> Attempts<'a> {
         self.conclude(&first, done).await
     }
 
-    /// A handshake is over: if what it offered may be the cause of its failure, there is another without that.
+    /// After a handshake: if what it offered may be the cause of its failure, another follows without that.
     async fn conclude(&self, first: &Handshake<'_>, done: Done) -> Made {
         let error = match done {
             Ok(made) => {
@@ -106,8 +105,8 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Handshakes that offer less and less: each part that is suspected is left out once, so that there are two at most.
-    /// A connection that is opened when the time is over would cost the server one and serve nobody.
+    /// Handshakes that offer less and less: each part that is suspected is left out once, so that there are two at
+    /// most. None begins after the deadline: it would cost the server a connection for nothing.
     async fn repeat(&self, first: &Handshake<'_>, suspect: Feature, error: handshake::Error) -> Made {
         let mut suspicion = Suspicion::new(suspect, first, error);
         let mut offer = first.offer();
@@ -130,8 +129,8 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Nothing was answered for a while: if what the first handshake offers may be why, there is another without it, and
-    /// whichever is over first serves.
+    /// Without an answer for a while: if what the first handshake offers may be why, another runs without it, and the
+    /// one that ends first is used.
     async fn silent(&self, first: &Handshake<'_>, mut running: Pin<&mut impl Future<Output = Done>>) -> Made {
         let now = Instant::now();
         let suspect = first.first_suspect(self.doubts_share()).filter(|feature| {
@@ -139,7 +138,7 @@ impl<'a> Attempts<'a> {
         });
         let Some(feature) = suspect else { return self.conclude(first, running.await).await };
         let suspicion = |error| Suspicion::new(feature, first, error);
-        // Without all that may be why: there is no time for a third.
+        // Leaves out every suspected part: there is no time for a third.
         let rival = self.handshake(Offer { session: false, hybrid_share: false });
         let mut second = pin!(self.connect_and_run(&rival));
         tokio::select! {
@@ -197,7 +196,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// The part of a ClientHello that may be the cause of the failure, and with which the server has not failed lately
-    /// for another cause. A session is worth a handshake each time: it is not offered twice.
+    /// for another cause. A session is always suspected: it is not offered twice.
     fn suspect(&self, handshake: &Handshake<'_>, error: &handshake::Error) -> Option<Feature> {
         let feature = handshake.suspect(error, self.doubts_share())?;
         let is_suspect =
@@ -264,7 +263,7 @@ struct Suspicion {
 }
 
 impl Suspicion {
-    /// A session that is suspected is not offered again, whatever comes of it.
+    /// A suspected session is not offered again, whatever the result.
     fn new(feature: Feature, handshake: &Handshake<'_>, error: handshake::Error) -> Self {
         if feature == Feature::Session {
             handshake.drop_session();
@@ -277,7 +276,7 @@ impl Suspicion {
         if self.error.cause().is_silence() { Evidence::Silence } else { Evidence::Answer }
     }
 
-    /// For the log, once a handshake without it has succeeded.
+    /// Logged once a handshake without it has succeeded.
     fn detail(&self, left_out: Option<Duration>) -> String {
         let (offered, without, likely) = match self.feature {
             Feature::Session => (

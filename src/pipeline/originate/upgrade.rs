@@ -17,19 +17,18 @@ use crate::protocols::{self, Upgrade, drive};
 
 /// Makes a fresh connection ready for TLS: on success the next bytes in both directions are TLS records.
 ///
-/// Has no deadline of its own; the caller bounds it. Not cancel safe: a connection whose upgrade was
-/// given up is to be closed.
+/// Has no deadline of its own; the caller bounds it. Not cancel safe: close the connection after a dropped call.
 ///
 /// # Errors
-/// The server did not agree, or said more than its agreement.
+/// The server did not agree, or sent more than its agreement.
 pub async fn upgrade(protocol: Upgrade, tcp: &mut TcpStream) -> Result<(), Error> {
     let agreed = drive(&mut *(protocol.server)(), tcp).await.map_err(Cause::from);
     agreed.and_then(|()| nothing_more(tcp)).map_err(|cause| Error { protocol, cause })
 }
 
-/// Looks, without taking, whether the server has said more than its agreement.
+/// Peeks whether the server has sent more than its agreement.
 pub(crate) fn nothing_more(tcp: &TcpStream) -> Result<(), Cause> {
-    // Asked of the socket itself: tokio's own peek goes by readiness it has seen before.
+    // Peeks at the socket itself: tokio's own peek relies on readiness that it has seen before.
     match SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]) {
         Ok(0) => Err(Cause::Closed),
         Ok(_) => Err(Cause::PlaintextInjection),

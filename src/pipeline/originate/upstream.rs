@@ -1,4 +1,4 @@
-//! One upstream's way out: what it owns, and one attempt to originate.
+//! The originator of one upstream: what it owns, and one attempt.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -62,7 +62,7 @@ pub(super) struct Lack {
 pub(crate) struct Originated {
     pub(crate) wire: Wire,
     pub(crate) endpoint: Arc<Endpoint>,
-    /// What was agreed on; for TLS of egret's own.
+    /// `None` if the client makes TLS.
     pub(crate) negotiated: Option<Negotiated>,
 }
 
@@ -87,7 +87,7 @@ impl Wire {
 pub(crate) struct Opened {
     pub(crate) originated: Originated,
     pub(crate) in_flight: InFlight,
-    /// It was warm: no handshake was waited for.
+    /// It was warm: no handshake had to be waited for.
     pub(crate) pooled: bool,
     pub(crate) ready: Instant,
 }
@@ -136,8 +136,8 @@ impl Originator {
         }
     }
 
-    /// A way out that leads nowhere, since its identity or its trust is not to be had. It has no server to connect to:
-    /// nothing of it can go out under another identity, or under none.
+    /// An originator without servers, since its identity or its trust cannot be used: nothing can be sent under another
+    /// identity, or under none.
     pub(crate) fn unavailable(
         name: Name,
         spec: &values::Upstream,
@@ -160,7 +160,7 @@ impl Originator {
         Self { source, ..self }
     }
 
-    /// A repair as it goes into the user's own file.
+    /// The repair as a change of the user's own file.
     pub(crate) fn fit(&self, repair: String) -> String {
         self.source.as_ref().map_or_else(|| repair.clone(), |source| fit(&repair, source))
     }
@@ -191,10 +191,9 @@ impl Originator {
         self.closes_on_removal
     }
 
-    /// A new stream: a warm one, else to the first endpoint that lets us. All tries share one deadline; each may use
-    /// an equal part of what is left, but at least a third, so that one black hole does not take the time of the
-    /// endpoints behind it.
-    /// Errors: The failure of the last try; every failure is handed to `failed` and counted.
+    /// A new stream: a warm one, else to the first endpoint that accepts. All attempts share one deadline; each may use
+    /// an equal part of the remaining time, but at least a third, so that one black hole does not take the time of the
+    /// next endpoints. Errors: The failure of the last attempt; every failure is handed to `failed` and counted.
     ///
     /// Cancel safe: dropping the future closes whatever was begun.
     pub(crate) async fn open(
@@ -250,7 +249,7 @@ impl Originator {
         }
     }
 
-    /// With a pool that has room, it is the pool's affair to find out who is well again: no client waits for it.
+    /// A pool with room makes the trials itself: no client waits for one.
     pub(super) fn rules_for_clients(&self) -> Rules {
         let tried = self.rules.checked || self.pool.as_ref().is_some_and(Pool::has_room);
         Rules { checked: tried, ..self.rules }
@@ -264,7 +263,7 @@ impl Originator {
         Attempts::new(rules, members, self.timeout, deadline)
     }
 
-    /// What a check does: a connection, or all that a stream would do before its first byte.
+    /// An active check: a connection, or all that a stream does before its first byte.
     pub(super) async fn check(&self, attempt: &Attempt, kind: CheckKind) -> Result<(), Failure> {
         match kind {
             CheckKind::Tcp => {
@@ -285,8 +284,8 @@ impl Originator {
         Ok(())
     }
 
-    /// A connection on which TLS can begin: dial and upgrade. The first of the turn's candidates that answers it is.
-    /// Its failures count for health; its success does not yet, where a handshake follows.
+    /// A connection on which TLS can begin: dial and upgrade. The first of the attempt's candidates that answers is
+    /// used. Failures count for health; a success does not yet if a handshake follows.
     pub(super) async fn connect(&self, attempt: &Attempt) -> Result<(TcpStream, Arc<Endpoint>), Failure> {
         let candidates = attempt.candidates();
         let addresses: Vec<_> = candidates.iter().map(|endpoint| endpoint.address()).collect();
@@ -317,7 +316,7 @@ impl Originator {
         }
     }
 
-    /// Nothing was tried: what is the stream's failure then?
+    /// The failure of a stream for which nothing was tried.
     pub(super) fn untried(&self, exhausted: Exhausted, mut failed: impl FnMut(&Failure)) -> Failure {
         let failure = match exhausted {
             Exhausted::Open(endpoint, left) => {
@@ -331,11 +330,11 @@ impl Originator {
         failure
     }
 
-    /// The name of every server failed, and the last failure is the stream's.
+    /// Reports the failure of every server's name; the last one is the stream's.
     pub(super) fn nowhere(&self, mut failed: impl FnMut(&Failure)) -> Failure {
         let mut failures: Vec<_> = self.endpoints.missing().into_iter().map(Failure::unresolved).collect();
         if failures.is_empty() {
-            // An answer has come just now, too late for this stream.
+            // An answer has just come, too late for this stream.
             let servers = self.servers().iter().map(|server| server.configured.clone());
             failures.extend(servers.map(|server| Failure::unresolved((server, None))));
         }

@@ -9,24 +9,22 @@ pub(super) struct Account<'a> {
 }
 
 impl<'a> Account<'a> {
-    /// `counter` is told the same.
     pub(super) fn new(counter: &'a Counter) -> Self {
         Self { active: false, moved: 0, first_byte: None, counter }
     }
 
-    /// The sender's socket gave some bytes.
     pub(super) fn gave(&mut self) {
         self.active = true;
     }
 
-    /// There is something for the receiver; the first time it is noted when.
+    /// Notes the time of the first byte.
     pub(super) fn first(&mut self) {
         if self.first_byte.is_none() {
             self.first_byte = Some(Instant::now());
         }
     }
 
-    /// The receiver's socket took bytes, `n` of which are now to be counted.
+    /// The receiver's socket took bytes; `n` of them are counted now.
     pub(super) fn took(&mut self, n: u64) {
         self.active = true;
         self.moved += n;
@@ -38,7 +36,6 @@ impl<'a> Account<'a> {
         std::mem::take(&mut self.active)
     }
 
-    /// Bytes counted so far.
     pub(super) fn moved(&self) -> u64 {
         self.moved
     }

@@ -17,11 +17,11 @@ pub(super) struct Clock {
     /// When a byte moved last, or a direction ended.
     moved: Instant,
     is_half_closed: bool,
-    /// Whom the alarm will wake; gone when a limit may be nearer than it was set for.
+    /// The waker of the set alarm; `None` when a limit may be nearer than it was set for.
     armed: Option<Waker>,
 }
 
-/// For a timer with nothing to wait for; it is then not even polled.
+/// For a timer without a limit; it is not even polled.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl Clock {
@@ -46,7 +46,7 @@ impl Clock {
         self.born
     }
 
-    /// What a half-closed stream may take without a byte.
+    /// The limit of silence of a half-closed stream.
     pub(super) fn silence(&self) -> Duration {
         self.idle.map_or(self.half_closed, |idle| idle.min(self.half_closed))
     }

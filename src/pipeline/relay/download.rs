@@ -21,14 +21,13 @@ pub(super) struct Download<'a> {
     state: State,
     size: Size,
     inbox: Option<Inbox>,
-    /// Length of the last long record; receiving whole numbers of such leaves no part of one to be moved.
+    /// Length of the last long record; a read of whole records leaves no partial one to be moved.
     long: usize,
-    /// Bytes that the record at the front is known to need.
     needed: usize,
     eof: Eof,
     /// What ends the stream once everything before it is delivered.
     failed: Option<Ended>,
-    /// The fault of the server that it has to be told.
+    /// The alert that the server is still owed.
     owed: Option<AlertDescription>,
     account: Account<'a>,
 }
@@ -75,7 +74,7 @@ impl<'a> Download<'a> {
         Self { state, size, inbox, long: 1, needed: 0, eof, failed: None, owed: None, account }
     }
 
-    /// Moves what can be moved. Ready when the server's end was passed on, and on every later call. `alone`: the client's
+    /// Moves available bytes. Ready when the server's end was passed on, and on every later call. `alone`: the client's
     /// end was passed on before.
     pub(super) fn poll(
         &mut self,
@@ -111,7 +110,7 @@ impl<'a> Download<'a> {
         Poll::Pending
     }
 
-    /// What was read, and nothing more. Ready when the socket has taken it.
+    /// Delivers what was read and reads no more. Ready when the socket has taken it.
     pub(super) fn poll_rest(
         &mut self,
         cx: &mut Context<'_>,
@@ -146,7 +145,6 @@ impl<'a> Download<'a> {
         self.state == State::Ended
     }
 
-    /// Whether plaintext waits for the client.
     pub(super) fn holds(&self) -> bool {
         self.inbox.as_ref().is_some_and(|inbox| inbox.plain.count > 0)
     }
@@ -155,7 +153,7 @@ impl<'a> Download<'a> {
         &mut self.account
     }
 
-    /// With an error of `poll`: what the server has to be told.
+    /// After an error of `poll`: the alert that the server is owed.
     pub(super) fn owed_alert(&self) -> Option<AlertDescription> {
         self.owed
     }
@@ -226,7 +224,7 @@ impl<'a> Download<'a> {
         if session.in_kernel(Direction::Receive) {
             ready!(self.poll_take(cx, from, session, alone))?;
         } else {
-            // What is handed over begins with a whole record.
+            // The hand-over has to begin with a whole record.
             let most = if session.is_asked(Direction::Receive) { self.needed } else { usize::MAX };
             if ready!(self.poll_receive(cx, from, most))? == 0 {
                 let is_amid = session.is_amid() || self.inbox.as_ref().is_some_and(|inbox| inbox.sealed < inbox.end);
@@ -254,7 +252,7 @@ impl<'a> Download<'a> {
             let inbox = self.inbox.get_or_insert_with(|| Inbox::new(size));
             match kernel_tls::try_receive(from, &mut inbox.buffer) {
                 Ok(Taken { kind: None, len: 0 }) => {
-                    // The kernel keeps a part of a record, and says no word of it.
+                    // The kernel keeps a partial record without reporting it.
                     let is_amid = session.is_amid() || net::unread(from).is_ok_and(|bytes| bytes > 0);
                     self.end_of_input(is_amid, alone);
                 }
@@ -276,11 +274,11 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// What the kernel has opened stands at the front of the inbox.
+    /// The bytes that the kernel has opened are at the front of the inbox.
     fn process_taken(&mut self, taken: Taken, session: &mut Session) {
         let Taken { kind, len } = taken;
         let Some(inbox) = &mut self.inbox else { return };
-        // A kernel that says no type has seen none but this.
+        // Without a type, all records were of this one.
         let kind = kind.map_or(ContentType::ApplicationData, ContentType::from);
         self.account.gave();
         match session.process_record(kind, &inbox.buffer[..len]) {
@@ -379,7 +377,7 @@ impl Inbox {
         }
     }
 
-    /// `plain`, counted from the front of the sealed bytes, is opened.
+    /// Records that `plain`, relative to the sealed bytes, is opened.
     fn add(&mut self, plain: Range<usize>, wire: usize) {
         let start = self.sealed + plain.start;
         let len = plain.len();

@@ -1,4 +1,4 @@
-//! Directions whose records the kernel makes: handing them over, and what has to be said of them.
+//! Directions whose records the kernel makes: handing them over, and reporting keys and errors.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -12,7 +12,7 @@ use crate::net::kernel_tls::{self, Direction};
 use crate::tls::record::Fault;
 use crate::tls::session::{Control, Session};
 
-/// Lets the kernel see a socket of which it is to get a direction. If it will not, all stays in user space.
+/// Attaches kernel TLS to a socket before a direction is handed over. On an error all stays in user space.
 pub(super) fn attach(session: &mut Session, upstream: &TcpStream) {
     if session.shows()
         && let Err(error) = kernel_tls::attach(upstream)
@@ -23,8 +23,8 @@ pub(super) fn attach(session: &mut Session, upstream: &TcpStream) {
     }
 }
 
-/// Hands a direction over if that is asked for. To be called between two of its records, when nothing of it is
-/// held in user space. If the kernel will not, it stays in user space.
+/// Hands a direction over if requested. To be called between two of its records, when nothing of it is held in user
+/// space. If the kernel will not, it stays in user space.
 pub(super) fn hand_over(session: &mut Session, direction: Direction, upstream: &impl Duplex) {
     let Some(info) = session.key_info(direction) else { return };
     let taken = kernel_tls::set_key(upstream, direction, info.bytes());
@@ -34,7 +34,7 @@ pub(super) fn hand_over(session: &mut Session, direction: Direction, upstream: &
     session.handed_over(direction, taken.is_ok());
 }
 
-/// Tells the kernel the new key of a direction, if there is one. To be called after the record that said so.
+/// Gives the kernel the new key of a direction, if there is one. To be called after the key update record.
 pub(super) fn renew(session: &mut Session, direction: Direction, upstream: &impl Duplex) -> Result<(), Ended> {
     let Some(info) = session.renewed(direction) else { return Ok(()) };
     kernel_tls::set_key(upstream, direction, info.bytes()).map_err(|_| Ended::KernelKeyUpdate)
@@ -62,8 +62,8 @@ pub(super) fn send_record(upstream: &impl Duplex, control: &Control) -> io::Resu
     kernel_tls::try_send_record(upstream, control.kind.into(), control.body())
 }
 
-/// The end that an error of receiving means, and what the server is owed for it: the kernel says by its error
-/// what was wrong with a record, and tells the server nothing.
+/// The end that an error of receiving means, and the alert that the server is owed: the kernel reports a bad record by
+/// its error, and sends no alert.
 pub(super) fn refused(error: &io::Error) -> (Ended, Option<AlertDescription>) {
     let fault = match error.raw_os_error() {
         Some(libc::EBADMSG) => Fault::BadRecordMac,

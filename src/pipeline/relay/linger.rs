@@ -29,12 +29,11 @@ const RESET: Bound = Bound { silence: Duration::from_secs(2), total: Duration::f
 /// The deadline of the drain has passed: the process ends `drain::FORCED_GRACE` (5 s) later, whatever is left.
 const DRAINED: Bound = Bound { silence: Duration::from_secs(3), total: Duration::from_secs(3) };
 
-/// Between two looks at what was acknowledged: no event says so. From a round trip of a local network to one that costs
-/// a client with a long way little of its time.
+/// Between two checks of what was acknowledged: no event reports it. From a round trip of a local network to a time
+/// that is short for a distant client.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
 impl Bound {
-    /// `silence`: what a half-closed stream may take.
     fn of(ended: &Ended, silence: Duration) -> Self {
         match ended {
             Ended::Truncated | Ended::UpstreamAlert(_) | Ended::UpstreamTls(_) => Self { silence, total: LONGEST },

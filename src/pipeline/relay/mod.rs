@@ -58,7 +58,7 @@ use passing::Passing;
 use sides::Sides;
 use upload::Upload;
 
-/// The metric handles of one upstream's streams, resolved before.
+/// The metric handles of streams, resolved before.
 #[derive(Clone)]
 pub struct Counters {
     /// Bytes from the client to the upstream.
@@ -78,7 +78,7 @@ pub struct Counters {
 /// written to the client's socket, on the way up with the last byte of its record. A reset may still
 /// destroy what was counted.
 ///
-/// `forced` says how the stream ended then.
+/// `forced` resolves to the end of the stream.
 ///
 /// The limits and `forced` end a stream that is not over, so both sides are reset and no close_notify is
 /// sent: a peer must not take the cut for the end of the data. A Unix socket knows no reset; its peer
@@ -107,10 +107,10 @@ pub fn relay(
     run(Sides::new(downstream, upstream.tcp), stream, limits, forced)
 }
 
-/// The same between two sides that understand each other: bytes go through untouched, and a FIN of either side is a
-/// clean end of its direction. `limits.eof` has no meaning.
+/// As [`relay`], but bytes pass through unchanged, and a FIN of either side is a clean end of its direction.
+/// `limits.eof` has no meaning.
 ///
-/// What comes in quantity goes from socket to socket through a pipe, without a copy (splice(2)).
+/// Bulk data goes from socket to socket through a pipe, without a copy (splice(2)).
 ///
 /// # Cancel safety
 ///
@@ -127,11 +127,11 @@ pub fn pass_through(
     run(Sides::new(downstream, upstream), Passing::new(early, accounts), limits, forced)
 }
 
-/// A way of moving bytes between two sockets: what the mechanisms differ in.
+/// Moves bytes between two sockets: the part in which the mechanisms differ.
 trait Mechanism<'a> {
     fn poll(&mut self, cx: &mut Context<'_>, sides: &Sides) -> Poll<Ended>;
-    /// Gives the sockets what was read before `ended`; of a side that is gone the rest is read as well. Ready when
-    /// nothing is left, with the end of a direction that failed meanwhile.
+    /// Delivers what was read before `ended`; of a side that is gone the rest is read as well. Ready when nothing is
+    /// left, with the end of a direction that failed meanwhile.
     fn poll_flush(&mut self, cx: &mut Context<'_>, sides: &Sides, ended: &Ended) -> Poll<Option<Ended>>;
     /// Whether one direction has ended, and the other is left.
     fn is_half_closed(&self) -> bool;
@@ -149,7 +149,7 @@ trait Mechanism<'a> {
     fn accounts(&mut self) -> [&mut Account<'a>; 2];
 }
 
-/// Lets a mechanism work until its stream is over, a limit ends it, or `forced` resolves; then delivers what is owed.
+/// Runs a mechanism until its stream is over, a limit ends it, or `forced` resolves; then delivers what was read.
 ///
 /// `sides` and `stream` are used in place: a value that is moved inside of the block is laid out twice in the future.
 fn run<'a>(
@@ -191,7 +191,7 @@ fn run<'a>(
             })
             .await
         };
-        // In a box: the ends of most streams need none, and an idle stream keeps no place for it.
+        // In a box: most ends need none, and inside the future it would take memory of every idle stream.
         let ended = match ended {
             Ended::Finished if !stream.awaits_fin() || sides.discard().is_ready() => ended,
             ended => Box::pin(linger::linger(&mut stream, &sides, ended, clock.silence(), forced)).await,
@@ -205,8 +205,8 @@ fn run<'a>(
     }
 }
 
-/// What two directions come to. `up` is driven after `down`: an alert or a last answer says more about an upstream that
-/// is gone than the failed write does.
+/// Combines two directions. `up` is polled after `down`: an alert or a last answer is more specific about a lost
+/// upstream than the failed write.
 fn both(down: Poll<Result<(), Ended>>, up: impl FnOnce() -> Poll<Result<(), Ended>>) -> Poll<Ended> {
     if let Poll::Ready(Err(ended)) = down {
         return Poll::Ready(ended);
@@ -218,7 +218,7 @@ fn both(down: Poll<Result<(), Ended>>, up: impl FnOnce() -> Poll<Result<(), Ende
     }
 }
 
-/// Rounds that one direction may move before the other has its turn: at most 1 MiB, some 0.3 ms.
+/// Rounds of one direction before the other is polled: at most 1 MiB, some 0.3 ms.
 const ROUNDS: usize = 4;
 
 /// Plaintext on one side, TLS on the other, and the two directions between them.
@@ -226,7 +226,7 @@ struct Stream<'a> {
     session: Session,
     up: Upload<'a>,
     down: Download<'a>,
-    /// A renegotiation that the server asked for was logged: once for each stream.
+    /// A renegotiation that the server asked for was logged: once per stream.
     renegotiation_logged: bool,
 }
 
@@ -302,7 +302,7 @@ fn log_declined(upstream: &TcpStream) {
     );
 }
 
-/// What two directions come to whose stream is over: an error ends that direction.
+/// Combines two directions of a stream that is over: an error ends its direction.
 fn flushed(down: Poll<Result<(), Ended>>, up: Poll<Result<(), Ended>>) -> Poll<Option<Ended>> {
     match (down, up) {
         (Poll::Ready(down), Poll::Ready(up)) => Poll::Ready(down.and(up).err()),

@@ -5,7 +5,7 @@ use rustls::AlertDescription;
 
 use crate::tls::session::Renegotiation;
 
-/// What became of a stream.
+/// The result of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// Bytes of the client that the upstream's socket took.
@@ -31,9 +31,9 @@ pub enum Carrier {
     KernelSend,
     /// User space sealed, the kernel opened.
     KernelReceive,
-    /// Bytes that egret did not look into, through buffers.
+    /// Bytes passed through unchanged, through buffers.
     Copied,
-    /// Bytes that egret did not look into, at least some of them through pipes of the kernel.
+    /// Bytes passed through unchanged, at least some of them through pipes of the kernel.
     Spliced,
 }
 
@@ -141,7 +141,7 @@ impl Ended {
         if is_reset(error) { Self::DownstreamReset } else { Self::DownstreamIo(error.kind()) }
     }
 
-    /// The end of a session that rustls, or the record layer in its words, calls so.
+    /// The end for an error of rustls, or of the record layer in rustls' terms.
     pub fn from_tls(error: rustls::Error) -> Self {
         match error {
             rustls::Error::AlertReceived(alert) => Self::UpstreamAlert(alert),
@@ -149,8 +149,8 @@ impl Ended {
         }
     }
 
-    /// This end of a stream whose server may have asked for a renegotiation: OpenSSL's server answers the warning with a
-    /// fatal alert, others close or reset. After more data, only the alerts that speak of it do.
+    /// This end of a stream whose server may have asked for a renegotiation: OpenSSL's server answers the warning with
+    /// a fatal alert, others close or reset. After more data, only alerts about renegotiation count.
     pub(super) fn after(self, renegotiation: Renegotiation) -> Self {
         use AlertDescription::{HandshakeFailure, NoRenegotiation};
         match (&self, renegotiation) {
@@ -177,7 +177,7 @@ impl Ended {
         [!no_more, !self.is_downstream()]
     }
 
-    /// This end, or what was read after it if that says why the upstream is gone.
+    /// This end, or a later one that explains why the upstream is gone.
     pub(super) fn explained_by(self, later: Self) -> Self {
         match later {
             Self::UpstreamAlert(_) | Self::UpstreamTls(_) if self.upstream_is_gone() => later,
@@ -186,7 +186,7 @@ impl Ended {
     }
 }
 
-/// The kinds that Linux reports, in whichever call comes first after an RST.
+/// The error kinds that Linux reports after an RST, in whichever call comes first.
 fn is_reset(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
     matches!(error.kind(), ConnectionReset | BrokenPipe | ConnectionAborted | NotConnected)

@@ -62,7 +62,8 @@ impl<'a> Mechanism<'a> for Passing<'a> {
     }
 }
 
-/// One direction. Little is copied, with one system call each way; what fills a buffer goes on through a pipe.
+/// One direction. Small transfers are copied, with one system call each way; a flow that fills a buffer continues
+/// through a pipe.
 struct Pump<'a> {
     sender: Sender,
     state: State,
@@ -73,7 +74,7 @@ struct Pump<'a> {
     gone: bool,
     /// The kernel splices from this socket, as far as is known.
     splices: bool,
-    /// It did at least once.
+    /// Bytes were spliced at least once.
     spliced: bool,
     account: Account<'a>,
 }
@@ -96,12 +97,7 @@ enum State {
 enum Load {
     Nothing,
     Piped(Pipe),
-    /// What is between `start` and `end`.
-    Copied {
-        buffer: Buffer,
-        start: usize,
-        end: usize,
-    },
+    Copied { buffer: Buffer, start: usize, end: usize },
 }
 
 impl<'a> Pump<'a> {
@@ -111,7 +107,7 @@ impl<'a> Pump<'a> {
         Self { sender, state, size, early, load: Load::Nothing, gone: false, splices: true, spliced: false, account }
     }
 
-    /// Moves what can be moved. Ready when the sender's end was passed on, and on every later call.
+    /// Moves available bytes. Ready when the sender's end was passed on, and on every later call.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -148,7 +144,6 @@ impl<'a> Pump<'a> {
         self.state == State::Ended
     }
 
-    /// Whether bytes that were read wait for the receiver.
     fn holds(&self) -> bool {
         let loaded = match &self.load {
             Load::Nothing => false,
@@ -250,11 +245,10 @@ impl<'a> Pump<'a> {
     }
 }
 
-/// With so little at a time, two copies cost less than the calls that a pipe needs to find its sender empty.
+/// With this few bytes at a time, two copies cost less than the calls that a pipe needs to find its sender empty.
 const SHORT: usize = 8 << 10;
 
 impl Sender {
-    /// It could not be read from.
     fn failed(self, error: &io::Error) -> Ended {
         match self {
             Self::Downstream => Ended::from_downstream(error),
@@ -262,7 +256,6 @@ impl Sender {
         }
     }
 
-    /// The other side does not take what it sends.
     fn was_refused(self, error: &io::Error) -> Ended {
         match self {
             Self::Downstream => Ended::from_upstream(error),

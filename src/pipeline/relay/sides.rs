@@ -13,7 +13,7 @@ use crate::net;
 pub(super) struct Sides {
     pub(super) downstream: net::Stream,
     pub(super) upstream: TcpStream,
-    /// What the drop does: a stream that is dropped half-way must not look finished.
+    /// Set before the drop: a stream that is dropped half-way must not look finished.
     close: Close,
 }
 
@@ -37,8 +37,8 @@ impl Sides {
         Self { downstream, upstream, close: Close::Reset }
     }
 
-    /// The end of the stream when one of the connections is reset or breaks, whether or not somebody reads from it.
-    /// What was received from it before stays where it is. Cancel safe.
+    /// The end of the stream when one of the connections is reset or breaks, even if it is not being read. What was
+    /// received from it before stays where it is. Cancel safe.
     pub(super) async fn reset(&self) -> Ended {
         tokio::select! {
             error = self.downstream.error() => Ended::from_downstream(&error),
@@ -57,7 +57,7 @@ impl Sides {
     }
 
     /// Reads what the server sends after its close_notify, which is no data of the stream: a socket that is closed with
-    /// unread bytes sends a reset, and that may destroy at the server what the client said last. Ready when there is
+    /// unread bytes sends a reset, and that may destroy the client's last bytes at the server. Ready when there is
     /// nothing to wait for any more.
     pub(super) fn discard(&self) -> Poll<()> {
         let mut piece = [0; 4096];
@@ -74,7 +74,7 @@ impl Sides {
     /// Passes both ends on, which the close would do otherwise, and waits for the server's FIN, for a bounded time and a
     /// bounded number of bytes. Cancel safe.
     pub(super) async fn await_fin(&self) {
-        // A connection that is gone needs no end.
+        // A connection that is gone needs no FIN.
         let _ = net::finish(&self.downstream);
         let _ = net::finish(&self.upstream);
         let fin = async { while self.discard().is_pending() && self.upstream.readable().await.is_ok() {} };

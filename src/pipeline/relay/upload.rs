@@ -26,9 +26,9 @@ pub(super) struct Upload<'a> {
     /// The last flight of the handshake; goes out with what comes first.
     flight: Vec<u8>,
     batch: Option<Batch>,
-    /// What goes out by itself, because the kernel that makes the records has to be told its type.
+    /// A record that is sent on its own, because the kernel that makes the records needs its type.
     control: Option<Control>,
-    /// Writes of which the kernel took a part only, and may have ended a record there.
+    /// Partial writes: the kernel may have ended a record there.
     cut: u32,
     /// The client's connection was reset: after what came before there is no end.
     gone: bool,
@@ -62,7 +62,7 @@ impl<'a> Upload<'a> {
         Self { state, size, early, flight, batch: None, control: None, cut: 0, gone: false, account, near_key_limit }
     }
 
-    /// Moves what can be moved. Ready when the client's end was passed on, and on every later call.
+    /// Moves available bytes. Ready when the client's end was passed on, and on every later call.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -108,7 +108,7 @@ impl<'a> Upload<'a> {
         Poll::Pending
     }
 
-    /// What was read, and nothing more. Ready when the socket has taken it.
+    /// Sends what was read and reads no more. Ready when the socket has taken it.
     pub(super) fn poll_rest(
         &mut self,
         cx: &mut Context<'_>,
@@ -146,7 +146,6 @@ impl<'a> Upload<'a> {
         self.state == State::Ended
     }
 
-    /// Whether bytes of the client wait for the server.
     pub(super) fn holds(&self) -> bool {
         self.batch.is_some() || self.control.is_some() || !self.early.is_empty()
     }
@@ -155,7 +154,7 @@ impl<'a> Upload<'a> {
         &mut self.account
     }
 
-    /// Tells the server why it is left, if that can be done at once and between two records.
+    /// Sends the alert, if that can be done at once and between two records.
     pub(super) fn send_alert(
         &mut self,
         cx: &mut Context<'_>,
@@ -183,7 +182,7 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// Ready when the socket has taken the whole batch, and what goes by itself.
+    /// Ready when the socket has taken the whole batch, and the record that is sent on its own.
     fn poll_send(&mut self, cx: &mut Context<'_>, to: &impl Duplex, alone: bool) -> Poll<Result<(), Ended>> {
         while let Some(batch) = &self.batch {
             let slices = [IoSlice::new(&self.flight), IoSlice::new(&batch.buffer[batch.start..batch.end])];
@@ -372,7 +371,6 @@ impl Batch {
     }
 }
 
-/// Bytes of a full record.
 const fn slot(layout: Layout) -> usize {
     layout.front() + MAX_PLAINTEXT + layout.back()
 }

@@ -28,7 +28,7 @@ pub struct Session {
     closed: bool,
     /// Blocks left at which a key that cannot be changed is warned of; zero once it was.
     warn_at: u64,
-    /// What of it the operating system's kernel has, or is to get.
+    /// The part that the operating system's kernel has, or will get.
     offload: Option<Box<Offload>>,
 }
 
@@ -53,7 +53,7 @@ enum Reply {
     NoRenegotiation,
 }
 
-/// What stood at the front of the received bytes. `wire` is how many of them it took.
+/// The record at the front of the received bytes; `wire` is its length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opened {
     /// No whole record yet; it needs this many bytes at least.
@@ -133,13 +133,13 @@ impl Error {
     }
 }
 
-/// Records without application data in a row that are borne, as in rustls: a peer must not keep us busy
-/// with warnings or key updates.
+/// Records without application data in a row that are tolerated, as in rustls: a peer must not keep us busy with
+/// warnings or key updates.
 const MAX_NON_DATA_RECORDS: u8 = 32;
 /// Room for what `control` writes: a record with the five bytes of a key update, or the two of an alert.
 pub const CONTROL: usize = 64;
 
-/// A record that is not application data, for a kernel that makes the records: it has to be told the type.
+/// A record that is not application data, for a kernel that makes the records: it needs the type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Control {
     /// Alert or handshake.
@@ -176,7 +176,7 @@ impl Session {
         })
     }
 
-    /// Whether the socket is to be shown to the kernel: once, before a direction is handed over.
+    /// Whether kernel TLS has to be attached to the socket: once, before a direction is handed over.
     pub(crate) fn shows(&mut self) -> bool {
         self.offload.as_mut().is_some_and(|offload| !std::mem::replace(&mut offload.shown, true))
     }
@@ -201,7 +201,7 @@ impl Session {
         KeyInfo::new(self.kernel.is_some(), secrets, sequence)
     }
 
-    /// The kernel has taken a direction; or it has not, and the direction stays here for good.
+    /// Records whether the kernel has taken a direction; if not, it stays in user space for good.
     pub(crate) fn handed_over(&mut self, direction: Direction, taken: bool) {
         let Some(offload) = &mut self.offload else { return };
         *offload.of_mut(direction) = if taken { Handing::Given(None) } else { Handing::Kept };
@@ -228,12 +228,12 @@ impl Session {
         self.sealer.layout()
     }
 
-    /// Whether `control` has something to say that should not wait for data.
+    /// Whether `control` has a record that should not wait for data.
     pub const fn owes_reply(&self) -> bool {
         self.reply.is_some()
     }
 
-    /// Whether the peer has asked for a renegotiation.
+    /// As far as the peer has asked for one.
     pub(crate) const fn renegotiation(&self) -> Renegotiation {
         self.renegotiation
     }
@@ -258,7 +258,7 @@ impl Session {
             Some(Reply::KeyUpdate) => self.update_sealer(out),
             Some(Reply::NoRenegotiation) => self.alert(out, AlertDescription::NoRenegotiation),
             None if !spent => Ok(0),
-            // Before data is read that could not be sent any more.
+            // An error before data is read that could not be sent any more.
             None if self.kernel.is_none() => Err(Exhausted),
             None => self.update_sealer(out),
         }

@@ -8,7 +8,7 @@ use crate::config::values::Pool;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Demand {
-    /// Arrivals a second, with a short memory and with a long one.
+    /// Arrivals per second, with a short memory and with a long one.
     quick: f64,
     slow: f64,
     at: Instant,
@@ -19,10 +19,10 @@ pub(crate) struct Demand {
 
 /// A change of the traffic is followed within a second.
 const QUICK: f64 = 1.0;
-/// Sparse traffic, some connections a minute, is remembered so long.
+/// Seconds: sparse traffic, some connections a minute, is remembered this long.
 const SLOW: f64 = 20.0;
-/// Arrivals that would have come in a silence, if the rate were what it was: more than so many do not stay away by
-/// chance. Without it, a minute after three hundred a second the shelf was still full.
+/// Arrivals that would have come in a silence, if the rate were what it was: more than this do not stay away by chance.
+/// Without it, the shelf was still full a minute after three hundred arrivals a second.
 const EXPECTED: f64 = 3.0;
 /// Part of a new measurement in the time of an origination: the last eight or so count.
 const WEIGHT: f64 = 0.125;
@@ -34,7 +34,7 @@ impl Demand {
         Self { quick: 0.0, slow: 0.0, at: now, last: now, takes: GUESS }
     }
 
-    /// So many streams have come since the last call.
+    /// `count` streams have come since the last call.
     pub(crate) fn arrived(&mut self, count: usize, now: Instant) {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = now;
@@ -53,8 +53,8 @@ impl Demand {
 
     /// How many there should be, ready or under way.
     ///
-    /// While one is made, `rate x time` are taken, more or less by the square root of that; two roots more than the
-    /// mean are rarely exceeded. None is kept where it would rather age than be used.
+    /// The target is n + 2·sqrt(n), n = arrival rate x origination time: head-room for Poisson arrivals. It is
+    /// `min_idle` if a connection would probably expire unused.
     pub(crate) fn wanted(&self, pool: &Pool, age: Duration, now: Instant) -> usize {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         let quick = self.quick * (-passed / QUICK).exp();
@@ -71,7 +71,7 @@ impl Demand {
     }
 }
 
-/// A connection is worth making if so many arrivals are expected before it is too old.
+/// A connection is made if this many arrivals are expected before it is too old.
 const USED: f64 = 0.5;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! A warm connection meets its client. Until the first byte of the client is written to it, its death is nobody's
-//! affair but ours.
+//! Hands a warm connection to its client. If it dies before the first byte of the client is written to it, the client
+//! does not notice.
 
 use std::io::{self, IoSlice};
 
@@ -15,7 +15,7 @@ use crate::tls::record::MAX_PLAINTEXT;
 use crate::tls::session::CONTROL;
 
 pub(crate) struct Client<'a> {
-    /// Its socket, of which nothing is read but what `early` gets.
+    /// Nothing is read from it but the bytes in `early`.
     pub(crate) stream: &'a net::Stream,
     /// Bytes of the client that were read already and not yet sent to anyone.
     pub(crate) early: &'a mut Bytes,
@@ -40,7 +40,7 @@ pub(crate) async fn hand_over(
             ended = warm.listen() => ended?,
             () = sleep_until(until) => {}
         }
-        // While the client was waited for, much may have happened.
+        // The connection may have ended while the client was waited for.
         warm.check_open()?;
     }
     if client.early.is_empty() {
@@ -51,8 +51,8 @@ pub(crate) async fn hand_over(
 }
 
 impl Client<'_> {
-    /// Reads the first bytes of the client. Returns without any if it has ended, which the relay is to see itself:
-    /// a reset is told only once. Cancel safe.
+    /// Reads the first bytes of the client. Returns without any if the client has ended: the relay has to see that
+    /// itself, and the kernel reports a reset only once. Cancel safe.
     async fn read_first_bytes(&mut self) {
         loop {
             match self.stream.readable().await {
@@ -69,7 +69,8 @@ impl Client<'_> {
     }
 }
 
-/// Writes one record of the client's first bytes. If the socket takes any of it, the connection is the client's.
+/// Writes one record of the client's first bytes. If the socket takes any part of it, the connection belongs to the
+/// client.
 fn write_first_record(mut warm: Warm, early: &mut Bytes) -> Result<(Established, Negotiated), Discard> {
     let (tcp, session) = warm.parts();
     let mut buffer = Buffer::take(Size::Small);

@@ -1,7 +1,7 @@
 //! How long a server lets an unused connection live, learned from those that it has closed. Pure.
 //!
 //! A connection that the server is about to close is the worst to hand out: the client's first bytes may cross the
-//! end on the way, and nobody can tell whether they were read. So warm connections leave the shelf before that.
+//! close on the path, and whether they were read is unknown. So warm connections leave the shelf before that.
 
 use std::time::Duration;
 
@@ -24,14 +24,14 @@ struct Closed {
 /// thrown away for its age.
 const LEAST: Duration = Duration::from_millis(500);
 
-/// What was learned is forgotten after so long: the server's settings may have changed.
+/// What was learned is forgotten after this time: the server's settings may have changed.
 const MEMORY: Duration = Duration::from_secs(600);
 
 impl Lifetime {
-    /// The server has ended a connection that was born then and had this age.
+    /// Records a connection that the server closed: when it began and its age.
     ///
-    /// Two that ended at about the same age and were born at different times tell of an idle limit; a server that
-    /// restarts ends all at one time, whatever their age.
+    /// Two that ended at about the same age and began at different times show an idle limit; a server that restarts
+    /// ends all at one time, whatever their age.
     pub(crate) fn closed(&mut self, born: Instant, age: Duration, now: Instant) {
         let this = Closed { born, age };
         if let Some(last) = self.last.replace(this)
@@ -43,7 +43,7 @@ impl Lifetime {
         }
     }
 
-    /// The most that a warm connection's age may be: the configured one, or what the server allows.
+    /// The greatest age of a warm connection: the configured one, or the server's limit.
     pub(crate) fn most(&self, configured: Duration, now: Instant) -> Duration {
         match self.learned {
             Some((learned, until)) if until > now => learned.min(configured),

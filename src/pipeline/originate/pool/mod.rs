@@ -11,7 +11,7 @@
 //! | `lifetime` | how long servers let them live; pure |
 //! | `pause` | when to try again after a failure; pure |
 //!
-//! The shelf belongs to the [`Origin`](crate::pipeline::originate::origin::Origin): no connection has a road to another
+//! The shelf belongs to the [`Origin`](crate::pipeline::originate::origin::Origin): no connection can reach another
 //! identity, trust or server name, and an origin that a reload carries over keeps what is ready.
 
 pub(crate) mod demand;
@@ -38,14 +38,14 @@ use crate::pipeline::originate::servers::account::{Account, Tally};
 use shelf::{Bounds, Shelf};
 use warm::{Discard, Warm};
 
-/// The pool of one upstream: what its clients and whoever fills its shelves tell each other.
+/// State that the clients of one upstream and the tasks that fill its shelves share.
 pub(crate) struct Pool {
     spec: values::Pool,
     everywhere: Arc<Semaphore>,
     metrics: PoolMetrics,
     tally: Arc<Tally>,
     arrivals: AtomicUsize,
-    /// A client was served since somebody looked: by a warm connection, and at all.
+    /// A client was served since the last call of `has_served`: by a warm connection, and at all.
     works: [AtomicBool; 2],
     making: AtomicUsize,
     trials: AtomicUsize,
@@ -53,8 +53,8 @@ pub(crate) struct Pool {
     wake: Arc<Notify>,
 }
 
-/// An origination for the pool that is a trial of an endpoint: most fail, and some only when their time is over. Until
-/// it is dropped, nobody waits for what it makes.
+/// An origination for the pool that is a trial of an endpoint: most fail, some only at their deadline. Until it is
+/// dropped, no client waits for it.
 #[must_use = "the trial is over when this is dropped"]
 pub(crate) struct Trying<'a>(&'a Pool);
 
@@ -76,7 +76,7 @@ impl Drop for Trying<'_> {
 }
 
 impl Pool {
-    /// A pool whose connections need a permit of `everywhere` each. It counts on where `previous` is.
+    /// Each connection needs a permit of `everywhere`. Counts of `previous` are carried on.
     pub(crate) fn new(
         spec: values::Pool,
         everywhere: Arc<Semaphore>,
@@ -104,7 +104,7 @@ impl Pool {
         self.discard(shelf.bound(bounds).into_iter().map(|warm| (warm, Discard::Excess)));
     }
 
-    /// The newest that is ready for this endpoint. Never waits.
+    /// The newest for this endpoint. Never waits.
     pub(crate) fn take(&self, shelf: &Shelf<Warm>, endpoint: SocketAddr) -> Option<Warm> {
         let warm = shelf.take(endpoint, Instant::now())?;
         self.metrics.warm.decrement(1.0);
@@ -116,7 +116,6 @@ impl Pool {
         self.metrics.filled.increment(1);
     }
 
-    /// One could not be made.
     pub(crate) fn failed(&self) {
         self.metrics.failed.increment(1);
     }
@@ -131,7 +130,7 @@ impl Pool {
         self.arrivals.swap(0, Ordering::Relaxed)
     }
 
-    /// A client got a warm connection (or not), and its upstream works.
+    /// Records a client that was served; `hit`: by a warm connection.
     pub(crate) fn served(&self, hit: bool, by: &Account) {
         by.served(hit);
         self.tally.served(hit);
@@ -149,7 +148,6 @@ impl Pool {
         (warm || cold).then_some(warm)
     }
 
-    /// Not all warm connections that the process may have are there.
     pub(crate) fn has_room(&self) -> bool {
         self.everywhere.available_permits() > 0
     }
@@ -159,7 +157,7 @@ impl Pool {
         Making(self)
     }
 
-    /// Whether any is under way that is more than a trial: that one is worth waiting for.
+    /// Whether an origination that is not a trial is under way: that one is worth waiting for.
     pub(crate) fn is_making(&self) -> bool {
         self.making.load(Ordering::Relaxed) > self.trials()
     }
@@ -180,7 +178,6 @@ impl Pool {
         self.trials.load(Ordering::Relaxed)
     }
 
-    /// Wakes who fills: a client has come, or the pool is gone.
     pub(crate) fn wake(&self) -> Arc<Notify> {
         Arc::clone(&self.wake)
     }

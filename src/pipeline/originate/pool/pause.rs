@@ -12,7 +12,7 @@ pub(crate) struct Pause {
     proven: bool,
 }
 
-/// What went wrong, the worse the further down.
+/// Ordered from the least to the most severe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Trouble {
     /// None could be made.
@@ -24,23 +24,23 @@ pub(crate) enum Trouble {
     Refused,
 }
 
-/// A connection that broke: a server that restarts is back within seconds.
+/// After a broken connection: a server that restarts is back within seconds.
 const FIRST: Duration = Duration::from_millis(250);
 /// A server that stays away is asked twice a minute.
 const MOST: Duration = Duration::from_secs(30);
-/// A certificate that is refused stays refused until a person does something; that is a new origin here, but may be
-/// a file at the server.
+/// A certificate that is refused stays refused until an operator acts: here that makes a new origin, but it may be a
+/// change at the server.
 const FIRST_REFUSED: Duration = Duration::from_secs(30);
-/// See there.
+/// The longest pause after a refusal: ten minutes, as `FIRST_REFUSED` explains.
 const MOST_REFUSED: Duration = Duration::from_secs(600);
-/// What is made and lives for so many pauses, and for a second at least, is worth making: the next pause is short again.
+/// After a connection that lived for this many pauses, and for a second at least, the next pause is short again.
 const CALM: u32 = 4;
 
 impl Pause {
-    /// It failed. Failures during a pause were begun before it, and do not make it longer.
+    /// Records a failure. Failures during a pause were begun before it, and do not make it longer.
     ///
-    /// `spread` is a random number from 0 to 1: a pause is shortened by up to half, so that many who failed together
-    /// do not come back together.
+    /// `spread` is a random number from 0 to 1: a pause is shortened by up to half, so that pools that failed together
+    /// do not retry together.
     pub(crate) fn failed(&mut self, trouble: Trouble, spread: f64, now: Instant) {
         self.proven = false;
         if self.ends_after(now).is_some() && self.trouble >= trouble {
@@ -56,7 +56,7 @@ impl Pause {
         self.until = Some(now + self.last.mul_f64(1.0 - spread.clamp(0.0, 1.0) / 2.0));
     }
 
-    /// One was made. That those live which are made remains to be seen, if they did not before.
+    /// Records a success. It does not prove yet that new connections survive.
     pub(crate) fn worked(&mut self) {
         self.proven = true;
         if self.trouble != Trouble::Died {
@@ -66,8 +66,8 @@ impl Pause {
         }
     }
 
-    /// A client was served, by a warm connection or not. A client without does not see what is ended unused, and
-    /// neither sees that the server refuses us, since it judges late.
+    /// Records a served client. Without a warm connection that does not prove that warm ones survive, and neither
+    /// proves that the server accepts our certificate, since it may refuse late.
     pub(crate) fn worked_for_others(&mut self, warm: bool) {
         let heals = match self.trouble {
             Trouble::Failed => true,
@@ -85,7 +85,7 @@ impl Pause {
         self.until.filter(|until| *until > now)
     }
 
-    /// Whether the last try worked; if not, one at a time is enough.
+    /// Whether the last attempt succeeded; if not, one origination at a time is enough.
     pub(crate) fn is_proven(&self) -> bool {
         self.proven
     }

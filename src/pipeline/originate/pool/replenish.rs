@@ -1,5 +1,5 @@
-//! Who fills the shelves of an upstream, in the background: as many as the traffic is worth, again when one was
-//! taken, has aged or has died. Every origination is one of health, too: it goes the way of those for clients.
+//! Fills the shelves of an upstream in the background: as many as the traffic needs, again when one was taken, has
+//! expired or has died. Every origination counts for health, as those for clients do.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Weak};
@@ -26,15 +26,15 @@ use crate::pipeline::originate::servers::endpoint::Endpoint;
 use crate::pipeline::originate::upstream::{Originated, Originator, Wire};
 
 /// Originations for one upstream's pool at once: what a hundred arrivals a second need where each takes 0.3 s, two
-/// thirds of it waiting for the server's judgement. With 8, fifty arrivals a second over a path of 100 ms waited for
-/// theirs in more than one of ten cases, and over 60 ms in most if the server sent no tickets.
+/// thirds of it waiting for the server to verify our certificate. With 8, fifty arrivals a second over a path of 100 ms
+/// waited for theirs in more than one of ten cases, and over 60 ms in most if the server sent no tickets.
 const PARALLEL: usize = 32;
-/// Clients without a connection, in the whole process, for whom a pool leaves out one of those.
+/// Waiting clients of the whole process for each of which a pool makes one origination less, at this ratio.
 const CLIENTS_FOR_ONE: usize = 2;
 /// Originations for pools at once in the whole process: some 20 ms of a processor.
 static FILLING: Semaphore = Semaphore::const_new(64);
 
-/// How often a pool looks at what nobody tells it: the traffic has ceased, DNS has changed.
+/// How often a pool checks for changes without an event: traffic has ceased, DNS has changed.
 const LOOK: Duration = Duration::from_secs(1);
 
 struct Replenisher {
@@ -45,15 +45,14 @@ struct Replenisher {
 }
 
 enum Filled {
-    /// On the shelf, after so long.
+    /// Put on the shelf after this time.
     Ready(Duration),
     Failed(Trouble),
     /// There was no endpoint, or no room.
     Nowhere,
 }
 
-/// Fills until the originator is gone. Holds it only while something is done; dropping the future closes what was
-/// begun.
+/// Fills until the originator is dropped. Holds it only while it works; dropping the future closes what was begun.
 pub(crate) async fn replenish(originator: Weak<Originator>) {
     let Some(wake) = originator.upgrade().and_then(|originator| originator.pool().map(Pool::wake)) else { return };
     let mut replenisher = Replenisher::new(Instant::now());
@@ -105,7 +104,7 @@ impl Replenisher {
         Self { demand, lifetime, pause: Pause::default(), fills: JoinSet::new() }
     }
 
-    /// Throws away what is over and begins what is missing. Returns when to look again.
+    /// Discards what has expired and begins what is missing. Returns when to run again.
     fn go_on(&mut self, originator: &Arc<Originator>) -> Option<Instant> {
         let pool = originator.pool()?;
         let now = Instant::now();
@@ -131,7 +130,7 @@ impl Replenisher {
             }
         }
         let expiry = originator.origins().filter_map(|origin| origin.shelf().next_expiry()).min();
-        // Without anything ready or wanted there is nothing to look at until a client comes.
+        // Without anything ready or wanted, nothing has to be checked until a client comes.
         let look = if stock + wanted > 0 { now + LOOK } else { now + LOOK * 60 };
         Some([expiry, pause].into_iter().flatten().fold(look, Instant::min))
     }
@@ -152,14 +151,13 @@ impl Replenisher {
             if matches!(discard, Discard::Closed | Discard::Reset) {
                 self.lifetime.closed(*born, *age, now);
             }
-            // A server that ends what nobody has used is not to be given the next at once.
+            // A server that closes unused connections is not given the next at once.
             self.pause.failed(if *refused { Trouble::Refused } else { Trouble::Died }, fastrand::f64(), now);
         }
     }
 }
 
-/// Originations at once. As long as it is not known whether one works, one is enough; and clients who wait for theirs
-/// go first.
+/// Originations at once. Until one has succeeded, one is enough; and waiting clients go first.
 fn room(proven: bool, waiting: usize) -> usize {
     if proven { PARALLEL.saturating_sub(waiting / CLIENTS_FOR_ONE).max(1) } else { 1 }
 }
@@ -167,7 +165,7 @@ fn room(proven: bool, waiting: usize) -> usize {
 async fn fill(originator: &Originator, age: Duration) -> Filled {
     let Ok(_permit) = FILLING.acquire().await else { return Filled::Nowhere };
     let (Some(pool), mut began) = (originator.pool(), Instant::now()) else { return Filled::Nowhere };
-    // Dropped last: who waits for it finds the room that it had.
+    // Dropped last, so that a waiter can take the freed slot.
     let _making = pool.making();
     let mut attempts = originator.attempts(originator.rules).await;
     let mut filled = Filled::Nowhere;
@@ -196,7 +194,7 @@ async fn fill(originator: &Originator, age: Duration) -> Filled {
                 }
                 filled = Filled::Failed(Trouble::Failed);
                 if attempt.is_trial() {
-                    // That time is not what one takes: another was begun in its place.
+                    // The time of a trial is not measured: another origination was begun in its place.
                     began = Instant::now();
                 }
                 attempts.lost(&attempt, &failure.addresses());
@@ -217,7 +215,7 @@ fn put(pool: &Pool, place: Place<Warm>, endpoint: &Endpoint, warm: Warm, until: 
     }
 }
 
-/// The server does not believe our certificate, or wants one.
+/// The server rejected our certificate, or requires one.
 fn is_refusal(failure: &Failure) -> bool {
     let Stage::Handshake(error) = &failure.stage else { return false };
     matches!(error.cause(), Cause::ClientCertificateRejected(_) | Cause::ClientCertificateRequired)
@@ -248,7 +246,7 @@ impl Originator {
         let members = self.endpoints.known();
         for origin in self.origins() {
             pool.discard(origin.shelf().expire(now).into_iter().map(|warm| (warm, Discard::Aged)));
-            // Made before it was known how short the servers' patience is.
+            // Made before the server's idle limit was known.
             pool.discard(origin.shelf().inspect(|warm| (warm.born() + age <= now).then_some(Discard::Aged)));
             let stays = |address| members.list().iter().any(|member| member.endpoint.address() == address);
             pool.discard(origin.shelf().keep_only(stays).into_iter().map(|warm| (warm, Discard::Retired)));
@@ -281,8 +279,8 @@ impl Originator {
         }
     }
 
-    /// Whether an alert on the shelf was a refusal of our certificate, by a server that thought longer than it was
-    /// waited for. It is logged and counted as the failure that it is.
+    /// Whether an alert on the shelf was a refusal of our certificate, by a server that took longer than the wait. It
+    /// is logged and counted as a failure.
     fn refused_late(&self, warm: &Warm, discard: Discard) -> bool {
         let Discard::Alert(alert) = discard else { return false };
         if warm.has_greeting() || handshake::late_refusal(alert, warm.negotiated()).is_none() {
@@ -305,7 +303,7 @@ impl Originator {
 const QUIET_FACTOR: u32 = 2;
 /// Servers on the same machine look at a certificate for some milliseconds; busy ones for longer.
 const LEAST_QUIET: Duration = Duration::from_millis(100);
-/// Longer is no server's business: its alert will be heard on the shelf.
+/// A later alert is received on the shelf.
 const MOST_QUIET: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -316,7 +314,7 @@ mod tests {
     fn clients_who_wait_go_first() {
         assert_eq!((room(true, 0), room(true, CLIENTS_FOR_ONE - 1)), (PARALLEL, PARALLEL));
         assert_eq!((room(true, CLIENTS_FOR_ONE), room(true, 3 * CLIENTS_FOR_ONE)), (PARALLEL - 1, PARALLEL - 3));
-        // However many wait, one is made: who takes it waits no more.
+        // However many clients wait, one is made: one client takes it.
         assert_eq!((room(true, 10_000), room(false, 0)), (1, 1));
     }
 }

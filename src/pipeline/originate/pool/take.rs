@@ -1,4 +1,4 @@
-//! What a way out has ready for its clients: who may hold it, who gets it.
+//! Takes warm connections for clients: which may hold one, which gets one.
 
 use std::pin::pin;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ use crate::pipeline::originate::servers::endpoint::InFlight;
 use crate::pipeline::originate::upstream::{Opened, Originated, Originator, Wire};
 
 impl Originator {
-    /// The same with a pool. It is empty until [`Originator::replenish`].
+    /// Adds a pool, which is empty until [`Originator::replenish`].
     #[must_use]
     pub(crate) fn with_pool(self, pool: Pool) -> Self {
         Self { pool: Some(pool), ..self }
@@ -29,7 +29,7 @@ impl Originator {
         self.pool.as_ref()
     }
 
-    /// Fills the pool from now on, until [`Originator::stop`] or the end of this object.
+    /// Fills the pool until [`Originator::stop`] or the end of this object.
     pub(crate) fn replenish(self: &Arc<Self>) {
         let Some(pool) = &self.pool else { return };
         self.origins().for_each(|origin| pool.bound(origin.shelf()));
@@ -39,9 +39,9 @@ impl Originator {
         }
     }
 
-    /// Fills the pool no more, since `next` has taken this one's place. Shelves that `next` has too are left to it;
-    /// the others are closed, and nothing of theirs is handed out after the return. Streams that asked for it are judged by
-    /// the trust of `next`.
+    /// Stops filling the pool, since `next` replaces this originator. Shelves that `next` shares are left to it; the
+    /// others are closed, and nothing of theirs is handed out after the return. Streams with `close_on_revocation` are
+    /// checked with the trust of `next`.
     pub(crate) fn stop(&self, next: Option<&Self>) {
         if let Some(next) = next {
             self.hand_trust_over(next);
@@ -66,8 +66,7 @@ impl Originator {
         self.replenisher.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A stream that was made before its client came; none if none is ready. One that dies before a byte of the
-    /// client was written to it is nobody's loss.
+    /// A warm connection, if one is ready. One that dies before a byte of the client was written to it is replaced.
     ///
     /// Cancel safe: dropping the future closes what was taken.
     pub(crate) async fn open_warm(&self, client: &mut Client<'_>) -> Option<Opened> {
@@ -76,15 +75,15 @@ impl Originator {
         self.hand_out(pool, client).await
     }
 
-    /// A stream for a client that finds all servers full, if it is the pool that makes them so: what is being made
-    /// takes the place of a stream, and is there for one.
+    /// A stream for a client that finds all servers full because of the pool: an origination under way counts as a
+    /// stream, and can serve one.
     ///
     /// Cancel safe: dropping the future closes what was taken.
     pub(crate) async fn open_made(&self, client: &mut Client<'_>, deadline: Instant) -> Option<Opened> {
         let pool = self.pool.as_ref()?;
         loop {
             let mut made = pin!(pool.made());
-            // From here on none is missed, so that whoever is not being made any more is on the shelf.
+            // Register before checking, so that a connection finished in between is not missed.
             made.as_mut().enable();
             let making = pool.is_making();
             if let Some(opened) = self.hand_out(pool, client).await {

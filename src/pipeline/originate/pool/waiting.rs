@@ -8,7 +8,7 @@ pub(super) fn clients() -> usize {
     WAITING.load(Ordering::Relaxed)
 }
 
-/// A client whose origination is under way: pools leave the way to it.
+/// A client whose origination is under way: pools then begin fewer of their own.
 pub(in crate::pipeline::originate) struct Waiting;
 
 impl Waiting {

@@ -18,11 +18,11 @@ use crate::tls::handshake::{Established, Received};
 use crate::tls::pool::{Buffer, Size};
 use crate::tls::session::{self, CONTROL, Opened, Session};
 
-/// A finished origination that waits for its client. It is read through TLS all the while: tickets go to the store
-/// of its origin, a greeting stays here, and any end is noticed. It holds no buffer.
+/// A finished origination that waits for its client. It is read meanwhile: tickets go to the store of its origin, a
+/// greeting is kept, and an end is noticed. It holds no buffer.
 pub(crate) struct Warm {
     tcp: TcpStream,
-    /// Asked while it is whole: a socket that was reset has forgotten it.
+    /// Read at the start: a socket that was reset has no peer address.
     address: Option<SocketAddr>,
     session: Session,
     negotiated: Negotiated,
@@ -39,11 +39,11 @@ pub(crate) struct Warm {
 pub(crate) enum Discard {
     Aged,
     Closed,
-    /// It was reset, or the way to the server broke.
+    /// It was reset, or the path to the server broke.
     Reset,
     Alert(AlertDescription),
     Broken,
-    /// The server has said more than is kept for a client that is not there yet.
+    /// The server has sent more than is kept for a client.
     Overflow,
     Excess,
     /// A reload has changed or removed its origin.
@@ -66,27 +66,27 @@ impl Discard {
         }
     }
 
-    /// The server, or the network, did it.
+    /// Caused by the server or the network.
     pub(crate) fn is_of_server(self) -> bool {
         !matches!(self, Self::Aged | Self::Excess | Self::Replaced | Self::Retired)
     }
 }
 
-/// What is kept of a server that speaks before its client: one full record. Greetings of SMTP, FTP, SSH and MySQL
-/// have some hundred bytes.
+/// Bytes that are kept of a server that speaks first: one full record. Greetings of SMTP, FTP, SSH and MySQL have some
+/// hundred bytes.
 const GREETING: usize = 16_384;
 
-/// Reads for one connection in a row before another has its turn.
+/// Reads for one connection in a row before the others are polled.
 const ROUNDS: usize = 4;
 
 impl Warm {
-    /// Finishes the handshake (the client's last flight may still be unsent) and waits until the server has judged
-    /// it.
+    /// Finishes the handshake (the client's last flight may still be unsent) and waits until the server has verified
+    /// our certificate.
     ///
     /// In TLS 1.3 a server looks at the client's certificate after the handshake is over for the client (RFC 8446
-    /// section 4.4.2.4). It is taken as accepted when the server has sent a record, which a careful server does
-    /// only after it has looked, or was silent for `quiet`.
-    /// Errors: It is of no use: the refusal, most often.
+    /// section 4.4.2.4). It is taken as accepted when the server has sent a record, which a careful server does only
+    /// after it has verified it, or was silent for `quiet`. Errors: The connection is unusable, mostly because of the
+    /// server's refusal.
     ///
     /// Cancel safe: dropping the future closes the connection.
     pub(crate) async fn prepare(
@@ -123,7 +123,7 @@ impl Warm {
         &self.account
     }
 
-    /// Listens. Ready when it has to be thrown away.
+    /// Reads what comes. Ready when it has to be discarded.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Discard> {
         for _ in 0..ROUNDS {
             if ready!(self.tcp.poll_read_ready(cx)).is_err() {
@@ -137,7 +137,7 @@ impl Warm {
         Poll::Pending
     }
 
-    /// Listens until it has to be thrown away, or has a greeting. Cancel safe.
+    /// Reads until it has to be discarded, or has a greeting. Cancel safe.
     pub(crate) async fn listen(&mut self) -> Result<(), Discard> {
         while !self.has_greeting() {
             self.tcp.readable().await.map_err(|_| Discard::Reset)?;
@@ -146,8 +146,8 @@ impl Warm {
         Ok(())
     }
 
-    /// A last look before it is given away: asks the kernel, since the runtime may not have been told yet.
-    /// Errors: It has ended.
+    /// A last check before it is handed over: reads from the kernel, since the runtime may not know yet that it is
+    /// readable. Errors: It has ended.
     pub(crate) fn check_open(&mut self) -> Result<(), Discard> {
         for _ in 0..ROUNDS {
             if !self.read(net::read_now)? {
@@ -162,7 +162,7 @@ impl Warm {
         !self.greeting.is_empty()
     }
 
-    /// Leaves the server with close_notify. Best effort: nothing is waited for.
+    /// Closes with close_notify. Best effort: nothing is waited for.
     pub(crate) fn leave(mut self) {
         let mut record = [0; CONTROL];
         if let Ok(n) = self.session.alert(&mut record, AlertDescription::CloseNotify) {
@@ -170,12 +170,11 @@ impl Warm {
         }
     }
 
-    /// The server's end of it; none if it was reset before anyone asked.
+    /// `None` if it was reset before it was read.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// Since when it is ready to be used.
     pub(crate) fn born(&self) -> Instant {
         self.born
     }
@@ -188,7 +187,7 @@ impl Warm {
         (&self.tcp, &mut self.session)
     }
 
-    /// A stream like one that was just originated. `unsent` are records for the server.
+    /// As a new stream. `unsent` are records for the server.
     pub(crate) fn into_established(self, unsent: Vec<u8>, said: u64) -> (Established, Negotiated) {
         let received = (self.greeting.len() + self.sealed.len() > 0).then(|| received(&self.greeting, &self.sealed));
         (Established { tcp: self.tcp, session: self.session, received, unsent, said }, self.negotiated)
@@ -241,8 +240,8 @@ impl Warm {
         Ok(())
     }
 
-    /// Whether the server's judgement of our certificate, or of there being none, comes after the handshake. Of a resumed
-    /// session it is the same: some servers verify its certificate again.
+    /// Whether the server verifies our certificate, or that there is none, after the handshake. For a resumed session
+    /// too: some servers verify its certificate again.
     fn is_judged_later(&self) -> bool {
         self.negotiated.version == "TLSv1.3" && self.negotiated.certificate_sent.is_some()
     }
@@ -257,7 +256,7 @@ impl From<session::Error> for Discard {
     }
 }
 
-/// What was heard, as it would have been received by a stream.
+/// The received bytes in the form that a stream gets.
 fn received(greeting: &[u8], sealed: &[u8]) -> Received {
     let opened = 0..greeting.len();
     let end = greeting.len() + sealed.len();

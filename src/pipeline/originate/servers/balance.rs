@@ -1,4 +1,4 @@
-//! Which of several endpoints gets a stream. Pure: what is known of each is passed in, and so is chance.
+//! Chooses the endpoint of a stream. Pure: the candidates and the random numbers are passed in.
 
 use fastrand::Rng;
 
@@ -6,7 +6,7 @@ use crate::config::values::Strategy;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
-    /// Its place in the set; [`RoundRobin`] keeps its turns under it.
+    /// Index in the set; [`RoundRobin`] keeps its credit under it.
     pub(crate) place: usize,
     /// Only candidates of the lowest tier are chosen.
     pub(crate) tier: (u32, u16),
@@ -15,7 +15,7 @@ pub(crate) struct Candidate {
     pub(crate) load: usize,
 }
 
-/// Chooses one of `candidates`; `None` if there is none.
+/// `None` if there is no candidate.
 pub(crate) fn choose(
     strategy: Strategy,
     candidates: &[Candidate],
@@ -59,8 +59,8 @@ fn draw(candidates: &[Candidate], chance: &mut Rng) -> Option<Candidate> {
     None
 }
 
-/// Turns in proportion to weights, spread evenly: each turn every candidate gains its weight, the first is
-/// chosen and pays what all have gained (nginx's smooth weighted round robin).
+/// Choices in proportion to weights, spread evenly: each time every candidate gains its weight as credit; the one with
+/// the most credit is chosen and pays the sum (nginx's smooth weighted round robin).
 #[derive(Debug, Default)]
 pub(crate) struct RoundRobin {
     credit: Vec<i64>,
@@ -75,7 +75,7 @@ impl RoundRobin {
             self.credit[candidate.place] += i64::from(candidate.weight);
             total += i64::from(candidate.weight);
         }
-        // Of equals the first in the list, so that turns begin with it.
+        // Of equals the first in the list, so that a cycle begins with it.
         let first = candidates.iter().rev().max_by_key(|candidate| self.credit[candidate.place])?;
         self.credit[first.place] -= total;
         Some(*first)

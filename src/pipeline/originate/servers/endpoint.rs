@@ -1,8 +1,7 @@
 //! One address of one server of an upstream, for as long as DNS names it.
 //!
-//! What is known of an address (who speaks to it, how many streams it has) lives here and nowhere else: the
-//! same object is held by the set of its upstream, by each stream, and by the next generation if nothing of
-//! its origin changed.
+//! The state of an address (its origin, its streams, its health) is here and nowhere else: the same object is held by
+//! the set of its upstream, by each stream, and by the next generation if nothing of its origin changed.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -45,7 +44,6 @@ pub(crate) struct LastFailure {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HealthStatus {
-    /// Whether streams go there.
     pub(crate) gate: Gate,
     pub(crate) failures: u32,
     pub(crate) last_failure: Option<LastFailure>,
@@ -64,7 +62,7 @@ impl HealthStatus {
 }
 
 impl Endpoint {
-    /// An endpoint without streams, of which nothing bad is known.
+    /// Without streams, healthy.
     pub(crate) fn new(server: Server, address: SocketAddr, origin: Option<Arc<Origin>>, account: Account) -> Self {
         let retired = watch::Sender::new(false);
         let circuit = watch::Sender::default();
@@ -83,7 +81,8 @@ impl Endpoint {
         self.address
     }
 
-    /// Who speaks to it; `None`: the client itself. All addresses of one server, and all servers of one name, share it.
+    /// `None`: passed through, the client itself makes TLS. All addresses of one server, and all servers of one name,
+    /// share it.
     pub(crate) fn origin(&self) -> Option<&Arc<Origin>> {
         self.origin.as_ref()
     }
@@ -92,9 +91,8 @@ impl Endpoint {
         &self.account
     }
 
-    /// What is known of the parts of a ClientHello that it may not tolerate.
     pub(crate) fn tolerances(&self) -> MutexGuard<'_, Tolerances> {
-        // Each change is one assignment: what is left by a panic is whole.
+        // Each change is one assignment: a panic leaves no partial state.
         self.tolerances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -106,13 +104,12 @@ impl Endpoint {
         self.origin.as_ref().map_or(0, |origin| origin.shelf().stock_of(self.address))
     }
 
-    /// Counts one more stream until the guard is dropped.
     pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight { endpoint: Arc::clone(self) }
     }
 
-    /// The same, unless it has so many already.
+    /// `None` if it already has `limit` streams.
     pub(crate) fn enter_below(self: &Arc<Self>, limit: Option<usize>) -> Option<InFlight> {
         let Some(limit) = limit else { return Some(self.enter()) };
         let one_more = |now: usize| (now < limit).then_some(now + 1);
@@ -126,7 +123,6 @@ impl Endpoint {
         self.retired.send_replace(true);
     }
 
-    /// Whether DNS names it no more.
     pub(crate) fn is_retired(&self) -> bool {
         *self.retired.borrow()
     }
@@ -137,7 +133,6 @@ impl Endpoint {
         let _ = self.retired.subscribe().wait_for(|retired| *retired).await;
     }
 
-    /// What a new stream may do here.
     pub(crate) fn gate(&self, now: Instant) -> Gate {
         self.circuit.borrow().breaker.gate(now)
     }
@@ -154,7 +149,7 @@ impl Endpoint {
     pub(crate) fn begin_trial(self: &Arc<Self>, urgent: bool) -> Option<Trial> {
         let now = Instant::now();
         let mut begun = false;
-        // Nobody waits for the beginning of a trial.
+        // No waiter is woken: none waits for the beginning of a trial.
         self.circuit.send_if_modified(|circuit| {
             begun = circuit.breaker.begin_trial(now, urgent);
             false
@@ -162,8 +157,8 @@ impl Endpoint {
         begun.then(|| Trial { endpoint: Arc::clone(self) })
     }
 
-    /// Begins a connection of egret's own that finds out whether a client's refusal is everybody's; `None`: one is under
-    /// way, so that a flood of refusals costs the server one handshake at a time.
+    /// Begins a connection of egret's own that checks whether a refusal of one client's stream applies to all; `None`:
+    /// one is under way, so that a flood of refusals costs the server one handshake at a time.
     pub(crate) fn begin_confirmation(self: &Arc<Self>) -> Option<Confirmation> {
         let is_first = !self.confirming.swap(true, Ordering::Relaxed);
         is_first.then(|| Confirmation { endpoint: Arc::clone(self) })
@@ -171,7 +166,7 @@ impl Endpoint {
 
     /// An origination succeeded. True if that closed its circuit.
     pub(crate) fn succeeded(&self) -> bool {
-        // The usual case takes no lock that others wait for.
+        // The usual case takes no shared lock.
         if self.circuit.borrow().breaker.is_spotless() {
             return false;
         }
@@ -180,12 +175,12 @@ impl Endpoint {
         closed
     }
 
-    /// An origination failed that took so long. True if that opened its circuit.
+    /// Records a failed origination that took `took`. True if that opened its circuit.
     pub(crate) fn failed(&self, reason: &'static str, kind: AttemptKind, took: Duration, settings: &Ejection) -> bool {
         self.fail(reason, |breaker| breaker.failed(kind, took, Instant::now(), settings, fastrand::f64()))
     }
 
-    /// A connection of egret's own was refused after a handshake that had seemed good. True if that opened its circuit.
+    /// Records a refusal of egret's own connection after its handshake. True if that opened its circuit.
     pub(crate) fn refused_late(&self, reason: &'static str, settings: &Ejection) -> bool {
         self.fail(reason, |breaker| breaker.refused_late(Instant::now(), settings, fastrand::f64()))
     }
@@ -199,14 +194,14 @@ impl Endpoint {
         opened
     }
 
-    /// A stream carried bytes of the server.
+    /// Records that a stream carried bytes of the server.
     pub(crate) fn served(&self) {
         if self.circuit.borrow().breaker.is_suspected() {
             self.circuit.send_modify(|circuit| circuit.breaker.served());
         }
     }
 
-    /// Waits until something was found out about it, or until then. Cancel safe.
+    /// Waits until its circuit changes, at most until `until`. Cancel safe.
     pub(crate) async fn found_out(&self, until: Instant) {
         let mut changes = self.circuit.subscribe();
         if !matches!(changes.borrow_and_update().breaker.gate(Instant::now()), Gate::Trial { .. }) {
@@ -243,7 +238,7 @@ impl Drop for InFlight {
     }
 }
 
-/// The one trial of an open circuit. Dropped without a success or failure of the endpoint, it was none.
+/// The one trial of an open circuit. Dropped without an outcome, it does not count.
 #[derive(Debug)]
 #[must_use = "the trial is over when this is dropped"]
 pub(crate) struct Trial {
@@ -256,7 +251,6 @@ impl Drop for Trial {
     }
 }
 
-/// The one connection that confirms a refusal, while it is under way.
 #[derive(Debug)]
 pub(crate) struct Confirmation {
     endpoint: Arc<Endpoint>,

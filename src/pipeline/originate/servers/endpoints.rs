@@ -1,7 +1,7 @@
-//! The endpoints of an upstream: what DNS names now, asked again when the time to live of its answers is over.
+//! The endpoints of an upstream: the addresses in DNS now, looked up again when the TTL of the answers is over.
 //!
-//! Streams that come while an answer is awaited wait for it, but not long if there is anywhere to go: a name
-//! server that is slow for one server must not hold up the way to the others.
+//! Streams that come during a look-up wait for it, but not long if another endpoint is known: a slow name server for
+//! one server must not delay streams to the others.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -22,13 +22,13 @@ use crate::pipeline::originate::servers::resolve::{self, Place, Resolver};
 #[derive(Clone)]
 pub(crate) struct UpstreamServer {
     pub(crate) configured: Server,
-    /// The same for all servers of one name. `None`: the client speaks to it, egret passes on.
+    /// Shared by all servers of one name. `None`: passed through, the client makes TLS.
     pub(crate) origin: Option<Arc<Origin>>,
     pub(crate) share: Share,
 }
 
 impl UpstreamServer {
-    /// They lead to the same, under the same conditions: what differs at most is the share. They share endpoints.
+    /// Whether both have the same name and origin; the share may differ. Then they share endpoints.
     fn is_same(&self, other: &Self) -> bool {
         self.configured == other.configured
             && self.origin.as_ref().map(Arc::as_ptr) == other.origin.as_ref().map(Arc::as_ptr)
@@ -50,11 +50,10 @@ pub(crate) struct Members {
 pub(crate) struct Member {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) server: usize,
-    /// Higher tiers only if no lower one is to be had: by the configuration, then by DNS.
+    /// Higher tiers are used only if no lower one is available: by the configuration, then by DNS.
     pub(crate) tier: (u32, u16),
     /// In proportion to the others of its tier.
     pub(crate) weight: u32,
-    /// Streams at once.
     pub(crate) max_connections: Option<usize>,
 }
 
@@ -87,16 +86,16 @@ enum Freshness {
     Never,
 }
 
-/// With endpoints of one server at hand, a stream waits so long for the names of the others: more than a look-up
-/// takes whose answer is not lost on the way, and what a client does not notice.
+/// With endpoints of one server known, a stream waits this long for the names of the others: more than a look-up
+/// without packet loss takes, and too short for a client to notice.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// An answer that was served although it is over (DNS fails) is asked for again after so long.
+/// After a stale answer was served because DNS failed, it is looked up again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl Endpoints {
-    /// The endpoints of these servers. Of `previous`, a generation before, those stay whose server and origin
-    /// stayed, as the same objects; `account` opens those of the others.
+    /// Endpoints of `previous`, the generation before, whose server and origin are unchanged stay the same objects;
+    /// `account` makes the account of the others.
     pub(crate) fn new(
         servers: Vec<UpstreamServer>,
         resolver: Arc<Resolver>,
@@ -113,7 +112,7 @@ impl Endpoints {
         let settled = watch::Sender::new(());
         let shared = Arc::new(Shared { servers, resolver, account, lookups, members, settled });
         shared.place_addresses();
-        // What was taken over gets the shares of this generation.
+        // Endpoints that were taken over get the shares of this generation.
         shared.regroup(&shared.lookups());
         Self { shared }
     }
@@ -126,10 +125,10 @@ impl Endpoints {
         self.shared.members.load_full()
     }
 
-    /// The endpoints now. Names whose answers are over are asked for again; that is waited for until `deadline`
-    /// if there is no endpoint at all, else for a moment. May be empty: [`Endpoints::missing`] says why.
+    /// The endpoints now. Expired names are looked up again; without any endpoint this waits until `deadline`, else for
+    /// `GRACE`. May be empty: [`Endpoints::missing`] has the errors.
     ///
-    /// Cancel safe: look-ups go on whoever leaves.
+    /// Cancel safe: look-ups go on in their own tasks.
     pub(crate) async fn current(&self, deadline: Instant) -> Arc<Members> {
         let mut settled = self.shared.settled.subscribe();
         self.shared.look_up_expired();
@@ -147,12 +146,12 @@ impl Endpoints {
         self.known()
     }
 
-    /// Asks again for names whose answers are over, without waiting.
+    /// Looks up expired names again, without waiting.
     pub(crate) fn refresh(&self) {
         self.shared.look_up_expired();
     }
 
-    /// The servers that have no endpoint, and why; `None`: DNS has not answered yet.
+    /// The servers without an endpoint, with the error; `None`: DNS has not answered yet.
     pub(crate) fn missing(&self) -> Vec<(Server, Option<resolve::Error>)> {
         let lookups = self.shared.lookups();
         let lost = self.shared.servers.iter().zip(&*lookups).filter(|(_, lookup)| lookup.places.is_empty());
@@ -191,7 +190,7 @@ impl Shared {
                 left.push(Lookup::default());
                 continue;
             };
-            // A look-up under way tells the old generation only.
+            // A look-up under way reports to the old generation only.
             left.push(Lookup { since: None, ..lookups[old].clone() });
             let kept = known.list.iter().filter(|member| member.server == old);
             members.list.extend(kept.map(|member| Member { server: place, ..member.clone() }));
@@ -230,7 +229,7 @@ impl Shared {
         self.lookups().iter().filter_map(|lookup| lookup.since).max()
     }
 
-    /// Takes over what a look-up came to. Endpoints that are named no more are retired.
+    /// Takes over the result of a look-up. Endpoints that DNS does not name any more are retired.
     fn settle(&self, place: usize, found: Result<Vec<Place>, resolve::Error>, freshness: Freshness) {
         let mut lookups = self.lookups();
         let lookup = &mut lookups[place];
@@ -293,7 +292,7 @@ async fn look_up(shared: Weak<Shared>, place: usize) {
     let freshness = match &found {
         Ok((_, Some(until))) if *until > now => Freshness::Until(*until),
         Ok(_) => Freshness::Until(now + AGAIN),
-        // The resolver remembers what it may remember of a failure.
+        // The resolver caches failures itself.
         Err(_) => Freshness::Never,
     };
     if let Some(shared) = shared.upgrade() {

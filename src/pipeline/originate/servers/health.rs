@@ -8,10 +8,10 @@
 //!     └───────────────────────────── success ───────────────────────────────┘
 //! ```
 //!
-//! While other endpoints are well, an open one is left alone for its back-off. When there is no other, waiting
-//! that long would turn a short restart into an outage: then a trial may begin as soon as ten times the time has
-//! passed that the last one took. A server that refuses at once is so asked a hundred times a second at most, and
-//! one that lets us wait for seconds not before its back-off; either way trials take a tenth of the time.
+//! While other endpoints are healthy, an open one gets no stream during its back-off. When there is no other, waiting
+//! that long would turn a short restart into an outage: then a trial may begin as soon as ten times the time has passed
+//! that the last one took. A server that refuses at once is so asked a hundred times a second at most, and one that
+//! answers after seconds is not asked before its back-off ends; either way trials take a tenth of the time.
 
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ use crate::config::values::Ejection;
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
     failures: u32,
-    /// Refusals after a handshake that had seemed good, in a row; a good handshake does not end the row.
+    /// Consecutive refusals after a completed handshake; a good handshake does not end the row.
     late: u32,
     ejections: u32,
     open: Option<Open>,
-    /// The end of the last ejection, and how long it was to be.
+    /// The end of the last ejection, and its length.
     back: Option<(Instant, Duration)>,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Breaker {
 struct Open {
     until: Instant,
     length: Duration,
-    /// A trial for want of other endpoints may begin then.
+    /// From then on a trial may begin if there is no other endpoint.
     again: Instant,
     trial: Option<Instant>,
 }
@@ -43,12 +43,12 @@ struct Open {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gate {
     Closed,
-    /// Try it, alone: the back-off is over.
+    /// The back-off is over: one stream may try it.
     Due,
     Open {
         /// Until then.
         until: Instant,
-        /// Or, if there is no other, until then.
+        /// Or, if there is no other endpoint, until then.
         again: Instant,
     },
     /// Another stream tries it.
@@ -63,17 +63,16 @@ pub(crate) enum AttemptKind {
     Trial,
 }
 
-/// Between two trials for want of other endpoints: so many times what the first took.
+/// Time between two trials if there is no other endpoint, as a multiple of the time that the first took.
 const TRIAL_COST: u32 = 4;
 
-/// But at least so long: a refusal costs a server one packet, and a hundred of them a second nothing.
+/// Least time between them: a refusal costs a server one packet, and a hundred of them a second are no load.
 const LEAST_GAP: Duration = Duration::from_millis(10);
 
-/// A back-off is made longer by up to this part, by chance: endpoints that failed together are not tried together.
+/// A back-off is made longer by a random part up to this: endpoints that failed together are not tried together.
 const JITTER: f64 = 0.25;
 
 impl Breaker {
-    /// What a stream may do now.
     pub(crate) fn gate(&self, now: Instant) -> Gate {
         match self.open {
             None => Gate::Closed,
@@ -104,12 +103,11 @@ impl Breaker {
         self.failures.max(self.late)
     }
 
-    /// A success would change nothing.
     pub(crate) fn is_spotless(&self) -> bool {
         self.failures == 0 && self.open.is_none()
     }
 
-    /// Bytes of the server would change something.
+    /// Whether bytes of the server would change its state.
     pub(crate) fn is_suspected(&self) -> bool {
         self.late > 0
     }
@@ -122,7 +120,7 @@ impl Breaker {
         true
     }
 
-    /// An attempt failed that took so long. True if that opened the circuit. `chance` is from 0 to 1.
+    /// Records a failure after `took`. True if that opened the circuit. `chance` is random, from 0 to 1.
     pub(crate) fn failed(
         &mut self,
         kind: AttemptKind,
@@ -152,25 +150,24 @@ impl Breaker {
         }
     }
 
-    /// A stream was refused after its handshake (TLS 1.3 judges the client's certificate then). True if that
-    /// opened the circuit.
+    /// Records a stream that was refused after its handshake (TLS 1.3 servers verify the client's certificate then).
+    /// True if that opened the circuit.
     pub(crate) fn refused_late(&mut self, now: Instant, settings: &Ejection, chance: f64) -> bool {
         self.late = self.late.saturating_add(1);
         if settings.max_share <= 0.0 || self.open.is_some() || self.late < settings.failures {
             return false;
         }
-        // The trial's handshake will be good again: the next refusal is one too many.
+        // The trial's handshake will succeed again: the next refusal opens the circuit at once.
         self.late = settings.failures.saturating_sub(1);
         self.reopen(Duration::MAX, now, settings, chance);
         true
     }
 
-    /// A stream carried bytes of the server.
     pub(crate) fn served(&mut self) {
         self.late = 0;
     }
 
-    /// Opens a circuit that was closed. If it was well for as long as it had been left out before, that is forgotten.
+    /// Opens a closed circuit. If it was healthy for as long as its last ejection, earlier ejections are forgotten.
     fn reopen(&mut self, took: Duration, now: Instant, settings: &Ejection, chance: f64) {
         if self.back.is_some_and(|(since, length)| now.saturating_duration_since(since) >= length) {
             self.ejections = 0;
@@ -186,13 +183,13 @@ impl Breaker {
     }
 }
 
-/// The back-off after so many ejections before.
+/// The back-off after `before` earlier ejections.
 fn backoff(before: u32, settings: &Ejection) -> Duration {
     let factor = 2u32.checked_pow(before).unwrap_or(u32::MAX);
     settings.backoff.saturating_mul(factor).min(settings.max_backoff)
 }
 
-/// How many of `endpoints` may be left out while others are well: the share, but always one.
+/// How many of `endpoints` may be ejected while others are healthy: the share, but at least one.
 fn bound_of_ejected(endpoints: usize, settings: &Ejection) -> usize {
     // At most the number of endpoints, which a float holds exactly.
     ((endpoints as f64 * settings.max_share) as usize).clamp(1, endpoints.max(1))

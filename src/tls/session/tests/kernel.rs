@@ -1,4 +1,4 @@
-//! A kernel that makes the records: what it is told, and what is done with what it says.
+//! A kernel that makes the records: the keys it gets, and its records and errors.
 
 use super::*;
 use crate::tls::kernel::Offers;

@@ -1,7 +1,7 @@
 //! The shelf: things that were made ready, taken newest first, each once. Pure: it knows neither sockets nor clocks.
 //!
-//! A shelf belongs to one origin and has no name by which another could find it. Whoever wants to put something
-//! on it reserves a place first, so that what is being made counts against the bounds as well.
+//! A shelf belongs to one origin and no other can reach it. To put something on it, a place is reserved first, so that
+//! what is being made counts against the bounds as well.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 /// Ready things, by endpoint.
 ///
-/// What was put comes out exactly once: taken, or given back by the call that removed it (`expire`, `keep_only`,
+/// Each item comes out exactly once: taken, or given back by the call that removed it (`expire`, `keep_only`,
 /// `inspect`, `bound`, `close`), or dropped with the shelf. Nothing is dropped under the lock.
 #[derive(Debug)]
 pub struct Shelf<T> {
@@ -32,7 +32,7 @@ struct State<T> {
 /// What a shelf may hold.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// At most so many on this shelf, promised places included.
+    /// Most items on this shelf, reserved places included.
     pub most: usize,
     /// One permit for each, over all shelves of the process.
     pub everywhere: Arc<Semaphore>,
@@ -54,7 +54,7 @@ pub struct Place<T> {
 }
 
 impl<T> Default for Shelf<T> {
-    /// Empty, and nothing may be put on it: it has no bounds yet.
+    /// Without bounds yet, so that nothing can be put on it.
     fn default() -> Self {
         let state = State { stacks: HashMap::new(), stock: 0, reserved: 0, bounds: None, closed: false, next: 0 };
         Self { state: Mutex::new(state) }
@@ -62,7 +62,7 @@ impl<T> Default for Shelf<T> {
 }
 
 impl<T> Shelf<T> {
-    /// From now on it may hold so much. Gives back what is too much, the oldest of each endpoint first.
+    /// Sets the bounds. Gives back what is too much, the oldest of each endpoint first.
     #[must_use = "what is too much is given back"]
     pub fn bound(&self, bounds: Bounds) -> Vec<T> {
         let mut state = self.state();
@@ -77,7 +77,7 @@ impl<T> Shelf<T> {
         removed
     }
 
-    /// A place for one more; none when a bound is reached, or the shelf is closed.
+    /// `None` when a bound is reached, or the shelf is closed.
     pub fn reserve(self: &Arc<Self>) -> Option<Place<T>> {
         let mut state = self.state();
         let bounds = state.bounds.as_ref().filter(|bounds| !state.closed && state.held() < bounds.most)?;
@@ -87,10 +87,10 @@ impl<T> Shelf<T> {
         Some(Place { shelf: Arc::clone(self), permit: Some(permit) })
     }
 
-    /// The newest of this endpoint whose time is not over.
+    /// The newest of this endpoint that has not expired.
     pub fn take(&self, endpoint: SocketAddr, now: Instant) -> Option<T> {
         let mut state = self.state();
-        // Those whose time is over are few: `expire` collects them, and this may only come before it.
+        // Expired ones are few: `expire` collects them, and this call may come before it.
         let newest = state.stacks.get(&endpoint)?.iter().rposition(|entry| entry.until > now)?;
         state.remove(endpoint, newest)
     }
@@ -100,14 +100,14 @@ impl<T> Shelf<T> {
         self.remove_where(|_, entry| entry.until <= now)
     }
 
-    /// Those of endpoints that do not stay.
+    /// Gives back those of endpoints for which `stays` is false.
     #[must_use = "what is removed is given back"]
     pub(crate) fn keep_only(&self, stays: impl Fn(SocketAddr) -> bool) -> Vec<T> {
         self.remove_where(|endpoint, _| !stays(endpoint))
     }
 
-    /// Looks at each, one at a time: between two, others may take and put. Gives back those for which `look`
-    /// has a reason, with it.
+    /// Inspects each, one at a time: between two, others may take and put. Gives back those for which `look` returns a
+    /// reason, with it.
     pub(crate) fn inspect<R>(&self, mut look: impl FnMut(&mut T) -> Option<R>) -> Vec<(T, R)> {
         let places: Vec<(SocketAddr, u64)> = self.state().numbers().collect();
         let mut removed = Vec::new();
@@ -122,7 +122,7 @@ impl<T> Shelf<T> {
         removed
     }
 
-    /// Empties it for good: whatever is put later is refused.
+    /// Closes it for good: later puts are refused.
     #[must_use = "what is removed is given back"]
     pub(crate) fn close(&self) -> Vec<T> {
         self.state().closed = true;
@@ -137,7 +137,6 @@ impl<T> Shelf<T> {
         self.state().stacks.get(&endpoint).map_or(0, Vec::len)
     }
 
-    /// How many are ready or promised.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.state().held()
@@ -185,10 +184,10 @@ impl<T> State<T> {
 }
 
 impl<T> Place<T> {
-    /// Puts it there until its time is over.
+    /// Puts it on the shelf until it expires.
     ///
     /// # Errors
-    /// The shelf was closed or got smaller meanwhile: here it is again.
+    /// The shelf was closed or got smaller meanwhile: the item is returned.
     pub fn put(mut self, endpoint: SocketAddr, item: T, until: Instant) -> Result<(), T> {
         let mut state = self.shelf.state();
         let fits = state.bounds.as_ref().is_some_and(|bounds| state.held() <= bounds.most);

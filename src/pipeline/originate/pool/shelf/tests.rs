@@ -19,7 +19,7 @@ fn endpoint(of: u8) -> SocketAddr {
 #[derive(Clone, Debug)]
 enum Act {
     Reserve,
-    /// Fills the oldest promised place, for this endpoint and so long.
+    /// Fills the oldest reserved place, for this endpoint and time.
     Put(u8, u64),
     GiveUp,
     Take(u8),

@@ -1,4 +1,4 @@
-//! What happened at one endpoint so far, for people and for metrics.
+//! Counts of one endpoint, for the status and for metrics.
 
 mod tally;
 
@@ -19,13 +19,12 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// An empty account of this address of `upstream`.
     pub(crate) fn new(registry: &Registry, upstream: &Name, endpoint: SocketAddr) -> Self {
         let metrics = EndpointMetrics::new(registry, upstream, endpoint);
         Self { tally: Tally::default(), full: Times::default(), resumed: Times::default(), metrics }
     }
 
-    /// A client of an upstream with a pool got a stream, a warm one or not.
+    /// A client of an upstream with a pool got a stream; `hit`: a warm one.
     pub(crate) fn served(&self, hit: bool) {
         self.tally.served(hit);
         self.metrics.served(hit);
@@ -74,13 +73,11 @@ impl Times {
         self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
     }
 
-    /// Seconds in all, in whole microseconds.
     pub(crate) fn seconds(&self) -> f64 {
         (self.nanoseconds.load(Ordering::Relaxed) / 1_000) as f64 / 1e6
     }
 
-    /// How often it took longer than the bound before and at most so many seconds, where it happened at all. `None`:
-    /// longer than every bound.
+    /// Counts by upper bound in seconds, without empty buckets. `None`: longer than every bound.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = (Option<f64>, u64)> {
         let bounds = ORIGINATION_BUCKETS.into_iter().map(Some).chain([None]);
         let counts = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));

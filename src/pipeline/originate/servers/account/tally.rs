@@ -1,5 +1,4 @@
-//! What a pool, or its part at one endpoint, did so far, for people who look at the status: metrics can be counted,
-//! but not read back.
+//! Counts of a pool, or of its part at one endpoint, for the status: metrics can be counted, but not read back.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +13,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// A client was served, by a warm connection or not.
+    /// `hit`: by a warm connection.
     pub(in crate::pipeline::originate) fn served(&self, hit: bool) {
         if hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
     }
@@ -27,7 +26,6 @@ impl Tally {
         self.hits.load(Ordering::Relaxed)
     }
 
-    /// Clients for whom none was ready.
     pub(crate) fn misses(&self) -> u64 {
         self.misses.load(Ordering::Relaxed)
     }

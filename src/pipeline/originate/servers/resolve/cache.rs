@@ -1,4 +1,4 @@
-//! What is known about names. No clock and no socket: every call is told the time.
+//! The cache of look-ups. No clock and no socket: every call is given the time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use super::lookup::{Found, Miss};
 use super::{Error, LookupResult};
 
-/// Someone else's look-up, to wait for.
+/// A look-up under way, to wait for.
 pub(super) type Pending<A> = watch::Receiver<Option<LookupResult<A>>>;
 
-/// All names of which one kind of answer `A` is asked for, bounded.
+/// All names with answers of one kind `A`, bounded.
 pub(super) struct Names<A> {
     entries: HashMap<DnsName<'static>, Entry<A>>,
     min_ttl: Duration,
@@ -50,7 +50,7 @@ pub(super) enum Ask<A> {
         pending: Pending<A>,
         stale: Option<A>,
     },
-    /// Look up, tell `sender`, and wait like the others.
+    /// Look up, send the result to `sender`, and wait as others do.
     Start {
         sender: watch::Sender<Option<LookupResult<A>>>,
         pending: Pending<A>,
@@ -61,14 +61,14 @@ pub(super) enum Ask<A> {
 /// Names at once. Those of a configuration are far fewer; the bound is for names that clients choose.
 const MAX_NAMES: usize = 1024;
 
-/// An answer is served so long after it ran out: the lower end of what RFC 8767 section 5 suggests.
+/// An answer is served this long after it expired: the lower end of what RFC 8767 section 5 suggests.
 const MAX_STALE: Duration = Duration::from_secs(24 * 3600);
 
-/// "No such name" is believed so long at most: somebody who has just added the record waits no longer.
+/// "No such name" is cached at most this long, so that a record that was just added is soon seen.
 const MAX_NEGATIVE: Duration = Duration::from_secs(5);
 
-/// After a failure DNS is left alone so long. RFC 8767 suggests 30 s for a resolver with many clients'
-/// names; here an outage that is over should be noticed at once, and one query a second is no load.
+/// After a failure DNS is not asked for this time. RFC 8767 suggests 30 s for a resolver with many clients' names; here
+/// the end of an outage should be noticed at once, and one query a second is no load.
 const RECHECK: Duration = Duration::from_secs(1);
 
 impl<A: Clone> Names<A> {
@@ -76,7 +76,6 @@ impl<A: Clone> Names<A> {
         Self { entries: HashMap::new(), min_ttl, max_ttl: max_ttl.max(min_ttl) }
     }
 
-    /// What is known of a name, or how to come to know it.
     pub(super) fn ask(&mut self, name: &DnsName<'static>, now: Instant) -> Ask<A> {
         if !self.entries.contains_key(name) && !self.make_room(now) {
             return Ask::Known(Err(Error::failure(name, "too many names are being looked up")));
@@ -101,7 +100,7 @@ impl<A: Clone> Names<A> {
         self.entries.get(name)?.fresh.as_ref().map(|fresh| fresh.until)
     }
 
-    /// Takes over what a look-up came to; returns what its callers get.
+    /// Stores the result of a look-up; returns the result for its callers.
     pub(super) fn settle(
         &mut self,
         name: &DnsName<'static>,
@@ -170,7 +169,7 @@ impl<A: Clone> Entry<A> {
         self.pending.clone().filter(|pending| pending.has_changed().is_ok())
     }
 
-    /// When it is of no use any more, not even as a stale answer. `None`, which sorts first: it never was.
+    /// The end of its use, as a stale answer too. `None`, which sorts first: it never had an answer.
     fn last_use(&self) -> Option<Instant> {
         let fresh = self.fresh.as_ref().map(|fresh| fresh.until + MAX_STALE);
         fresh.max(self.bad.as_ref().map(|bad| bad.until))

@@ -37,35 +37,35 @@ struct Client {
     ndots: usize,
 }
 
-/// An answer, and how long it is good.
+/// An answer with its TTL.
 #[derive(Debug)]
 pub(super) struct Found<A> {
     pub(super) answer: A,
     pub(super) ttl: Duration,
 }
 
-/// No answer, and how long that is good if the answer says so.
+/// No answer, with its TTL if the reply has one.
 #[derive(Debug)]
 pub(super) struct Miss {
     pub(super) error: Error,
     pub(super) ttl: Option<Duration>,
 }
 
-/// One round of a query. Twice that stays below the bound of the whole look-up; inside, UDP is repeated
-/// by the round-trip time that was seen before.
+/// One attempt of a query. Twice that stays below the bound of the whole look-up; inside, UDP is repeated by the
+/// measured round-trip time.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Rounds after the first.
+/// Attempts after the first.
 const RETRIES: usize = 1;
 
-/// With the addresses of one family at hand, the other is waited for so long (RFC 8305 section 3,
-/// "resolution delay"): some name servers drop AAAA queries.
+/// With the addresses of one family known, the other is waited for this long (RFC 8305 section 3, "resolution delay"):
+/// some name servers drop AAAA queries.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// Addresses of a name that are looked at. An answer over TCP could hold thousands.
+/// Most addresses of a name that are used. An answer over TCP could hold thousands.
 const MAX_ADDRESSES: usize = 64;
 
-/// Hosts of a service that are looked at: each is two look-ups more.
+/// Most hosts of a service that are used: each is two look-ups more.
 const MAX_TARGETS: usize = 32;
 
 impl Source {
@@ -121,7 +121,7 @@ impl Source {
 
     async fn in_hosts(&self, name: &Name) -> Option<Arc<[IpAddr]>> {
         let path = self.files.hosts.clone();
-        // A missing or unreadable file says nothing about any name.
+        // A missing or unreadable file has no entry for any name.
         let hosts = tokio::task::spawn_blocking(move || read_hosts(&path)).await.ok()?.ok()?;
         let families = [RecordType::AAAA, RecordType::A].into_iter();
         let found = families.filter_map(|family| hosts.lookup_static_host(&Query::query(name.clone(), family)));
@@ -155,7 +155,7 @@ impl Client {
         let ndots = options.ndots;
         options.timeout = options.timeout.min(QUERY_TIMEOUT);
         options.attempts = RETRIES;
-        // The cache above knows about stale answers, the hosts file was asked before.
+        // `Names` caches stale answers too, and the hosts file was read before.
         options.cache_size = 0;
         options.use_hosts_file = ResolveHosts::Never;
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
@@ -209,7 +209,7 @@ impl From<Error> for Miss {
 
 type Reply = Result<Lookup, NetError>;
 
-/// The other family's reply; `None` if it is late and there is something to go on with.
+/// `None` if the other family's reply is late and the first is good.
 async fn second(first: &Reply, other: impl Future<Output = Reply>) -> Option<Reply> {
     match first {
         Ok(lookup) if !addresses_of(lookup).is_empty() => timeout(RESOLUTION_DELAY, other).await.ok(),
@@ -217,7 +217,7 @@ async fn second(first: &Reply, other: impl Future<Output = Reply>) -> Option<Rep
     }
 }
 
-/// One answer of two. With one family only half heard the answer is good, but not for long.
+/// Combines the two replies. If one family is missing, the answer is cached only for a short time.
 fn combine(name: &DnsName<'_>, v6: Option<Reply>, v4: Option<Reply>) -> Result<Found<Arc<[IpAddr]>>, Miss> {
     let mut addresses = Vec::new();
     let mut ttl = Duration::MAX;

@@ -30,7 +30,7 @@ use crate::observe::tasks::{self, Task};
 use cache::{Ask, Names, Pending};
 use lookup::{Found, Miss, Source};
 
-/// Looks names up, for all upstreams of the process. Clones share their memory.
+/// Looks names up, for all upstreams of the process. Clones share their cache.
 #[derive(Clone)]
 pub struct Resolver {
     shared: Arc<Shared>,
@@ -43,19 +43,18 @@ struct Shared {
     registry: Registry,
 }
 
-/// A whole look-up, search list and retries included, ends after so long: half of the default
-/// `originate_timeout`, so that what is left suffices to connect.
+/// A whole look-up, search list and retries included, ends after this time: half of the default `originate_timeout`, so
+/// that what is left suffices to connect.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// With an old answer at hand, a caller waits so long for a new one (RFC 8767 section 5, "client
-/// response timer").
+/// With a stale answer known, a caller waits this long for a new one (RFC 8767 section 5, "client response timer").
 const PATIENCE: Duration = Duration::from_millis(1800);
 
-/// An address of a server, and what DNS says of its share.
+/// An address of a server, with priority and weight from DNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) address: SocketAddr,
-    /// Higher numbers only if no lower one is to be had; 0 for hosts.
+    /// Higher numbers are used only if no lower one is available; 0 for hosts.
     pub(crate) priority: u16,
     /// In proportion to the others of its priority; 1 for hosts.
     pub(crate) weight: u16,
@@ -95,7 +94,7 @@ impl Resolver {
         Self::with_files(dns, Files::default(), registry)
     }
 
-    /// The same with other files than the system's.
+    /// As [`Self::new`] with other files than the system's.
     pub fn with_files(dns: &Dns, files: Files, registry: &Registry) -> Result<Self, Error> {
         let names = Mutex::new(Names::new(dns.min_ttl, dns.max_ttl));
         let services = Mutex::new(Names::new(dns.min_ttl, dns.max_ttl));
@@ -104,10 +103,10 @@ impl Resolver {
         Ok(Self { shared: Arc::new(Shared { names, services, source, registry }) })
     }
 
-    /// The addresses of a host: IPv6 before IPv4, each family in the order of the answer, never empty.
-    /// An IP is its own answer; a service has those of its hosts, whose ports [`Resolver::places`] tells.
+    /// The addresses of a host: IPv6 before IPv4, each family in the order of the answer, never empty. An IP is its own
+    /// answer; a service has those of its hosts, whose ports [`Resolver::places`] returns.
     ///
-    /// Cancel safe: the look-up is shared by all who wait for it and ends within five seconds whoever leaves.
+    /// Cancel safe: the look-up is shared by all its waiters and ends within five seconds in a task of its own.
     pub async fn resolve(&self, host: &Host) -> Result<Arc<[IpAddr]>, Error> {
         match host {
             Host::Ip(ip) => Ok(Arc::new([*ip])),
@@ -119,8 +118,7 @@ impl Resolver {
         }
     }
 
-    /// Where a server is now, and until when the answer holds; a stale one holds no longer, and that of an IP
-    /// for ever.
+    /// The addresses of a server, and until when the answer holds: a past instant for a stale one, `None` for an IP.
     /// Errors: No address. A service errs only if none of its hosts has one.
     ///
     /// Cancel safe, as [`Resolver::resolve`].
@@ -231,7 +229,7 @@ impl Shared {
         match tasks::once(Task::DnsLookup, &self.registry, timeout(LOOKUP_TIMEOUT, lookup)).await {
             Some(Ok(reply)) => reply,
             Some(Err(_)) => Err(Miss::from(Error::Timeout { name: shown(name) })),
-            // As any failure it is remembered for a second: a fault that comes with each look-up is no storm of them.
+            // Cached for a second as any failure is, so that a repeated panic does not loop.
             None => Err(Miss::from(Error::failure(name, "a fault of egret, see its log"))),
         }
     }
@@ -303,7 +301,7 @@ impl Error {
         }
     }
 
-    /// Whether DNS has spoken, as opposed to could not be heard: such an answer ends an older one.
+    /// Whether DNS has answered: such an answer replaces an older one, a failure does not.
     fn is_answer(&self) -> bool {
         matches!(self, Self::NoSuchName { .. } | Self::NoAddress { .. })
     }
