@@ -17,7 +17,7 @@
 //! | [`config`] | text to values: keys, defaults, mistakes |
 //! | [`drain`], `memory`, `escape`, `wording`, [`secret`] | stop, wait, force; the budget; text of strangers made visible; errors of libraries in words; values that cannot be printed |
 //!
-//! Begin with [`pipeline::connection`]: it tells the story that everything else serves.
+//! Begin with [`pipeline::connection`]: it is the sequence that everything else serves.
 
 pub mod cli;
 pub mod tools;

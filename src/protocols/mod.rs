@@ -16,13 +16,11 @@ pub struct Protocol {
     /// The value of `upgrade` in the configuration.
     pub(crate) word: &'static str,
     pub(crate) name: &'static str,
-    /// The default port of its servers.
     pub(crate) port: u16,
     pub(crate) schemes: &'static [&'static str],
     pub(crate) stunnel: &'static [&'static str],
     pub(crate) client: fn() -> Box<ClientSide>,
     pub(crate) server: fn() -> Box<ServerSide>,
-    /// A client's request for TLS.
     pub(crate) tls_request: &'static [u8],
     /// Whether these first bytes of a server, in answer to a ClientHello, are of this protocol.
     pub(crate) is_answer: fn(&[u8]) -> bool,

@@ -9,7 +9,7 @@ thread_local! {
     static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Runs a call in which rustls is given at most so many bytes. Not to be nested.
+/// Runs a call in which rustls is given at most `bytes`. Not to be nested.
 pub(super) fn with<T>(bytes: usize, call: impl FnOnce() -> T) -> T {
     BYTES.set(bytes);
     let done = call();

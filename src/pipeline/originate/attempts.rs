@@ -39,7 +39,6 @@ pub(super) struct Attempts {
 pub(super) struct Attempt {
     chosen: InFlight,
     trial: Option<Trial>,
-    /// Most streams at the chosen endpoint.
     limit: Option<usize>,
     others: Vec<Member>,
     pub(super) began: Instant,
@@ -51,7 +50,6 @@ pub(super) struct Attempt {
 pub(super) enum Exhausted {
     /// Everything was tried, or the time is over.
     Tried,
-    /// No server has an address.
     Nowhere,
     /// All circuits are open; this endpoint is tried next, after this time.
     Open(Arc<Endpoint>, Duration),

@@ -11,7 +11,6 @@ use crate::pipeline::originate::servers::endpoint::Endpoint;
 use crate::pipeline::originate::servers::resolve;
 use crate::pipeline::originate::{dial, handshake, upgrade};
 
-/// Why one origination failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) stage: Stage,

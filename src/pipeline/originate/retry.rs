@@ -69,7 +69,6 @@ impl Originator {
     }
 }
 
-/// The handshakes of one attempt at an endpoint.
 struct Attempts<'a> {
     originator: &'a Originator,
     endpoint: &'a Arc<Endpoint>,

@@ -70,7 +70,6 @@ impl Clock {
         now < alarm.deadline() && self.armed.as_ref().is_some_and(|armed| armed.will_wake(waker))
     }
 
-    /// Ready when a limit is reached.
     pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>, mut alarm: Pin<&mut Sleep>) -> Poll<Ended> {
         match &mut self.armed {
             Some(armed) => armed.clone_from(cx.waker()),

@@ -305,7 +305,7 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// One read of at most so many bytes of the record at the front; zero is the server's FIN. Pending leaves no memory
+    /// One read of at most `most` bytes of the record at the front; zero is the server's FIN. Pending leaves no memory
     /// behind but what part of a record needs.
     fn poll_receive(&mut self, cx: &mut Context<'_>, from: &impl Duplex, most: usize) -> Poll<Result<usize, Ended>> {
         loop {

@@ -214,7 +214,7 @@ impl Sealer {
         self.left = self.left.saturating_sub(records.saturating_mul(blocks(0))).max(room);
     }
 
-    /// Whether the key is good for so many full records, and for a control record before and after them.
+    /// Whether the key is good for `records` full records, and for a control record before and after them.
     pub(super) const fn is_good_for(&self, records: u64) -> bool {
         self.left >= records.saturating_mul(blocks(MAX_PLAINTEXT)).saturating_add(2 * blocks(CONTROL_BODY))
     }

@@ -155,7 +155,7 @@ impl Control {
 }
 
 impl Session {
-    /// `offers`: what the operating system's kernel may have of it, by and by.
+    /// `offers`: what the operating system's kernel may have of it.
     ///
     /// # Errors
     /// A suite that the record layer does not know.

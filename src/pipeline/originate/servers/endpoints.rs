@@ -73,7 +73,6 @@ struct Lookup {
     places: Vec<Place>,
     error: Option<resolve::Error>,
     freshness: Freshness,
-    /// When the look-up that is under way began.
     since: Option<Instant>,
 }
 

@@ -64,7 +64,7 @@ fn pair(suite: SupportedCipherSuite) -> (Session, Server, Vec<u8>, Arc<Tickets>)
     pair_for(None, suite)
 }
 
-/// A TLS 1.2 session that may send so many blocks, is warned of at half of them, and whose server nobody plays.
+/// A TLS 1.2 session that may send `blocks` and is warned of at half of them; it has no server.
 pub(crate) fn limited_to(blocks: u64) -> Session {
     let (mut session, ..) = pair(ALL[3]);
     session.sealer.limit_to(blocks);

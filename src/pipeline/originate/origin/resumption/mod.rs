@@ -28,8 +28,8 @@ use crate::credentials::refusal::Refusal;
 use crate::observe::metrics::{OriginMetrics, SessionMetrics};
 use crate::tls::handed;
 
-/// Seconds after which a server is verified in full again. OpenSSL's servers keep TLS 1.3 tickets so long
-/// by default (7200 s), so that hardly a session is lost by it; RFC 8446 section 4.6.1 allows seven days.
+/// Seconds after which a server is verified in full again. OpenSSL's servers keep TLS 1.3 tickets this long by default
+/// (7200 s), so that hardly a session is lost by it; RFC 8446 section 4.6.1 allows seven days.
 pub(crate) const MAX_AGE: i64 = 7_200;
 
 /// Bytes of a TLS 1.3 ticket that is kept. It comes back in a ClientHello, which then stays far below the 16 KiB of one

@@ -25,7 +25,7 @@ pub const MAX_SESSIONS: usize = 512;
 pub const MAX_BYTES: usize = 2_621_440;
 
 /// Seconds in which an endpoint that did not take the session of another is given none. Endpoints that share their keys
-/// by and by are noticed soon, and one wasted session in ten minutes is cheap.
+/// later are noticed soon, and one wasted session in ten minutes is cheap.
 const ALONE: i64 = 600;
 
 /// The sessions of one origin: `A` of TLS 1.2, `B` of TLS 1.3.

@@ -50,7 +50,6 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// With a stale answer known, a caller waits this long for a new one (RFC 8767 section 5, "client response timer").
 const PATIENCE: Duration = Duration::from_millis(1800);
 
-/// An address of a server, with priority and weight from DNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) address: SocketAddr,
