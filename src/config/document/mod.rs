@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use self::upstreams::{tcp, upstream};
 use crate::config::formats::labelled_hex;
 use crate::config::values::{
-    Access, Anchors, Config, Destination, ExactCertificate, Identity, KernelTls, KeyExchange, KeyShare, ListenAddress,
-    Listener, LogFormat, Name, Rule, Tls, TlsVersion, Trust, User, Verify,
+    Access, Anchors, Config, Destination, ExactCertificate, Identity, ListenAddress, Listener, Name, Rule, Tls, Trust,
+    User,
 };
 
 /// The whole of it. Durations are in seconds; `null` stands for "never" and "no bound". Paths and names only: no
@@ -21,19 +21,12 @@ pub fn document(config: &Config) -> Value {
         "drain_timeout": seconds(config.drain_timeout),
         "log": {
             "level": config.log.level,
-            "format": match config.log.format {
-                LogFormat::Text => "text",
-                LogFormat::Json => "json",
-            },
+            "format": config.log.format.word(),
         },
         "runtime": {
             "workers": config.runtime.workers,
             "affinity": config.runtime.affinity,
-            "kernel_tls": match config.runtime.kernel_tls {
-                KernelTls::Off => "off",
-                KernelTls::Auto => "auto",
-                KernelTls::Prefer => "prefer",
-            },
+            "kernel_tls": config.runtime.kernel_tls.word(),
         },
         "dns": {
             "servers": config.dns.servers,
@@ -83,12 +76,7 @@ fn trust(spec: &Trust) -> Value {
 }
 
 fn tls(spec: &Tls) -> Value {
-    let (verify, reason) = match &spec.verify {
-        Verify::Full => ("full", None),
-        Verify::Chain { reason } => ("chain", Some(reason)),
-        Verify::Report { reason } => ("report", Some(reason)),
-        Verify::None { reason } => ("none", Some(reason)),
-    };
+    let (verify, reason) = spec.verify.parts();
     json!({
         "identity": spec.identity.as_ref().map(Name::as_str),
         "trust": spec.trust.as_ref().map(Name::as_str),
@@ -96,15 +84,11 @@ fn tls(spec: &Tls) -> Value {
         "sni": spec.sni,
         "verify": verify,
         "insecure_reason": reason,
-        "min_version": version(spec.min_version),
-        "max_version": version(spec.max_version),
+        "min_version": spec.min_version.word(),
+        "max_version": spec.max_version.word(),
         "alpn": protocols(&spec.alpn),
-        "key_exchange": spec.key_exchange.iter().map(|group| group_name(*group)).collect::<Vec<_>>(),
-        "key_exchange_share": match spec.key_share {
-            KeyShare::Auto => "auto",
-            KeyShare::Hybrid => "hybrid",
-            KeyShare::Classic => "classic",
-        },
+        "key_exchange": spec.key_exchange.iter().map(|group| group.word()).collect::<Vec<_>>(),
+        "key_exchange_share": spec.key_share.word(),
         "resumption": spec.resumption,
         "close_on_revocation": spec.close_on_revocation,
     })
@@ -112,22 +96,6 @@ fn tls(spec: &Tls) -> Value {
 
 fn protocols(alpn: &[Vec<u8>]) -> Vec<String> {
     alpn.iter().map(|protocol| String::from_utf8_lossy(protocol).into_owned()).collect()
-}
-
-fn version(version: TlsVersion) -> &'static str {
-    match version {
-        TlsVersion::V1_2 => "1.2",
-        TlsVersion::V1_3 => "1.3",
-    }
-}
-
-fn group_name(group: KeyExchange) -> &'static str {
-    match group {
-        KeyExchange::X25519Mlkem768 => "x25519mlkem768",
-        KeyExchange::X25519 => "x25519",
-        KeyExchange::Secp256r1 => "secp256r1",
-        KeyExchange::Secp384r1 => "secp384r1",
-    }
 }
 
 fn listener(spec: &Listener) -> Value {

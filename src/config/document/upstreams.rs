@@ -3,16 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{seconds, tls};
-use crate::config::values::{ActiveCheck, CheckKind, Ejection, Eof, Pool, Server, Strategy, Tcp, Upstream};
+use crate::config::values::{ActiveCheck, Ejection, Pool, Server, Tcp, Upstream};
 
 pub(super) fn upstream(spec: &Upstream) -> Value {
     json!({
         "servers": spec.servers.iter().map(|one| server(spec, one)).collect::<Vec<_>>(),
-        "balance": match spec.balance.strategy {
-            Strategy::LeastConnections => "least_connections",
-            Strategy::RoundRobin => "round_robin",
-            Strategy::Priority => "priority",
-        },
+        "balance": spec.balance.strategy.word(),
         "ejection": ejection(&spec.ejection),
         "active_check": spec.active_check.as_ref().map(active_check),
         "close_on_removal": spec.close_on_removal,
@@ -25,10 +21,7 @@ pub(super) fn upstream(spec: &Upstream) -> Value {
         "idle_timeout": spec.stream.idle.map(seconds),
         "max_lifetime": spec.stream.lifetime.map(seconds),
         "half_closed_timeout": seconds(spec.stream.half_closed),
-        "eof": match spec.stream.eof {
-            Eof::Strict => "strict",
-            Eof::Lenient => "lenient",
-        },
+        "eof": spec.stream.eof.word(),
         "tcp": tcp(&spec.tcp),
     })
 }
@@ -53,11 +46,7 @@ fn ejection(spec: &Ejection) -> Value {
 }
 
 fn active_check(spec: &ActiveCheck) -> Value {
-    let kind = match spec.kind {
-        CheckKind::Tcp => "tcp",
-        CheckKind::Tls => "tls",
-    };
-    json!({ "interval": seconds(spec.interval), "kind": kind })
+    json!({ "interval": seconds(spec.interval), "kind": spec.kind.word() })
 }
 
 fn pool(spec: &Pool) -> Value {

@@ -5,12 +5,23 @@ use std::path::{Path, PathBuf};
 use crate::config::nearest::suggest;
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text};
-use crate::config::values::{CheckKind, Eof, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Strategy, TlsVersion};
+use crate::config::values::{
+    CheckKind, Eof, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Strategy, TlsVersion, Verify,
+};
 use crate::protocols::{self, Upgrade};
 
-/// A type whose values are a few words.
+/// A type whose values are a few words: read, listed and written from one table.
 macro_rules! words {
-    ($kind:ty { $($word:literal => $value:expr,)* }) => {
+    ($kind:ty { $($word:literal => $value:path,)* }) => {
+        impl $kind {
+            /// The word of the configuration.
+            pub(crate) fn word(self) -> &'static str {
+                match self {
+                    $($value => $word,)*
+                }
+            }
+        }
+
         impl Text for $kind {
             const EXAMPLES: &'static [&'static str] = &[$($word),*];
             const CLOSED: bool = true;
@@ -63,6 +74,19 @@ words!(VerifyWord {
     "report" => Self::Report,
     "none" => Self::None,
 });
+impl Verify {
+    /// The word of the configuration, and the reason that all but `full` need.
+    pub(crate) fn parts(&self) -> (&'static str, Option<&str>) {
+        let (word, reason) = match self {
+            Self::Full => return (VerifyWord::Full.word(), None),
+            Self::Chain { reason } => (VerifyWord::Chain, reason),
+            Self::Report { reason } => (VerifyWord::Report, reason),
+            Self::None { reason } => (VerifyWord::None, reason),
+        };
+        (word.word(), Some(reason))
+    }
+}
+
 words!(KeyExchange {
     "x25519mlkem768" => Self::X25519Mlkem768,
     "x25519" => Self::X25519,
@@ -79,6 +103,16 @@ words!(KeyShare {
 fn unknown_word(text: &str, known: &[&'static str]) -> Fault {
     let title = format!("{} is none of the words that are known here", quote(text));
     Fault::new(title, "unknown", suggest(text, known.iter().copied()))
+}
+
+impl TlsVersion {
+    /// The word of the configuration.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::V1_2 => "1.2",
+            Self::V1_3 => "1.3",
+        }
+    }
 }
 
 impl Text for TlsVersion {

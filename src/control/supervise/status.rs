@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::endpoints::Endpoints;
 use super::requests::{Ordered, Orders, orders};
 use crate::config;
-use crate::config::values::{Listener, Name, Verify};
+use crate::config::values::{Listener, Name};
 use crate::control::admin::{Control, Kept, Swapped};
 use crate::control::reload_fingerprint;
 use crate::control::snapshot::{Snapshot, Troubled};
@@ -134,12 +134,10 @@ fn upstreams(snapshot: &Snapshot) -> Value {
 }
 
 fn upstream(snapshot: &Snapshot, originator: &Originator) -> Value {
-    let verify = snapshot.config.upstreams.get(originator.name()).map(|spec| match &spec.tls.verify {
+    let verify = snapshot.config.upstreams.get(originator.name()).map(|spec| match spec.tls.verify.parts() {
         _ if spec.passthrough => json!("passthrough"),
-        Verify::Full => json!("full"),
-        Verify::Chain { reason } => json!({ "chain": reason }),
-        Verify::Report { reason } => json!({ "report": reason }),
-        Verify::None { reason } => json!({ "none": reason }),
+        (word, None) => json!(word),
+        (word, Some(reason)) => json!({ word: reason }),
     });
     let servers: Vec<Value> = originator
         .servers()

@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use super::Plan;
-use crate::config::values::{
-    self, Anchors, ExactCertificate, KeyExchange, KeyShare, Name, Server, Share, Strategy, TlsVersion, Verify,
-};
+use crate::config::values::{self, Anchors, ExactCertificate, KeyShare, Name, Server, Share, Strategy, TlsVersion};
 use crate::config::write::{Text, Value};
 use crate::credentials::fingerprint::{labelled_hex, labelled_pin};
 
@@ -90,37 +88,18 @@ fn set_tls(plan: &Plan, text: &mut Text) {
     text.set_if("sni", !tls.sni, false);
     text.set_some("identity", tls.identity.as_ref().filter(|_| plan.identity.is_some()).map(Name::as_str));
     text.set_some("trust", plan.trust.as_ref().map(|_| trust_name(plan).as_str()));
-    let insecure = match &tls.verify {
-        Verify::Full => None,
-        Verify::Chain { reason } => Some(("chain", reason)),
-        Verify::Report { reason } => Some(("report", reason)),
-        Verify::None { reason } => Some(("none", reason)),
-    };
-    if let Some((verify, reason)) = insecure {
-        text.set("verify", verify).set("insecure_reason", reason.as_str());
+    if let (verify, Some(reason)) = tls.verify.parts() {
+        text.set("verify", verify).set("insecure_reason", reason);
     }
     text.set_if("min_version", tls.min_version != TlsVersion::V1_2, "1.3");
     text.set_if("max_version", tls.max_version != TlsVersion::V1_3, "1.2");
     text.set_list("alpn", tls.alpn.iter().map(|name| String::from_utf8_lossy(name)));
-    text.set_list("key_exchange", tls.key_exchange.iter().map(|name| group(*name)));
+    text.set_list("key_exchange", tls.key_exchange.iter().map(|name| name.word()));
     text.set_some(
         "key_exchange_share",
-        match tls.key_share {
-            KeyShare::Auto => None,
-            KeyShare::Hybrid => Some("hybrid"),
-            KeyShare::Classic => Some("classic"),
-        },
+        Some(tls.key_share).filter(|share| *share != KeyShare::Auto).map(KeyShare::word),
     );
     text.set_if("resumption", !tls.resumption, false);
-}
-
-fn group(name: KeyExchange) -> &'static str {
-    match name {
-        KeyExchange::X25519Mlkem768 => "x25519mlkem768",
-        KeyExchange::X25519 => "x25519",
-        KeyExchange::Secp256r1 => "secp256r1",
-        KeyExchange::Secp384r1 => "secp384r1",
-    }
 }
 
 fn path(path: &Path) -> String {
