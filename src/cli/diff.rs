@@ -33,19 +33,19 @@ pub struct Diff {
     pub(crate) json: bool,
 }
 
-/// Why two configurations could not be compared.
 #[derive(Debug)]
 enum Trouble {
-    /// Of the command line, or of the running process.
+    /// From the command line or the running process.
     Words(String),
-    /// Of one of the files.
     Problems(Box<config::Problems>),
 }
 
 impl Diff {
-    /// Prints what a reload would change. Returns the exit code: 0 nothing, 1 something, 2 a configuration cannot be read.
+    /// Prints what a reload would change. Returns the exit code: 0 no change, 1 changes, 2 a configuration cannot be
+    /// read.
     ///
     /// # Errors
+    ///
     /// Those of writing.
     pub fn run(&self, environment: Environment<'_>, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
         let diff = match self.sides(environment) {

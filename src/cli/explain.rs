@@ -90,12 +90,10 @@ pub(crate) struct Settings {
     pub(crate) upgrade: Option<Upgrade>,
 }
 
-/// What keeps an explanation from being made.
 #[derive(Debug)]
 enum Refused {
-    /// The configuration file.
     Problems(Problems),
-    /// Something that it, or the arguments, name.
+    /// An identity, trust or server that the file or the arguments name.
     Target(explain::Error),
     /// A question in another protocol than the upstream's.
     Question(&'static str),
@@ -107,9 +105,10 @@ const WRONG: u8 = 3;
 const UNUSABLE: u8 = 2;
 
 impl Explain {
-    /// Explains and tells; gives the exit code.
+    /// Prints the explanation and returns the exit code.
     ///
     /// # Errors
+    ///
     /// Those of writing.
     pub async fn run(&self, out: &mut dyn Write, err: &mut (dyn Write + Send)) -> io::Result<u8> {
         let targets = match self.targets() {
@@ -194,11 +193,11 @@ impl Explain {
     }
 }
 
-/// What the upstream is called in a repair.
+/// Name of the upstream in a printed repair.
 const NAME: &str = "backend";
 
 impl Settings {
-    /// The upstream that these arguments make, by the very checks and defaults of `egret run`.
+    /// The upstream of these arguments, by the checks and defaults of `egret run`.
     fn plan(&self, server: &Server) -> Result<(Plan, Dns), Problems> {
         let path = |path: &PathBuf| path.display().to_string();
         let flags = Flags {

@@ -111,8 +111,7 @@ impl Reading {
         })
     }
 
-    /// What relative paths have to begin with so that they mean the same in the new file: nothing, if it lies in the
-    /// folder of the old one.
+    /// Prefix by which relative paths mean the same in the new file; empty if it lies in the folder of the old one.
     fn base(&self) -> io::Result<PathBuf> {
         let folder = |file: &Path| {
             let path = std::path::absolute(file)?;

@@ -142,7 +142,7 @@ pub struct Check {
     pub(crate) policy_parameter: Vec<(String, String)>,
 }
 
-/// How the process ends.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Exit code 0.
@@ -167,10 +167,11 @@ pub fn environment(name: &str) -> Option<String> {
 }
 
 impl Run {
-    /// The configuration that was asked for. Reload reads it by the same call.
+    /// The requested configuration. Reload reads it by the same call.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    ///
+    /// Every problem of the configuration.
     pub fn load(&self, environment: Environment<'_>) -> Result<Loaded, Problems> {
         let mut loaded = match &self.file {
             Some(file) => config::load(file, environment)?,
@@ -189,7 +190,7 @@ impl Run {
 }
 
 impl Run {
-    /// What a file that cannot be used does.
+    /// How unusable files are treated, by `--strict`.
     pub fn rigour(&self) -> Rigour {
         if self.strict { Rigour::Strict } else { Rigour::PartByPart }
     }
@@ -249,17 +250,19 @@ impl Check {
     }
 }
 
-/// Prints advice for people.
+/// Prints warnings as text.
 ///
 /// # Errors
+///
 /// Those of writing.
 pub fn tell_advice(loaded: &Loaded, advice: &[Advice], err: &mut dyn Write, style: Style) -> io::Result<()> {
     advice.iter().try_for_each(|one| writeln!(err, "{}\n", one.render(loaded, style)))
 }
 
-/// Prints problems for people, and their number.
+/// Prints problems, and their number, as text.
 ///
 /// # Errors
+///
 /// Those of writing.
 pub fn tell_problems(problems: &Problems, err: &mut dyn Write, style: Style) -> io::Result<()> {
     let noun = if problems.count() == 1 { "problem" } else { "problems" };
@@ -267,7 +270,7 @@ pub fn tell_problems(problems: &Problems, err: &mut dyn Write, style: Style) -> 
     writeln!(err, "egret: {} {noun} in {}", problems.count(), problems.source().origin())
 }
 
-/// Logs advice, for programs.
+/// Logs warnings.
 pub fn log_advice(loaded: &Loaded, advice: &[Advice]) {
     for one in advice {
         let place = one.problem.span.as_ref().map(|span| loaded.source().position(span.start));
@@ -284,7 +287,7 @@ pub fn log_advice(loaded: &Loaded, advice: &[Advice]) {
     }
 }
 
-/// Logs problems, for programs.
+/// Logs problems.
 pub fn log_problems(problems: &Problems) {
     for problem in problems.shown() {
         let place = problem.span.as_ref().map(|span| problems.source().position(span.start));
@@ -302,7 +305,7 @@ pub fn log_problems(problems: &Problems) {
     tracing::error!(reason = problems.reason(), problems = problems.count(), "the configuration cannot be used");
 }
 
-/// Whether these arguments, which have no meaning as a whole, ask `egret run` for a log in JSON.
+/// Whether these arguments, which do not parse as a whole, ask `egret run` for a log in JSON.
 pub fn asks_for_json(arguments: impl Iterator<Item = OsString>) -> bool {
     let arguments: Vec<_> = arguments.skip(1).collect();
     let is_run = arguments.first().is_some_and(|command| command == "run");
@@ -310,7 +313,7 @@ pub fn asks_for_json(arguments: impl Iterator<Item = OsString>) -> bool {
     is_run && (has_pair || arguments.iter().any(|argument| argument == "--log=json"))
 }
 
-/// Colours for terminals, unless the person asked for none (no-color.org).
+/// Colours for terminals, unless `NO_COLOR` is set (no-color.org).
 pub fn style_for(stream: &impl IsTerminal) -> Style {
     let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     if stream.is_terminal() && !colourless { Style::Coloured } else { Style::Plain }

@@ -76,9 +76,9 @@ pub struct Expiry {
     pub(crate) json: bool,
 }
 
-/// What was asked for could be done, or there is nothing to be said against it.
+/// Done, or nothing to report.
 const DONE: u8 = 0;
-/// Not confirmed, or something ends soon.
+/// Not confirmed, or something expires soon.
 const HELD: u8 = 1;
 /// It could not be done.
 const TROUBLE: u8 = 2;
@@ -184,7 +184,7 @@ impl Fetch {
     }
 }
 
-/// Trust on first use, said as such; whoever stands in between right now is believed for good.
+/// Trust on first use, named as such: an attacker who is on the path right now would be trusted for good.
 fn first_use(server: &Server, input: &mut dyn BufRead, out: &mut dyn Write) -> io::Result<bool> {
     writeln!(
         out,
@@ -199,7 +199,7 @@ fn first_use(server: &Server, input: &mut dyn BufRead, out: &mut dyn Write) -> i
     Ok(answer.trim() == "yes")
 }
 
-/// A file that is there is not overwritten: it may be somebody's trust.
+/// An existing file is not overwritten: it may be a trust in use.
 fn write_new(file: &Path, text: &str) -> io::Result<()> {
     std::fs::File::create_new(file)?.write_all(text.as_bytes())
 }

@@ -12,11 +12,12 @@ use crate::credentials::inventory::{self, Lifetime, Validity};
 use crate::credentials::part::Fault;
 use crate::credentials::trust::Trust;
 
-/// The inventory of a configuration, the nearest end first; what has no end is last. An identity that cannot be used (one
-/// whose key is missing, say) is read as far as its certificates can be. Blocks on the file system.
+/// The inventory of a configuration by expiry date; entries without one are last. An identity that cannot be used (its
+/// key is missing, say) is read as far as its certificates can be. Blocks on the file system.
 ///
 /// # Errors
-/// An identity or trust that cannot be read: what is not known is not reported to be fine.
+///
+/// An identity or trust that cannot be read: what is unknown is not reported as valid.
 pub(crate) fn endings(config: &Config) -> Result<Vec<Lifetime>, Fault> {
     let mut endings = Vec::new();
     for (name, spec) in &config.identities {
@@ -48,12 +49,12 @@ fn certificate(item: Item) -> Option<CertificateFacts> {
     if let Item::Certificate(facts, _) = item { Some(*facts) } else { None }
 }
 
-/// Days left, negative if it has ended; none if it has no end.
+/// Days left, negative after expiry; `None` without an expiry date.
 fn days(ending: &Lifetime, now: Date) -> Option<i64> {
     ending.not_after.map(|end| (end.0 - now.0).div_euclid(24 * 60 * 60))
 }
 
-/// Whether anything ends within so many days; `None`: by the share of its life that is left.
+/// Whether anything expires within this many days; `None`: by the share of its life that is left.
 pub(crate) fn any_within(endings: &[Lifetime], now: Date, within: Option<u32>) -> bool {
     endings.iter().any(|ending| match within {
         Some(within) => days(ending, now).is_some_and(|days| days < i64::from(within)),
@@ -61,7 +62,6 @@ pub(crate) fn any_within(endings: &[Lifetime], now: Date, within: Option<u32>) -
     })
 }
 
-/// For people: a line each.
 pub(crate) fn text(endings: &[Lifetime], now: Date) -> String {
     let mut text = String::new();
     text.push_str("  days  ends                  kind         name              state          subject (file)\n");
@@ -78,7 +78,6 @@ pub(crate) fn text(endings: &[Lifetime], now: Date) -> String {
     text
 }
 
-/// For scripts: one object each.
 pub(crate) fn json(endings: &[Lifetime], now: Date) -> Value {
     let one = |ending: &Lifetime| {
         let mut document = ending.document(now);

@@ -29,41 +29,32 @@ use crate::pipeline::originate::{dial, upgrade};
 use crate::protocols::Upgrade;
 use crate::wording;
 
-/// What is fetched.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
-    /// From where.
     pub(crate) server: Server,
     /// SNI, if it is a DNS name.
     pub(crate) server_name: ServerName<'static>,
-    /// What is said before TLS.
     pub(crate) upgrade: Option<Upgrade>,
-    /// For everything.
+    /// Of the whole fetch.
     pub(crate) timeout: Duration,
 }
 
-/// Why no chain came.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The name has no address.
     #[error(transparent)]
     Resolve(resolve::Error),
-    /// No address accepted.
     #[error(transparent)]
     Dial(dial::Error),
-    /// The server would not go over to TLS.
     #[error(transparent)]
     Upgrade(upgrade::Error),
-    /// The handshake ended before a certificate came.
     #[error("the server presented no certificate: {}", wording::sentence(.0))]
     NoCertificate(io::Error),
-    /// It took too long.
     #[error("no certificate came in time")]
     Timeout,
 }
 
 impl Error {
-    /// The class: the same words as in log and metric where there are such.
+    /// The word of log and metric where they have one.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Resolve(error) => error.reason(),
@@ -113,7 +104,7 @@ async fn present(tcp: TcpStream, server_name: ServerName<'static>) -> io::Result
     }
 }
 
-/// Notes the chain; that the server has the key of the first certificate is checked.
+/// Records the chain; checks also that the server holds the key of the first certificate.
 #[derive(Debug)]
 struct Witness {
     provider: Arc<CryptoProvider>,
@@ -168,15 +159,12 @@ impl ServerCertVerifier for Witness {
     }
 }
 
-/// The certificate to believe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pick<'a> {
-    /// What it says of itself.
     pub(crate) facts: &'a CertificateFacts,
-    /// Its DER encoding.
     pub(crate) der: &'a [u8],
-    /// It is the server's own: even one that says it is an authority is then believed as it is, since chains do
-    /// not begin with authorities.
+    /// The server's own: trusted as it is even if it says that it is an authority, since chains do not begin with
+    /// authorities.
     pub(crate) leaf: bool,
 }
 
@@ -195,7 +183,6 @@ pub(crate) fn pick<'a>(chain: &'a [Item], fingerprint: Option<&Sha256>) -> Optio
     found.copied()
 }
 
-/// The lines of configuration that believe it.
 pub(crate) fn configuration(pick: &Pick<'_>, file: &str) -> String {
     match pick.leaf {
         true => format!("[trust.fetched]\ncertificate = {file:?}    # exactly this one\n"),

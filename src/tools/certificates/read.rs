@@ -15,72 +15,45 @@ use crate::credentials::fingerprint::{Sha256, sha256};
 use crate::secret::Secret;
 use crate::wording;
 
-/// One thing in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
-    /// A certificate, and its DER encoding.
+    /// With its DER encoding.
     Certificate(Box<CertificateFacts>, Vec<u8>),
-    /// A private key; never its bytes.
+    /// Without the key's bytes.
     Key {
         /// SHA-256 of its public half, as certificates carry it; `None` if it is encrypted or cannot be used.
         public: Option<Sha256>,
-        /// It needs a password.
         encrypted: bool,
     },
-    /// A revocation list.
     Crl {
-        /// Who signed it.
         issuer: String,
-        /// When the next one comes.
         next_update: Option<Date>,
-        /// How many certificates are on it.
         revoked: usize,
     },
     /// Something else, by its PEM label; or a certificate or list that cannot be read.
     Other(String),
 }
 
-/// Why a file cannot be taken apart.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// It cannot be read.
     #[error("{}: {why}", file.display())]
-    Unreadable {
-        /// Which.
-        file: PathBuf,
-        /// Why.
-        why: String,
-    },
-    /// It is damaged, and how.
+    Unreadable { file: PathBuf, why: String },
     #[error("{} {source}", file.display())]
-    Damaged {
-        /// Which.
-        file: PathBuf,
-        /// Where.
-        source: contents::Error,
-    },
-    /// It asks for too much work to be opened.
+    Damaged { file: PathBuf, source: contents::Error },
+    /// Its key derivation would take too much work.
     #[error("{} {source}", file.display())]
-    Derivation {
-        /// Which.
-        file: PathBuf,
-        /// Of what.
-        source: derivation::Error,
-    },
-    /// It is neither PEM, nor DER, nor PKCS#12 that the password opens.
+    Derivation { file: PathBuf, source: derivation::Error },
     #[error("{}: neither PEM, nor a DER certificate or list, nor PKCS#12 that {password} opens: {why}", file.display())]
     Unknown {
-        /// Which.
         file: PathBuf,
-        /// In words.
         password: &'static str,
-        /// What the last reader says.
+        /// Error of the last reader that was tried.
         why: String,
     },
 }
 
 impl Error {
-    /// The fixed word for scripts.
+    /// Stable word for scripts.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => "bundle_unreadable",

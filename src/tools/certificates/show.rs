@@ -10,7 +10,6 @@ use super::read::Item;
 use crate::credentials::certificate::{CertificateFacts, Date};
 use crate::credentials::fingerprint::labelled_hex;
 
-/// For people: a paragraph an item.
 pub(crate) fn text(items: &[Item], now: Date) -> String {
     let mut text = String::new();
     for (index, item) in items.iter().enumerate() {
@@ -62,7 +61,6 @@ fn paragraph(facts: &CertificateFacts, now: Date) -> String {
     text
 }
 
-/// What a certificate is good for.
 pub(crate) fn role(facts: &CertificateFacts) -> &'static str {
     match (facts.authority, facts.self_signed) {
         (true, true) => "root certificate",
@@ -105,7 +103,6 @@ fn owner(items: &[Item], fits: impl Fn(&CertificateFacts) -> bool) -> Option<usi
     items.iter().position(|item| matches!(item, Item::Certificate(facts, _) if fits(facts))).map(|index| index + 1)
 }
 
-/// For scripts: one object an item.
 pub(crate) fn json(items: &[Item]) -> Value {
     let one = |item: &Item| match item {
         Item::Certificate(facts, _) => certificate(facts),

@@ -112,8 +112,8 @@ impl Advisor<'_> {
         }
     }
 
-    /// An intermediate is missing for certain if a root bundle of this configuration holds it as such; it is
-    /// likely missing if the leaf says where its issuer is fetched and nobody here knows that issuer.
+    /// An intermediate is certainly missing if a root bundle of this configuration holds it as such. It is probably
+    /// missing if the leaf says where its issuer can be fetched and no trust here has that issuer.
     fn completeness(&mut self, name: &Name, chain: &[CertificateFacts], roots: &[&RootFacts]) {
         let Some(last) = chain.last().filter(|last| !last.self_signed) else { return };
         let issuer = roots.iter().find(|root| root.subject == last.issuer);
@@ -154,7 +154,7 @@ impl Advisor<'_> {
         self.tell("root-expires", Place::Trust(name), title, "ends soon", repair);
     }
 
-    /// The one certificate that is believed ends like any other.
+    /// A pinned certificate expires like any other.
     fn exact(&mut self, name: &Name, certificate: &Lifetime) {
         let Some((end, days)) = self.ending(certificate) else { return };
         let title = format!("the certificate `{}` of `{name}` {days}, at {end}", certificate.subject);
@@ -176,7 +176,7 @@ impl Advisor<'_> {
         }
     }
 
-    /// Roots that are to be believed have the faults of those that are.
+    /// Candidate roots have the same faults as trusted roots.
     fn roots(&mut self, name: &Name, trust: &Trust) {
         let place = Place::Trust(name);
         for root in trust.roots().iter().chain(trust.candidate_roots()).filter(|root| !root.system) {
@@ -204,8 +204,8 @@ impl Advisor<'_> {
         }
     }
 
-    /// Who shows one certificate to strangers of each other lets them know that it is the same client, and every
-    /// rotation has to suit all of them.
+    /// One certificate shown to unrelated servers lets them see that it is the same client; every rotation has to suit
+    /// all of them.
     fn one_identity_several_trusts(&mut self) {
         let mut trusts: BTreeMap<&Name, BTreeSet<Option<&Name>>> = BTreeMap::new();
         for upstream in self.loaded.config.upstreams.values() {
@@ -242,7 +242,7 @@ impl Advisor<'_> {
         }
     }
 
-    /// The end, and in words how long is left; `None` if that is long enough.
+    /// Expiry date and time left in words; `None` if that is long enough.
     fn ending(&self, lifetime: &Lifetime) -> Option<(Date, String)> {
         let end = lifetime.not_after?;
         let left = end.0 - self.now.0;

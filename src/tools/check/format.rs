@@ -24,7 +24,7 @@ pub(crate) enum Format {
 /// More than a person repairs in one go; a file that is not meant for egret at all fills no screen buffer.
 const SHOWN: usize = 100;
 
-/// For people: every finding, then how many problems there are. Empty if nothing was found.
+/// Every finding, then the number of problems. Empty if nothing was found.
 pub(crate) fn text(found: &Found, style: Style) -> String {
     let mut text = String::new();
     let (source, findings) = (found.source(), found.findings());
@@ -42,7 +42,6 @@ pub(crate) fn text(found: &Found, style: Style) -> String {
     text
 }
 
-/// For scripts: one object a finding.
 pub(crate) fn json(found: &Found) -> Value {
     let one = |finding: &Finding| finding.problem.to_json(found.source(), finding.severity);
     found.findings().iter().map(one).collect()
@@ -82,7 +81,6 @@ fn result(found: &Found, finding: &Finding) -> Value {
     })
 }
 
-/// The words of SARIF and of GitHub's workflow commands.
 fn level(severity: Severity) -> (&'static str, &'static str) {
     match severity {
         Severity::Error | Severity::Forbidden => ("error", "error"),
@@ -109,7 +107,6 @@ fn uri(path: &str) -> String {
     uri
 }
 
-/// For the annotations of a build: one workflow command a finding.
 pub(crate) fn github(found: &Found) -> String {
     let mut text = String::new();
     for finding in found.findings() {
@@ -126,7 +123,7 @@ pub(crate) fn github(found: &Found) -> String {
     text
 }
 
-/// What would end a workflow command, or its value, is escaped as the runner's toolkit does it.
+/// Line ends and separators are escaped as the runner's toolkit does it.
 fn message(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }

@@ -15,42 +15,37 @@ use std::sync::Arc;
 use crate::config::{self, Environment, Loaded, Problem, Severity, Source};
 use crate::credentials::certificate::Date;
 
-/// Looks at the files that a configuration names, and tells what is wrong with them; binds nothing.
+/// Checks the files that a configuration names and returns their problems; binds nothing.
 pub type FileCheck<'a> = &'a dyn Fn(&Loaded) -> Vec<Problem>;
 
-/// What to look for besides mistakes.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
-    /// The present.
     pub(crate) now: Date,
     /// Certificates that expire within this many seconds are reported; `None`: by the share of their life that is left.
     pub(crate) expires_within: Option<i64>,
-    /// Files of Rego rules.
     pub(crate) policies: Vec<PathBuf>,
-    /// What the rules may ask for beside the configuration.
+    /// `input.parameters` of the rules.
     pub(crate) parameters: Vec<(String, String)>,
 }
 
-/// All that was found, in the order of the text.
+/// In the order of the text.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     source: Arc<Source>,
     findings: Vec<Finding>,
 }
 
-/// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
-    /// How grave it is, and its code.
     pub(crate) severity: Severity,
-    /// Where, what, and what repairs it.
     pub(crate) problem: Problem,
 }
 
 /// Reads a configuration and everything it names. Blocks on the file system.
 ///
 /// # Errors
-/// A policy that cannot be evaluated. Whatever is wrong with the configuration is no error, but what is looked for.
+///
+/// A policy that cannot be evaluated. Problems of the configuration are findings, not errors.
 pub(crate) fn check(
     path: &Path,
     environment: Environment<'_>,
@@ -78,18 +73,16 @@ pub(crate) fn check(
 }
 
 impl Found {
-    /// Nothing is wrong; with `strict`, nothing is advised against either.
+    /// With `strict`, warnings count as well.
     pub(crate) fn is_good(&self, strict: bool) -> bool {
         let is_bad = |severity: Severity| severity.is_error() || strict && severity.is_warning();
         !self.findings.iter().any(|finding| is_bad(finding.severity))
     }
 
-    /// The text that was checked.
     pub(crate) fn source(&self) -> &Source {
         &self.source
     }
 
-    /// What was found, in the order of the text.
     pub(crate) fn findings(&self) -> &[Finding] {
         &self.findings
     }

@@ -17,43 +17,21 @@ use super::Finding;
 use crate::config::values::Name;
 use crate::config::{self, Loaded, Place, Problem, Severity};
 
-/// Why rules could not be evaluated. Fail closed: a policy that cannot be asked forbids.
+/// Rules that cannot be evaluated. Fail closed: such a policy forbids.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// A file of rules cannot be read.
     #[error("the policy {} cannot be read: {source}", file.display())]
-    File {
-        /// Which.
-        file: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file of rules is not Rego, neither of version 1 nor of version 0.
+    File { file: PathBuf, source: io::Error },
     #[error("the policy {} is not Rego: {why}", file.display())]
-    Syntax {
-        /// Which.
-        file: PathBuf,
-        /// The words of the evaluator.
-        why: String,
-    },
-    /// A rule fails.
+    Syntax { file: PathBuf, why: String },
     #[error("the rule {rule} cannot be evaluated: {why}")]
-    Evaluation {
-        /// Which.
-        rule: String,
-        /// The words of the evaluator.
-        why: String,
-    },
-    /// There is no rule to ask.
+    Evaluation { rule: String, why: String },
     #[error("the policy {} has no rule `deny`, `violation` or `warn`", file.display())]
-    NoRule {
-        /// Which.
-        file: PathBuf,
-    },
+    NoRule { file: PathBuf },
 }
 
 impl Error {
-    /// The fixed word for scripts.
+    /// Stable word for scripts.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::File { .. } => "policy_unreadable",
@@ -64,17 +42,17 @@ impl Error {
     }
 }
 
-/// A rule's name, and how grave what it yields is.
 const RULES: [(&str, Severity); 3] =
     [("deny", Severity::Forbidden), ("violation", Severity::Forbidden), ("warn", Severity::Advice("policy-warning"))];
 
-/// Rules of people end in milliseconds; one that does not end is a mistake.
+/// Rules end in milliseconds; one that does not end is a mistake.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// What the rules of `files` find in a configuration. `input.config` is the resolved configuration, `input.file` its
-/// path, `input.parameters` what the caller says besides.
+/// path, `input.parameters` the parameters of the command line.
 ///
 /// # Errors
+///
 /// A policy that cannot be read or evaluated.
 pub(crate) fn evaluate(
     loaded: &Loaded,
@@ -120,7 +98,7 @@ fn ask(file: &Path, input: &Value) -> Result<Vec<Verdict>, Error> {
     if defined { Ok(verdicts) } else { Err(Error::NoRule { file: file.into() }) }
 }
 
-/// Steps of the evaluator between two looks at the clock: a thousand take far less than a millisecond.
+/// Steps of the evaluator between two checks of the clock: a thousand take far less than a millisecond.
 const CHECKED_EVERY: NonZeroU32 = NonZeroU32::new(1000).expect("a thousand is not zero");
 
 /// An engine with the rules of a file, and their package. Rules of version 0, in which most of those at large are
@@ -147,14 +125,13 @@ fn results(value: &Value) -> impl Iterator<Item = &Value> {
     set.into_iter().flatten().chain(list.into_iter().flatten()).chain(alone)
 }
 
-/// One result of a rule.
 struct Verdict {
     severity: Severity,
     message: String,
     about: Option<(&'static str, Name)>,
 }
 
-/// The keys of a result that say what it is about.
+/// Keys of a result that name its subject.
 const ABOUT: [&str; 4] = ["upstream", "listener", "identity", "trust"];
 
 impl Verdict {

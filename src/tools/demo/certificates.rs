@@ -9,13 +9,12 @@ use rustls::pki_types::CertificateDer;
 
 use crate::tools::demo::SERVER_NAME;
 
-/// What the demo shows around; the authority's key is dropped as soon as they are signed.
+/// The authority's key is dropped as soon as these are signed.
 pub(super) struct Certificates {
-    /// The root, as PEM.
+    /// PEM.
     pub(super) authority: String,
-    /// The same for the upstream, which verifies clients by it.
+    /// The root by which the upstream verifies clients.
     pub(super) root: CertificateDer<'static>,
-    /// egret's identity.
     pub(super) client: Leaf,
     /// The upstream's, for [`SERVER_NAME`].
     pub(super) server: Leaf,
@@ -23,7 +22,6 @@ pub(super) struct Certificates {
     pub(super) wrong: Leaf,
 }
 
-/// A certificate with its key.
 pub(super) struct Leaf {
     pub(super) der: CertificateDer<'static>,
     pub(super) pem: String,

@@ -26,14 +26,13 @@ use page::Page;
 use ports::Ports;
 use upstream::Upstream;
 
-/// The name that the upstream's certificate is for.
 const SERVER_NAME: &str = "certauth.example.com";
 
 /// Why there is nothing to see.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Signals cannot be received, so the folder could not be removed at the end.
+    /// Signals cannot be received, so the folder could not be removed when the process ends.
     #[error(transparent)]
     Signals(signals::Error),
     /// The folder or a file in it cannot be made.

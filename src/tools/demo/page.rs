@@ -7,7 +7,6 @@ use std::path::Path;
 use crate::tools::demo::SERVER_NAME;
 use crate::tools::demo::ports::Ports;
 
-/// What both texts are about.
 pub(super) struct Page<'a> {
     pub(super) ports: Ports,
     pub(super) upstream: SocketAddr,
@@ -15,7 +14,7 @@ pub(super) struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// The configuration of egret. Its paths start at its own folder.
+    /// Its paths are relative to its own folder.
     pub(super) fn configuration(&self) -> String {
         let Ports { with_identity, without_identity, admin } = self.ports;
         let (with, without, admin, upstream) =
@@ -58,7 +57,7 @@ upstream = "without-identity"
         )
     }
 
-    /// What runs, what to try, and what that shows. Lines that begin with `curl` can be pasted into a shell.
+    /// What runs, which commands to try, and what they show. Lines that begin with `curl` can be pasted into a shell.
     pub(super) fn text(&self) -> String {
         let mut text = self.replaced();
         for part in [self.what_runs(), self.to_try(), self.what_it_shows(), self.further()] {

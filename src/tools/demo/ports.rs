@@ -5,23 +5,19 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use crate::tools::demo::Error;
 
-/// Where egret will listen.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ports {
-    /// With a client certificate.
     pub(super) with_identity: Port,
-    /// Without.
     pub(super) without_identity: Port,
     /// `/status`, `/metrics`.
     pub(super) admin: Port,
 }
 
-/// A port of 127.0.0.1.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Port {
-    /// The port of the story.
+    /// The documented port.
     pub(super) wanted: u16,
-    /// The port in fact.
+    /// The port that was free.
     pub(super) port: u16,
 }
 
@@ -36,7 +32,7 @@ impl Ports {
         Ok(Self { with_identity, without_identity, admin })
     }
 
-    /// A sentence for each port that is not the one of the story.
+    /// A sentence for each port that differs from the documented one.
     pub(super) fn replaced(&self) -> impl Iterator<Item = String> {
         let all = [self.with_identity, self.without_identity, self.admin];
         all.into_iter().filter(|one| one.port != one.wanted).map(|one| {
@@ -57,7 +53,6 @@ impl Port {
         Ok((Self { wanted, port }, listener))
     }
 
-    /// As it is written in configurations and URLs.
     pub(super) fn address(self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }

@@ -34,7 +34,6 @@ use crate::credentials::fingerprint::hex;
 use crate::tools::demo::certificates::{Certificates, Leaf};
 use crate::tools::demo::{Error, SERVER_NAME};
 
-/// Bound, and ready to serve.
 pub(super) struct Upstream {
     listener: TcpListener,
     acceptor: TlsAcceptor,
@@ -44,9 +43,8 @@ pub(super) struct Upstream {
 const MAX_CONNECTIONS: usize = 1024;
 /// A handshake over loopback takes milliseconds; the rest is for a machine that is busy.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may be idle between requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
-/// What went wrong with accept (no descriptors) has to end before it can go on.
+/// A failed accept (no descriptors) needs time to pass before the next one can succeed.
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Upstream {
@@ -80,7 +78,7 @@ impl Upstream {
     }
 }
 
-/// Requests and answers of one connection. A failure here is logged by egret, which is what the demo shows.
+/// A failure is logged by egret, which is what the demo shows.
 async fn converse(tcp: TcpStream, acceptor: TlsAcceptor) {
     let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await else { return };
     let (status, text) = answer(stream.get_ref().1);
@@ -97,7 +95,7 @@ async fn converse(tcp: TcpStream, acceptor: TlsAcceptor) {
     let _ = connection.await;
 }
 
-/// What every request of a connection is answered: it is about the connection.
+/// Every request of a connection has the same answer: it describes the connection.
 fn answer(tls: &ServerConnection) -> (StatusCode, String) {
     let client = tls.peer_certificates().and_then(|chain| describe(chain.first()?));
     let status = if client.is_some() { StatusCode::OK } else { StatusCode::FORBIDDEN };

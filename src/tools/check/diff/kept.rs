@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{keys, text};
 
-/// `new` as it would run after `old`: identities and trusts that cannot be loaded stay as they are, and with them the
+/// `new` as it would run after `old`: identities and trusts that cannot be loaded stay unchanged, and with them the
 /// origins of the upstreams that use them.
 pub(super) fn apply(old: &Value, new: &Value) -> Value {
     let mut after = new.clone();
@@ -22,8 +22,8 @@ pub(super) fn apply(old: &Value, new: &Value) -> Value {
     after
 }
 
-/// The upstreams whose `tls` names this part. The roots of the system, which no upstream names, are not in question:
-/// neither side can read them then.
+/// Upstreams whose `tls` names this part. System roots, which no upstream names, are left out: neither side can read
+/// them then.
 fn users(upstreams: &Value, key: &str, name: &str) -> Vec<String> {
     let uses = |upstream: &String| text(&upstreams[upstream]["tls"][key]) == name;
     keys(upstreams, &Value::Null).into_iter().filter(uses).collect()

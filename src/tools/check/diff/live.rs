@@ -2,20 +2,17 @@
 
 use serde_json::Value;
 
-/// What lives now.
 pub(super) struct Live<'a> {
-    /// Counts, by upstream; null where two files are compared.
+    /// By upstream; null where two files are compared.
     counts: &'a Value,
     upstreams: &'a Value,
 }
 
 impl<'a> Live<'a> {
-    /// From the outline of what runs, or is to be taken for it.
     pub(super) fn of(outline: &'a Value) -> Self {
         Self { counts: &outline["live"], upstreams: &outline["settings"]["upstreams"] }
     }
 
-    /// What becomes of an origin that is no more.
     pub(super) fn dropped(&self, upstream: &str, server_name: &str) -> String {
         let counts = &self.counts[upstream]["origins"][server_name];
         let tickets = match counts["tickets"].as_u64() {
@@ -31,7 +28,6 @@ impl<'a> Live<'a> {
         format!("{tickets}{warm} are dropped at once: nothing crosses; {}", self.streams(upstream))
     }
 
-    /// The warm connections of an upstream, and what is to be said of them.
     pub(super) fn warm(&self, upstream: &str, most: &Value) -> String {
         let counts = self.counts[upstream]["origins"].as_object();
         let warm: Option<u64> =
@@ -42,7 +38,6 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// What becomes of the streams of an upstream.
     pub(super) fn streams(&self, upstream: &str) -> String {
         match self.counts[upstream]["streams"].as_u64() {
             Some(count) => format!("its streams in flight ({count}) go on as they began"),

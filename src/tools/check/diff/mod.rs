@@ -10,53 +10,39 @@ use serde_json::{Value, json};
 
 use self::live::Live;
 
-/// What a reload would touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Diff {
-    /// In the order in which they are told.
+    /// In the order in which they are printed.
     pub(crate) changes: Vec<Change>,
 }
 
-/// One thing that is there in both configurations, or in one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// What it is.
     pub(crate) kind: DiffKind,
-    /// What the configuration calls it.
     pub(crate) name: String,
-    /// What becomes of it.
     pub(crate) outcome: Outcome,
-    /// What follows for sockets, tickets, warm connections and streams.
+    /// Consequence for sockets, tickets, warm connections and streams.
     pub(crate) effect: String,
 }
 
-/// A kind of thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DiffKind {
-    /// A section about the whole process.
     Process,
-    /// A listener.
     Listener,
-    /// An identity.
     Identity,
-    /// A trust.
     Trust,
-    /// An upstream's way to one server name: who owns tickets and warm connections.
+    /// An upstream with one server name; it owns tickets and warm connections.
     Origin,
-    /// The warm connections of an upstream.
     Shelf,
-    /// The settings of an upstream that no origin depends on.
+    /// Settings of an upstream that no origin depends on.
     Upstream,
 }
 
-/// What becomes of a thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Only the new configuration has it.
     Added,
-    /// Only the old one has it.
     Removed,
-    /// Both have it, and these parts differ.
+    /// The parts that differ.
     Changed(Vec<String>),
     /// Its files cannot be used: what runs stays in force.
     Kept,
@@ -65,7 +51,6 @@ pub(crate) enum Outcome {
 }
 
 impl DiffKind {
-    /// The word.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Process => "process",
@@ -79,7 +64,7 @@ impl DiffKind {
     }
 }
 
-/// Compares two outlines ([`crate::control::reload_fingerprint`]).
+/// Compares two values of [`crate::control::reload_fingerprint`].
 pub(crate) fn diff(old: &Value, new: &Value) -> Diff {
     let mut diff = Diff::default();
     let new = &kept::apply(old, new);
@@ -163,7 +148,6 @@ impl Diff {
         }
     }
 
-    /// Parts whose files cannot be used.
     fn broken(&mut self, kind: DiffKind, old: &Value, broken: &Value) {
         for (name, part) in broken.as_object().into_iter().flatten() {
             let why = text(&part["why"]);
@@ -216,7 +200,7 @@ impl Diff {
         }
     }
 
-    /// What an origin depends on is told with the origin, and the pool with the shelf.
+    /// What an origin depends on is reported with the origin, and the pool with the shelf.
     fn upstreams(&mut self, live: &Live<'_>, old: &Value, new: &Value) {
         for name in keys(old, new) {
             let (mut was, mut is) = (old[&name].clone(), new[&name].clone());
@@ -240,12 +224,10 @@ impl Diff {
         }
     }
 
-    /// Nothing would be touched.
     pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
-    /// For scripts: one object a change.
     pub(crate) fn to_json(&self) -> Value {
         let one = |change: &Change| {
             let (word, parts) = match &change.outcome {
@@ -285,7 +267,7 @@ impl fmt::Display for Diff {
     }
 }
 
-/// What became of a value; `None`: it is the same.
+/// `None` if the values are equal.
 fn outcome(old: &Value, new: &Value) -> Option<Outcome> {
     match (old, new) {
         (old, new) if old == new => None,
