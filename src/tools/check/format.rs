@@ -27,7 +27,8 @@ const SHOWN: usize = 100;
 /// Every finding, then the number of problems. Empty if nothing was found.
 pub(crate) fn text(found: &Found, style: Style) -> String {
     let mut text = String::new();
-    let (source, findings) = (found.source(), found.findings());
+    let source = found.source();
+    let findings = found.findings();
     for finding in findings.iter().take(SHOWN) {
         let _ = writeln!(text, "{}\n", finding.problem.render(source, finding.severity, style));
     }

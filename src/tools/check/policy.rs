@@ -81,7 +81,8 @@ fn ask(file: &Path, input: &Value) -> Result<Vec<Verdict>, Error> {
     let (mut engine, package) = read(file)?;
     engine.set_input(input.clone());
     engine.set_execution_timer_config(ExecutionTimerConfig { limit: LIMIT, check_interval: CHECKED_EVERY });
-    let (mut verdicts, mut defined) = (Vec::new(), false);
+    let mut verdicts = Vec::new();
+    let mut defined = false;
     for (rule, severity) in RULES {
         let rule = format!("{package}.{rule}");
         match engine.eval_rule(rule.clone()) {

@@ -17,8 +17,10 @@ impl Page<'_> {
     /// Its paths are relative to its own folder.
     pub(super) fn configuration(&self) -> String {
         let Ports { with_identity, without_identity, admin } = self.ports;
-        let (with, without, admin, upstream) =
-            (with_identity.address(), without_identity.address(), admin.address(), self.upstream);
+        let with = with_identity.address();
+        let without = without_identity.address();
+        let admin = admin.address();
+        let upstream = self.upstream;
         format!(
             r#"# Whoever stops the demo has seen enough.
 drain_timeout = "1s"
@@ -116,7 +118,8 @@ What the answers show:
     }
 
     fn further(&self) -> String {
-        let (folder, port) = (self.folder.display(), self.upstream.port());
+        let folder = self.folder.display();
+        let port = self.upstream.port();
         let authority = quoted(&self.folder.join("ca.crt"));
         format!(
             "

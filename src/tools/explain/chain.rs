@@ -187,7 +187,10 @@ mod tests {
         };
         let key = || KeyPair::generate().expect("a key");
         let der = |certificate: Certificate| certificate.der().clone();
-        let (root_key, top_key, low_key, leaf_key) = (key(), key(), key(), key());
+        let root_key = key();
+        let top_key = key();
+        let low_key = key();
+        let leaf_key = key();
         let root = params("root", true).self_signed(&root_key).expect("a root");
         let by_root = Issuer::new(params("root", true), root_key);
         let top = params("top", true).signed_by(&top_key, &by_root).expect("an intermediate");

@@ -144,7 +144,8 @@ fn handshake_messages(mut records: &[u8]) -> Option<Vec<(u8, Vec<u8>)>> {
     if stream.is_empty() && records.first().is_some_and(|kind| *kind != 22) {
         return None;
     }
-    let (mut messages, mut at) = (Vec::new(), &stream[..]);
+    let mut messages = Vec::new();
+    let mut at = &stream[..];
     while let [kind, a, b, c, rest @ ..] = at {
         let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
         let Some(body) = rest.get(..length) else { break };

@@ -118,7 +118,8 @@ fn superfluous(evidence: &Evidence<'_>) -> Option<Note> {
         let links = evidence.chain.links.iter().filter(move |link| link.role == role);
         links.map(|link| format!("\"{}\"", link.facts.subject)).collect::<Vec<_>>()
     };
-    let (roots, strays) = (subjects(Role::SuperfluousRoot), subjects(Role::Stray));
+    let roots = subjects(Role::SuperfluousRoot);
+    let strays = subjects(Role::Stray);
     match (roots.is_empty(), strays.is_empty()) {
         (true, true) => None,
         (_, false) => note("chain_strays", format!("the server sends what is not of its chain: {}", strays.join(", "))),

@@ -271,8 +271,8 @@ mod tests {
 
     #[test]
     fn answers_of_postgres_mean_what_they_say() {
-        let (required, failed) =
-            ("connection requires a valid client certificate", "certificate authentication failed for user \"app\"");
+        let required = "connection requires a valid client certificate";
+        let failed = "certificate authentication failed for user \"app\"";
         for (answer, meaning) in [
             (b"R\0\0\0\x08\0\0\0\0".to_vec(), Meaning::Served),
             (b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0".to_vec(), Meaning::Served),

@@ -93,7 +93,8 @@ fn with_mask(text: &str, secret: &str, mask: &str) -> String {
     let mut masked = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find(secret) {
-        let (before, after) = (&rest[..at], &rest[at + secret.len()..]);
+        let before = &rest[..at];
+        let after = &rest[at + secret.len()..];
         let amid = |char: Option<char>| char.is_some_and(|char| char.is_alphanumeric() || char == '_');
         let previous = before.chars().next_back().or_else(|| masked.chars().next_back());
         masked.push_str(before);

@@ -96,7 +96,8 @@ impl Run<'_> {
             self.try_at(*endpoint, &configured, None).await;
         }
         let Some(focus) = self.focus() else { return };
-        let (endpoint, kinds) = (focus.endpoint, worthwhile(focus));
+        let endpoint = focus.endpoint;
+        let kinds = worthwhile(focus);
         let mut without_identity = None;
         for kind in kinds {
             let Some(attempt) = self.attempt(kind) else { continue };
@@ -173,7 +174,8 @@ impl Run<'_> {
     /// What the server does without TLS, or with old TLS: only where TLS did not come far.
     async fn look(&mut self) -> Looks {
         let Some(focus) = self.focus() else { return Looks::default() };
-        let (endpoint, limit) = (focus.endpoint, self.target.timeout);
+        let endpoint = focus.endpoint;
+        let limit = self.target.timeout;
         let speaks = self.observations.iter().any(|seen| !seen.presented().is_empty());
         let Some(failure) = focus.failure.as_ref().filter(|_| !speaks) else {
             return Looks::default();
@@ -220,7 +222,8 @@ impl Run<'_> {
     /// A new origin for an attempt. Settings that contradict each other make none: the attempt is left out.
     fn origin(&self, attempt: &Attempt) -> Option<Origin> {
         let identity = self.target.identity.clone().filter(|_| attempt.spec.tls.identity.is_some());
-        let (name, trust) = (self.target.server_name(), &self.target.trust);
+        let name = self.target.server_name();
+        let trust = &self.target.trust;
         let key = OriginKey::new(&attempt.spec, &name, identity.as_deref(), trust);
         Origin::new(key, identity, trust.clone()).ok()
     }
@@ -245,7 +248,8 @@ fn conclude(
     observations: &[Observation],
     looks: Looks,
 ) -> Report {
-    let (name, now) = (target.server_name(), Date::now());
+    let name = target.server_name();
+    let now = Date::now();
     let presented = presented(observations);
     let verdicts = presented.as_ref().map(|chain| Verdicts::of(target, chain, now));
     let anchors = anchors(&target.trust);
@@ -322,7 +326,8 @@ struct Verdicts {
 impl Verdicts {
     fn of(target: &Target, chain: &[rustls::pki_types::CertificateDer<'static>], now: Date) -> Self {
         let name = target.server_name();
-        let (leaf, rest) = (&chain[0], &chain[1..]);
+        let leaf = &chain[0];
+        let rest = &chain[1..];
         let judge = |trust: &Trust, at: Date| {
             let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.0).unwrap_or(0)));
             trust.check(leaf, rest, &name, at)

@@ -214,9 +214,10 @@ impl Draft {
         let named = |number: fn(&Tls) -> Option<usize>, count: usize| -> Vec<bool> {
             (0..count).map(|at| self.upstreams.iter().any(|upstream| number(&upstream.tls) == Some(at))).collect()
         };
-        let (identities, trusts) =
-            (named(|tls| tls.identity, self.identities.len()), named(|tls| tls.trust, self.trusts.len()));
-        let (new_identities, new_trusts) = (self::places(&identities), self::places(&trusts));
+        let identities = named(|tls| tls.identity, self.identities.len());
+        let trusts = named(|tls| tls.trust, self.trusts.len());
+        let new_identities = self::places(&identities);
+        let new_trusts = self::places(&trusts);
         for upstream in &mut self.upstreams {
             upstream.tls.identity = upstream.tls.identity.and_then(|at| new_identities[at]);
             upstream.tls.trust = upstream.tls.trust.and_then(|at| new_trusts[at]);

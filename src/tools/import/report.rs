@@ -195,7 +195,8 @@ impl ImportReport {
 
     fn place_to_json(&self, place: &Place) -> Value {
         let source = &self.sources[place.file];
-        let (start, end) = (source.position(place.start), source.position(place.end));
+        let start = source.position(place.start);
+        let end = source.position(place.end);
         json!({
             "file": source.origin(),
             "line": start.line,

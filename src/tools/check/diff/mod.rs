@@ -76,7 +76,8 @@ pub(crate) fn diff(old: &Value, new: &Value) -> Diff {
     diff.broken(DiffKind::Trust, &old["trusts"], &new["broken"]["trust"]);
     let live = Live::of(old);
     diff.origins(&live, old, new);
-    let (old, new) = (&old["settings"]["upstreams"], &new["settings"]["upstreams"]);
+    let old = &old["settings"]["upstreams"];
+    let new = &new["settings"]["upstreams"];
     diff.shelves(&live, old, new);
     diff.upstreams(&live, old, new);
     diff
@@ -104,7 +105,8 @@ impl Diff {
     }
 
     fn listeners(&mut self, old: &Value, new: &Value) {
-        let (old_list, new_list) = (by_name(&old["settings"]["listeners"]), by_name(&new["settings"]["listeners"]));
+        let old_list = by_name(&old["settings"]["listeners"]);
+        let new_list = by_name(&new["settings"]["listeners"]);
         for name in keys(&old_list, &new_list) {
             let same_socket = old["sockets"][&name] == new["sockets"][&name];
             match outcome(&old_list[&name], &new_list[&name]) {
@@ -163,7 +165,8 @@ impl Diff {
 
     fn origins(&mut self, live: &Live<'_>, old: &Value, new: &Value) {
         for upstream in keys(&old["origins"], &new["origins"]) {
-            let (was, is) = (list(&old["origins"][&upstream]), list(&new["origins"][&upstream]));
+            let was = list(&old["origins"][&upstream]);
+            let is = list(&new["origins"][&upstream]);
             for origin in is.iter().filter(|origin| !was.contains(origin)) {
                 let server = text(&origin["server_name"]);
                 let twin = was.iter().find(|twin| twin["server_name"] == origin["server_name"]);
@@ -184,7 +187,8 @@ impl Diff {
 
     fn shelves(&mut self, live: &Live<'_>, old: &Value, new: &Value) {
         for name in keys(old, new) {
-            let (was, is) = (&old[&name]["pool"], &new[&name]["pool"]);
+            let was = &old[&name]["pool"];
+            let is = &new[&name]["pool"];
             let Some(outcome) = outcome(was, is) else { continue };
             let effect = match outcome {
                 Outcome::Added => format!("up to {} connections are kept warm", is["max_idle"]),
@@ -203,7 +207,8 @@ impl Diff {
     /// What an origin depends on is reported with the origin, and the pool with the shelf.
     fn upstreams(&mut self, live: &Live<'_>, old: &Value, new: &Value) {
         for name in keys(old, new) {
-            let (mut was, mut is) = (old[&name].clone(), new[&name].clone());
+            let mut was = old[&name].clone();
+            let mut is = new[&name].clone();
             for part in ["tls", "upgrade", "pool"] {
                 for side in [&mut was, &mut is] {
                     side.as_object_mut().and_then(|side| side.remove(part));

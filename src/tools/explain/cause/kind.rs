@@ -315,7 +315,8 @@ impl CauseKind {
                 write!(f, "the server's certificate is X.509 version {version}, and such a one cannot end a chain")
             }
             Self::WrongName { names, expected } => {
-                let (wanted, carried) = (expected.join(" or "), names.join(", "));
+                let wanted = expected.join(" or ");
+                let carried = names.join(", ");
                 write!(f, "the server's certificate is not for {wanted}; names that would do: {carried}")
             }
             Self::CommonNameOnly { common_name: Some(name) } => write!(

@@ -42,7 +42,8 @@ pub(crate) fn who(rules: &[Rule], v6: bool) -> Who {
         true => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
         false => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
     };
-    let (mut undecided, mut allowed) = (vec![everything], Vec::new());
+    let mut undecided = vec![everything];
+    let mut allowed = Vec::new();
     for rule in rules {
         let network = rule.network.unwrap_or(everything);
         if rule.allow {

@@ -208,7 +208,9 @@ fn fits(pattern: &[char], name: &[char]) -> bool {
         return false;
     }
     // Where to go on if the last `*` has to take one more: no recursion, so that no pattern takes exponential time.
-    let (mut at, mut of, mut star) = (0, 0, None);
+    let mut at = 0;
+    let mut of = 0;
+    let mut star = None;
     while of < name.len() {
         match pattern.get(at) {
             Some('*') => {

@@ -153,7 +153,8 @@ pub(super) fn addresses(text: &str, http: bool) -> Option<Vec<At>> {
         host => host.parse().ok()?,
     };
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-    let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+    let first: u16 = first.parse().ok()?;
+    let last: u16 = last.parse().ok()?;
     let ports = (first > 0 && first <= last && last - first < MOST_PORTS && (!http || first == last))
         .then_some(first..=last)?;
     Some(ports.map(|port| At::Tcp((ip, port).into())).collect())

@@ -160,7 +160,8 @@ fn any(tree: &[Directive], names: &[&str]) -> bool {
 }
 
 fn around(name: &str, tree: Vec<Directive>) -> Vec<Directive> {
-    let (file, span) = (tree[0].file, tree[0].name.span.clone());
+    let file = tree[0].file;
+    let span = tree[0].name.span.clone();
     let name = Word { text: name.to_owned(), span };
     vec![Directive { name, arguments: Vec::new(), block: Some(tree), file, id: MADE_UP }]
 }

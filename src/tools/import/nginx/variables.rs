@@ -121,7 +121,8 @@ impl<'s, 'a> Variables<'s, 'a> {
         self.used.push(map.id);
         let mut choice = Choice::default();
         for entry in map.children() {
-            let (key, id) = (entry.name.text.as_str(), entry.id);
+            let key = entry.name.text.as_str();
+            let id = entry.id;
             let (text, unknown) = match self.text(entry.argument(0), depth) {
                 Value::Text(text) => (text, None),
                 Value::ByName(_) => (String::new(), Some(map.argument(1).trim_start_matches('$').to_owned())),

@@ -172,7 +172,8 @@ impl Importer<'_> {
     }
 
     fn times(&mut self, service: &Service, upstream: &mut Upstream) {
-        let (idle, originate) = (self.time(service, "timeoutidle"), self.time(service, "timeoutconnect"));
+        let idle = self.time(service, "timeoutidle");
+        let originate = self.time(service, "timeoutconnect");
         let faithful = self.options.faithful.then_some(Duration::from_secs(12 * 3600));
         upstream.idle = idle.or(faithful);
         upstream.originate = originate;
