@@ -4,43 +4,33 @@ use rustls::pki_types::ServerName;
 
 use crate::config::values::{self, KeyExchange, KeyShare, TlsVersion, Verify};
 
-/// In which one way an attempt differs from the upstream as it is configured.
+/// The one difference from the upstream as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AttemptKind {
-    /// In none.
     AsConfigured,
-    /// No server name in the ClientHello: what nginx sends by default.
+    /// What nginx does by default.
     WithoutSni,
     /// The server name is sent although the configuration says not to.
     WithSni,
-    /// No client certificate.
     WithoutIdentity,
-    /// TLS 1.2 only.
     Tls12,
-    /// TLS 1.3 only.
     Tls13,
-    /// No post-quantum group: a ClientHello that fits one packet.
+    /// The ClientHello then fits one packet.
     Classic,
-    /// Every group that egret knows.
     AllGroups,
-    /// No protocol of ALPN.
     WithoutAlpn,
-    /// TLS at once.
     WithoutUpgrade,
     /// With a session of the attempt as configured.
     Resumed,
-    /// With a session that another identity (or nobody) has made: it must not be resumed.
+    /// With a session of another identity, or of none: the server must not resume it.
     ForeignSession,
-    /// In none, and the question is asked.
+    /// As configured, followed by the question.
     Question,
-    /// The question, without a client certificate.
     QuestionWithoutIdentity,
 }
 
-/// One origination to be tried.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Attempt {
-    /// How it differs.
     pub(crate) kind: AttemptKind,
     /// The upstream with that difference. A server is only reported on, and passes (`Verify::Report`), where no
     /// client certificate is at stake; else it has to pass before the certificate leaves.
@@ -48,7 +38,7 @@ pub(crate) struct Attempt {
 }
 
 impl AttemptKind {
-    /// What is tried after the upstream as configured, once it is known that TLS is spoken there.
+    /// Attempts after the one as configured, once the server is known to speak TLS.
     pub(crate) const DIFFERENCES: [Self; 9] = [
         Self::WithoutSni,
         Self::WithSni,
@@ -61,7 +51,6 @@ impl AttemptKind {
         Self::WithoutUpgrade,
     ];
 
-    /// The word in JSON.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::AsConfigured => "as_configured",
@@ -81,7 +70,6 @@ impl AttemptKind {
         }
     }
 
-    /// For a person.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::AsConfigured => "as configured",

@@ -7,7 +7,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::credentials::certificate::{CertificateFacts, clean, is_issued_by};
 use crate::credentials::fingerprint::Sha256;
 
-/// A chain, judged by itself and by the names of anchors.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chain {
     /// As sent.
@@ -25,32 +24,25 @@ pub(crate) struct Chain {
     pub(crate) out_of_order: bool,
 }
 
-/// One certificate of a chain.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
-    /// What it says of itself.
     pub(crate) facts: CertificateFacts,
     /// Where its issuer's certificate can be had (RFC 5280 section 4.2.2.1, caIssuers).
     pub(crate) issuer_url: Option<String>,
-    /// What it is for.
     pub(crate) role: Role,
 }
 
-/// What a certificate in a chain is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// The server's own: the first.
     Leaf,
-    /// Between the leaf and a root.
     Intermediate,
-    /// Self-signed at the end of the path: who trusts it has it already.
+    /// Self-signed at the end of the path: a client that trusts it has it already.
     SuperfluousRoot,
     /// Not on the path from the leaf, or sent twice.
     Stray,
 }
 
 impl Role {
-    /// The word in JSON, and for a person.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Leaf => "leaf",
@@ -61,12 +53,9 @@ impl Role {
     }
 }
 
-/// A root that is trusted, by what is needed to match it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Anchor {
-    /// Its distinguished name.
     pub(crate) subject: String,
-    /// That of who signed it: a root's is the same.
     pub(crate) issuer: String,
     /// Of its DER encoding.
     pub(crate) sha256: Sha256,
@@ -101,17 +90,15 @@ pub(crate) fn judge(presented: &[CertificateDer<'_>], anchors: &[Anchor], verifi
 }
 
 impl Chain {
-    /// The server's own certificate.
     pub(crate) fn leaf(&self) -> Option<&Link> {
         self.links.first()
     }
 
-    /// Certificates between the leaf and a root.
     pub(crate) fn intermediates(&self) -> usize {
         self.links.iter().filter(|link| link.role == Role::Intermediate).count()
     }
 
-    /// The last certificate on the path, below a root.
+    /// Below a root.
     pub(crate) fn top(&self) -> Option<&Link> {
         self.links.iter().rfind(|link| matches!(link.role, Role::Leaf | Role::Intermediate))
     }
@@ -130,7 +117,7 @@ fn path(read: &[(&CertificateDer<'_>, CertificateFacts)]) -> Vec<usize> {
     path
 }
 
-/// By names alone: whether the signatures hold is the verdict's.
+/// By names alone: signatures are checked by the trust.
 fn is_rooted(issuer: &str, read: &[(&CertificateDer<'_>, CertificateFacts)], anchors: &[Anchor]) -> bool {
     let mut issuer = issuer;
     // Each certificate leads one step up at most.
@@ -177,7 +164,6 @@ mod tests {
 
     use super::*;
 
-    /// A leaf, two intermediates, their root.
     fn chain() -> Vec<CertificateDer<'static>> {
         let params = |cn: &str, ca: bool| {
             let mut params = CertificateParams::default();

@@ -6,7 +6,7 @@ use crate::tools::explain::probe::Observation;
 use crate::tools::explain::question::{Meaning, Question};
 use crate::tools::explain::report::Exchange;
 
-/// The question as it was asked; `None`: no handshake got so far.
+/// `None`: no handshake succeeded.
 pub(super) fn exchange(question: &Question, evidence: &Evidence<'_>) -> Option<Exchange> {
     let asked = evidence.attempt(AttemptKind::Question)?;
     let without = evidence.attempt(AttemptKind::QuestionWithoutIdentity);
@@ -22,7 +22,7 @@ pub(super) fn exchange(question: &Question, evidence: &Evidence<'_>) -> Option<E
     })
 }
 
-/// Accepted is a certificate without which the same question is refused; refused, one of which the server says so.
+/// Accepted: the same question without the certificate is refused. Refused: the server's answer says so.
 fn judge(asked: &Observation, without: Option<&Observation>, evidence: &Evidence<'_>) -> (Option<bool>, String) {
     let sent = evidence.request().map(|request| request.answered);
     let refused = (sent == Some(true)).then_some(false);

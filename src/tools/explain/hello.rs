@@ -6,12 +6,10 @@ use crate::credentials::certificate::clean;
 use crate::credentials::fingerprint::hex;
 use crate::tools::explain::legacy_hello::version_name;
 
-/// One field, with its value in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Field {
-    /// Its name in the RFC.
+    /// As in the RFC.
     pub(crate) name: String,
-    /// Its value.
     pub(crate) value: String,
 }
 
@@ -59,7 +57,7 @@ fn body(mut hello: Cursor<'_>, fields: &mut Vec<Field>) -> Option<()> {
     Some(())
 }
 
-/// What an extension says; `None` for those that are only shown by their length.
+/// `None` for extensions that are shown by their length only.
 fn extension(kind: u16, mut body: Cursor<'_>) -> Option<String> {
     Some(match kind {
         0 => {
@@ -148,7 +146,6 @@ impl Field {
     }
 }
 
-/// Reads from the front.
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {

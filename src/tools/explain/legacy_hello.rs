@@ -5,30 +5,23 @@
 
 use rustls::{CipherSuite, NamedGroup};
 
-/// What a server chose.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
     /// Such as `TLSv1.1`.
     pub(crate) version: String,
     /// By its name of IANA's registry, or its number.
     pub(crate) suite: String,
-    /// The group, where the server says it in plaintext.
+    /// `None` where the server sends it encrypted.
     pub(crate) group: Option<String>,
-    /// The suite is one that egret speaks.
     pub(crate) suite_is_spoken: bool,
-    /// The group is one that egret speaks.
     pub(crate) group_is_spoken: bool,
-    /// The version is one that egret speaks.
     pub(crate) version_is_spoken: bool,
 }
 
-/// How far an answer is read.
 pub(crate) enum Read {
-    /// It is complete.
     Answer(Answer),
-    /// Bytes are missing.
     More,
-    /// It will never be one.
+    /// The bytes are no ServerHello.
     Nothing,
 }
 
@@ -43,7 +36,7 @@ const SUITES: [u16; 37] = [
 /// X25519, P-256, P-384, P-521, X448, brainpool of 256 to 512 bits, and finite fields.
 const GROUPS: [u16; 10] = [0x001d, 0x0017, 0x0018, 0x0019, 0x001e, 0x001a, 0x001b, 0x001c, 0x0100, 0x0101];
 
-/// What signs: the curves and EdDSA, RSA-PSS, RSA of old, down to SHA-1.
+/// The curves and EdDSA, RSA-PSS, PKCS #1 down to SHA-1.
 const SIGNATURES: [u16; 16] = [
     0x0403, 0x0503, 0x0603, 0x0807, 0x0808, 0x0804, 0x0805, 0x0806, 0x0809, 0x080a, 0x080b, 0x0401, 0x0501, 0x0601,
     0x0203, 0x0201,
@@ -91,12 +84,12 @@ fn list16(values: &[u16]) -> Vec<u8> {
     with_length16(&bytes)
 }
 
-/// What is said here has some hundred bytes.
+/// Lengths here stay below some hundred bytes.
 fn with_length16(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
 }
 
-/// Reads a server's first flight as far as it is there.
+/// Reads as much of a server's first flight as has arrived.
 pub(crate) fn read(records: &[u8]) -> Read {
     let Some(messages) = handshake_messages(records) else { return Read::Nothing };
     let mut found = None;
@@ -123,7 +116,7 @@ pub(crate) fn read(records: &[u8]) -> Read {
     Read::More
 }
 
-/// What a flight says that never came to its end.
+/// For a flight that was cut off.
 pub(crate) fn so_far(records: &[u8]) -> Option<Answer> {
     let messages = handshake_messages(records)?;
     messages.iter().find(|(kind, _)| *kind == 2).and_then(|(_, body)| server_hello(body))
@@ -200,7 +193,6 @@ fn extensions_of(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     found
 }
 
-/// The usual name of a version.
 pub(crate) fn version_name(version: u16) -> String {
     match version {
         0x0300 => "SSLv3".into(),

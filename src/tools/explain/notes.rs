@@ -11,7 +11,6 @@ use crate::tools::explain::report::Note;
 /// Seconds before its expiry from which a certificate is a note: 30 days, as common alert rules have it.
 const SOON: i64 = 30 * 86_400;
 
-/// Everything worth knowing.
 pub(super) fn notes(evidence: &Evidence<'_>) -> Vec<Note> {
     let Some(main) = evidence.main() else { return Vec::new() };
     let all = [
@@ -78,7 +77,7 @@ fn optional_certificate(evidence: &Evidence<'_>, main: &Observation) -> Option<N
     )
 }
 
-/// The server went on although it names other authorities: some servers refuse such a certificate only later.
+/// The server accepted although it names other authorities: some servers refuse such a certificate only later.
 fn issuer(main: &Observation) -> Option<Note> {
     let request = main.seen.request.as_ref().filter(|request| request.answered && request.foreign_issuer)?;
     if main.failure.is_some() {

@@ -16,19 +16,18 @@ use crate::pipeline::originate::upgrade::{nothing_more, upgrade};
 use crate::protocols::Upgrade;
 use crate::tools::explain::legacy_hello::{self, Answer};
 
-/// What a server says before it is asked.
+/// Sent by a server before any request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Greeting {
-    /// What it looks like.
     pub(crate) guess: Plaintext,
-    /// Its first line, for a person.
+    /// Its first line.
     pub(crate) text: String,
 }
 
-/// A server that speaks first does so within a round trip; those that look the client's name up take longer.
+/// A server that speaks first does so within a round trip; one that looks the client's name up takes longer.
 const LISTEN: Duration = Duration::from_millis(1_500);
 
-/// Says nothing, and listens.
+/// Sends nothing and waits for a greeting.
 pub(crate) async fn listen(endpoint: SocketAddr, limit: Duration) -> Option<Greeting> {
     let mut tcp = timeout(limit, TcpStream::connect(endpoint)).await.ok()?.ok()?;
     let mut bytes = [0; 256];
@@ -38,7 +37,7 @@ pub(crate) async fn listen(endpoint: SocketAddr, limit: Duration) -> Option<Gree
     Some(Greeting { guess: plaintext(bytes)?, text: clean(String::from_utf8_lossy(line).trim_end()) })
 }
 
-/// Asks for TLS in every protocol but the one that is configured; the first in which the server agrees or declines.
+/// Requests TLS in every protocol but the configured one; returns the first in which the server agrees or declines.
 pub(crate) async fn ask_for_tls(endpoint: SocketAddr, configured: Option<Upgrade>, limit: Duration) -> Option<Upgrade> {
     for protocol in Upgrade::all().filter(|protocol| Some(*protocol) != configured) {
         if timeout(limit, answers_in(protocol, endpoint)).await.unwrap_or(false) {
@@ -48,7 +47,7 @@ pub(crate) async fn ask_for_tls(endpoint: SocketAddr, configured: Option<Upgrade
     None
 }
 
-/// Whether the answer is of this protocol, and nothing follows it: other protocols' answers are longer.
+/// Whether the answer is of this protocol and nothing follows it: answers of other protocols are longer.
 async fn answers_in(protocol: Upgrade, endpoint: SocketAddr) -> bool {
     let Ok(mut tcp) = TcpStream::connect(endpoint).await else { return false };
     match upgrade(protocol, &mut tcp).await {
@@ -57,7 +56,7 @@ async fn answers_in(protocol: Upgrade, endpoint: SocketAddr) -> bool {
     }
 }
 
-/// Offers every version, suite and group that there was, and reads what the server chooses.
+/// Offers every version, suite and group that ever existed, and reads the server's choice.
 pub(crate) async fn offer_everything(
     endpoint: SocketAddr,
     server_name: Option<&str>,
@@ -81,5 +80,5 @@ pub(crate) async fn offer_everything(
     timeout(limit, asked).await.ok()?
 }
 
-/// Of a server's first flight: certificates make most of it, and chains have some KiB.
+/// Bound of a server's first flight: chains, its largest part, have some KiB.
 const MOST: usize = 128 << 10;

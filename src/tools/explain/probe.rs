@@ -28,77 +28,59 @@ use crate::tls::handshake::{Error as Broken, Failed as BrokenOff};
 use crate::tools::explain::attempt::{Attempt, AttemptKind};
 use crate::tools::explain::question::{Answer, LONGEST_ANSWER, Question};
 
-/// What came back.
 #[derive(Debug)]
 pub(crate) struct Observation {
-    /// What was tried.
     pub(crate) kind: AttemptKind,
-    /// Where.
     pub(crate) endpoint: SocketAddr,
-    /// The server name stood in the ClientHello.
     pub(crate) sni: bool,
-    /// The post-quantum group was offered.
     pub(crate) hybrid: bool,
     /// From the start of the connect to the end of the handshake, or to the failure.
     pub(crate) took: Duration,
-    /// The server's chain, what speaks against it, its request for a certificate.
+    /// Chain, refusals, and request for a client certificate.
     pub(crate) seen: Facts,
-    /// What was agreed on, if the handshake came to its end.
+    /// `None` if the handshake failed.
     pub(crate) agreed: Option<Agreed>,
-    /// Why it failed.
     pub(crate) failure: Option<Failure>,
-    /// The ClientHello, as it was sent: one record or several.
+    /// As sent: one record or several.
     pub(crate) hello: Vec<u8>,
-    /// What the server answered, if it was asked.
     pub(crate) answer: Option<Answer>,
 }
 
-/// What was agreed on.
 #[derive(Clone, Debug)]
 pub(crate) struct Agreed {
     /// `TLSv1.2` or `TLSv1.3`.
     pub(crate) version: &'static str,
     /// By its name of IANA's registry.
     pub(crate) suite: &'static str,
-    /// The group of the key exchange.
     pub(crate) group: &'static str,
-    /// The protocol that the server chose.
     pub(crate) alpn: Option<String>,
-    /// What became of resumption.
     pub(crate) resumed: Resumption,
 }
 
-/// Why an attempt failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The class: the same word as in log and metric.
+    /// Class in log and metrics.
     pub(crate) reason: &'static str,
-    /// A sentence.
     pub(crate) detail: String,
-    /// It came when the handshake was over for us.
+    /// After the handshake was complete for the client.
     pub(crate) late: bool,
-    /// Where.
     pub(crate) stage: Stage,
 }
 
-/// Where it failed.
 #[derive(Debug)]
 pub(crate) enum Stage {
-    /// No connection.
     Dial,
-    /// The server would not go over to TLS.
     Upgrade,
-    /// TLS itself.
     Handshake(Cause),
 }
 
 impl Observation {
-    /// The chain that the server presented, leaf first; empty: none.
+    /// Leaf first; empty if the server presented none.
     pub(crate) fn presented(&self) -> &[CertificateDer<'static>] {
         self.seen.presented.as_ref().map(Presented::certificates).unwrap_or_default()
     }
 
-    /// What speaks against the server's certificate.
+    /// Why the trust refuses the server's certificate.
     pub(crate) fn refusal(&self) -> Option<&Refusal> {
         match self.failure.as_ref().map(|failure| &failure.stage) {
             Some(Stage::Handshake(Cause::Certificate(refusal))) => Some(refusal),
@@ -106,17 +88,15 @@ impl Observation {
         }
     }
 
-    /// The class of what is wrong; `None`: a stream would be carried.
+    /// `None`: a stream would be carried.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         self.refusal().map(Refusal::reason).or_else(|| self.failure.as_ref().map(|failure| failure.reason))
     }
 
-    /// A connection stood.
     pub(crate) fn connected(&self) -> bool {
         !matches!(self.failure.as_ref().map(|failure| &failure.stage), Some(Stage::Dial))
     }
 
-    /// The cause of a handshake that failed.
     pub(crate) fn handshake(&self) -> Option<&Cause> {
         match self.failure.as_ref().map(|failure| &failure.stage) {
             Some(Stage::Handshake(cause)) => Some(cause),
@@ -125,8 +105,8 @@ impl Observation {
     }
 }
 
-/// Does once what the first handshake of a process does before its first byte, so that no attempt's time holds it: the
-/// first random bytes of the crypto library take some 35 ms.
+/// Does once what the first handshake of a process does before its first byte, so that no attempt's duration includes
+/// it: the first random bytes of the crypto library take some 35 ms.
 pub(crate) fn prepare(origin: &Origin) {
     let observed = Arc::new(Observed::default());
     let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -135,7 +115,7 @@ pub(crate) fn prepare(origin: &Origin) {
     drop(ClientConnection::new(config, origin.server_name().clone()));
 }
 
-/// Tries, and is back within `limit`. With `foreign`, the sessions offered are those of that other origin.
+/// Returns within `limit`. With `foreign`, it offers the sessions of that other origin.
 pub(crate) async fn probe(
     attempt: &Attempt,
     endpoint: SocketAddr,
@@ -146,7 +126,7 @@ pub(crate) async fn probe(
     observe(attempt, endpoint, origin, Extra { foreign, asked: None }, limit).await
 }
 
-/// The same with a question, which is `bytes`, once the handshake is over.
+/// Like [`probe`], followed by a question, which is `bytes`.
 pub(crate) async fn ask(
     attempt: &Attempt,
     endpoint: SocketAddr,
@@ -157,7 +137,6 @@ pub(crate) async fn ask(
     observe(attempt, endpoint, origin, Extra { foreign: None, asked: Some(question) }, limit).await
 }
 
-/// What is unusual about an attempt.
 #[derive(Clone, Copy)]
 struct Extra<'a> {
     foreign: Option<&'a Origin>,
@@ -197,11 +176,10 @@ async fn observe(
     observation
 }
 
-/// How long a server may take after the handshake to object, or to send a ticket, beyond four times of what it
-/// took to connect: servers of all makes do either within a millisecond of our last flight.
+/// How long a server may take after the handshake to object or to send a ticket, on top of four times the duration of
+/// the connect: servers of all makes do either within a millisecond of the client's last flight.
 const QUIET: Duration = Duration::from_millis(400);
 
-/// Connect, and the plaintext before TLS.
 async fn begin(attempt: &Attempt, endpoint: SocketAddr, deadline: Instant) -> Result<TcpStream, Failure> {
     let early = |reason, detail, stage| Failure { reason, detail, late: false, stage };
     let dialed = dial::dial_before(&[endpoint], &Options::default(), Some(deadline)).await;
@@ -217,7 +195,6 @@ async fn begin(attempt: &Attempt, endpoint: SocketAddr, deadline: Instant) -> Re
     }
 }
 
-/// What a handshake is judged by.
 struct Judge<'a> {
     origin: &'a Origin,
     endpoint: SocketAddr,
@@ -264,8 +241,8 @@ impl Judge<'_> {
         }
     }
 
-    /// The configuration of this handshake. rustls resumes a session only under the verifier and the resolver
-    /// that made it: offering it those of another origin is how that is proven.
+    /// rustls resumes a session only under the verifier and the resolver that made it: offering it those of another
+    /// origin is how that is proven.
     fn config(&self, foreign: Option<&Origin>, observed: &Arc<Observed>) -> (Arc<ClientConfig>, Option<Arc<View>>) {
         let prepare = |origin: &Origin| origin.for_handshake(self.endpoint, observed, Offer::default());
         let Prepared { config, view, .. } = prepare(self.origin);
@@ -275,7 +252,7 @@ impl Judge<'_> {
         (Arc::new(config), Some(theirs))
     }
 
-    /// The server's word on a finished handshake.
+    /// Waits for the server's reaction to a finished handshake.
     async fn after(&self, wire: &mut Wire, wants_ticket: bool, observed: &Observed) -> Option<Failure> {
         let wants_alpn = !self.origin.key().alpn().is_empty();
         if wants_alpn && wire.connection.alpn_protocol().is_none() {
@@ -298,7 +275,8 @@ impl Judge<'_> {
         }
     }
 
-    /// An end of the connection without an alert is an answer that ends, or none: the protocol may not be spoken there.
+    /// An end of the connection without an alert is an answer that ends, or none: the server may not speak the
+    /// protocol.
     async fn ask(
         &self,
         wire: &mut Wire,
@@ -340,13 +318,12 @@ fn agreed(connection: &ClientConnection, view: Option<&View>) -> Agreed {
     }
 }
 
-/// TLS over a socket.
 struct Wire {
     tcp: TcpStream,
     connection: ClientConnection,
-    /// What was sent before the server answered.
+    /// Bytes sent before the server answered.
     hello: Vec<u8>,
-    /// The first bytes of the answer.
+    /// First bytes of the answer.
     first: Vec<u8>,
     answered: bool,
 }
@@ -369,7 +346,7 @@ impl Wire {
         }
     }
 
-    /// Until the server has shown that it goes on: by data, or, if that counts, by a ticket.
+    /// Waits until the server accepts: by data, or, with `by_ticket`, by a ticket.
     async fn accepted(&mut self, by_ticket: bool) -> Result<(), Broken> {
         loop {
             let held = self.connection.process_new_packets().map_err(Broken::Tls)?;
@@ -430,7 +407,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Taken for the length of a record, the greeting of another protocol would have us wait for ever.
+    /// Read as the length of a record, the greeting of another protocol would block for ever.
     fn check_first(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         if self.first.len() < 2 {
             self.first.extend(bytes.iter().take(FIRST_BYTES));

@@ -5,7 +5,6 @@
 
 use crate::credentials::certificate::clean;
 
-/// One request of a protocol above TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
     /// `GET` of a path, HTTP/1.1.
@@ -14,11 +13,11 @@ pub(crate) enum Question {
     Postgres(PostgresUser),
 }
 
-/// The path of a request, with its query: RFC 9112 section 3.2.1.
+/// Path of a request, with its query (RFC 9112 section 3.2.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HttpPath(String);
 
-/// A user of PostgreSQL, who is also the name of the database, as with psql.
+/// Also the name of the database, as with psql.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PostgresUser(String);
 
@@ -28,32 +27,26 @@ const LONGEST_PATH: usize = 4 << 10;
 /// Longest name in PostgreSQL (NAMEDATALEN - 1).
 const LONGEST_USER: usize = 63;
 
-/// Bytes of an answer that are read: nginx's own pages have 300, headers may have some KiB.
+/// Bytes of an answer that are read: nginx's own pages have 300, headers some KiB.
 pub(crate) const LONGEST_ANSWER: usize = 16 << 10;
 
-/// What a server answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// Its status line, or its error, for a person.
+    /// Status line or error message.
     pub(crate) text: String,
-    /// What it is.
     pub(crate) meaning: Meaning,
 }
 
-/// What an answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// The server says that it got no client certificate, or no usable one.
+    /// The server reports no client certificate, or no usable one.
     NoCertificate,
-    /// The server says that the client certificate is not accepted.
     CertificateRefused,
-    /// Not allowed, for a reason that the answer does not name.
+    /// Refused for a reason that the answer does not name.
     Denied,
-    /// The server goes on with the protocol.
     Served,
-    /// An answer of this protocol that says nothing about who may come.
+    /// An answer of this protocol that says nothing about access.
     Other,
-    /// No answer of this protocol.
     Unknown,
 }
 
@@ -85,7 +78,6 @@ impl PostgresUser {
 }
 
 impl Question {
-    /// The protocol's word in JSON.
     pub(crate) fn protocol(&self) -> &'static str {
         match self {
             Self::Http(_) => "http",
@@ -93,7 +85,6 @@ impl Question {
         }
     }
 
-    /// What is sent, in one line.
     pub(crate) fn title(&self) -> String {
         match self {
             Self::Http(HttpPath(path)) => format!("GET {path} HTTP/1.1"),
@@ -101,7 +92,7 @@ impl Question {
         }
     }
 
-    /// The bytes, for the server at `authority` (host, and the port if it is not 443).
+    /// For the server at `authority` (host, and the port if it is not 443).
     pub(crate) fn bytes(&self, authority: &str) -> Vec<u8> {
         match self {
             Self::Http(HttpPath(path)) => format!(
@@ -114,7 +105,7 @@ impl Question {
         }
     }
 
-    /// Whether these bytes need no more behind them: the answer is whole, or is none of this protocol.
+    /// The answer is whole, or not of this protocol.
     pub(crate) fn is_whole(&self, bytes: &[u8]) -> bool {
         match self {
             Self::Http(_) if bytes.iter().zip(b"HTTP/").any(|(byte, expected)| byte != expected) => true,
@@ -125,7 +116,7 @@ impl Question {
         }
     }
 
-    /// The answer in these bytes; `None`: there are none.
+    /// `None` if there are no bytes.
     pub(crate) fn answer(&self, bytes: &[u8]) -> Option<Answer> {
         if bytes.is_empty() {
             return None;

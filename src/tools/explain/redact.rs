@@ -17,10 +17,10 @@ pub(crate) fn redact(explanation: &Explanation) -> Explanation {
     serde_json::from_value(masked(value, &secrets)).expect("texts are replaced by texts")
 }
 
-/// Words of what is sent that name nobody.
+/// Words of a question that identify nobody.
 const COMMON: [&str; 5] = ["GET", "HTTP/1.1", "StartupMessage", "of", "user"];
 
-/// An answer may name anything: its code stays.
+/// An answer may name anything: only its code stays.
 fn shorten(exchange: &mut Exchange) {
     for answer in [&mut exchange.answer, &mut exchange.without_identity].into_iter().flatten() {
         *answer = answer.split(' ').take(2).collect::<Vec<_>>().join(" ").trim_end_matches(':').to_owned();
@@ -64,7 +64,6 @@ fn secrets(report: &super::report::Report) -> Vec<String> {
     found
 }
 
-/// The common name in a distinguished name.
 fn common_name(subject: &str) -> Option<String> {
     let (_, name) = subject.rsplit_once("CN=")?;
     name.split(", ").next().map(str::to_owned)
@@ -88,7 +87,7 @@ fn masked_text(mut text: String, secrets: &[String]) -> String {
     text
 }
 
-/// Whole words only: an upstream named `app` is not to be seen in "application".
+/// Whole words only: an upstream named `app` is not masked inside "application".
 fn with_mask(text: &str, secret: &str, mask: &str) -> String {
     let mut masked = String::with_capacity(text.len());
     let mut rest = text;

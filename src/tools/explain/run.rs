@@ -29,18 +29,14 @@ use crate::tools::explain::report::{self, Report};
 use crate::tools::explain::target::Target;
 use crate::tools::explain::{hello, notes};
 
-/// Progress, for a person who waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Progress<'a> {
-    /// This is looked up.
     LookUp(&'a str),
-    /// This is tried, at this address.
     Try(AttemptKind, SocketAddr),
-    /// The server's behaviour without TLS is looked at.
     Look(SocketAddr),
 }
 
-/// Addresses of a name that are tried. More are there for load, and behave like these.
+/// More addresses of a name are there for load, and behave like these.
 const MAX_ADDRESSES: usize = 8;
 
 /// Explains a server. Takes at most about fourteen times the timeout of the target; usually some round trips.
@@ -64,11 +60,10 @@ struct Run<'a> {
     target: &'a Target,
     tell: &'a mut (dyn FnMut(Progress<'_>) + Send),
     observations: Vec<Observation>,
-    /// The origin of the attempt as configured: its sessions are what is resumed.
+    /// Of the attempt as configured; its sessions are the ones resumed.
     main: Option<Origin>,
 }
 
-/// What looks without TLS have shown.
 #[derive(Default)]
 struct Looks {
     greeting: Option<Greeting>,
@@ -112,7 +107,7 @@ impl Run<'_> {
         self.ask(endpoint).await;
     }
 
-    /// The question, and the same without the client certificate where that can tell whether it is accepted.
+    /// Asks the question, and again without the client certificate where the difference shows whether it is accepted.
     async fn ask(&mut self, endpoint: SocketAddr) {
         let works = self.focus().is_some_and(|focus| focus.agreed.is_some() && focus.reason().is_none());
         let Some(question) = self.target.question.as_ref().filter(|_| works) else { return };
@@ -129,8 +124,8 @@ impl Run<'_> {
         }
     }
 
-    /// A session of the same identity, then one of another: without a certificate, or of another origin that
-    /// differs in nothing but being another.
+    /// A session of the same identity, then one of another: without a certificate, or of another origin with equal
+    /// settings.
     async fn sessions(&mut self, endpoint: SocketAddr, without_identity: Option<Origin>) {
         let held = self.main.as_ref().is_some_and(|origin| origin.sessions_held() > 0);
         let works = self.focus().is_some_and(|focus| focus.agreed.is_some() && focus.failure.is_none());
@@ -155,8 +150,8 @@ impl Run<'_> {
         }
     }
 
-    /// Tries under the origin as configured; with `foreign`, under the first of these (or the one as configured),
-    /// with the sessions of the second.
+    /// Tries under the origin as configured; with `foreign`, under its first origin (or the one as configured), with
+    /// the sessions of its second.
     async fn try_at(&mut self, endpoint: SocketAddr, attempt: &Attempt, foreign: Option<(Option<Origin>, Origin)>) {
         (self.tell)(Progress::Try(attempt.kind, endpoint));
         let limit = self.target.timeout;
@@ -171,7 +166,7 @@ impl Run<'_> {
         self.main.get_or_insert(theirs);
     }
 
-    /// What the server does without TLS, or with old TLS: only where TLS did not come far.
+    /// Probes without TLS, or with old TLS, where no attempt saw a certificate.
     async fn look(&mut self) -> Looks {
         let Some(focus) = self.focus() else { return Looks::default() };
         let endpoint = focus.endpoint;
@@ -208,7 +203,7 @@ impl Run<'_> {
         looks
     }
 
-    /// The attempt as configured that the rest is about.
+    /// The attempt as configured that the verdict is about.
     fn focus(&self) -> Option<&Observation> {
         let mut tried =
             self.observations.iter().filter(|seen| seen.kind == AttemptKind::AsConfigured && seen.connected());
@@ -219,7 +214,7 @@ impl Run<'_> {
         Attempt::new(kind, &self.target.plan.upstream, &self.target.server_name())
     }
 
-    /// A new origin for an attempt. Settings that contradict each other make none: the attempt is left out.
+    /// `None` for settings that contradict each other: the attempt is left out.
     fn origin(&self, attempt: &Attempt) -> Option<Origin> {
         let identity = self.target.identity.clone().filter(|_| attempt.spec.tls.identity.is_some());
         let name = self.target.server_name();
@@ -229,8 +224,8 @@ impl Run<'_> {
     }
 }
 
-/// What is worth trying after this came of the attempt as configured: a server that does not speak TLS at all
-/// is not asked for its versions.
+/// Attempts worth trying after this result of the one as configured: a server that does not speak TLS at all is not
+/// asked for its versions.
 fn worthwhile(focus: &Observation) -> Vec<AttemptKind> {
     match focus.failure.as_ref().map(|failure| &failure.stage) {
         Some(Stage::Dial | Stage::Handshake(Broken::NotTls(_))) => Vec::new(),
@@ -241,7 +236,6 @@ fn worthwhile(focus: &Observation) -> Vec<AttemptKind> {
     }
 }
 
-/// From what was seen to what is said.
 fn conclude(
     target: &Target,
     addresses: Result<Vec<SocketAddr>, (&'static str, String)>,
@@ -300,7 +294,7 @@ fn conclude(
     }
 }
 
-/// The chain of the attempt as configured; where it came to none, of any other.
+/// Of the attempt as configured, else of any other.
 fn presented(observations: &[Observation]) -> Option<Vec<rustls::pki_types::CertificateDer<'static>>> {
     let mut shown = observations.iter().filter(|seen| !seen.presented().is_empty());
     let main = |seen: &&Observation| seen.kind == AttemptKind::AsConfigured;
@@ -309,17 +303,17 @@ fn presented(observations: &[Observation]) -> Option<Vec<rustls::pki_types::Cert
     Some(found.presented().to_vec())
 }
 
-/// What three trusts say of a chain; `None`: they believe it.
+/// `None`: the trust accepts the chain.
 struct Verdicts {
     by_trust: Option<Refusal>,
     /// Outer `None`: the system has no roots.
     by_system: Option<Option<Refusal>>,
     by_itself: Option<Refusal>,
-    /// What the candidate roots say of a chain that the trust believes: `ok`, or a word. `None`: there are none.
+    /// Verdict of the candidate roots on a chain that the trust accepts: `ok`, or a word. `None`: there are none.
     by_candidates: Option<&'static str>,
-    /// The configured trust, at a moment within the dates that speak against the chain today.
+    /// Of the configured trust, at a moment within the dates that the chain misses today.
     in_time: Option<Refusal>,
-    /// The same for the leaf by itself.
+    /// Of the leaf by itself, at that moment.
     by_itself_in_time: Option<Refusal>,
 }
 
@@ -357,7 +351,7 @@ impl Verdicts {
         }
     }
 
-    /// Refusals of the leaf that no issuer changes.
+    /// Refusals of the leaf that another issuer would not change.
     fn alone(&self) -> Vec<Refusal> {
         self.by_itself.iter().chain(&self.by_itself_in_time).cloned().collect()
     }
@@ -475,7 +469,7 @@ fn of_repair(repair: Repair) -> report::Repair {
     report::Repair { egret, nginx, advice }
 }
 
-/// The target has the port, except for a service, whose hosts have ports of their own.
+/// The port is the target's, except for a service, whose hosts have ports of their own.
 fn shown_address(address: &SocketAddr, server: &Server) -> String {
     match server.host {
         Host::Service(_) => address.to_string(),

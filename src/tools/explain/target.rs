@@ -12,63 +12,49 @@ use crate::credentials::trust::{self, Trust};
 use crate::tools::explain::question::Question;
 use crate::tools::explain::repair::Plan;
 
-/// An upstream as configured, with what it needs.
 pub(crate) struct Target {
-    /// The upstream, for repairs.
     pub(crate) plan: Plan,
-    /// The server of it that is explained.
     pub(crate) server: Server,
-    /// Who we are.
     pub(crate) identity: Option<Arc<Identity>>,
-    /// Whom we believe.
     pub(crate) trust: Arc<Trust>,
-    /// The roots of the system, if it has any.
     pub(crate) system: Option<Arc<Trust>>,
-    /// How names are looked up.
     pub(crate) dns: values::Dns,
-    /// Of one attempt.
+    /// Per attempt.
     pub(crate) timeout: Duration,
-    /// Report the ClientHello.
     pub(crate) show_hello: bool,
-    /// What is asked above TLS where a handshake succeeds.
     pub(crate) question: Option<Question>,
 }
 
-/// The files of an upstream, read once for all of its servers.
+/// Read once for all servers of an upstream.
 pub(crate) struct Files {
     identity: Option<Arc<Identity>>,
     trust: Arc<Trust>,
     system: Option<Arc<Trust>>,
 }
 
-/// Why an upstream cannot be explained.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The client certificate cannot be used.
     #[error("identity {0}: {1}")]
     Identity(Name, #[source] identity::Error),
-    /// The trust cannot be used.
     #[error("trust {0}: {1}")]
     Trust(Name, #[source] trust::Error),
-    /// The upstream speaks no TLS of its own.
     #[error(
         "upstream {0} passes the client's own TLS through, and none of egret's is spoken: explain HOST:PORT, with the client's settings"
     )]
     PassesThrough(Name),
-    /// The configuration has no such upstream.
     #[error("there is no upstream {asked:?}; there are: {}", .known.join(", "))]
     NoSuchUpstream {
-        /// As it was asked for; empty: none was named, and there are several.
+        /// Empty: none was named, and there are several.
         asked: String,
-        /// Those that there are.
         known: Vec<String>,
     },
 }
 
 impl Plan {
-    /// An upstream of a configuration; without a name, the only one.
+    /// Without a name, the only upstream.
     ///
     /// # Errors
+    ///
     /// There is none of that name, or more than one to choose from.
     pub(crate) fn of_config(config: &Config, upstream: Option<&str>) -> Result<Self, Error> {
         let known = || config.upstreams.keys().map(ToString::to_string).collect();
@@ -122,7 +108,6 @@ impl Files {
         Ok(Self { identity, trust, system })
     }
 
-    /// One server of the plan that was loaded.
     pub(crate) fn target(&self, plan: &Plan, server: Server, dns: values::Dns, timeout: Duration) -> Target {
         Target {
             plan: plan.clone(),
@@ -139,12 +124,12 @@ impl Files {
 }
 
 impl Target {
-    /// The name that is verified, and sent as SNI if it is a DNS name.
+    /// Verified, and sent as SNI if it is a DNS name.
     pub(crate) fn server_name(&self) -> ServerName<'static> {
         self.plan.server_name(&self.server)
     }
 
-    /// The server as the Host header has it (RFC 9110 section 7.2): without the port of https.
+    /// The value of the Host header (RFC 9110 section 7.2): without the port of https.
     pub(crate) fn authority(&self, endpoint: SocketAddr) -> String {
         let host = match self.server_name() {
             ServerName::IpAddress(ip) => match IpAddr::from(ip) {

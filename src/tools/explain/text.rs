@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use crate::tools::explain::attempt::AttemptKind;
 use crate::tools::explain::report::{Attempt, Certificate, Chain, Exchange, Report};
 
-/// A report as text. Control characters of strangers were taken out where their text was read.
+/// Control characters of the peer were removed when its text was read.
 pub(crate) struct Text<'a>(pub(crate) &'a Report);
 
 impl Display for Text<'_> {
@@ -179,7 +179,7 @@ fn conclusion(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// Says what is known, and no more: a server may accept a handshake and refuse the certificate afterwards.
+/// States only what is proven: a server may accept a handshake and refuse the certificate afterwards.
 fn no_cause(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "\nNo cause found\n")?;
     writeln!(f, "  The server's certificate was verified, and the server accepted the handshake.")?;

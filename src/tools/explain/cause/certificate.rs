@@ -5,7 +5,7 @@ use crate::credentials::certificate::Date;
 use crate::credentials::refusal::Refusal;
 use crate::tools::explain::chain::Link;
 
-/// What a refusal means here, and the faults that it hides.
+/// The cause behind a refusal, and the faults that it hides.
 pub(super) fn kinds(refusal: &Refusal, evidence: &Evidence<'_>) -> Vec<(CauseKind, &'static str)> {
     let mut found = vec![(kind(refusal, evidence), refusal.reason())];
     let behind = evidence.in_time.iter().chain(&evidence.alone);
@@ -80,7 +80,7 @@ fn unknown_issuer(leaf: &Link, evidence: &Evidence<'_>) -> CauseKind {
     CauseKind::PrivateAuthority { issuer, namesake: chain.namesake, sent: chain.missing.is_none() && !chain.namesake }
 }
 
-/// Two distinguished names of one organisation.
+/// Two distinguished names of one organization.
 fn one_house(one: &str, other: &str) -> bool {
     let organisation = |name: &str| -> Option<String> {
         name.split(',').find_map(|part| part.trim().strip_prefix("O=").map(str::to_owned))
@@ -97,7 +97,6 @@ fn subject_by(evidence: &Evidence<'_>, is_it: impl Fn(&Link) -> bool) -> String 
     found.map(|link| link.facts.subject.clone()).unwrap_or_default()
 }
 
-/// Days between two moments, for a person.
 pub(super) fn days(from: Date, to: Date) -> String {
     let seconds = (to.0 - from.0).abs();
     match seconds / 86_400 {

@@ -13,9 +13,7 @@ use crate::tools::explain::plaintext_probe::Greeting;
 #[allow(missing_docs, reason = "the text that it displays is the documentation")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CauseKind {
-    /// No address, or no connection.
     Unreachable(String),
-    /// The plaintext before TLS failed.
     Upgrade(String),
     UpgradeNotWanted,
     PlaintextServer(Plaintext),
@@ -27,11 +25,11 @@ pub(crate) enum CauseKind {
     /// With the failure of the handshake that offered a session.
     ResumptionIntolerant(String),
     ServerNameMissing(Option<String>),
-    /// With the names of the certificate that is shown without a name.
+    /// Names of the certificate that the server shows without SNI.
     ServerNameUnrecognized(Vec<String>),
     IdentityRequired {
         acceptable: Vec<String>,
-        /// The server says so; else it only closes.
+        /// By an alert; else the server only closes.
         said: bool,
         given: bool,
     },
@@ -55,7 +53,7 @@ pub(crate) enum CauseKind {
         issuer: String,
         /// A root of that name is trusted, with another key.
         namesake: bool,
-        /// The server sends that root itself.
+        /// The server sends the root itself.
         sent: bool,
     },
     ChainIncomplete {
@@ -98,10 +96,10 @@ pub(crate) enum CauseKind {
     GroupsExcluded,
     GroupUnknown(String),
     AlpnRefused {
-        /// Without ALPN, the server goes on.
+        /// The handshake succeeds without ALPN.
         without: bool,
     },
-    /// What has no finer word than its class.
+    /// Its class has no finer word.
     Other(String),
 }
 
@@ -114,12 +112,11 @@ pub(crate) enum Protocol {
     Imap,
     Pop3,
     MySql,
-    /// One that egret can speak.
+    /// Spoken by egret.
     Upgrade(Upgrade),
 }
 
 impl Protocol {
-    /// Its name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Smtp => "SMTP",
@@ -131,7 +128,7 @@ impl Protocol {
         }
     }
 
-    /// The upgrade of that protocol, if egret has it.
+    /// `None` if egret does not speak it.
     pub(crate) fn upgrade(self) -> Option<Upgrade> {
         let word = match self {
             Self::Smtp => "smtp",
@@ -175,7 +172,7 @@ impl CauseKind {
         Self::StartTlsServer { protocol, greeting }
     }
 
-    /// The word: finer than the class, or empty where the class says it all.
+    /// Finer than the class; empty where there is nothing finer.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::UpgradeNotWanted => "upgrade_not_wanted",

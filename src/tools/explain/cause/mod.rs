@@ -22,52 +22,42 @@ use crate::tools::explain::probe::{Failure, Observation, Stage};
 use crate::tools::explain::question::Meaning;
 use crate::wording;
 
-/// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cause {
-    /// What it is.
     pub(crate) kind: CauseKind,
-    /// The class that log and metrics have for it.
+    /// Class in log and metrics.
     pub(crate) reason: &'static str,
-    /// Where it shows, if not at the look-up of the name.
+    /// `None`: at the lookup of the name.
     pub(crate) endpoint: Option<SocketAddr>,
 }
 
-/// Everything that a verdict is made from.
 pub(crate) struct Evidence<'a> {
-    /// The upstream as it is configured.
     pub(crate) spec: &'a values::Upstream,
     /// The name that is verified, and sent if it is a DNS name.
     pub(crate) server_name: &'a ServerName<'static>,
-    /// This machine's clock.
     pub(crate) now: Date,
-    /// The look-up failed: its class, and a sentence.
+    /// Class and sentence of the failed lookup.
     pub(crate) unresolved: Option<(&'static str, String)>,
-    /// All attempts.
     pub(crate) observations: &'a [Observation],
     /// The certificate of the identity is not for clients by its extended key usage.
     pub(crate) not_for_clients: bool,
-    /// What the server presented.
     pub(crate) chain: &'a Chain,
-    /// The roots of the configured trust.
     pub(crate) anchors: &'a [Anchor],
-    /// The configuration names a trust.
     pub(crate) explicit_trust: bool,
-    /// The roots of the system believe the server.
     pub(crate) system_believes: bool,
-    /// What speaks against the leaf if it is trusted by itself: further faults behind the first.
+    /// Refusals of the leaf if it is trusted by itself: further faults behind the first.
     pub(crate) alone: Vec<Refusal>,
-    /// What the trust says within the dates of a leaf that is out of date.
+    /// Refusal at a moment within the dates of an expired or future leaf.
     pub(crate) in_time: Option<Refusal>,
-    /// What the server says before it is asked.
+    /// Sent before any request.
     pub(crate) greeting: Option<Greeting>,
-    /// The protocol in which it answered a request for TLS.
+    /// In which it answered a request for TLS.
     pub(crate) plaintext_protocol: Option<Upgrade>,
-    /// What it chooses when offered everything.
+    /// Its choice when offered everything.
     pub(crate) legacy: Option<Answer>,
 }
 
-/// What is wrong, the first thing first; empty: nothing.
+/// The most important cause first; empty if nothing is wrong.
 pub(crate) fn judge(evidence: &Evidence<'_>) -> Vec<Cause> {
     if let Some((reason, detail)) = &evidence.unresolved {
         return vec![Cause { kind: CauseKind::Unreachable(detail.clone()), reason, endpoint: None }];
@@ -102,20 +92,19 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Vec<Cause> {
 }
 
 impl<'a> Evidence<'a> {
-    /// The attempt that the verdict is about: as configured, at the first address where something goes wrong
-    /// after the connect; else at the first that answers; else at the first.
+    /// The attempt that the verdict is about: as configured, at the first address that fails after the connect; else at
+    /// the first that answers; else at the first.
     pub(crate) fn main(&self) -> Option<&'a Observation> {
         let mut tried = self.observations.iter().filter(|seen| seen.kind == AttemptKind::AsConfigured);
         let wrong = tried.clone().find(|seen| seen.connected() && seen.reason().is_some());
         wrong.or_else(|| tried.clone().find(|seen| seen.connected())).or_else(|| tried.next())
     }
 
-    /// The attempt of this kind.
     pub(crate) fn attempt(&self, kind: AttemptKind) -> Option<&'a Observation> {
         self.observations.iter().find(|seen| seen.kind == kind)
     }
 
-    /// The request for a client certificate, in whichever attempt it was seen.
+    /// From the first attempt that saw one.
     pub(crate) fn request(&self) -> Option<&'a crate::credentials::observation::CertificateRequest> {
         self.observations.iter().find_map(|seen| seen.seen.request.as_ref())
     }
@@ -155,12 +144,12 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// TLS got so far with this attempt that the server has shown a certificate.
+    /// This attempt got as far as the server's certificate.
     fn speaks(&self, kind: AttemptKind) -> bool {
         self.attempt(kind).is_some_and(|seen| seen.agreed.is_some() || !seen.presented().is_empty())
     }
 
-    /// No name was sent, and with one the server answers otherwise.
+    /// No name was sent, and with one the server answers differently.
     fn name_that_was_not_sent(&self, main: &Observation) -> Option<CauseKind> {
         if main.sni {
             return None;
@@ -211,7 +200,7 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// The server broke off without saying why, or said no more than that it does not like what was offered.
+    /// The server closed without a reason, or only said that it rejects the offer.
     fn of_silence(&self, main: &Observation) -> Option<CauseKind> {
         if main.presented().is_empty() {
             if let Some(greeting) = &self.greeting {
@@ -233,7 +222,6 @@ impl<'a> Evidence<'a> {
         self.of_version().or_else(|| self.of_choice())
     }
 
-    /// Of the certificate that the server shows when no name is sent.
     fn names_without_sni(&self) -> Vec<String> {
         let leaf = self.attempt(AttemptKind::WithoutSni).and_then(|seen| seen.presented().first());
         leaf.and_then(|der| CertificateFacts::read(der)).map(|facts| facts.names).unwrap_or_default()

@@ -7,7 +7,7 @@ use crate::config::values::{self, Anchors, ExactCertificate, KeyShare, Name, Ser
 use crate::config::write::{Text, Value};
 use crate::credentials::fingerprint::{labelled_hex, labelled_pin};
 
-/// Whole tables: what differs from the defaults is written.
+/// Whole tables, with the values that differ from the defaults.
 pub(super) fn tables(plan: &Plan, comments: &[String]) -> String {
     let mut text = Text::default();
     for comment in comments {
@@ -32,7 +32,7 @@ pub(super) fn tables(plan: &Plan, comments: &[String]) -> String {
     text.finish()
 }
 
-/// Its address; with what else is said of it, a table.
+/// Its address; a table if it has other settings.
 fn one_server(plan: &Plan, server: &Server) -> Value {
     let address = server.to_string();
     let share = plan.upstream.balance.share(server);

@@ -13,48 +13,41 @@ use crate::pipeline::originate::origin::KEY_EXCHANGE;
 use crate::tools::explain::cause::{CauseKind, Protocol};
 use crate::tools::explain::chain::Chain;
 
-/// An upstream with what belongs to it: what is written as configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
-    /// What it is called.
     pub(crate) name: Name,
-    /// Its settings.
     pub(crate) upstream: values::Upstream,
-    /// The identity that it presents, by its files.
     pub(crate) identity: Option<values::Identity>,
-    /// Whom it believes; `None`: the system's roots.
+    /// `None`: the system's roots.
     pub(crate) trust: Option<values::Trust>,
-    /// It is of a file whose tables may hold more than is written of it here.
+    /// The file's tables may hold more than this plan.
     pub(crate) is_part: bool,
 }
 
 impl Plan {
-    /// The name that is verified of one of its servers, and sent as SNI if it is a DNS name.
+    /// Verified, and sent as SNI if it is a DNS name.
     pub(super) fn server_name(&self, server: &values::Server) -> ServerName<'static> {
         let configured = self.upstream.tls.server_name.clone();
         configured.unwrap_or_else(|| server.host.server_name())
     }
 }
 
-/// The repair of a set of causes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Repair {
-    /// Tables of egret's configuration, whole; `None`: no configuration repairs it.
+    /// Whole tables; `None` if no configuration repairs it.
     pub(crate) egret: Option<String>,
-    /// Directives of nginx for the same; `None` likewise.
+    /// The same for nginx.
     pub(crate) nginx: Option<String>,
-    /// What else is to be done, and by whom.
+    /// Further steps, each with the person who has to take it.
     pub(crate) advice: Vec<String>,
 }
 
-/// A plan while repairs are applied to it.
 struct Mending<'a> {
     plan: Plan,
-    /// The name that is verified, and sent as SNI if it is a DNS name.
+    /// Verified, and sent as SNI if it is a DNS name.
     server_name: String,
     chain: &'a Chain,
     changed: bool,
-    /// Above the tables.
     comments: Vec<String>,
     advice: Vec<String>,
 }
@@ -82,7 +75,7 @@ pub(crate) fn repair<'a>(
     written(&plan, server, chain, &comments, advice)
 }
 
-/// The configuration of a plan as it is, for a server with which nothing is wrong.
+/// For a server with which nothing is wrong.
 pub(crate) fn as_it_is(plan: &Plan, server: &values::Server, chain: &Chain) -> Repair {
     written(plan, server, chain, &[], Vec::new())
 }
@@ -161,7 +154,7 @@ impl Mending<'_> {
         self.advice.push(text.to_owned());
     }
 
-    /// Our side first: most often the name is one that the server never had.
+    /// The client's side first: most often the server never had this name.
     fn unknown_name(&mut self, names: &[String]) {
         let sent = self.server_name.clone();
         self.advice(&format!(
@@ -171,7 +164,7 @@ impl Mending<'_> {
         self.advice(&format!("or at the server: a site and a certificate for \"{sent}\""));
     }
 
-    /// The name that would do: the first that is no wildcard.
+    /// Takes the first name that is no wildcard.
     fn name(&mut self, names: &[String]) {
         if self.plan.trust.as_ref().is_some_and(|trust| !trust.names.is_empty()) {
             return self.expected_name(names);
@@ -190,7 +183,7 @@ impl Mending<'_> {
         }
     }
 
-    /// The names of a trust take the place of the server name.
+    /// The names of a trust replace the server name.
     fn expected_name(&mut self, names: &[String]) {
         let mut known = names.iter().filter(|name| !name.contains('*'));
         let name = known.find_map(|name| ExpectedName::parse(name).ok());
@@ -222,7 +215,7 @@ impl Mending<'_> {
         self.advice("get a client certificate of an authority that the server accepts; or have the server's owner accept this one");
     }
 
-    /// Trust in the one certificate that the server shows.
+    /// Trusts the one certificate that the server shows.
     fn exactly(&mut self) {
         let Some(sha256) = self.chain.leaf().map(|leaf| leaf.facts.sha256) else { return };
         if !self.comments.iter().any(|comment| comment == COMPARE) {
@@ -297,7 +290,7 @@ impl Mending<'_> {
     }
 }
 
-/// The same groups with a classic one before all others.
+/// The same groups, a classic one first.
 fn classic_first(groups: &[KeyExchange]) -> Vec<KeyExchange> {
     let groups = if groups.is_empty() { &KEY_EXCHANGE } else { groups };
     let classic = groups.iter().copied().find(|group| *group != KeyExchange::X25519Mlkem768);
@@ -306,7 +299,6 @@ fn classic_first(groups: &[KeyExchange]) -> Vec<KeyExchange> {
     std::iter::once(first).chain(others).collect()
 }
 
-/// Advice for causes that no line of configuration repairs.
 fn advice(kind: &CauseKind) -> Option<String> {
     let text = match kind {
         CauseKind::Unreachable(_) => "check host and port, name servers, routes and firewalls on the way",

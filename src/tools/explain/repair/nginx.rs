@@ -56,7 +56,6 @@ pub(super) fn directives(
     Ok(text + &settings(plan))
 }
 
-/// Versions, groups, sessions.
 fn settings(plan: &Plan) -> String {
     let tls = &plan.upstream.tls;
     let mut text = format!("proxy_ssl_protocols {};\n", protocols(tls.min_version, tls.max_version));
@@ -82,7 +81,6 @@ fn has_crls(plan: &Plan) -> bool {
     plan.trust.as_ref().is_some_and(|trust| !trust.crls.is_empty())
 }
 
-/// The client certificate and its key.
 fn files(plan: &Plan) -> Vec<(&'static str, &Path)> {
     let mut files = Vec::new();
     if let Some(identity) = &plan.identity {
@@ -94,7 +92,7 @@ fn files(plan: &Plan) -> Vec<(&'static str, &Path)> {
     files
 }
 
-/// What is otherwise in nginx, and does not keep it from doing it.
+/// Differences in nginx that do not prevent the repair.
 fn lacks(plan: &Plan) -> impl Iterator<Item = &'static str> {
     let tls = &plan.upstream.tls;
     let hybrid = tls.key_exchange.first() == Some(&KeyExchange::X25519Mlkem768);
@@ -110,8 +108,8 @@ fn lacks(plan: &Plan) -> impl Iterator<Item = &'static str> {
     .flatten()
 }
 
-/// The name that the certificate is checked for, and whether it is sent. nginx checks for the name that it sends,
-/// and compares names only: never an address or a URI that the certificate carries.
+/// The name that the certificate is checked for, and whether it is sent. nginx checks for the name that it sends, and
+/// compares names only: never an address or a URI of the certificate.
 fn name(plan: &Plan, server: &Server, chain: &Chain) -> Result<(String, bool), &'static str> {
     let tls = &plan.upstream.tls;
     let own = tls.server_name.clone().unwrap_or_else(|| server.host.server_name());
@@ -134,8 +132,8 @@ fn name(plan: &Plan, server: &Server, chain: &Chain) -> Result<(String, bool), &
     found.map(|name| (name, false)).ok_or("nginx checks a certificate for a DNS name, and for no address or URI")
 }
 
-/// What the certificate of a server that is known by its address can be checked for: a name that it carries
-/// too, or the address as common name, which OpenSSL heeds where no name is.
+/// The name to check the certificate of a server by its address: a name that it carries too, or the address as common
+/// name, which OpenSSL accepts where there is no name.
 fn for_address(address: &ServerName<'_>, chain: &Chain) -> Option<String> {
     let facts = &chain.leaf()?.facts;
     let mut names = facts.names.iter().filter_map(|name| name.strip_prefix("dns:")).peekable();
@@ -145,8 +143,8 @@ fn for_address(address: &ServerName<'_>, chain: &Chain) -> Option<String> {
     facts.common_name.clone().filter(|name| *name == address.to_str())
 }
 
-/// The file of what nginx trusts, and what has to be said of it. nginx has no roots of its own, takes one file, and
-/// finds a chain only if that ends with a self-signed certificate of the file.
+/// The file that nginx trusts, and a remark on it. nginx has no roots of its own, takes one file, and completes a chain
+/// only if that ends with a self-signed certificate of the file.
 fn trusted(plan: &Plan, chain: &Chain) -> (String, Option<&'static str>) {
     let own = format!("{}-ca.pem", plan.name);
     let is_self_signed = chain.leaf().is_none_or(|leaf| leaf.facts.self_signed);
@@ -189,7 +187,7 @@ fn group(name: KeyExchange) -> &'static str {
     }
 }
 
-/// A parameter, quoted where nginx's grammar asks for it.
+/// Quoted where nginx's grammar asks for it.
 fn word(text: &str) -> String {
     let plain = |char: char| char.is_ascii_alphanumeric() || "/._-:*@+".contains(char);
     if !text.is_empty() && text.chars().all(plain) {
