@@ -100,7 +100,7 @@ fn carry(run: Box<Run>) -> anyhow::Result<u8> {
                 log_json(run.log_level.as_deref())?;
                 cli::log_problems(&problems);
             } else {
-                cli::tell_problems(&problems, &mut err, style)?;
+                cli::print_problems(&problems, &mut err, style)?;
             }
             return Ok(Verdict::Bad.code());
         }
@@ -108,7 +108,7 @@ fn carry(run: Box<Run>) -> anyhow::Result<u8> {
     let advice = config::lint(&loaded);
     let is_text = loaded.config.log.format == values::LogFormat::Text;
     if is_text {
-        cli::tell_advice(&loaded, &advice, &mut err, style)?;
+        cli::print_advice(&loaded, &advice, &mut err, style)?;
     }
     let log = logging::init(&loaded.config.log)?;
     if !is_text {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::{Verdict, style_for, tell_problems};
+use super::{Verdict, print_problems, style_for};
 use crate::config::{self, Environment, Problem};
 use crate::control::reload_fingerprint::outline;
 use crate::control::snapshot::{self, Rigour, Snapshot};
@@ -55,7 +55,7 @@ impl Diff {
                 return Ok(Verdict::Bad.code());
             }
             Err(Trouble::Problems(problems)) => {
-                tell_problems(&problems, err, style_for(&io::stderr()))?;
+                print_problems(&problems, err, style_for(&io::stderr()))?;
                 return Ok(Verdict::Bad.code());
             }
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{environment, parse_text, style_for, tell_problems};
+use super::{environment, parse_text, print_problems, style_for};
 use crate::config::flags::{Flags, from_flags};
 use crate::config::formats::{Alpn, ServedName};
 use crate::config::values::{Config, Dns, Name, Server};
@@ -114,7 +114,7 @@ impl Explain {
         let targets = match self.targets() {
             Ok(targets) => targets,
             Err(Refused::Problems(problems)) => {
-                tell_problems(&problems, err, style_for(&io::stderr()))?;
+                print_problems(&problems, err, style_for(&io::stderr()))?;
                 return Ok(UNUSABLE);
             }
             Err(Refused::Target(error)) => {
@@ -129,13 +129,13 @@ impl Explain {
         let watched = self.progress || io::stderr().is_terminal();
         let mut explanation = Explanation { version: 1, reports: Vec::new() };
         for target in &targets {
-            let mut tell = |progress: Progress<'_>| {
+            let mut report_progress = |progress: Progress<'_>| {
                 if watched {
                     // Progress that cannot be shown is no reason to stop.
                     let _ = writeln!(err, "egret: {}", in_words(progress));
                 }
             };
-            explanation.reports.push(explain::explain(target, &mut tell).await);
+            explanation.reports.push(explain::explain(target, &mut report_progress).await);
         }
         let code = if explanation.has_causes() { WRONG } else { 0 };
         if self.redact {
@@ -230,6 +230,6 @@ fn in_words(progress: Progress<'_>) -> String {
     match progress {
         Progress::LookUp(name) => format!("looking up {name}"),
         Progress::Try(kind, address) => format!("trying {address}, {}", kind.title()),
-        Progress::Look(address) => format!("looking at what {address} says without TLS"),
+        Progress::ProbePlaintext(address) => format!("looking at what {address} says without TLS"),
     }
 }

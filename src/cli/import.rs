@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use super::{Verdict, style_for, tell_problems};
+use super::{Verdict, print_problems, style_for};
 use crate::config::{Severity, Style};
 use crate::tools::import::files::Disk;
 use crate::tools::import::findings::Weight;
@@ -85,7 +85,7 @@ impl Import {
             From::Stunnel(reading) => (reading, stunnel::import(&reading.disk(), &reading.file, &reading.options()?)),
         };
         match imported {
-            Ok(imported) => reading.tell(&imported, out, err),
+            Ok(imported) => reading.print(&imported, out, err),
             Err(error) => {
                 writeln!(err, "egret: {error}")?;
                 if let (Error::Syntax(source, problem), false) = (&error, reading.redact) {
@@ -124,9 +124,9 @@ impl Reading {
         }
     }
 
-    fn tell(&self, imported: &Imported, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
+    fn print(&self, imported: &Imported, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
         if let Some(problems) = &imported.broken {
-            tell_problems(problems, err, Style::Plain)?;
+            print_problems(problems, err, Style::Plain)?;
             writeln!(err, "egret: the importer made a mistake here, please report it")?;
             return Ok(1);
         }

@@ -255,7 +255,7 @@ impl Check {
 /// # Errors
 ///
 /// Those of writing.
-pub fn tell_advice(loaded: &Loaded, advice: &[Advice], err: &mut dyn Write, style: Style) -> io::Result<()> {
+pub fn print_advice(loaded: &Loaded, advice: &[Advice], err: &mut dyn Write, style: Style) -> io::Result<()> {
     advice.iter().try_for_each(|one| writeln!(err, "{}\n", one.render(loaded, style)))
 }
 
@@ -264,7 +264,7 @@ pub fn tell_advice(loaded: &Loaded, advice: &[Advice], err: &mut dyn Write, styl
 /// # Errors
 ///
 /// Those of writing.
-pub fn tell_problems(problems: &Problems, err: &mut dyn Write, style: Style) -> io::Result<()> {
+pub fn print_problems(problems: &Problems, err: &mut dyn Write, style: Style) -> io::Result<()> {
     let noun = if problems.count() == 1 { "problem" } else { "problems" };
     writeln!(err, "{}\n", problems.render(style))?;
     writeln!(err, "egret: {} {noun} in {}", problems.count(), problems.source().origin())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{environment, parse_text, style_for, tell_problems};
+use super::{environment, parse_text, print_problems, style_for};
 use crate::config;
 use crate::config::formats::ServedName;
 use crate::config::values::Server;
@@ -116,7 +116,7 @@ impl Expiry {
         let loaded = match config::load(&self.file, &environment) {
             Ok(loaded) => loaded,
             Err(problems) => {
-                tell_problems(&problems, err, style_for(&io::stderr()))?;
+                print_problems(&problems, err, style_for(&io::stderr()))?;
                 return Ok(TROUBLE);
             }
         };

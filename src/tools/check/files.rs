@@ -37,7 +37,7 @@ struct Advisor<'a> {
 }
 
 impl Advisor<'_> {
-    fn tell(&mut self, code: &'static str, place: Place<'_>, title: String, label: &str, repair: &str) {
+    fn advise(&mut self, code: &'static str, place: Place<'_>, title: String, label: &str, repair: &str) {
         let problem = match self.loaded.locate(place) {
             Some(span) => Problem::new(span, title, label, repair),
             None => Problem::of_file(title, repair),
@@ -56,14 +56,14 @@ impl Advisor<'_> {
         let ending = lifetimes.iter().filter_map(|one| self.ending(one));
         if let Some((end, days)) = ending.min_by_key(|(end, _)| *end) {
             let title = format!("the identity `{name}` {days}, at {end}");
-            self.tell("identity-expires", place, title, "ends soon", "renew it: egret takes the new files by itself");
+            self.advise("identity-expires", place, title, "ends soon", "renew it: egret takes the new files by itself");
         }
         if !identity.leaf().for_clients {
             let title = format!(
                 "the extended key usage of the certificate of `{name}` lacks clientAuth: it is not for clients"
             );
             let repair = "have it issued with clientAuth; public authorities no longer do, a private one does";
-            self.tell("identity-not-for-clients", place, title, "for servers only", repair);
+            self.advise("identity-not-for-clients", place, title, "for servers only", repair);
         }
         self.remarks(place, identity.remarks());
         self.strength(place, &chain);
@@ -76,11 +76,11 @@ impl Advisor<'_> {
         for facts in chain {
             if facts.has_weak_key() {
                 let title = format!("the RSA key of `{}` has only {} bits", facts.subject, facts.key_bits);
-                self.tell("weak-key", place, title, "weak", "replace it by one of P-256, or of 3072 bits");
+                self.advise("weak-key", place, title, "weak", "replace it by one of P-256, or of 3072 bits");
             }
             if let Some(algorithm) = facts.weak_signature.filter(|_| !facts.self_signed) {
                 let title = format!("the certificate `{}` is signed with {algorithm}", facts.subject);
-                self.tell("weak-signature", place, title, "weak", "have it signed with SHA-256");
+                self.advise("weak-signature", place, title, "weak", "have it signed with SHA-256");
             }
         }
     }
@@ -99,7 +99,7 @@ impl Advisor<'_> {
             } else {
                 "remove what does not belong to the chain, and put in the issuer"
             };
-            self.tell("chain-disorder", Place::Identity(name), title, "out of order", repair);
+            self.advise("chain-disorder", Place::Identity(name), title, "out of order", repair);
         }
         if let [_, .., last] = chain
             && last.self_signed
@@ -108,7 +108,13 @@ impl Advisor<'_> {
                 "the chain of `{name}` carries its root `{}`: servers have it, or do not believe it",
                 last.subject
             );
-            self.tell("root-superfluous", Place::Identity(name), title, "superfluous", "remove the root from the file");
+            self.advise(
+                "root-superfluous",
+                Place::Identity(name),
+                title,
+                "superfluous",
+                "remove the root from the file",
+            );
         }
     }
 
@@ -121,7 +127,7 @@ impl Advisor<'_> {
             let title = format!("the chain of `{name}` ends before the intermediate `{}`", last.issuer);
             let repair =
                 "append the intermediate to the file: a server that only has the root cannot complete the chain";
-            self.tell("chain-incomplete", Place::Identity(name), title, "incomplete", repair);
+            self.advise("chain-incomplete", Place::Identity(name), title, "incomplete", repair);
         }
     }
 
@@ -129,7 +135,7 @@ impl Advisor<'_> {
     fn remarks(&mut self, place: Place<'_>, remarks: &[String]) {
         for remark in remarks {
             let repair = "remove it from the file, or put right what is wrong with it";
-            self.tell("file-part-unused", place, remark.clone(), "not used", repair);
+            self.advise("file-part-unused", place, remark.clone(), "not used", repair);
         }
     }
 
@@ -151,7 +157,7 @@ impl Advisor<'_> {
         let unused = if end < self.now { ", and is not used" } else { "" };
         let title = format!("the root `{}` of `{name}` {days}, at {end}{unused}", root.subject);
         let repair = "put its successor beside it, and remove it when no server needs it any more";
-        self.tell("root-expires", Place::Trust(name), title, "ends soon", repair);
+        self.advise("root-expires", Place::Trust(name), title, "ends soon", repair);
     }
 
     /// A pinned certificate expires like any other.
@@ -160,7 +166,7 @@ impl Advisor<'_> {
         let title = format!("the certificate `{}` of `{name}` {days}, at {end}", certificate.subject);
         let repair =
             "have the server renew it, and take the new one; both need `roots`, or the same key by `pins_only`";
-        self.tell("certificate-expires", Place::Trust(name), title, "ends soon", repair);
+        self.advise("certificate-expires", Place::Trust(name), title, "ends soon", repair);
     }
 
     fn list(&mut self, name: &Name, list: &Lifetime) {
@@ -169,10 +175,10 @@ impl Advisor<'_> {
         if end < self.now {
             let title = format!("a revocation list of `{name}` is stale since {end}: every server is refused");
             let repair = "fetch the list anew, by a timer: egret takes the new file by itself";
-            self.tell("crl-stale", place, title, "stale", repair);
+            self.advise("crl-stale", place, title, "stale", repair);
         } else {
             let title = format!("a revocation list of `{name}` {days}: from {end} on every server is refused");
-            self.tell("crl-ends", place, title, "ends soon", "fetch the list by a timer, well before it ends");
+            self.advise("crl-ends", place, title, "ends soon", "fetch the list by a timer, well before it ends");
         }
     }
 
@@ -184,12 +190,12 @@ impl Advisor<'_> {
             if !root.authority {
                 let title = format!("`{subject}` is no authority but a server's own certificate");
                 let repair = "write `certificate = \"...\"` in place of `roots` to believe exactly this one";
-                self.tell("leaf-as-root", place, title, "not a root", repair);
+                self.advise("leaf-as-root", place, title, "not a root", repair);
             } else if !root.self_signed {
                 let title = format!(
                     "`{subject}` is an intermediate: it is believed here, programs with OpenSSL ask for its root"
                 );
-                self.tell(
+                self.advise(
                     "intermediate-as-root",
                     place,
                     title,
@@ -199,7 +205,7 @@ impl Advisor<'_> {
             }
             if root.weak_key {
                 let title = format!("the RSA key of the root `{subject}` is shorter than 2048 bits");
-                self.tell("weak-key", place, title, "weak", "replace the authority: chains to it are refused");
+                self.advise("weak-key", place, title, "weak", "replace the authority: chains to it are refused");
             }
         }
     }
@@ -217,7 +223,7 @@ impl Advisor<'_> {
         for (identity, trusts) in shared {
             let title = format!("the identity `{identity}` is shown to servers of {} trusts", trusts.len());
             let repair = "give each side an identity of its own, unless one authority stands behind all of them";
-            self.tell("identity-several-trusts", Place::Identity(identity), title, "shared", repair);
+            self.advise("identity-several-trusts", Place::Identity(identity), title, "shared", repair);
         }
     }
 
@@ -233,11 +239,11 @@ impl Advisor<'_> {
             if let Some(day) = last.as_ref().filter(|day| **day < today(self.now)) {
                 let title = format!("the reason for the insecure `{name}` is past its date, {day}");
                 let repair = "remove `verify` and `insecure_reason`, or say why it still has to be";
-                self.tell("insecure-reason-past", Place::Upstream(name), title, "past its date", repair);
+                self.advise("insecure-reason-past", Place::Upstream(name), title, "past its date", repair);
             } else if last.is_none() {
                 let title = format!("the reason for the insecure `{name}` names no day on which it ends");
                 let repair = "add the day by which it is mended: `insecure_reason = \"... until 2030-01-31\"`";
-                self.tell("insecure-reason-endless", Place::Upstream(name), title, "no end", repair);
+                self.advise("insecure-reason-endless", Place::Upstream(name), title, "no end", repair);
             }
         }
     }

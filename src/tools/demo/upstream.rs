@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_serial_is_told_without_the_octet_of_its_sign() {
+    fn a_serial_is_shown_without_its_sign_octet() {
         assert_eq!(magnitude(&[0, 0xc4, 0xa6]), [0xc4, 0xa6]);
         assert_eq!(magnitude(&[0x44, 0]), [0x44, 0]);
         assert_eq!(magnitude(&[0]), [0]);

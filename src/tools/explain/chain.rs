@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn superfluous_and_stray_are_told_apart() {
+    fn superfluous_and_stray_have_their_own_roles() {
         let mut all = chain();
         let stranger = chain().remove(1);
         all.push(stranger);

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_words_are_masked_wherever_they_stand() {
+    fn whole_words_are_masked_everywhere() {
         let secrets = ["db.example.com".to_owned(), "app".to_owned()];
         let text = "app: db.example.com:443, an application at db.example.com2; dns:db.example.com".to_owned();
         let masked = masked_text(text, &secrets);

@@ -1,4 +1,4 @@
-//! Carries an explanation out: look-up, attempts, looks, verdict.
+//! Carries out an explanation: lookup, attempts, plaintext probes, verdict.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -33,7 +33,7 @@ use crate::tools::explain::{hello, notes};
 pub(crate) enum Progress<'a> {
     LookUp(&'a str),
     Try(AttemptKind, SocketAddr),
-    Look(SocketAddr),
+    ProbePlaintext(SocketAddr),
 }
 
 /// More addresses of a name are there for load, and behave like these.
@@ -42,30 +42,30 @@ const MAX_ADDRESSES: usize = 8;
 /// Explains a server. Takes at most about fourteen times the timeout of the target; usually some round trips.
 ///
 /// Cancel safe: connections end with the future.
-pub(crate) async fn explain(target: &Target, tell: &mut (dyn FnMut(Progress<'_>) + Send)) -> Report {
-    let mut run = Run { target, tell, observations: Vec::new(), main: None };
+pub(crate) async fn explain(target: &Target, report_progress: &mut (dyn FnMut(Progress<'_>) + Send)) -> Report {
+    let mut run = Run { target, report_progress, observations: Vec::new(), main: None };
     let addresses = run.addresses().await;
-    let looks = match &addresses {
+    let plaintext = match &addresses {
         Ok(addresses) => {
             run.originate(addresses).await;
-            run.look().await
+            run.probe_plaintext().await
         }
-        Err(_) => Looks::default(),
+        Err(_) => PlaintextFindings::default(),
     };
     let observations = std::mem::take(&mut run.observations);
-    conclude(target, addresses, &observations, looks)
+    conclude(target, addresses, &observations, plaintext)
 }
 
 struct Run<'a> {
     target: &'a Target,
-    tell: &'a mut (dyn FnMut(Progress<'_>) + Send),
+    report_progress: &'a mut (dyn FnMut(Progress<'_>) + Send),
     observations: Vec<Observation>,
     /// Of the attempt as configured; its sessions are the ones resumed.
     main: Option<Origin>,
 }
 
 #[derive(Default)]
-struct Looks {
+struct PlaintextFindings {
     greeting: Option<Greeting>,
     plaintext_protocol: Option<Upgrade>,
     legacy: Option<Answer>,
@@ -73,7 +73,7 @@ struct Looks {
 
 impl Run<'_> {
     async fn addresses(&mut self) -> Result<Vec<SocketAddr>, (&'static str, String)> {
-        (self.tell)(Progress::LookUp(&self.target.server.to_string()));
+        (self.report_progress)(Progress::LookUp(&self.target.server.to_string()));
         let failed = |error: crate::pipeline::originate::servers::resolve::Error| (error.reason(), error.to_string());
         let resolver = Resolver::new(&self.target.dns, &Registry::silent()).map_err(failed)?;
         match timeout(self.target.timeout, resolver.places(&self.target.server)).await {
@@ -97,7 +97,7 @@ impl Run<'_> {
         for kind in kinds {
             let Some(attempt) = self.attempt(kind) else { continue };
             let Some(origin) = self.origin(&attempt) else { continue };
-            (self.tell)(Progress::Try(kind, endpoint));
+            (self.report_progress)(Progress::Try(kind, endpoint));
             self.observations.push(probe(&attempt, endpoint, &origin, None, self.target.timeout).await);
             if kind == AttemptKind::WithoutIdentity {
                 without_identity = Some(origin);
@@ -118,7 +118,7 @@ impl Run<'_> {
                 continue;
             };
             let Some(origin) = self.origin(&attempt) else { continue };
-            (self.tell)(Progress::Try(kind, endpoint));
+            (self.report_progress)(Progress::Try(kind, endpoint));
             let asked = probe::ask(&attempt, endpoint, &origin, (question, &bytes), self.target.timeout);
             self.observations.push(asked.await);
         }
@@ -153,7 +153,7 @@ impl Run<'_> {
     /// Tries under the origin as configured; with `foreign`, under its first origin (or the one as configured), with
     /// the sessions of its second.
     async fn try_at(&mut self, endpoint: SocketAddr, attempt: &Attempt, foreign: Option<(Option<Origin>, Origin)>) {
-        (self.tell)(Progress::Try(attempt.kind, endpoint));
+        (self.report_progress)(Progress::Try(attempt.kind, endpoint));
         let limit = self.target.timeout;
         let Some((stranger, theirs)) = foreign else {
             let Some(main) = &self.main else { return };
@@ -167,16 +167,16 @@ impl Run<'_> {
     }
 
     /// Probes without TLS, or with old TLS, where no attempt saw a certificate.
-    async fn look(&mut self) -> Looks {
-        let Some(focus) = self.focus() else { return Looks::default() };
+    async fn probe_plaintext(&mut self) -> PlaintextFindings {
+        let Some(focus) = self.focus() else { return PlaintextFindings::default() };
         let endpoint = focus.endpoint;
         let limit = self.target.timeout;
         let speaks = self.observations.iter().any(|seen| !seen.presented().is_empty());
         let Some(failure) = focus.failure.as_ref().filter(|_| !speaks) else {
-            return Looks::default();
+            return PlaintextFindings::default();
         };
         let (silent, old) = match &failure.stage {
-            Stage::Dial => return Looks::default(),
+            Stage::Dial => return PlaintextFindings::default(),
             Stage::Upgrade => (true, false),
             Stage::Handshake(Broken::NotTls(_)) => (true, false),
             Stage::Handshake(Broken::Closed(Flight::BeforeServerHello) | Broken::Reset(Flight::BeforeServerHello)) => {
@@ -185,22 +185,23 @@ impl Run<'_> {
             Stage::Handshake(Broken::TimedOut(_)) => (true, false),
             Stage::Handshake(_) => (false, true),
         };
-        let mut looks = Looks::default();
+        let mut plaintext = PlaintextFindings::default();
         let upgrade = self.target.plan.upstream.upgrade;
-        (self.tell)(Progress::Look(endpoint));
+        (self.report_progress)(Progress::ProbePlaintext(endpoint));
         if silent {
             let asked = plaintext_probe::ask_for_tls(endpoint, upgrade, limit);
-            (looks.greeting, looks.plaintext_protocol) = tokio::join!(plaintext_probe::listen(endpoint, limit), asked);
+            (plaintext.greeting, plaintext.plaintext_protocol) =
+                tokio::join!(plaintext_probe::listen(endpoint, limit), asked);
         }
-        if old && upgrade.is_none() && looks.greeting.is_none() && looks.plaintext_protocol.is_none() {
+        if old && upgrade.is_none() && plaintext.greeting.is_none() && plaintext.plaintext_protocol.is_none() {
             let name = self.target.server_name();
             let sni = match &name {
                 rustls::pki_types::ServerName::DnsName(name) => Some(name.as_ref()),
                 _ => None,
             };
-            looks.legacy = plaintext_probe::offer_everything(endpoint, sni, limit).await;
+            plaintext.legacy = plaintext_probe::offer_everything(endpoint, sni, limit).await;
         }
-        looks
+        plaintext
     }
 
     /// The attempt as configured that the verdict is about.
@@ -240,7 +241,7 @@ fn conclude(
     target: &Target,
     addresses: Result<Vec<SocketAddr>, (&'static str, String)>,
     observations: &[Observation],
-    looks: Looks,
+    plaintext: PlaintextFindings,
 ) -> Report {
     let name = target.server_name();
     let now = Date::now();
@@ -264,9 +265,9 @@ fn conclude(
         system_believes: verdicts.as_ref().is_some_and(|verdicts| matches!(verdicts.by_system, Some(None))),
         alone: verdicts.as_ref().map(Verdicts::alone).unwrap_or_default(),
         in_time: verdicts.as_ref().and_then(|verdicts| verdicts.in_time.clone()),
-        greeting: looks.greeting,
-        plaintext_protocol: looks.plaintext_protocol,
-        legacy: looks.legacy,
+        greeting: plaintext.greeting,
+        plaintext_protocol: plaintext.plaintext_protocol,
+        legacy: plaintext.legacy,
     };
     let causes = cause::judge(&evidence);
     let repair = match causes.is_empty() {
