@@ -4,153 +4,111 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-/// The configuration. Names are given when everything is known.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Draft {
-    /// `[runtime] workers`.
     pub(crate) workers: Option<usize>,
-    /// `[runtime] affinity`.
     pub(crate) affinity: Vec<usize>,
-    /// `drain_timeout`.
     pub(crate) drain: Option<Duration>,
-    /// `[dns]`.
     pub(crate) dns: Dns,
-    /// `[identities]`.
     pub(crate) identities: Vec<Identity>,
-    /// `[trust]`.
     pub(crate) trusts: Vec<Trust>,
-    /// `[upstreams]`.
     pub(crate) upstreams: Vec<Upstream>,
-    /// `[[listeners]]`.
     pub(crate) listeners: Vec<Listener>,
 }
 
-/// Name resolution.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Dns {
     /// Name servers, with a port if it is not 53.
     pub servers: Vec<String>,
-    /// How long every answer is kept, in place of its own word.
+    /// Replaces the TTL of every answer.
     pub(crate) valid: Option<Duration>,
 }
 
-/// A client certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// Its file.
     pub certificate: String,
-    /// The file of its key.
     pub private_key: Option<String>,
-    /// The file with the password of the key.
     pub password_file: Option<String>,
-    /// `allow_loose_key_permissions`.
     pub(crate) loose_permissions: bool,
 }
 
-/// Whom to believe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Trust {
     /// Root certificates; files or folders.
     pub(crate) roots: Vec<String>,
-    /// Exactly one certificate, in place of roots.
+    /// In place of roots.
     pub(crate) certificate: Option<String>,
-    /// Revocation lists.
     pub crls: Vec<String>,
-    /// Names that are expected, with their kind, in place of the server name.
+    /// Expected in place of the server name, with their kind.
     pub names: Vec<String>,
 }
 
-/// A destination. Two that are equal are one.
+/// Two equal ones are merged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Upstream {
-    /// What its name is made from.
+    /// The name is made from it.
     pub(crate) base: String,
-    /// In order.
     pub servers: Vec<Server>,
-    /// `balance`.
     pub balance: Option<&'static str>,
-    /// `ejection`.
     pub ejection: Option<Ejection>,
-    /// `tcp`.
     pub tcp: Tcp,
-    /// The clients' own TLS is handed on; nothing of `tls` holds.
+    /// The clients' own TLS is forwarded; nothing of `tls` applies.
     pub passthrough: bool,
-    /// TLS.
     pub tls: Tls,
-    /// `upgrade`.
     pub upgrade: Option<&'static str>,
-    /// `originate_timeout`.
     pub(crate) originate: Option<Duration>,
-    /// `idle_timeout`.
     pub(crate) idle: Option<Duration>,
-    /// `half_closed_timeout`.
     pub(crate) half_closed: Option<Duration>,
-    /// `eof = "lenient"`.
     pub(crate) eof_lenient: bool,
 }
 
-/// A server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Server {
-    /// Host and port.
+    /// `HOST:PORT`.
     pub(crate) address: String,
-    /// `weight`.
     pub(crate) weight: Option<u32>,
-    /// `priority = 2`: only if the others are not to be had.
+    /// `priority = 2`: only if no other server is available.
     pub(crate) reserve: bool,
-    /// `max_connections`.
     pub(crate) max_connections: Option<u32>,
 }
 
-/// When an address that fails gets no streams.
+/// When a failing address gets no streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ejection {
-    /// It always gets them.
     Never,
-    /// Failures in a row, and the time that a server is then left out.
+    /// Failures in a row, and how long the server is then left out.
     After(u32, Duration),
 }
 
-/// Options of connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tcp {
-    /// `keepalive`; `Some(None)`: never.
+    /// `Some(None)`: never.
     pub keepalive: Option<Option<Duration>>,
-    /// `fast_open`.
     pub fast_open: bool,
-    /// `multipath`.
     pub multipath: bool,
 }
 
-/// How TLS is spoken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tls {
-    /// Number of an identity.
+    /// Index of an identity.
     pub identity: Option<usize>,
-    /// Number of a trust.
+    /// Index of a trust.
     pub trust: Option<usize>,
-    /// `server_name`.
     pub server_name: Option<String>,
-    /// `sni = false`.
     pub(crate) no_sni: bool,
     /// `verify = "none"`, and why.
     pub(crate) unverified: Option<String>,
     /// `verify = "chain"`, and why.
     pub(crate) any_name: Option<String>,
-    /// `min_version`.
     pub min_version: Option<&'static str>,
-    /// `max_version`.
     pub max_version: Option<&'static str>,
-    /// `alpn`.
     pub alpn: Vec<String>,
-    /// `key_exchange`.
     pub key_exchange: Vec<&'static str>,
-    /// `resumption = false`.
     pub(crate) no_resumption: bool,
 }
 
 impl Tls {
-    /// These groups, each once. With none that TLS 1.2 has, TLS 1.2 could not be spoken: then it is not offered.
+    /// Each group once. Without any group of TLS 1.2, TLS 1.2 is not offered.
     pub(crate) fn offer(&mut self, groups: Vec<&'static str>) {
         self.key_exchange.clear();
         for group in groups {
@@ -167,38 +125,31 @@ impl Tls {
     }
 }
 
-/// Where connections come in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Listener {
-    /// Where it comes from, for the comment.
+    /// Its source, for the comment.
     pub(crate) from: String,
     /// Address and port, or `unix:` and a path.
     pub listen: String,
-    /// Who may come, if that has to be said.
     pub(crate) allow: Vec<IpNet>,
-    /// Mode of a Unix socket.
     pub(crate) mode: Option<&'static str>,
-    /// Number of an upstream; with routes, that of clients for whom there is none.
+    /// Index of an upstream; with routes, that of clients without a route.
     pub(crate) upstream: Option<usize>,
-    /// Upstreams by the name that clients ask for.
+    /// By the server name of the client.
     pub(crate) routes: Vec<Route>,
-    /// Connections at once.
     pub(crate) max_connections: Option<usize>,
-    /// `tcp`.
     pub(crate) tcp: Tcp,
 }
 
-/// A way for some of the clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Route {
-    /// Names, and wildcards.
     pub(crate) server_names: Vec<String>,
-    /// Number of an upstream.
+    /// Index of an upstream.
     pub(crate) upstream: usize,
 }
 
 impl Draft {
-    /// Leaves out what no listener leads to.
+    /// Removes everything that no listener leads to.
     pub(crate) fn prune(&mut self) {
         let used = |at: usize| {
             let routes = self.listeners.iter().flat_map(|listener| &listener.routes).any(|route| route.upstream == at);
@@ -226,23 +177,20 @@ impl Draft {
         keep(&mut self.trusts, &trusts);
     }
 
-    /// The number of an identity like this.
     pub(crate) fn identity(&mut self, identity: Identity) -> usize {
         number_of(&mut self.identities, identity)
     }
 
-    /// The number of a trust like this.
     pub(crate) fn trust(&mut self, trust: Trust) -> usize {
         number_of(&mut self.trusts, trust)
     }
 
-    /// The number of an upstream like this.
     pub(crate) fn upstream(&mut self, upstream: Upstream) -> usize {
         number_of(&mut self.upstreams, upstream)
     }
 }
 
-/// The new numbers of what is kept.
+/// New indexes of the kept entries.
 fn places(kept: &[bool]) -> Vec<Option<usize>> {
     let before = |at: usize| kept[..at].iter().filter(|keep| **keep).count();
     kept.iter().enumerate().map(|(at, keep)| keep.then(|| before(at))).collect()
@@ -253,7 +201,7 @@ fn keep<T>(list: &mut Vec<T>, kept: &[bool]) {
     list.retain(|_| kept.next().copied().unwrap_or(true));
 }
 
-/// The index of an equal value in the list; it is added if there is none.
+/// Index of an equal value in the list; it is added if there is none.
 fn number_of<T: PartialEq>(list: &mut Vec<T>, value: T) -> usize {
     list.iter().position(|known| *known == value).unwrap_or_else(|| {
         list.push(value);

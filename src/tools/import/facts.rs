@@ -7,7 +7,7 @@ use rustls::pki_types::DnsName;
 use crate::credentials::certificate::CertificateFacts;
 use crate::credentials::pem;
 
-/// Is this PEM text one single certificate, and that of a server with one of these names?
+/// Whether this PEM text is one certificate of a server with one of these names.
 pub(super) fn is_of_server<'a>(text: &str, mut names: impl Iterator<Item = &'a str>) -> bool {
     let Ok(sections) = pem::sections(text.as_bytes()) else { return false };
     let certificates: Vec<_> = sections.iter().filter(|section| section.label.ends_with("CERTIFICATE")).collect();
@@ -20,23 +20,22 @@ pub(super) fn is_of_server<'a>(text: &str, mut names: impl Iterator<Item = &'a s
     })
 }
 
-/// Something that a certificate could carry, and a name server know.
+/// Whether a certificate could carry this name and a name server could know it.
 pub(super) fn is_name(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok() || DnsName::try_from(text).is_ok()
 }
 
-/// How many certificates are in a PEM text.
 pub(super) fn certificates(text: &str) -> usize {
     let sections = pem::sections(text.as_bytes()).unwrap_or_default();
     sections.iter().filter(|section| section.label.ends_with("CERTIFICATE")).count()
 }
 
-/// Somebody besides the owner may use a file with this mode.
+/// Others than the owner have access to a file with this mode.
 pub(super) fn is_loose(mode: u32) -> bool {
     mode & 0o077 != 0
 }
 
-/// What there is to say of a key or password file with such a mode, and what to do.
+/// Title and repair for a key or password file with such a mode.
 pub(super) fn loose(mode: u32, faithful: bool) -> (String, &'static str) {
     let title =
         format!("others than its owner may use this key or password file (mode {mode:04o}), and egret refuses it");
@@ -47,7 +46,7 @@ pub(super) fn loose(mode: u32, faithful: bool) -> (String, &'static str) {
     (title, repair)
 }
 
-/// What is so if the other program does not look for `close_notify`.
+/// Title for programs that do not check for `close_notify`.
 pub(super) fn eof_strict(program: &str) -> String {
     format!(
         "an end of the server without close_notify, which may be a truncation, is a clean end for the clients of \
@@ -55,11 +54,10 @@ pub(super) fn eof_strict(program: &str) -> String {
     )
 }
 
-/// What to do about [`eof_strict`].
+/// Repair for [`eof_strict`].
 pub(super) const EOF_REPAIR: &str =
     "if the server ends so: `eof = \"lenient\"` in the upstream, or `egret import --faithful`";
 
-/// The group for the key exchange that OpenSSL calls so.
 pub(super) fn group(word: &str) -> Option<&'static str> {
     Some(match word {
         "X25519MLKEM768" => "x25519mlkem768",

@@ -30,8 +30,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// The file is there, may be read, and is no part of a configuration: such an `include` is an attack or a mistake,
-    /// or something else.
+    /// The file exists and is readable, and is no part of a configuration: such an `include` is an attack or a mistake.
     pub(crate) fn is_no_configuration(&self) -> bool {
         matches!(self, Self::NotRegular | Self::TooLarge | Self::NotText | Self::Pem)
     }
@@ -143,10 +142,10 @@ impl Files for Disk {
     }
 }
 
-/// Names of one folder that are looked at: more than [`crate::tools::import::nginx::include`] would read.
+/// Names of one folder that are read: more than [`crate::tools::import::nginx::include`] would read.
 const MOST_NAMES: usize = 10_000;
 
-/// Opens a regular file, and nothing else: a FIFO would wait for its writer, hence without blocking.
+/// Opens regular files only. Non-blocking, since opening a FIFO would wait for its writer.
 fn regular(path: &Path) -> Result<fs::File, ReadError> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(ReadError::System)?;
     match file.metadata().map_err(ReadError::System)?.is_file() {
@@ -164,7 +163,6 @@ fn bounded(file: fs::File, most: u64) -> Result<String, ReadError> {
     String::from_utf8(bytes).map_err(|_| ReadError::NotText)
 }
 
-/// The text of a configuration.
 fn text(file: fs::File, most: u64) -> Result<String, ReadError> {
     let text = bounded(file, most)?;
     if text.contains('\0') {

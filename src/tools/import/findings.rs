@@ -23,10 +23,9 @@ pub enum Weight {
 }
 
 impl Weight {
-    /// All of them, the gravest first.
+    /// The most severe first.
     pub(crate) const ALL: [Self; 3] = [Self::Error, Self::Decision, Self::Note];
 
-    /// The word for programs.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -112,7 +111,6 @@ pub struct Place {
 }
 
 impl Place {
-    /// A span of a file.
     pub(crate) fn new(file: usize, span: &Span) -> Self {
         Self { file, start: span.start, end: span.end }
     }
@@ -127,7 +125,7 @@ pub struct Finding {
     pub place: Place,
     /// What is so, in one sentence without a full stop.
     pub(crate) title: String,
-    /// A few words for the underlined text.
+    /// For the underlined text.
     pub(crate) label: String,
     /// What egret does in its place, or what to do.
     pub repair: String,

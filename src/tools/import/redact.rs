@@ -9,13 +9,11 @@ use crate::tools::import::nginx::parse::Directive;
 use crate::tools::import::nginx::words;
 use crate::tools::import::stunnel::read::{Line, LineKind};
 
-/// Masks a configuration of nginx.
 pub(super) fn tree(tree: &mut [Directive]) {
     let mut masks = Masks::default();
     masks.directives(tree, false);
 }
 
-/// Masks lines of stunnel.
 pub(super) fn lines(lines: &mut [Line]) {
     let mut masks = Masks::default();
     for line in lines {
@@ -33,7 +31,6 @@ pub(super) fn lines(lines: &mut [Line]) {
     }
 }
 
-/// Masks the names of files.
 pub(super) fn sources(sources: &mut [Source]) {
     for (number, source) in sources.iter_mut().enumerate() {
         let text = source.text().to_owned();
@@ -41,7 +38,7 @@ pub(super) fn sources(sources: &mut [Source]) {
     }
 }
 
-/// What every text has become.
+/// Each text with its mask.
 #[derive(Debug, Default)]
 pub(super) struct Masks {
     known: BTreeMap<String, String>,
@@ -65,7 +62,7 @@ impl Masks {
         }
     }
 
-    /// The mask of a word; words of nginx's own language stay.
+    /// Words of nginx's own language stay.
     pub(super) fn word(&mut self, text: &str) -> String {
         if is_language(text) {
             return text.to_owned();
@@ -97,7 +94,6 @@ impl Masks {
         self.literal(text)
     }
 
-    /// A text without variables.
     fn literal(&mut self, text: &str) -> String {
         if text.is_empty() || is_language(text) || text == "/" {
             return text.to_owned();
@@ -157,7 +153,7 @@ impl Masks {
         text.parse().unwrap_or(ip)
     }
 
-    /// Variables of nginx keep their names; all else is masked.
+    /// Variables of nginx keep their names; everything else is masked.
     fn with_variables(&mut self, text: &str) -> String {
         let mut out = String::new();
         let mut rest = text;
@@ -189,7 +185,7 @@ impl Masks {
         }
     }
 
-    /// A piece between variables: signs stay, words do not.
+    /// Between variables: signs stay, words are masked.
     fn piece(&mut self, text: &str) -> String {
         let mut out = String::new();
         let mut word = String::new();
@@ -238,7 +234,7 @@ fn is_language(text: &str) -> bool {
     number || WORDS.contains(&text)
 }
 
-/// Arguments that are words of the language, and give nothing away.
+/// Words of nginx's language as arguments, which identify nobody.
 const WORDS: &[&str] = &[
     "on",
     "off",
@@ -317,7 +313,7 @@ const WORDS: &[&str] = &[
     "8080",
 ];
 
-/// Values of options of stunnel that give nothing away.
+/// Values of stunnel's options that identify nobody.
 const STUNNEL_WORDS: &[&str] = &[
     "yes",
     "no",
@@ -345,10 +341,10 @@ const STUNNEL_WORDS: &[&str] = &[
     "both",
 ];
 
-/// What variables begin with whose rest is chosen by a person.
+/// Prefixes of variables whose rest a person chooses.
 const CHOSEN: &[&str] = &["http_", "arg_", "cookie_", "upstream_http_", "sent_http_", "upstream_cookie_"];
 
-/// What variables of nginx itself begin with.
+/// Prefixes of nginx's own variables.
 const VARIABLES: &[&str] = &[
     "ssl_",
     "remote_addr",

@@ -25,16 +25,14 @@ pub struct Entry {
     pub place: Place,
     /// Its text, without its block.
     pub text: String,
-    /// The entry of its block.
     pub(crate) parent: Option<usize>,
     /// What became of it; `None` only while the import is at work.
     pub outcome: Option<Outcome>,
-    /// If it was carried: the parameters that were not.
+    /// Parameters that were lost although the directive was carried.
     pub(crate) lost: Vec<String>,
 }
 
 impl Entry {
-    /// The name of the directive.
     pub(crate) fn name(&self) -> &str {
         self.text.split([' ', '=']).next().unwrap_or_default()
     }
@@ -63,17 +61,16 @@ pub struct ImportReport {
     pub findings: Vec<Finding>,
     /// Code, place and title of all findings.
     known: BTreeSet<(&'static str, Place, String)>,
-    /// Nothing but places and masks is shown of the files.
+    /// Only places and masks of the files are shown.
     pub(crate) masked: bool,
 }
 
 impl ImportReport {
-    /// Nothing is known of these files yet.
     pub(crate) fn new(sources: Vec<Source>, masked: bool) -> Self {
         Self { sources, masked, ..Self::default() }
     }
 
-    /// Says what became of a directive. What was carried stays carried; a finding counts more than a reason.
+    /// Sets the outcome of a directive. A carried directive stays carried; a finding replaces a reason.
     pub(crate) fn settle(&mut self, id: usize, outcome: Outcome) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let keeps = match &entry.outcome {
@@ -86,7 +83,7 @@ impl ImportReport {
         }
     }
 
-    /// Says that a directive is not carried after all, since it is of no use without another that is lost.
+    /// Takes a carried directive back, since it is of no use without another that is lost.
     pub(crate) fn withdraw_carried(&mut self, id: usize, why: &str) {
         let carried = |entry: &&mut Entry| matches!(entry.outcome, Some(Outcome::Carried(_)));
         if let Some(entry) = self.entries.get_mut(id).filter(carried) {
@@ -94,12 +91,11 @@ impl ImportReport {
         }
     }
 
-    /// Records that a directive is in the configuration.
     pub(crate) fn carry(&mut self, id: usize, key: &str) {
         self.settle(id, Outcome::Carried(key.to_owned()));
     }
 
-    /// The same, but for these of its parameters.
+    /// Like `carry`, without these parameters.
     pub(crate) fn carry_without(&mut self, id: usize, key: &str, lost: &[&str]) {
         self.carry(id, key);
         if let Some(entry) = self.entries.get_mut(id) {
@@ -107,7 +103,7 @@ impl ImportReport {
         }
     }
 
-    /// Adds a finding, unless it is known of this place: a directive may hold for many servers.
+    /// Adds a finding once for each place: a directive may apply to many servers.
     pub(crate) fn find(
         &mut self,
         code: Code,
@@ -122,12 +118,11 @@ impl ImportReport {
         }
     }
 
-    /// The gravest first, then in the order of the text.
+    /// By weight, then in the order of the text.
     pub(crate) fn sort(&mut self) {
         self.findings.sort_by(|one, other| (one.code.weight, &one.place).cmp(&(other.code.weight, &other.place)));
     }
 
-    /// How many findings have this weight.
     pub(crate) fn count(&self, weight: Weight) -> usize {
         self.findings.iter().filter(|finding| finding.code.weight == weight).count()
     }

@@ -11,22 +11,22 @@ use crate::escape::escaped_lines;
 use crate::tools::import::findings::{Finding, Place, Weight};
 use crate::tools::import::report::{Entry, ImportReport, Outcome};
 
-/// Findings that are one to a person.
+/// Findings that are one for the reader.
 struct Same<'a> {
     first: &'a Finding,
-    /// In the order of the text; the first among them.
+    /// In the order of the text.
     places: Vec<&'a Place>,
     /// All have the same title and repair.
     equal: bool,
 }
 
-/// Places of one group that are named; the JSON has all.
+/// Places of one group that are shown; the JSON has all.
 const PLACES: usize = 8;
-/// The longest line of a file that is drawn: longer ones were not written by people.
+/// Bytes of a line that is shown: longer ones were not written by people.
 const LONGEST_LINE: usize = 200;
 
 impl ImportReport {
-    /// Everything for people: errors, what to decide, notes, what was not carried, and the count.
+    /// Errors, decisions, notes, the directives that were not carried, and their number.
     pub(crate) fn render(&self, style: Style) -> String {
         let mut text = String::new();
         for weight in Weight::ALL {
@@ -40,7 +40,7 @@ impl ImportReport {
         text
     }
 
-    /// Findings of a weight with the same code: errors and decisions only if they ask for the same, too.
+    /// Findings of a weight by code; errors and decisions are grouped only with equal repairs.
     fn groups(&self, weight: Weight) -> Vec<Same<'_>> {
         let mut groups: Vec<Same<'_>> = Vec::new();
         let mut known: BTreeMap<(&str, &str, &str), usize> = BTreeMap::new();
@@ -131,7 +131,7 @@ impl ImportReport {
         parts.map(line).collect()
     }
 
-    /// One line for each reason that directives were not carried for.
+    /// One line for each reason why directives were not carried.
     fn not_carried(&self) -> Vec<String> {
         let mut reasons: Vec<(&str, Vec<&Entry>)> = Vec::new();
         let mut known: BTreeMap<&str, usize> = BTreeMap::new();
@@ -151,7 +151,7 @@ impl ImportReport {
         reasons.iter().map(line).collect()
     }
 
-    /// The block around it has the same reason, and its line says it.
+    /// Its block has the same reason, and is listed.
     fn is_folded(&self, entry: &Entry) -> bool {
         let parent = entry.parent.and_then(|parent| self.entries.get(parent));
         parent.is_some_and(|parent| entry.outcome == parent.outcome)
@@ -170,7 +170,7 @@ impl ImportReport {
     }
 }
 
-/// Lines below a title; nothing if there are none.
+/// Empty if there are no lines.
 fn section(title: &str, lines: &[String], text: &mut String) {
     if lines.is_empty() {
         return;
@@ -180,7 +180,7 @@ fn section(title: &str, lines: &[String], text: &mut String) {
     text.push('\n');
 }
 
-/// The first few different names, quoted.
+/// The first few distinct names, quoted.
 fn few(names: &[&str]) -> String {
     let mut different: Vec<&str> = Vec::new();
     for name in names {
@@ -193,5 +193,5 @@ fn few(names: &[&str]) -> String {
     shown.join(", ") + dots
 }
 
-/// Names of one reason that are shown.
+/// Names shown for one reason.
 const NAMES: usize = 4;

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::config::write::{Text, Value};
 use crate::tools::import::draft::{Draft, Ejection, Listener, Server, Tcp, Tls, Upstream};
 
-/// The text of a configuration; `head` are lines of comment for its beginning.
+/// `head`: lines of the comment at the beginning.
 pub(super) fn write(draft: &Draft, head: &[String]) -> String {
     let names = Names::of(draft);
     let mut text = Text::default();
@@ -62,7 +62,7 @@ fn write_upstream(upstream: &Upstream, name: &str, names: &Names, text: &mut Tex
     text.table_if_any(&["upstreams", name, "tls"], |text| write_tls(&upstream.tls, names, text));
 }
 
-/// A list of addresses, or a table for each where more is to be said.
+/// A list of addresses, or tables where servers have other settings.
 fn servers(servers: &[Server]) -> Value {
     let is_plain = |server: &Server| server.weight.is_none() && !server.reserve && server.max_connections.is_none();
     if servers.iter().all(is_plain) {
@@ -128,12 +128,12 @@ fn write_listener(listener: &Listener, name: Option<&str>, names: &Names, text: 
     text.set_if("routes", !listener.routes.is_empty(), Value::lines(routes));
 }
 
-/// The names that things get: what people would call them, each only once.
+/// Names of the sections, each unique.
 struct Names {
     identities: Vec<String>,
     trusts: Vec<String>,
     upstreams: Vec<String>,
-    /// Of listeners on port 0, which their addresses do not tell apart.
+    /// Of listeners on port 0, whose addresses are equal.
     listeners: Vec<Option<String>>,
 }
 
@@ -177,10 +177,10 @@ fn unique(wanted: impl Iterator<Item = String>) -> Vec<String> {
     names
 }
 
-/// The longest name before a number is put behind it; names have at most 63 characters.
+/// Bytes of a name before a number is appended; names have at most 63 characters.
 const LONGEST: usize = 28;
 
-/// A name out of any text.
+/// A valid name from any text.
 fn name(text: &str) -> String {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(c);
     let name: String = text.to_ascii_lowercase().chars().map(|c| if fits(c) { c } else { '-' }).collect();

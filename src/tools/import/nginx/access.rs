@@ -7,17 +7,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// One rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
-    /// `allow`, not `deny`.
     pub(crate) allow: bool,
-    /// For whom; `None`: for all.
+    /// `None`: all.
     pub(crate) network: Option<IpNet>,
 }
 
 impl Rule {
-    /// The rule of an argument; `None` if it is neither a network nor `all` (`unix:`, say).
+    /// `None` if it is neither a network nor `all` (`unix:`, say).
     pub(crate) fn read(allow: bool, text: &str) -> Option<Self> {
         if text == "all" {
             return Some(Self { allow, network: None });
@@ -27,16 +25,13 @@ impl Rule {
     }
 }
 
-/// Who may come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
-    /// Everybody.
     Everyone,
-    /// These.
     Networks(Vec<IpNet>),
 }
 
-/// Who may come by these rules, among clients of the listener's own kind of address.
+/// Access by these rules, among clients of the listener's own address family.
 pub(crate) fn who(rules: &[Rule], v6: bool) -> Who {
     let everything = match v6 {
         true => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
@@ -64,7 +59,7 @@ fn common(one: &IpNet, other: &IpNet) -> Option<IpNet> {
     }
 }
 
-/// A network without another: the halves beside the way down to it.
+/// A network without another: the siblings on the path down to it.
 fn without(network: &IpNet, hole: &IpNet) -> Vec<IpNet> {
     if hole.contains(network) {
         return Vec::new();

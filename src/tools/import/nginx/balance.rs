@@ -9,7 +9,6 @@ use crate::tools::import::nginx::parse::Directive;
 use crate::tools::import::nginx::proxy_pass::ServerLine;
 use crate::tools::import::nginx::scope::time;
 
-/// A server with what is said of it.
 pub(super) fn server(line: &ServerLine<'_>, address: String) -> Server {
     let count = |name: &str| line.parameter(name).and_then(|text| text.parse::<u32>().ok()).filter(|count| *count > 0);
     Server {
@@ -20,7 +19,6 @@ pub(super) fn server(line: &ServerLine<'_>, address: String) -> Server {
     }
 }
 
-/// The parameters of a server that are not carried over.
 pub(super) fn lost<'a>(line: &'a ServerLine<'_>, lines: &[ServerLine<'_>]) -> Vec<&'a str> {
     let ejection = ejection(lines).is_some();
     let words = line.directive.arguments.iter().skip(1).map(|word| word.text.as_str());
@@ -33,7 +31,7 @@ pub(super) fn lost<'a>(line: &'a ServerLine<'_>, lines: &[ServerLine<'_>]) -> Ve
     words.filter(|word| !carried(word)).collect()
 }
 
-/// When servers get no streams, if it is said and the same of all that are not left out.
+/// `None` unless it is set, and equal for all servers in use.
 pub(super) fn ejection(lines: &[ServerLine<'_>]) -> Option<Ejection> {
     let used = || lines.iter().filter(|line| !line.has("down"));
     let said =
@@ -49,7 +47,7 @@ pub(super) fn ejection(lines: &[ServerLine<'_>]) -> Option<Ejection> {
 }
 
 impl Importer<'_> {
-    /// How one of several servers is chosen; `None`: as egret does by itself.
+    /// `None`: as egret does by default.
     pub(super) fn balance(&mut self, block: &Directive, lines: &[ServerLine<'_>]) -> Option<&'static str> {
         let method = block.children().iter().find(|directive| METHODS.contains(&directive.name.text.as_str()));
         let several =
@@ -72,5 +70,4 @@ impl Importer<'_> {
     }
 }
 
-/// Ways of choosing a server.
 const METHODS: [&str; 6] = ["least_conn", "hash", "ip_hash", "random", "least_time", "sticky"];

@@ -9,7 +9,6 @@ use crate::tools::import::nginx::parse::Directive;
 use crate::tools::import::nginx::proxy_pass::{PassTarget, ProxyPass};
 use crate::tools::import::nginx::scope::Scope;
 
-/// A server with what was found out about it.
 struct Server<'a> {
     directive: &'a Directive,
     scope: Scope<'a>,
@@ -17,7 +16,6 @@ struct Server<'a> {
     exits: Vec<Exit<'a>>,
 }
 
-/// A location that goes out by TLS.
 struct Exit<'a> {
     location: &'a Directive,
     upstream: usize,
@@ -27,7 +25,6 @@ struct Exit<'a> {
 pub(super) const MADE_UP: usize = usize::MAX;
 
 impl<'a> Importer<'_> {
-    /// A whole `http` block.
     pub(super) fn http(&mut self, outer: &Scope<'a>, block: &'a Directive, extras: &mut Vec<Extra<'a>>) {
         let scope = outer.inner(block.children());
         let blocks: Vec<_> = block.children().iter().filter(|one| one.name.text == "upstream").collect();
@@ -62,7 +59,7 @@ impl<'a> Importer<'_> {
         Server { directive, scope, listen_addrs, exits }
     }
 
-    /// The upstream of a location, if it goes out by TLS.
+    /// `None` unless the location uses TLS to its upstream.
     fn exit(
         &mut self,
         location: &'a Directive,
@@ -94,7 +91,7 @@ impl<'a> Importer<'_> {
         Some(upstream)
     }
 
-    /// nginx makes up a `Host` for the server; a client of egret says its own.
+    /// nginx makes up a `Host` for the server; a client of egret sends its own.
     fn host(&mut self, proxy_pass: &ProxyPass<'_>, authority: &str) {
         let header = format!("{}_set_header", proxy_pass.prefix);
         let headers = proxy_pass.scope.all(&header);
@@ -118,7 +115,7 @@ impl<'a> Importer<'_> {
         }
     }
 
-    /// What becomes of a location: of all, only one can have an address.
+    /// Only one location of all can have an address.
     fn location(&mut self, location: &Directive, exit: Option<&Exit<'_>>, main: Option<&Exit<'_>>) {
         let Some(main) = main else { return };
         let path = path_of(location);
@@ -208,7 +205,7 @@ impl<'a> Importer<'_> {
     }
 }
 
-/// Notes a listener that gets an address of its own, on a port near that of `listen_addr`.
+/// Records a listener that gets an address of its own, on a port near that of `listen_addr`.
 fn extra<'a>(
     code: Code,
     (directive, title): (&'a Directive, String),
@@ -226,10 +223,10 @@ fn extra<'a>(
     }
 }
 
-/// Directives that send requests on, and what their settings begin with.
+/// Directives that forward requests, each with the prefix of its settings.
 const PASSES: [(&str, &str); 3] = [("proxy_pass", "proxy"), ("grpc_pass", "grpc"), ("uwsgi_pass", "uwsgi")];
 
-/// All locations of a server, those inside others too, each with what surrounds it.
+/// All locations of a server, nested ones too, each with its scope.
 fn collect<'a>(scope: &Scope<'a>, block: &'a Directive, into: &mut Vec<(&'a Directive, Scope<'a>)>) {
     for location in block.children().iter().filter(|one| one.name.text == "location") {
         let inner = scope.inner(location.children());
@@ -242,13 +239,12 @@ fn scope_of<'a>(server: &Server<'a>, exit: &Exit<'a>) -> Scope<'a> {
     server.scope.inner(exit.location.children())
 }
 
-/// The path of a location: its last argument.
+/// The last argument.
 fn path_of(location: &Directive) -> &str {
     location.arguments.last().map_or("", |word| &word.text)
 }
 
-/// Of the servers on the address `listen_addr`, the one that gets what no other wants, if it goes out by TLS; else the
-/// first that does.
+/// Of the servers on the address `listen_addr`, the default server if it uses TLS upstream; else the first that does.
 fn owner(servers: &[Server<'_>], listen_addr: &ListenAddr<'_>) -> Option<usize> {
     let on = |server: &Server<'_>, default: bool| {
         !server.exits.is_empty()

@@ -8,11 +8,10 @@ use crate::tools::import::nginx::parse::Directive;
 use crate::tools::import::nginx::proxy_pass::ProxyPass;
 use crate::tools::import::nginx::tls::IDENTITY;
 
-/// Why what belongs to a lost certificate is not carried.
+/// Reason for everything that belongs to a lost certificate.
 const NO_CERTIFICATE: &str = "the client certificate is lost, see the finding about it";
 
 impl Importer<'_> {
-    /// The identity of a `proxy_pass`.
     pub(super) fn tls_identity(&mut self, proxy_pass: &ProxyPass<'_>) -> Option<usize> {
         let commands = proxy_pass.scope.all(&format!("{}_ssl_conf_command", proxy_pass.prefix));
         let command = |name: &str| commands.iter().rfind(|one| one.argument(0) == name).copied();
@@ -54,7 +53,7 @@ impl Importer<'_> {
         self.identity(path, private_key, password_file, &secrets)
     }
 
-    /// `Certificate` and `PrivateKey` replace what the directives say.
+    /// `Certificate` and `PrivateKey` commands replace the directives.
     fn identity_of_commands(
         &mut self,
         proxy_pass: &ProxyPass<'_>,
@@ -82,7 +81,7 @@ impl Importer<'_> {
         self.identity(path, Some(private_key), None, &[key])
     }
 
-    /// `secrets`: the settings that name files with a secret.
+    /// `secrets`: settings that name files with a secret.
     fn identity(
         &mut self,
         certificate: String,

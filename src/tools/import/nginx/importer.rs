@@ -12,19 +12,19 @@ use crate::tools::import::nginx::variables::{Value, Variables};
 use crate::tools::import::nginx::words;
 use crate::tools::import::report::{Entry, ImportReport, Outcome};
 
-/// The state of one import. Its methods are in the modules of their subjects.
+/// Its methods are in the modules of their subjects.
 pub(super) struct Importer<'a> {
     pub(super) report: ImportReport,
     pub(super) draft: Draft,
     pub(super) options: &'a Options,
     pub(super) files: &'a dyn Files,
-    /// The folder of the main file: where relative paths start.
+    /// Relative paths start here.
     pub(super) folder: PathBuf,
-    /// Who uses which server entry, for the findings about shared sessions.
+    /// For the findings about shared sessions.
     pub(super) users: Vec<User>,
 }
 
-/// A use of a server entry of nginx, and everything that its sessions should depend on.
+/// A use of a server entry of nginx, with everything that its sessions should depend on.
 pub(super) struct User {
     pub(super) http: bool,
     pub(super) entry: String,
@@ -50,7 +50,7 @@ impl Importer<'_> {
         self.report.settle(directive.id, Outcome::Listed(why.into()));
     }
 
-    /// The same reason for a directive and everything in it that has none yet.
+    /// Lists a directive and everything in it that has no outcome yet, for one reason.
     pub(super) fn list_all(&mut self, directive: &Directive, why: &str) {
         if self.report.entries.get(directive.id).is_some_and(|entry| entry.outcome.is_none()) {
             self.listed(directive, why);
@@ -58,7 +58,7 @@ impl Importer<'_> {
         directive.children().iter().for_each(|child| self.list_all(child, why));
     }
 
-    /// A finding at a directive, which is accounted for by it.
+    /// Adds a finding at a directive, as its outcome.
     pub(super) fn find(
         &mut self,
         code: Code,
@@ -71,7 +71,7 @@ impl Importer<'_> {
         self.report.settle(directive.id, Outcome::Found(code.word));
     }
 
-    /// A finding at a directive that is carried all the same.
+    /// Adds a finding at a directive that is carried nevertheless.
     pub(super) fn find_beside(
         &mut self,
         code: Code,
@@ -83,7 +83,7 @@ impl Importer<'_> {
         self.report.find(code, self.place(directive), title, label, repair);
     }
 
-    /// What a text comes to; what took part in it is carried by that.
+    /// Resolves a text; the directives that took part are carried by it.
     pub(super) fn resolve(&mut self, scope: &Scope<'_>, text: &str) -> Value {
         let mut variables = Variables::new(scope);
         let value = variables.resolve(text);
@@ -105,7 +105,7 @@ impl Importer<'_> {
         }
     }
 
-    /// A path of the configuration, as it has to be written for egret.
+    /// A path as it has to be written for egret.
     pub(super) fn path(&self, text: &str) -> String {
         let path = Path::new(text);
         if path.is_absolute() || self.options.base.as_os_str().is_empty() {
@@ -115,7 +115,8 @@ impl Importer<'_> {
     }
 }
 
-/// The text of a directive in the report. Of an included file, whose text may be anything, only names that are nginx's.
+/// The text of a directive in the report. Of an included file, which may hold anything, only nginx's own names are
+/// shown.
 fn shown(directive: &Directive) -> String {
     match (directive.file, words::is_known(&directive.name.text)) {
         (0, _) => directive.line(),
@@ -124,5 +125,5 @@ fn shown(directive: &Directive) -> String {
     }
 }
 
-/// Shown in place of a name of an included file, which may be a secret.
+/// Replaces a name of an included file, which may be a secret.
 const HIDDEN: &str = "(not shown)";

@@ -6,18 +6,16 @@ use crate::config::{Problem, Source};
 use crate::tools::import::files::{Files, ReadError};
 use crate::tools::import::nginx::parse::{self, Directive};
 
-/// Everything that was read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Whole {
-    /// The files, the first is the one that was asked for.
+    /// The main file first.
     pub(crate) sources: Vec<Source>,
-    /// All directives; what a file includes follows the `include`, which stays.
+    /// The directives of an included file follow the `include`, which stays.
     pub(crate) tree: Vec<Directive>,
-    /// How many directives there are.
     pub(crate) count: usize,
-    /// By the number of an `include`: how many files it brought, or why it brought none.
+    /// By the id of an `include`: the number of its files, or why there are none.
     pub(crate) includes: Vec<(usize, Result<usize, String>)>,
-    /// By the number of a file: it was a pasted difference.
+    /// Numbers of the files that were a pasted diff.
     pub(crate) differences: Vec<usize>,
 }
 
@@ -55,11 +53,11 @@ pub enum Error {
     },
 }
 
-/// Files of one configuration: more are a loop, or not meant to be read by people.
+/// Files of one configuration: more are a loop, or not written by people.
 const MOST_FILES: usize = 1000;
-/// Bytes of all files together: those of one file, since a configuration may as well be in one.
+/// Bytes of all files together: the bound of one file, since a configuration may be in one.
 const MOST_BYTES: usize = 16 << 20;
-/// Includes inside includes; nginx itself stops when descriptors are out.
+/// Nested includes; nginx itself stops when descriptors run out.
 const DEEPEST: usize = 16;
 
 /// Reads a file and what it includes. Patterns are relative to the folder of the file, as in nginx.
@@ -78,7 +76,7 @@ pub(crate) fn read(files: &dyn Files, path: &Path) -> Result<Whole, Error> {
 struct Reading<'a> {
     files: &'a dyn Files,
     folder: PathBuf,
-    /// The files around the one that is read, itself included.
+    /// The files being read: the current one and those that include it.
     open: Vec<PathBuf>,
     bytes: usize,
     whole: Whole,
@@ -116,7 +114,6 @@ impl Reading<'_> {
         Ok(expanded)
     }
 
-    /// The directives of the files that an `include` means.
     fn include(&mut self, include: &Directive) -> Result<Vec<Directive>, Error> {
         let paths = self.matching(include.argument(0));
         let mut brought = (0, Vec::new());
@@ -160,7 +157,7 @@ impl Reading<'_> {
         Error::Include { at, path: path.to_path_buf(), why }
     }
 
-    /// The files that a pattern means, in order. A pattern with wildcards may mean none.
+    /// Sorted. A pattern with wildcards may match none.
     fn matching(&self, pattern: &str) -> Result<Vec<PathBuf>, String> {
         let path = self.folder.join(pattern);
         if !pattern.contains(['*', '?', '[']) {
@@ -182,7 +179,7 @@ impl Reading<'_> {
         Ok(found)
     }
 
-    /// The entries of a folder that fit, in order; none if the folder is not there.
+    /// Sorted; empty if the folder does not exist.
     fn names(&self, folder: &Path, pattern: &str) -> Vec<PathBuf> {
         let letters: Vec<char> = pattern.chars().collect();
         let mut names = self.files.list(folder).unwrap_or_default();
@@ -202,7 +199,7 @@ fn syntax(source: &Source, number: usize, error: parse::Error) -> Error {
     Error::Syntax(Box::new(source.clone()), Box::new(problem))
 }
 
-/// Does a name fit a pattern of `*`, `?` and `[a-z]`? A `*` does not take a leading dot, as in glob(3).
+/// Whether a name matches a pattern of `*`, `?` and `[a-z]`. A `*` does not match a leading dot, as in glob(3).
 fn fits(pattern: &[char], name: &[char]) -> bool {
     if name.first() == Some(&'.') && pattern.first() != Some(&'.') {
         return false;
@@ -245,7 +242,7 @@ fn again(star: &mut Option<(usize, usize)>) -> (usize, usize) {
     (at, of + 1)
 }
 
-/// Length of a class in brackets, and whether it has the letter; `None`: it is none.
+/// Length of a bracket expression, and whether it has the letter; `None`: it is none.
 fn class(pattern: &[char], letter: char) -> Option<(usize, bool)> {
     let end = 2 + pattern.get(2..)?.iter().position(|other| *other == ']')?;
     let inner = &pattern[1..end];

@@ -16,7 +16,6 @@ use crate::tools::import::nginx::listen_addr::{
 use crate::tools::import::nginx::parse::Directive;
 use crate::tools::import::nginx::scope::Scope;
 
-/// Where a listener leads.
 #[derive(Clone, Debug, Default)]
 pub(super) struct To {
     pub(super) upstream: Option<usize>,
@@ -29,18 +28,18 @@ impl To {
     }
 }
 
-/// A listener that gets an address when all others have theirs.
+/// A listener that gets an address once all others have theirs.
 pub(super) struct Extra<'a> {
     pub(super) code: Code,
     pub(super) directive: &'a Directive,
     pub(super) title: String,
     pub(super) listener: Listener,
-    /// Ports are tried from the next one on.
+    /// The first port to try.
     pub(super) port: u16,
 }
 
 impl<'a> Importer<'_> {
-    /// The addresses that a server listens on, without those that cannot be carried over.
+    /// Without the addresses that cannot be carried over.
     pub(super) fn listen_addrs(&self, server: &'a Directive, http: bool) -> Vec<ListenAddr<'a>> {
         let mut listen_addrs: Vec<_> = listens(server).flat_map(|directive| listen_addrs_of(directive, http)).collect();
         if listens(server).next().is_none() && http {
@@ -50,7 +49,7 @@ impl<'a> Importer<'_> {
         listen_addrs
     }
 
-    /// What is lost of the `listen` of a server from which something goes out.
+    /// Reports the losses of the `listen` of a server with TLS upstream.
     pub(super) fn listen_losses(&mut self, server: &'a Directive, http: bool) {
         for directive in listens(server) {
             if is_datagrams(directive) {
@@ -78,7 +77,7 @@ impl<'a> Importer<'_> {
         }
     }
 
-    /// A listener at an address. One that is taken by another upstream becomes an extra.
+    /// An address that is taken by another upstream becomes an extra listener.
     pub(super) fn open(
         &mut self,
         listen_addr: &ListenAddr<'a>,
@@ -105,7 +104,7 @@ impl<'a> Importer<'_> {
         }
     }
 
-    /// Nobody may come by any of these addresses.
+    /// Reports addresses without any permitted client.
     pub(super) fn all_denied(&mut self, listen_addrs: &[ListenAddr<'_>], scope: &Scope<'_>) -> bool {
         let mut denied = |listen_addr: &ListenAddr<'_>| match &listen_addr.at {
             At::Unix(_) => false,
@@ -114,8 +113,8 @@ impl<'a> Importer<'_> {
         !listen_addrs.is_empty() && listen_addrs.iter().all(&mut denied)
     }
 
-    /// The listener of an address, without its upstream; `None` if nobody may come. `handed_on`: it is the clients' own
-    /// TLS that goes through, so that they borrow no identity.
+    /// A listener without its upstream; `None` if no client is permitted. `handed_on`: the clients' own TLS is
+    /// forwarded, so that they use no identity of egret.
     fn listener(
         &mut self,
         listen_addr: &ListenAddr<'_>,
@@ -157,7 +156,7 @@ impl<'a> Importer<'_> {
         self.find(SOCKET_MODE, at, title, "open to all users", repair);
     }
 
-    /// Address and access; false if nobody may come. No address if everybody may, which is not decided here.
+    /// Address and access; false if no client is permitted. Without an address if all are, which is not decided here.
     fn tcp(
         &mut self,
         address: SocketAddr,
@@ -221,7 +220,7 @@ impl<'a> Importer<'_> {
         who(&rules, v6)
     }
 
-    /// The bound of connections, if it is one of the whole server and not of each client.
+    /// A limit on connections, if it is one of the whole server and not per client.
     fn limit(&mut self, scope: &Scope<'_>) -> Option<usize> {
         let mut bound: Option<usize> = None;
         for directive in scope.all("limit_conn") {
@@ -254,7 +253,6 @@ impl<'a> Importer<'_> {
         bound
     }
 
-    /// Gives addresses to the listeners that have none of their own.
     pub(super) fn place_extras(&mut self, extras: Vec<Extra<'a>>, taken: &[u16]) {
         for Extra { code, directive, title, mut listener, port } in extras {
             let used: Vec<u16> = self.draft.listeners.iter().map(|known| port_of(&known.listen)).collect();
@@ -272,7 +270,7 @@ impl<'a> Importer<'_> {
         }
     }
 
-    /// A listener for a piece of configuration that has no `listen`.
+    /// A listener for a part of a configuration that has no `listen`.
     pub(super) fn made_up(&mut self, code: Code, directive: &Directive, upstream: usize) {
         let listen = "127.0.0.1:8080".to_owned();
         let repair = format!("egret listens on {listen} for it; change that");
@@ -284,15 +282,14 @@ impl<'a> Importer<'_> {
     }
 }
 
-/// Keys of `limit_conn_zone` that are the same for all clients of a server.
+/// Keys of `limit_conn_zone` that are equal for all clients of a server.
 const WHOLE: [&str; 4] = ["$server_addr", "$server_port", "$server_name", "$hostname"];
 
-/// The port of an address as it is written; 0 for Unix sockets.
+/// 0 for Unix sockets.
 fn port_of(listen: &str) -> u16 {
     listen.parse::<SocketAddr>().map_or(0, |address| address.port())
 }
 
-/// All addresses of a kind.
 fn everyone(like: &SocketAddr) -> Vec<IpNet> {
     let any: IpAddr = if like.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     IpNet::new(any, 0).into_iter().collect()

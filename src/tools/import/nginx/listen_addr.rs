@@ -7,17 +7,16 @@ use crate::tools::import::draft::Tcp;
 use crate::tools::import::nginx::parse::Directive;
 use crate::tools::import::nginx::scope::time;
 
-/// A `listen` that was understood.
 #[derive(Clone)]
 pub(super) struct ListenAddr<'a> {
     pub(super) directive: Option<&'a Directive>,
     pub(super) at: At,
-    /// Of several servers on the address, this is the one.
+    /// The `default_server` among several on this address.
     pub(super) default: bool,
 }
 
 impl ListenAddr<'_> {
-    /// The variables of nginx that are the same for all connections to this address of a server.
+    /// Variables of nginx that are equal for all connections to this address of a server.
     pub(super) fn variables(&self, server: &Directive) -> Vec<(&'static str, String)> {
         let mut known = Vec::new();
         match &self.at {
@@ -42,7 +41,7 @@ impl ListenAddr<'_> {
     }
 }
 
-/// The variables that are the same for all connections to a server, whichever of its addresses they come to.
+/// Variables that are equal for all connections to a server, at any of its addresses.
 pub(super) fn common_variables(listen_addrs: &[ListenAddr<'_>], server: &Directive) -> Vec<(&'static str, String)> {
     let mut all = listen_addrs.iter().map(|listen_addr| listen_addr.variables(server));
     let mut common = all.next().unwrap_or_default();
@@ -50,12 +49,9 @@ pub(super) fn common_variables(listen_addrs: &[ListenAddr<'_>], server: &Directi
     common
 }
 
-/// What is listened on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum At {
-    /// On the network.
     Tcp(SocketAddr),
-    /// A Unix socket.
     Unix(String),
 }
 
@@ -66,7 +62,6 @@ pub(super) fn listens(server: &Directive) -> impl Iterator<Item = &Directive> {
     server.children().iter().filter(|directive| directive.name.text == "listen")
 }
 
-/// A `listen` has this parameter.
 pub(super) fn has(listen: &Directive, parameter: &str) -> bool {
     listen.arguments.iter().skip(1).any(|word| word.text == parameter)
 }
@@ -81,7 +76,7 @@ pub(super) fn listen_addrs_of(directive: &Directive, http: bool) -> Vec<ListenAd
     places.into_iter().map(|at| ListenAddr { directive: Some(directive), at, default }).collect()
 }
 
-/// Options of connections that come in. An interval and a count of probes are egret's own.
+/// Options of client connections. Interval and count of probes are egret's own.
 pub(super) fn tcp(listen: &Directive) -> Tcp {
     let options = || listen.arguments.iter().skip(1).map(|word| word.text.as_str());
     let keepalive = options().find_map(|word| word.strip_prefix("so_keepalive="));
@@ -96,10 +91,9 @@ pub(super) fn tcp(listen: &Directive) -> Tcp {
     }
 }
 
-/// Silence before probes, as egret takes it.
+/// Idle time before probes, in egret's range.
 const PROBED: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(9 * 3600);
 
-/// The options of a `listen` that are not carried over.
 pub(super) fn lost<'a>(listen_addr: &ListenAddr<'a>) -> Vec<&'a str> {
     let tcp = matches!(listen_addr.at, At::Tcp(_));
     let carried = |word: &str| {
@@ -112,7 +106,6 @@ pub(super) fn lost<'a>(listen_addr: &ListenAddr<'a>) -> Vec<&'a str> {
     words.filter(|word| !carried(word)).collect()
 }
 
-/// All ports that a configuration listens on.
 pub(super) fn ports(tree: &[Directive]) -> Vec<u16> {
     let mut ports = Vec::new();
     for directive in tree {
@@ -125,7 +118,7 @@ pub(super) fn ports(tree: &[Directive]) -> Vec<u16> {
     ports
 }
 
-/// Both cannot be bound.
+/// Whether both cannot be bound at the same time.
 pub(super) fn collide(one: &str, other: &str) -> bool {
     let (Ok(first), Ok(second)) = (one.parse::<SocketAddr>(), other.parse::<SocketAddr>()) else { return one == other };
     let everything = first.ip().is_unspecified() || second.ip().is_unspecified();
@@ -133,7 +126,7 @@ pub(super) fn collide(one: &str, other: &str) -> bool {
     port && (first.ip() == second.ip() || everything && first.is_ipv4() == second.is_ipv4())
 }
 
-/// The places that the first argument of a `listen` means.
+/// Addresses of the first argument of a `listen`.
 pub(super) fn addresses(text: &str, http: bool) -> Option<Vec<At>> {
     if let Some(path) = text.strip_prefix("unix:") {
         return (!path.is_empty()).then(|| vec![At::Unix(path.to_owned())]);

@@ -111,7 +111,7 @@ impl Importer<'_> {
         entry.is_some_and(|entry| matches!(entry.outcome, Some(Outcome::Carried(_))))
     }
 
-    /// What is left has a reason too; what protected something that was carried, and is unknown in it, is lost.
+    /// What is left gets a reason, too; an unknown directive inside a carried block counts as a lost protection.
     fn close(&mut self) {
         for at in 0..self.report.entries.len() {
             let entry = &self.report.entries[at];
@@ -144,7 +144,7 @@ impl Importer<'_> {
     }
 }
 
-/// A piece of a configuration gets the blocks around it that it lacks.
+/// A fragment of a configuration gets the enclosing blocks that it lacks.
 fn put_around(tree: Vec<Directive>) -> Vec<Directive> {
     let has = |names: &[&str]| tree.iter().any(|one| names.contains(&one.name.text.as_str()));
     if has(&["http", "stream", "mail", "events"]) || tree.is_empty() {

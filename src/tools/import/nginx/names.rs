@@ -11,7 +11,6 @@ use crate::tools::import::nginx::scope::Scope;
 use crate::tools::import::nginx::variables::{Case, Choice};
 
 impl<'a> Importer<'_> {
-    /// Routes to all the servers of a map.
     pub(super) fn by_name(
         &mut self,
         scope: &Scope<'a>,
@@ -65,7 +64,7 @@ impl<'a> Importer<'_> {
         self.passthrough(&ProxyPass { scope: scope.clone(), prefix: "proxy", http: false, pass, target })
     }
 
-    /// A case whose server only nginx can work out is lost, and the others are not.
+    /// A case whose server only nginx can determine is lost; the others are not.
     fn is_unknown(&mut self, case: &Case) -> bool {
         let Some(variable) = &case.unknown else { return false };
         let title = format!("where {} leads depends on `${variable}`: this entry of the map is lost", quote(&case.key));
@@ -98,7 +97,7 @@ fn patterns(key: &str) -> Option<Vec<String>> {
     is_plain(plain).then(|| vec![key.clone()])
 }
 
-/// The few regular expressions that people write where a wildcard would do.
+/// The few regular expressions that people write in place of a wildcard.
 fn of_expression(text: &str) -> Option<Vec<String>> {
     let (anchored, text) = match text.strip_prefix('^') {
         Some(text) => (true, text),

@@ -8,7 +8,6 @@ use crate::tools::import::nginx::token::{self, Lexer, TokenKind};
 pub struct Word {
     /// Without quotes and escapes.
     pub text: String,
-    /// Its place in the text.
     pub(crate) span: Span,
 }
 
@@ -21,9 +20,8 @@ pub struct Directive {
     pub arguments: Vec<Word>,
     /// The directives in its braces.
     pub block: Option<Vec<Self>>,
-    /// The number of its file.
     pub(crate) file: usize,
-    /// Its number in the whole configuration: what accounts are kept by.
+    /// Unique in the whole configuration; accounts use it as key.
     pub(crate) id: usize,
 }
 
@@ -43,7 +41,6 @@ impl Directive {
         self.block.as_deref().unwrap_or_default()
     }
 
-    /// As one line: name and arguments.
     pub(crate) fn line(&self) -> String {
         let words = std::iter::once(&self.name).chain(&self.arguments).map(|word| word.text.as_str());
         words.collect::<Vec<_>>().join(" ")
@@ -77,7 +74,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Its place in the text.
     pub(crate) fn span(&self) -> &Span {
         match self {
             Self::Token(error) => error.span(),
@@ -91,7 +87,7 @@ impl Error {
     }
 }
 
-/// The deepest that blocks may nest: http > server > location > if is four, and locations nest in locations.
+/// Nested blocks: http > server > location > if is four, and locations nest in locations.
 pub(crate) const DEEPEST: usize = 32;
 
 /// The most directives of one configuration, with all that it includes. A directive with its place, its account and its
@@ -203,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told() {
+    fn missing_parts_are_reported() {
         assert_eq!(read("a { b"), Err(Error::Unfinished(4..5)));
         assert_eq!(read("a { b; "), Err(Error::OpenBlock(0..1)));
         assert_eq!(read("a; }"), Err(Error::Closes(3..4)));

@@ -43,7 +43,7 @@ impl Importer<'_> {
         }
     }
 
-    /// A mask for each process of nginx; the threads of egret share all of them.
+    /// nginx has a mask for each process; the threads of egret share all of them.
     fn affinity(&mut self, directive: &Directive) {
         let masks = directive.arguments.iter().map(|word| word.text.as_str());
         let is_mask = |mask: &str| mask.len() <= MOST_PROCESSORS && mask.bytes().all(|bit| b"01".contains(&bit));
@@ -71,8 +71,8 @@ impl Importer<'_> {
         }
     }
 
-    /// One server entry, used with different certificates or trusts, and sessions are continued: seed of a day of
-    /// looking for it.
+    /// One server entry, used with different certificates or trusts while sessions are resumed: such a fault takes a
+    /// day to find.
     pub(super) fn shared_sessions(&mut self) {
         let users = std::mem::take(&mut self.users);
         for (at, user) in users.iter().enumerate() {
@@ -94,7 +94,7 @@ impl Importer<'_> {
     }
 }
 
-/// As many as a set of processors of Linux has.
+/// The size of a Linux processor set.
 const MOST_PROCESSORS: usize = 1024;
 
 fn address(text: &str) -> Option<String> {

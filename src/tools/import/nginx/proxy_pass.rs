@@ -14,10 +14,9 @@ use crate::tools::import::nginx::parse::Directive;
 use crate::tools::import::nginx::scope::{Scope, time};
 use crate::tools::import::report::Outcome;
 
-/// A `proxy_pass` and its surroundings.
 pub(super) struct ProxyPass<'a> {
     pub(super) scope: Scope<'a>,
-    /// What the names of its settings begin with: `proxy`, `grpc`, `uwsgi`.
+    /// Prefix of its settings: `proxy`, `grpc`, `uwsgi`.
     pub(super) prefix: &'static str,
     /// In `http`, not in `stream`.
     pub(super) http: bool,
@@ -25,16 +24,17 @@ pub(super) struct ProxyPass<'a> {
     pub(super) target: PassTarget<'a>,
 }
 
-/// Where a `proxy_pass` leads.
 #[derive(Clone)]
 pub(super) enum PassTarget<'a> {
-    /// To the servers of an upstream block.
     Block(&'a Directive, Vec<ServerLine<'a>>),
-    /// To one server; it was found through a variable, so nginx resolves its name while it runs.
-    One { host: String, port: u16, late: bool },
+    /// One server. `late`: it comes from a variable, so nginx resolves its name at run time.
+    One {
+        host: String,
+        port: u16,
+        late: bool,
+    },
 }
 
-/// A `server` of an upstream block.
 #[derive(Clone)]
 pub(super) struct ServerLine<'a> {
     pub(super) directive: &'a Directive,
@@ -54,7 +54,7 @@ impl ServerLine<'_> {
 }
 
 impl<'a> PassTarget<'a> {
-    /// The servers of a block; those on Unix sockets are left out.
+    /// Without servers on Unix sockets.
     pub(super) fn block(directive: &'a Directive, http: bool) -> Self {
         let servers = directive.children().iter().filter(|line| line.name.text == "server");
         let lines = servers.filter_map(|directive| {
@@ -64,7 +64,6 @@ impl<'a> PassTarget<'a> {
         Self::Block(directive, lines.collect())
     }
 
-    /// The ports of its servers.
     pub(super) fn ports(&self) -> Vec<u16> {
         match self {
             Self::Block(_, servers) => servers.iter().map(|line| line.port).collect(),
@@ -74,7 +73,7 @@ impl<'a> PassTarget<'a> {
 }
 
 impl ProxyPass<'_> {
-    /// The hosts of its servers, each once.
+    /// Each once.
     pub(super) fn hosts(&self) -> Vec<String> {
         match &self.target {
             PassTarget::Block(_, servers) => {
@@ -92,7 +91,7 @@ impl ProxyPass<'_> {
         }
     }
 
-    /// The server's name in nginx if no directive sets it.
+    /// The name that nginx uses if no directive sets one.
     pub(super) fn name(&self) -> String {
         match &self.target {
             PassTarget::Block(directive, _) => directive.argument(0).to_owned(),
@@ -100,7 +99,7 @@ impl ProxyPass<'_> {
         }
     }
 
-    /// What sessions are kept by: the block, or the very server.
+    /// The key of nginx's session store: the block, or the one server.
     pub(super) fn entry(&self) -> String {
         match &self.target {
             PassTarget::Block(directive, _) => directive.argument(0).to_owned(),
@@ -111,7 +110,7 @@ impl ProxyPass<'_> {
     }
 }
 
-/// Host and port of `host:port`, `[v6]:port`, or a host alone; `None` for Unix sockets and what is neither.
+/// Of `host:port`, `[v6]:port`, or a host alone; `None` for Unix sockets and anything else.
 pub(super) fn split(text: &str) -> Option<(String, Option<u16>)> {
     if text.is_empty() || text.starts_with("unix:") {
         return None;
@@ -127,16 +126,15 @@ pub(super) fn split(text: &str) -> Option<(String, Option<u16>)> {
     }
 }
 
-/// Host and port as egret reads them.
 fn join(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Longer times than egret takes; nobody means them.
+/// egret's bound on durations.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 impl Importer<'_> {
-    /// The upstream that a `proxy_pass` with TLS becomes; `None` if no server is left.
+    /// With TLS; `None` if no server is left.
     pub(super) fn upstream(&mut self, proxy_pass: &ProxyPass<'_>) -> Option<usize> {
         let servers = self.servers(proxy_pass);
         if servers.is_empty() {
@@ -156,7 +154,7 @@ impl Importer<'_> {
         self.find(SERVICE_LOST, pass, title, "no server", repair);
     }
 
-    /// The end of a server without `close_notify`: nginx takes it for an end like any other.
+    /// nginx accepts the end of a server without `close_notify`.
     fn end_of_stream(&mut self, proxy_pass: &ProxyPass<'_>, upstream: &mut Upstream) {
         upstream.eof_lenient = self.options.faithful;
         if !self.options.faithful {
@@ -164,7 +162,7 @@ impl Importer<'_> {
         }
     }
 
-    /// The upstream that a `proxy_pass` becomes by which the clients' own TLS is handed on.
+    /// With the clients' own TLS forwarded; `None` if no server is left.
     pub(super) fn passthrough(&mut self, proxy_pass: &ProxyPass<'_>) -> Option<usize> {
         let servers = self.servers(proxy_pass);
         if servers.is_empty() {
@@ -176,7 +174,6 @@ impl Importer<'_> {
         Some(self.draft.upstream(upstream))
     }
 
-    /// Settings that do not depend on TLS.
     fn finish(&mut self, proxy_pass: &ProxyPass<'_>, upstream: &mut Upstream) {
         if let PassTarget::Block(block, lines) = &proxy_pass.target {
             upstream.balance = self.balance(block, lines);
@@ -184,7 +181,7 @@ impl Importer<'_> {
         }
         self.times(proxy_pass, upstream);
         self.probes(proxy_pass, upstream);
-        self.on_the_way(proxy_pass);
+        self.proxy_features(proxy_pass);
         self.carried(proxy_pass.pass, "upstreams: servers");
     }
 
@@ -297,8 +294,8 @@ impl Importer<'_> {
         }
     }
 
-    /// What nginx would do to the connection besides TLS.
-    fn on_the_way(&mut self, proxy_pass: &ProxyPass<'_>) {
+    /// Reports what nginx would do to the connection besides TLS.
+    fn proxy_features(&mut self, proxy_pass: &ProxyPass<'_>) {
         let get = |what: &str| proxy_pass.scope.get(&format!("{}_{what}", proxy_pass.prefix));
         if let Some(directive) = get("protocol").filter(|directive| directive.argument(0) != "off") {
             let title = "the server is told the client's address in a PROXY header, which egret does not send";

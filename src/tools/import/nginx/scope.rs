@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::tools::import::nginx::parse::Directive;
 
-/// A block and what surrounds it. What is not said in it is taken from outside.
+/// A block with its enclosing blocks, from which it inherits.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope<'a> {
     /// From the innermost block; never empty.
@@ -14,56 +14,53 @@ pub(crate) struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// The outermost block.
     pub(crate) fn new(directives: &'a [Directive]) -> Self {
         Self { chain: vec![directives], known: Vec::new() }
     }
 
-    /// A block inside this one.
     pub(crate) fn inner(&self, directives: &'a [Directive]) -> Self {
         let outer = self.chain.iter().copied();
         Self { chain: std::iter::once(directives).chain(outer).collect(), known: self.known.clone() }
     }
 
-    /// The same block, seen from connections for which these variables have these values.
+    /// The same block, for connections with these values of variables.
     pub(crate) fn with(&self, known: Vec<(&'static str, String)>) -> Self {
         Self { chain: self.chain.clone(), known }
     }
 
-    /// The value of a variable of nginx, if it is the same for all connections here.
+    /// The value of a variable, if it is equal for all connections here.
     pub(crate) fn known(&self, name: &str) -> Option<&str> {
         self.known.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The directives of this block alone.
+    /// Without inherited directives.
     pub(crate) fn own(&self) -> &'a [Directive] {
         self.chain.first().copied().unwrap_or_default()
     }
 
-    /// The directives of this name that hold: those of the nearest block that has any.
+    /// The directives of this name in the nearest block that has any.
     pub(crate) fn all(&self, name: &str) -> Vec<&'a Directive> {
         self.any_of(&[name])
     }
 
-    /// The directive of this name that holds.
     pub(crate) fn get(&self, name: &str) -> Option<&'a Directive> {
         self.all(name).pop()
     }
 
-    /// All directives with one of these names in the nearest block that has any, in order.
+    /// The directives of these names in the nearest block that has any, in order.
     pub(crate) fn any_of(&self, names: &[&str]) -> Vec<&'a Directive> {
         let named = |directive: &&Directive| names.contains(&directive.name.text.as_str());
         let blocks = self.chain.iter().map(|block| block.iter().filter(named).collect::<Vec<_>>());
         blocks.into_iter().find(|found| !found.is_empty()).unwrap_or_default()
     }
 
-    /// This block and those around it, from the innermost.
+    /// From the innermost block outwards.
     pub(crate) fn chain(&self) -> &[&'a [Directive]] {
         &self.chain
     }
 }
 
-/// A time as nginx writes them: `60`, `500ms`, `1h30m`; several words are one time. `None`: it is none.
+/// Times of nginx: `60`, `500ms`, `1h30m`; several words are one time. `None`: it is none.
 pub(crate) fn time(text: &str) -> Option<Duration> {
     const UNITS: [(&str, u64); 8] = [
         ("ms", 1),

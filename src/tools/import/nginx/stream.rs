@@ -10,7 +10,6 @@ use crate::tools::import::nginx::scope::Scope;
 use crate::tools::import::nginx::target::Destination;
 
 impl<'a> Importer<'_> {
-    /// A whole `stream` block.
     pub(super) fn stream(&mut self, outer: &Scope<'a>, block: &'a Directive, extras: &mut Vec<Extra<'a>>) {
         let scope = outer.inner(block.children());
         let blocks: Vec<_> = block.children().iter().filter(|one| one.name.text == "upstream").collect();
@@ -79,8 +78,7 @@ impl<'a> Importer<'_> {
         }
     }
 
-    /// Whether nginx speaks TLS to the server, was meant to, or passes the TLS of the clients on. Plaintext is a
-    /// finding.
+    /// Whether nginx uses TLS to the server, was meant to, or forwards the TLS of the clients. Plaintext is a finding.
     fn kind(&mut self, proxy_pass: &ProxyPass<'a>, server: &'a Directive, listen_addrs: &[ListenAddr<'_>]) -> Outgoing {
         let on = |name: &str| proxy_pass.scope.get(name).filter(|one| one.argument(0) == "on");
         if let Some(directive) = on("proxy_ssl") {
@@ -105,7 +103,7 @@ impl<'a> Importer<'_> {
         if self.plaintext(proxy_pass, server) { Outgoing::Tls } else { Outgoing::Plaintext }
     }
 
-    /// Plaintext to the server: meant to be TLS, or not to be carried over.
+    /// Reports plaintext to the server: TLS was meant, or it cannot be carried over.
     pub(super) fn plaintext(&mut self, proxy_pass: &ProxyPass<'a>, server: &'a Directive) -> bool {
         let faithful = self.options.faithful;
         let done = if faithful { "not carried over" } else { "egret speaks TLS to it" };
@@ -134,14 +132,13 @@ impl<'a> Importer<'_> {
     }
 }
 
-/// What goes out of a server.
 enum Outgoing {
     Tls,
     PassedThrough,
     Plaintext,
 }
 
-/// Ports where TLS begins with the first byte (IANA's registry of service names and ports, and common use).
+/// Ports of implicit TLS (IANA's registry of service names and ports, and common use).
 const TLS_PORTS: [u16; 22] = [
     443, 465, 563, 636, 853, 989, 990, 992, 993, 994, 995, 2376, 3269, 4443, 5061, 5671, 5986, 6443, 6514, 8443, 8883,
     9443,
@@ -151,7 +148,6 @@ pub(super) fn is_tls_port(port: u16) -> bool {
     TLS_PORTS.contains(&port)
 }
 
-/// Certificates, names or verification were thought of.
 fn has_tls_settings(proxy_pass: &ProxyPass<'_>) -> bool {
     let names = ["certificate", "trusted_certificate", "name", "verify", "server_name"];
     names.iter().any(|name| {

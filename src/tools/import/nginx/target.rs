@@ -9,11 +9,8 @@ use crate::tools::import::nginx::proxy_pass::{PassTarget, split};
 use crate::tools::import::nginx::scope::Scope;
 use crate::tools::import::nginx::variables::{Choice, HELLO_NAME, Value};
 
-/// A destination, or one for each server name of the clients' hellos.
 pub(super) enum Destination<'a> {
-    /// One for all.
     One(PassTarget<'a>),
-    /// By the name.
     ByName(Choice),
 }
 
@@ -25,7 +22,7 @@ pub(super) struct Url {
 }
 
 impl<'a> Importer<'_> {
-    /// Where a `proxy_pass` of `stream` leads; `None` if that depends on the connection, which is a finding.
+    /// `None` if the destination depends on the connection, which is a finding.
     pub(super) fn destination(
         &mut self,
         scope: &Scope<'a>,
@@ -43,7 +40,6 @@ impl<'a> Importer<'_> {
         }
     }
 
-    /// The URL of a `proxy_pass` of `http`, its variables put in.
     pub(super) fn url(&mut self, scope: &Scope<'a>, pass: &'a Directive) -> Option<Url> {
         let typed = pass.argument(0);
         // Variables of the path are nobody's business here; those of the host are.
@@ -79,7 +75,7 @@ impl<'a> Importer<'_> {
         }
     }
 
-    /// The block of this name, or the very server. `port`: the one that holds without a word.
+    /// An upstream block of this name, or the server itself. `port`: the default.
     pub(super) fn target(
         &mut self,
         pass: &'a Directive,
@@ -105,8 +101,8 @@ impl<'a> Importer<'_> {
     }
 }
 
-/// Variables that begin the path of a URL.
+/// Variables that can begin the path of a URL.
 const PATH_VARIABLES: [&str; 8] =
     ["$request_uri", "${request_uri}", "$uri", "$is_args", "$args", "$document_uri", "$1", "$request_filename"];
-/// Variables that a client fills in.
+/// Variables with a value that the client chooses.
 const ANYWHERE: [&str; 4] = [HELLO_NAME, "host", "http_host", "ssl_server_name"];

@@ -14,18 +14,16 @@ use crate::tools::import::nginx::parse::Directive;
 use crate::tools::import::nginx::proxy_pass::ProxyPass;
 use crate::tools::import::nginx::variables::Value;
 
-/// What nginx says of the server's name.
 struct Naming {
-    /// The name that nginx verifies, and sends with `proxy_ssl_server_name on`.
+    /// Verified, and sent with `proxy_ssl_server_name on`.
     name: String,
-    /// It was said, and not taken from `proxy_pass`.
+    /// Set by a directive, not taken from `proxy_pass`.
     said: bool,
-    /// It is sent.
     sent: bool,
 }
 
 impl ProxyPass<'_> {
-    /// The directive `proxy_ssl_...` (or `grpc_ssl_...`) that holds here.
+    /// The inherited or own directive `proxy_ssl_...` (or `grpc_ssl_...`).
     pub(super) fn ssl(&self, what: &str) -> Option<&Directive> {
         self.scope.get(&format!("{}_ssl_{what}", self.prefix))
     }
@@ -36,7 +34,6 @@ impl ProxyPass<'_> {
 }
 
 impl Importer<'_> {
-    /// The TLS settings of a `proxy_pass`.
     pub(super) fn tls(&mut self, proxy_pass: &ProxyPass<'_>) -> Tls {
         let naming = self.naming(proxy_pass);
         let verified = proxy_pass.on("verify", false);
@@ -54,7 +51,7 @@ impl Importer<'_> {
         tls
     }
 
-    /// The text of a setting; if it depends on the connection, what it was for is lost.
+    /// The text of a setting; if it depends on the connection, a finding says what is lost.
     fn constant(&mut self, proxy_pass: &ProxyPass<'_>, directive: &Directive, lost: Lost) -> Option<String> {
         match self.resolve(&proxy_pass.scope, directive.argument(0)) {
             Value::Text(text) if text.is_empty() => {
@@ -73,7 +70,7 @@ impl Importer<'_> {
         }
     }
 
-    /// The path in a setting; keys in engines, in variables and in stores are not files, and lost.
+    /// The path in a setting. Keys in engines, variables and stores are not files: they are lost.
     pub(super) fn file(
         &mut self,
         proxy_pass: &ProxyPass<'_>,
@@ -85,7 +82,7 @@ impl Importer<'_> {
         self.path_of_file(directive, &text, key, lost)
     }
 
-    /// The path that a setting says, unless it is not that of a file.
+    /// `None` unless it is the path of a file.
     pub(super) fn path_of_file(&mut self, directive: &Directive, text: &str, key: &str, lost: Lost) -> Option<String> {
         let Lost(code, what) = lost;
         if let Some(scheme) = NOT_FILES.iter().find(|scheme| text.starts_with(**scheme)) {
@@ -182,15 +179,15 @@ impl Importer<'_> {
         (trust != Trust::default()).then(|| self.draft.trust(trust))
     }
 
-    /// What nginx verifies: the name, which may also be the common name of a certificate without others. An address is no
-    /// name to nginx either, but egret has no other way to say it than to verify it.
+    /// Names that nginx verifies; a common name counts if the certificate has no others. nginx does not match
+    /// addresses, but egret has no other way than to verify them.
     fn verified_names(&self, naming: &Naming, on: bool, kinds: &[&str]) -> Vec<String> {
         let name = naming.name.as_str();
         let wanted = self.options.faithful && on && facts::is_name(name) && name.parse::<IpAddr>().is_err();
         kinds.iter().filter(|_| wanted).map(|kind| format!("{kind}:{name}")).collect()
     }
 
-    /// The file has one certificate, and that is for the very name that is verified.
+    /// The file has one certificate, issued for the verified name.
     fn is_the_server(&self, path: &str, proxy_pass: &ProxyPass<'_>, naming: &Naming) -> bool {
         let hosts = proxy_pass.hosts();
         let names = std::iter::once(naming.name.as_str()).chain(hosts.iter().map(String::as_str));
@@ -316,7 +313,8 @@ impl Importer<'_> {
         self.find(SESSIONS_OFF, &directive, title, "off", repair);
     }
 
-    /// Keeps what shared sessions are found by. Servers found at run time have no entry to keep a session in.
+    /// Records users of a server entry, to find shared sessions. Servers resolved at run time have no entry with
+    /// sessions.
     fn remember(&mut self, proxy_pass: &ProxyPass<'_>, naming: &Naming, verified: bool) {
         if !proxy_pass.on("session_reuse", true) {
             return;
@@ -364,7 +362,7 @@ impl Importer<'_> {
         }
     }
 
-    /// A command to OpenSSL: groups and versions are carried; those of the identity are read in `tls_identity`.
+    /// A command of OpenSSL: groups and versions are carried; `tls_identity` reads those of the identity.
     fn command(&mut self, directive: &Directive, tls: &mut Tls) {
         let value = directive.argument(1);
         match directive.argument(0) {
@@ -405,7 +403,7 @@ impl Importer<'_> {
     }
 }
 
-/// A name without its port: nginx verifies and sends `host` of `host:port` (`ngx_stream_proxy_ssl_name`).
+/// nginx verifies and sends `host` of `host:port` (`ngx_stream_proxy_ssl_name`).
 fn without_port(name: &str) -> &str {
     if name.parse::<IpAddr>().is_ok() {
         return name;
@@ -416,7 +414,7 @@ fn without_port(name: &str) -> &str {
     }
 }
 
-/// What is lost with a setting that cannot be carried: the code of the finding, and its subject.
+/// A setting that cannot be carried: the code of its finding, and its subject.
 #[derive(Clone, Copy)]
 pub(super) struct Lost(pub(super) Code, pub(super) &'static str);
 
@@ -424,13 +422,12 @@ pub(super) const IDENTITY: Lost = Lost(IDENTITY_LOST, "the client certificate");
 const TRUST: Lost = Lost(TRUST_LOST, "the trusted certificate");
 const REVOCATION: Lost = Lost(REVOCATION_LOST, "the revocation list");
 const NAME: Lost = Lost(NAME_LOST, "the name of the server");
-/// What nginx takes in place of the name of a file.
+/// Prefixes that nginx accepts in place of a file name.
 const NOT_FILES: [&str; 4] = ["engine:", "store:", "data:", "pkcs11:"];
 
-/// Names that mean what is the default.
+/// Names equal to the default.
 const DEFAULT_NAMES: [&str; 2] = ["$proxy_host", "${proxy_host}"];
-/// Versions that egret does not speak.
 const WEAK_VERSIONS: [&str; 4] = ["SSLv2", "SSLv3", "TLSv1", "TLSv1.1"];
-/// Words of OpenSSL's cipher lists that let in what should not be (ciphers(1)).
+/// Words of OpenSSL's cipher lists that enable weak suites (ciphers(1)).
 const WEAK_SUITES: [&str; 12] =
     ["ALL", "aNULL", "eNULL", "NULL", "EXPORT", "EXP", "LOW", "RC4", "3DES", "MD5", "@SECLEVEL=0", "DES-CBC3-SHA"];

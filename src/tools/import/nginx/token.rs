@@ -42,7 +42,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Its place in the text.
     pub(crate) fn span(&self) -> &Span {
         match self {
             Self::OpenQuote(span) | Self::AfterQuote(span) | Self::OpenBlock(span) => span,
@@ -174,7 +173,7 @@ fn is_space(letter: char) -> bool {
     matches!(letter, ' ' | '\t' | '\r' | '\n')
 }
 
-/// nginx takes the backslash away before quotes and itself, knows three control characters, and leaves all others.
+/// nginx removes the backslash before quotes and itself, knows three control characters, and keeps all others.
 fn unescape(raw: &str) -> String {
     let mut text = String::with_capacity(raw.len());
     let mut letters = raw.chars().peekable();

@@ -3,36 +3,28 @@
 use crate::tools::import::nginx::parse::Directive;
 use crate::tools::import::nginx::scope::Scope;
 
-/// What a text comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
-    /// Always this.
     Text(String),
-    /// By the server name in the client's hello.
+    /// By the server name in the ClientHello.
     ByName(Choice),
-    /// It depends on this variable, and nobody knows it beforehand.
+    /// Depends on this variable, whose value only a connection has.
     Unknown(String),
 }
 
-/// A text for each of some server names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice {
-    /// In order.
     pub(crate) cases: Vec<Case>,
-    /// For all other names.
     pub(crate) default: Option<Case>,
 }
 
-/// One line of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Case {
     /// A name, `*.example.com`, `.example.com`, or `~` and a regular expression.
     pub(crate) key: String,
-    /// What it comes to.
     pub(crate) text: String,
-    /// The variable that it depends on and that nobody knows beforehand, if there is one; `text` is empty then.
+    /// The variable without a value before the connection, if there is one; `text` is then empty.
     pub(crate) unknown: Option<String>,
-    /// The number of its directive.
     pub(crate) id: usize,
 }
 
@@ -47,27 +39,25 @@ impl Choice {
     }
 }
 
-/// The variables of a block, and the numbers of the directives that were used to resolve them.
+/// The variables of a block, and the ids of the directives that resolved them.
 #[derive(Debug)]
 pub(crate) struct Variables<'s, 'a> {
     scope: &'s Scope<'a>,
-    /// Numbers of `set` and `map`, with everything inside, that took part in an answer.
+    /// Ids of `set` and `map`, with everything inside, that took part in an answer.
     pub(crate) used: Vec<usize>,
 }
 
-/// The variable that holds the server name of a client's hello.
+/// Holds the server name of the ClientHello.
 pub(crate) const HELLO_NAME: &str = "ssl_preread_server_name";
 
-/// The longest chain of variables that refer to each other.
+/// Bound of a chain of variables that refer to each other.
 const DEEPEST: usize = 16;
 
 impl<'s, 'a> Variables<'s, 'a> {
-    /// Those that can be seen from a block.
     pub(crate) fn new(scope: &'s Scope<'a>) -> Self {
         Self { scope, used: Vec::new() }
     }
 
-    /// What a text comes to.
     pub(crate) fn resolve(&mut self, text: &str) -> Value {
         self.text(text, 0)
     }
@@ -99,7 +89,7 @@ impl<'s, 'a> Variables<'s, 'a> {
         }
     }
 
-    /// A `set` that always holds: not one of two, and none inside an `if`.
+    /// A `set` that always applies: not one of two, and none inside an `if`.
     fn find_set(&self, name: &str) -> Option<&'a Directive> {
         let sets = self.scope.chain().iter().copied().find_map(|block| {
             let sets: Vec<_> = block.iter().filter(|directive| defines(directive, "set", 0, name)).collect();
@@ -144,7 +134,7 @@ impl<'s, 'a> Variables<'s, 'a> {
         self.choose(source, choice, depth)
     }
 
-    /// A map on something else: its source may be known, or make no difference.
+    /// For a map on another variable: its source may be known, or make no difference.
     fn choose(&mut self, source: &str, choice: Choice, depth: usize) -> Value {
         let all: Vec<_> = choice.cases.iter().chain(&choice.default).collect();
         self.used.extend(all.iter().map(|case| case.id));
@@ -162,8 +152,8 @@ impl<'s, 'a> Variables<'s, 'a> {
     }
 }
 
-/// What a map comes to for a known text: the case of this very text, in any case of letters, else the default. `None`: a
-/// regular expression may have it, and only nginx can say.
+/// The result of a map for a known text: its case, ignoring ASCII case, else the default. `None`: a regular expression
+/// may match, which only nginx can decide.
 fn chosen(choice: Choice, text: &str) -> Option<Value> {
     if let Some(case) = choice.cases.iter().find(|case| case.key.eq_ignore_ascii_case(text)) {
         return Some(value_of(case));

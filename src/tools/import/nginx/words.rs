@@ -2,7 +2,7 @@
 
 use crate::tools::import::findings::{ACCESS_LOST, Code, LIMIT_LOST, UNKNOWN_DIRECTIVE};
 
-/// Why nothing was made of a directive of this name, unless something was.
+/// The reason why a directive of this name is not carried.
 pub(super) fn why_not(name: &str) -> Option<&'static str> {
     if name.contains("_by_lua") {
         return Some("programs inside nginx have no counterpart");
@@ -12,8 +12,8 @@ pub(super) fn why_not(name: &str) -> Option<&'static str> {
     groups.or(starts).map(|(_, why)| *why)
 }
 
-/// The finding about a directive of this name that was not carried, if it protects or limits its block; of names
-/// that are not known here, nobody can say.
+/// The finding for a directive of this name that is not carried, if it protects or limits its block; `UNKNOWN` names
+/// may do either.
 pub(super) fn lost(name: &str) -> Option<(Code, &'static str, &'static str)> {
     let is = |names: &str| names.split_whitespace().any(|known| known == name);
     if is(ACCESS) || name.ends_with("_by_lua_block") || name.ends_with("_by_lua_file") || name.ends_with("_by_lua") {
@@ -32,18 +32,15 @@ pub(super) fn lost(name: &str) -> Option<(Code, &'static str, &'static str)> {
     why_not(name).is_none().then_some((UNKNOWN_DIRECTIVE, title, repair))
 }
 
-/// Directives by which requests or connections are let in or refused.
 const ACCESS: &str = "auth_basic auth_request auth_jwt satisfy secure_link secure_link_md5 valid_referers limit_except if \
                       js_access js_preread perl access_by_lua";
-/// Directives that bound a rate.
 const LIMITS: &str = "limit_req limit_rate proxy_limit_rate proxy_upload_rate proxy_download_rate";
 
-/// A name of nginx, and not one that somebody made up.
+/// Whether it is one of nginx's own names.
 pub(in crate::tools::import) fn is_known(name: &str) -> bool {
     why_not(name).is_some() || ["worker_shutdown_timeout", "protocol", "starttls"].contains(&name)
 }
 
-/// For names that nobody here knows.
 pub(super) const UNKNOWN: &str = "this is a directive that the importer does not know";
 
 type Group = (&'static str, &'static str);

@@ -54,7 +54,7 @@ impl Importer<'_> {
     }
 }
 
-/// `[HOST:]PORT`, the port also by the name of its service; port 0 is any that is free.
+/// `[HOST:]PORT`; the port may be the name of its service. Port 0 is any free port.
 fn address(text: &str) -> Option<SocketAddr> {
     let (host, port_text) = text.rsplit_once(':').unwrap_or(("", text));
     let ip: IpAddr = match host.trim_matches(['[', ']']) {

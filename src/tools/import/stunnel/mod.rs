@@ -17,7 +17,6 @@ use crate::tools::import::report::{Entry, ImportReport, Outcome};
 use crate::tools::import::stunnel::read::{Line, LineKind};
 use crate::tools::import::{Imported, Options, redact};
 
-/// An option and its place.
 #[derive(Clone, Debug)]
 struct Setting {
     name: String,
@@ -26,7 +25,6 @@ struct Setting {
     place: Place,
 }
 
-/// A service with its options.
 #[derive(Clone, Debug)]
 struct Service {
     name: String,
@@ -35,15 +33,14 @@ struct Service {
     own: Vec<Setting>,
 }
 
-/// An import at work.
 struct Importer<'a> {
     report: ImportReport,
     draft: Draft,
     options: &'a Options,
     files: &'a dyn Files,
-    /// The folder of the file: where relative paths start.
+    /// Relative paths start here.
     folder: PathBuf,
-    /// Options before the first service: they hold for all.
+    /// Options before the first service, which apply to all services.
     common: Vec<Setting>,
 }
 
@@ -132,7 +129,7 @@ impl Importer<'_> {
         self.report.settle(setting.id, Outcome::Found(code.word));
     }
 
-    /// What is left has a reason too, and a finding if nobody can say what is lost with it.
+    /// What is left gets a reason, too, and a finding if the loss is unknown.
     fn close(&mut self) {
         for at in 0..self.report.entries.len() {
             let entry = &self.report.entries[at];

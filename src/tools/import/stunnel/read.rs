@@ -5,27 +5,21 @@
 
 use crate::config::Span;
 
-/// A line that says something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// What it says.
     pub(crate) kind: LineKind,
-    /// Where.
     pub(crate) span: Span,
 }
 
-/// What a line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LineKind {
     /// `[name]`
     Service(String),
     /// `name = value`, the name in lower case.
     Option(String, String),
-    /// Neither of the two.
     Other(String),
 }
 
-/// The lines of a text.
 pub(crate) fn lines(text: &str) -> Vec<Line> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -58,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_told_apart() {
+    fn each_line_has_its_kind() {
         let text = "; c\n Client = yes\n[a b]\n\nsni=\nwhat\n";
         let kinds: Vec<_> = lines(text).into_iter().map(|line| line.kind).collect();
         assert_eq!(

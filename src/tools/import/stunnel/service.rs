@@ -13,7 +13,7 @@ use crate::tools::import::findings::{
 use crate::tools::import::report::Outcome;
 use crate::tools::import::stunnel::{Importer, Service, Setting, is_yes};
 
-/// The host and port of an address; `None` for paths of Unix sockets and what is neither.
+/// `None` for paths of Unix sockets and anything else.
 pub(super) fn split(text: &str) -> Option<(&str, u16)> {
     if text.starts_with('/') {
         return None;
@@ -22,13 +22,13 @@ pub(super) fn split(text: &str) -> Option<(&str, u16)> {
     Some((host.trim_matches(['[', ']']), self::port(port).filter(|port| *port > 0)?))
 }
 
-/// A port by number, or by the name of its service as IANA and /etc/services have it.
+/// By number, or by the name of its service in IANA's registry and /etc/services.
 pub(super) fn port(text: &str) -> Option<u16> {
     let named = SERVICES.iter().find(|(names, _)| names.split(' ').any(|name| name == text));
     named.map(|(_, port)| *port).or_else(|| text.parse().ok())
 }
 
-/// Services whose names people write in `accept` and `connect`.
+/// Services that people use in `accept` and `connect`.
 const SERVICES: [(&str, u16); 14] = [
     ("smtp", 25),
     ("http", 80),
@@ -96,7 +96,7 @@ impl Importer<'_> {
         self.report.settle(service.id, Outcome::Found(SERVICE_LOST.word));
     }
 
-    /// The option that holds: the last of the service, else that of all.
+    /// The last value of the service, else of the global options.
     pub(super) fn get(&self, service: &Service, name: &str) -> Option<Setting> {
         self.all(service, name).pop()
     }
@@ -109,7 +109,7 @@ impl Importer<'_> {
         if own.is_empty() { named(&self.common) } else { own }
     }
 
-    /// The upgrade; outer `None`: one that egret does not know, so that the service cannot work.
+    /// Outer `None`: an upgrade that egret does not support, so that the service cannot work.
     fn protocol(&mut self, service: &Service) -> Option<Option<&'static str>> {
         let Some(protocol) = self.get(service, "protocol") else { return Some(None) };
         let word = protocol.value.to_ascii_lowercase();
@@ -134,7 +134,6 @@ impl Importer<'_> {
         }
     }
 
-    /// The servers, and how one of them is chosen.
     fn servers(&mut self, service: &Service) -> (Vec<String>, Option<&'static str>) {
         let delayed = self.get(service, "delay");
         if let Some(delay) = delayed.as_ref().filter(|delay| is_yes(delay)) {
@@ -195,7 +194,6 @@ impl Importer<'_> {
         Some(Duration::from_secs(seconds))
     }
 
-    /// How stunnel hands the end of a server on.
     fn end_of_stream(&mut self, service: &Service, upstream: &mut Upstream) {
         upstream.eof_lenient = self.options.faithful;
         if !self.options.faithful {
@@ -207,7 +205,7 @@ impl Importer<'_> {
         }
     }
 
-    /// Who may come, by other means than the address of the listener.
+    /// Access limits other than the address of the listener.
     fn access(&mut self, service: &Service) {
         let libwrap = self.get(service, "libwrap").filter(is_yes);
         let others = ["ident", "username"].map(|name| self.get(service, name));

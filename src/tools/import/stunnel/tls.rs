@@ -13,14 +13,11 @@ use crate::tools::import::findings::{
 use crate::tools::import::stunnel::service::split;
 use crate::tools::import::stunnel::{Importer, Service, Setting, is_yes};
 
-/// How stunnel verifies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verification {
-    /// Not at all.
     Nothing,
-    /// The chain.
     Chain,
-    /// The certificate itself has to be known.
+    /// The certificate itself has to be in the file.
     Peer,
 }
 
@@ -174,7 +171,7 @@ impl Importer<'_> {
         tls.trust = (trust != Trust::default()).then(|| self.draft.trust(trust));
     }
 
-    /// `verifyPeer`: the server's certificate is one of the file. egret takes exactly one.
+    /// `verifyPeer`: the file holds the server's certificate. egret takes exactly one.
     fn exact(&mut self, service: &Service, files: &[Setting], trust: &mut Trust) {
         let file = self.get(service, "cafile").filter(|file| !file.value.is_empty());
         let one = file.filter(|file| {
@@ -194,7 +191,7 @@ impl Importer<'_> {
         }
     }
 
-    /// What stunnel asks about revocation, and egret does not. `pinned`: lists are not looked at.
+    /// Revocation checks that egret does not make. `pinned`: lists are not read.
     fn revocation(&mut self, service: &Service, pinned: bool) {
         let ocsp = ["ocspaia", "ocsprequire"].into_iter().filter_map(|name| self.get(service, name)).filter(is_yes);
         let ocsp: Vec<_> = ocsp.chain(self.get(service, "ocsp")).collect();
@@ -265,7 +262,7 @@ impl Importer<'_> {
         }
     }
 
-    /// Names that stunnel expects and that are not the one that is sent.
+    /// Names that stunnel expects and does not send.
     fn names(&mut self, service: &Service, how: Verification, hosts: &[&str], tls: &mut Tls) -> Vec<String> {
         let mut names = Vec::new();
         for (option, kind) in [("checkhost", "dns"), ("checkip", "ip")] {
@@ -335,6 +332,6 @@ impl Importer<'_> {
     }
 }
 
-/// What stunnel takes in place of the name of a file.
+/// Prefixes that stunnel accepts in place of a file name.
 const NOT_FILES: [&str; 4] = ["pkcs11:", "engine:", "store:", "data:"];
 const NOT_A_FILE: &str = "store certificate and key in files that egret may read, and name them in the configuration";

@@ -1,6 +1,6 @@
 //! Why options of stunnel are not carried over.
 
-/// Why nothing was made of an option of this name (in lower case), unless something was.
+/// The reason why an option of this name (in lower case) is not carried.
 pub(super) fn why_not(name: &str) -> Option<&'static str> {
     let group = GROUPS.iter().find(|(names, _)| names.split_whitespace().any(|known| known == name));
     group.map(|(_, why)| *why)
