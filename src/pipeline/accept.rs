@@ -163,9 +163,9 @@ impl Listener {
         entry.routes.metrics.accepted.increment(1);
         if let Err(refused) = entry.admission.check(&peer) {
             entry.routes.metrics.refused.increment(refused.reason());
-            let key = Key::new(Event::ConnectionRefused, refused.reason()).listener(&entry.routes.listener);
+            let key = Key::new(Event::ClientDenied, refused.reason()).listener(&entry.routes.listener);
             if flood::is_first(key) {
-                tracing::warn!(listener = %entry.routes.listener, client = %peer, reason = refused.reason(), "connection refused");
+                tracing::warn!(listener = %entry.routes.listener, client = %peer, reason = refused.reason(), "client denied");
             }
             return stream.reset();
         }

@@ -166,7 +166,7 @@ impl<'a> Report<'a> {
 impl Report<'_> {
     /// Logs a client for which no upstream was tried.
     fn refused(&self, reason: &'static str, error: &dyn fmt::Display, repair: Option<&str>) {
-        if !flood::is_first(Key::new(Event::ConnectionRefused, reason).listener(&self.routes.listener)) {
+        if !flood::is_first(Key::new(Event::ClientDenied, reason).listener(&self.routes.listener)) {
             return;
         }
         tracing::warn!(
@@ -175,7 +175,7 @@ impl Report<'_> {
             reason,
             detail = %error,
             repair,
-            "connection refused",
+            "client denied",
         );
     }
 

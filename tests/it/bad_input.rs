@@ -59,7 +59,7 @@ fn postgres_to(peer: &Peer, pki: &Pki) -> Egret {
 
 /// So many clients, and no others, were refused by the listener for this reason, before a server was asked.
 pub(crate) fn refused_at_once(egret: &Egret, class: &str, clients: usize) {
-    let is_refusal = |line: &serde_json::Value| line["message"] == "connection refused" && line["reason"] == class;
+    let is_refusal = |line: &serde_json::Value| line["message"] == "client denied" && line["reason"] == class;
     let line = egret.wait_for_log(class, is_refusal);
     assert!(line["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{line}");
     let count = |family: &str, labels: &[(&str, &str)]| egret.metrics().sum(family, labels);
@@ -99,7 +99,7 @@ fn hello_of_tls_whole_half_or_in_single_bytes_is_told_what_to_change() {
     }
     byte_by_byte(&mut plain::connect(address), &hello);
     refused_at_once(&egret, "downstream_speaks_tls", 4);
-    let line = egret.wait_for_log("a repair", |line| line["message"] == "connection refused");
+    let line = egret.wait_for_log("a repair", |line| line["message"] == "client denied");
     assert!(line["repair"].as_str().is_some_and(|repair| repair.contains("sslmode=disable")), "{line}");
     egret.wait_until_idle(floor);
 }

@@ -153,8 +153,8 @@ impl Acceptor {
                 self.exchanges.start(|progress| exchange(stream, routes, progress));
             }
             Err(refused) => {
-                if flood::is_first(Key::new(Event::AdminConnectionRefused, refused.reason())) {
-                    tracing::info!(%peer, reason = refused.reason(), %refused, "admin connection refused");
+                if flood::is_first(Key::new(Event::AdminClientDenied, refused.reason())) {
+                    tracing::info!(%peer, reason = refused.reason(), %refused, "admin client denied");
                 }
             }
         }

@@ -16,7 +16,7 @@ pub(crate) enum Event {
     FillFailed,
     /// A connection whose upstream was never ready.
     Unserved,
-    ConnectionRefused,
+    ClientDenied,
     AcceptingPauses,
     /// The limit on connections is reached.
     AcceptingWaits,
@@ -24,7 +24,7 @@ pub(crate) enum Event {
     EndpointBack,
     RenegotiationDeclined,
     AdminAcceptingPauses,
-    AdminConnectionRefused,
+    AdminClientDenied,
     AdminRequestRefused,
 }
 
@@ -34,20 +34,20 @@ impl Event {
             Self::OriginationFailed => "origination failed",
             Self::FillFailed => "filling the pool failed",
             Self::Unserved => "connection",
-            Self::ConnectionRefused => "connection refused",
+            Self::ClientDenied => "client denied",
             Self::AcceptingPauses => "accepting pauses",
             Self::AcceptingWaits => "accepting waits",
             Self::EndpointEjected => "endpoint ejected",
             Self::EndpointBack => "endpoint is back",
             Self::RenegotiationDeclined => "renegotiation declined",
             Self::AdminAcceptingPauses => "admin cannot accept, pausing",
-            Self::AdminConnectionRefused => "admin connection refused",
+            Self::AdminClientDenied => "admin client denied",
             Self::AdminRequestRefused => "admin request refused",
         }
     }
 
     fn is_warning(self) -> bool {
-        !matches!(self, Self::Unserved | Self::EndpointBack | Self::AdminConnectionRefused)
+        !matches!(self, Self::Unserved | Self::EndpointBack | Self::AdminClientDenied)
     }
 }
 
