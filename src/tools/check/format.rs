@@ -1,4 +1,4 @@
-//! How findings are told: to people, to scripts, to code scanning, to the annotations of a build.
+//! Formats of findings: text, JSON, SARIF for code scanning, annotations of a build.
 
 use std::fmt::Write;
 

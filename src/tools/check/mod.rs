@@ -1,4 +1,4 @@
-//! What can be told of a configuration before it runs: what is wrong, what is unwise, what the house forbids.
+//! Findings about a configuration before it runs: problems, warnings, violations of the user's own rules.
 //!
 //! Problems come from the text and from building what it names; advice from the text ([`config::lint`]) and from
 //! the certificates that it names ([`files`]); violations from the user's own rules ([`policy`]).

@@ -1,4 +1,4 @@
-//! The chain as a server sent it: who issued whom, what is missing, what is there for nothing.
+//! The chain as a server sent it: issuers, missing and superfluous certificates.
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::{GeneralName, ParsedExtension};

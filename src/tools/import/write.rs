@@ -177,7 +177,7 @@ fn unique(wanted: impl Iterator<Item = String>) -> Vec<String> {
     names
 }
 
-/// Bytes of a name before a number is appended; names have at most 63 characters.
+/// Characters of a name before a number is appended; names have at most 63 characters.
 const LONGEST: usize = 28;
 
 /// A valid name from any text.

@@ -12,8 +12,7 @@ pub(super) fn why_not(name: &str) -> Option<&'static str> {
     groups.or(starts).map(|(_, why)| *why)
 }
 
-/// The finding for a directive of this name that is not carried, if it protects or limits its block; `UNKNOWN` names
-/// may do either.
+/// The finding for a directive of this name that is not carried, if it controls access, limits a rate, or is unknown.
 pub(super) fn lost(name: &str) -> Option<(Code, &'static str, &'static str)> {
     let is = |names: &str| names.split_whitespace().any(|known| known == name);
     if is(ACCESS) || name.ends_with("_by_lua_block") || name.ends_with("_by_lua_file") || name.ends_with("_by_lua") {

@@ -1,4 +1,4 @@
-//! How a service speaks TLS: who we are, whom we believe, which versions.
+//! TLS settings of a service: identity, trust, versions.
 
 use std::net::IpAddr;
 use std::path::Path;
