@@ -58,7 +58,6 @@ impl Drop for Output {
     }
 }
 
-/// Arguments that have no meaning, or a request for help.
 fn refuse(error: &clap::Error) -> ExitCode {
     let usage = error.render();
     if error.use_stderr() && cli::asks_for_json(std::env::args_os()) && log_json(None).is_ok() {
@@ -146,7 +145,7 @@ fn serve(run: Box<Run>, log: logging::Handle, loaded: Loaded) -> anyhow::Result<
     }
 }
 
-/// A line for each file that cannot be used. A message may quote what a variable was replaced by.
+/// Logs a line for each file that cannot be used. A message may quote what a variable was replaced by.
 fn log_failure(error: &supervise::Error, written: &values::Written) {
     match error {
         supervise::Error::Build(errors) => {

@@ -13,8 +13,8 @@ const CONTEXT: usize = 3;
 /// Ten thousand upstreams have two; a file of this size has a thousand.
 const LARGEST: usize = 256 << 10;
 
-/// The repair as it goes into the file of `source`: as it is where it can be appended, else the change of the file as a
-/// unified diff, behind the repair's comments. A text that is no TOML is advice and stays.
+/// The repair in the form that fits the file of `source`: unchanged where it can be appended, else as a unified diff of
+/// the file after the repair's comments. Text that is not TOML is advice and stays unchanged.
 pub(crate) fn fit(repair: &str, source: &Source) -> String {
     let text = source.text();
     if text.len() > LARGEST || !source.is_file() || can_be_appended(repair, text) {
@@ -63,7 +63,6 @@ fn leave_what_is_shared(repair: &mut DocumentMut, document: &DocumentMut) {
     }
 }
 
-/// The upstreams of the repair refer to `to` where they referred to `from`.
 fn refer(repair: &mut DocumentMut, reference: &str, from: &str, to: &str) {
     let Some(upstreams) = repair.get_mut("upstreams").and_then(Item::as_table_mut) else { return };
     for (_, upstream) in upstreams.iter_mut() {
@@ -103,7 +102,7 @@ fn set_value(place: &mut Item, item: Item) {
     }
 }
 
-/// Without the place and the comments that it has in the repair: a new table goes to the end of the file.
+/// Drops the position and the comments that the item has in the repair: a new table goes to the end of the file.
 fn clean(mut item: Item) -> Item {
     if let Some(table) = item.as_table_mut() {
         table.set_position(None);

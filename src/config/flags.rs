@@ -10,7 +10,7 @@ use crate::config::read::{Given, Key, Named, Reader, Text};
 use crate::config::source::{COMMAND_LINE, Source, Span};
 use crate::config::values::{Name, Server};
 
-/// What can be said by arguments. Paths are relative to the working folder.
+/// What arguments can set. Paths are relative to the working folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     /// `--listen`: an address and port, or `unix:/path`.
@@ -21,15 +21,15 @@ pub struct Flags {
     pub cert: Option<String>,
     /// `--key`: its private key; default: in the file of the certificate.
     pub key: Option<String>,
-    /// `--password-file`: whose first line is the password of the key.
+    /// `--password-file`: its first line is the password of the key.
     pub password_file: Option<String>,
     /// `--server-name`: default, the host of each server.
     pub server_name: Option<String>,
     /// `--trust`: files and folders with root certificates; default: the roots of the system.
     pub trust: Vec<String>,
-    /// `--upgrade`: what is said before TLS begins.
+    /// `--upgrade`: the protocol spoken before TLS begins.
     pub upgrade: Option<String>,
-    /// `--allow`: networks that may come.
+    /// `--allow`: networks whose clients are allowed.
     pub allow: Vec<String>,
 }
 
@@ -49,7 +49,6 @@ pub fn from_flags(flags: &Flags) -> Result<Loaded, Problems> {
     finish(source, file, problems)
 }
 
-/// The arguments, each with its place in the line.
 struct Arguments<'a> {
     listen: Argument<'a>,
     to: Vec<Argument<'a>>,
@@ -136,7 +135,6 @@ fn named<T>(section: Option<T>) -> Given<Named<T>> {
     section.map_or(Given::Absent, |section| unplaced(Named(vec![(key, unplaced(section))])))
 }
 
-/// What no argument stands for; nothing can be wrong with it.
 fn unplaced<T>(value: T) -> Given<T> {
     Given::Value(0..0, value)
 }

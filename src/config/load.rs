@@ -140,7 +140,6 @@ pub fn parse(origin: &str, text: &str, environment: Environment<'_>) -> Result<L
     Err(Problems::new(source, syntax))
 }
 
-/// From what was typed to what will run, whether it was typed into a file or a command line.
 pub(super) fn finish(source: Arc<Source>, file: File, mut problems: Vec<Problem>) -> Result<Loaded, Problems> {
     let written = Written(Some(Arc::clone(&source)));
     let config = Config { source: written, ..resolve(&file, source.folder(), &mut problems) };
@@ -165,7 +164,7 @@ fn syntax_problem(error: &toml::de::Error) -> Problem {
     Problem::new(span, format!("this is not TOML: {message}"), "here", repair)
 }
 
-/// What helps against the slips that people make most, by a word of the parser's message.
+/// Repairs of common slips, by a word of the parser's message.
 const SYNTAX_REPAIRS: [(&str, &str); 6] = [
     ("duplicate key", "keep one of them"),
     ("must be quoted", "put the value into double quotes"),

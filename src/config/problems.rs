@@ -16,7 +16,6 @@ pub struct Problem {
     pub span: Option<Span>,
     /// What is wrong, in one sentence without a full stop.
     pub title: String,
-    /// A few words for the underlined text.
     pub(crate) label: String,
     /// What to write.
     pub repair: String,
@@ -28,18 +27,16 @@ impl Problem {
         Self { span: Some(span), title: title.into(), label: label.into(), repair: repair.into() }
     }
 
-    /// A mistake of the file as a whole.
     pub(crate) fn of_file(title: impl Into<String>, repair: impl Into<String>) -> Self {
         Self { span: None, title: title.into(), label: String::new(), repair: repair.into() }
     }
 
-    /// The same without what variables were replaced by.
+    /// The same problem with references in place of the values of variables.
     pub(crate) fn without_values(self, source: &Source) -> Self {
         let hide = |text: &str| source.hide_values(text);
         Self { span: self.span, title: hide(&self.title), label: hide(&self.label), repair: hide(&self.repair) }
     }
 
-    /// Lines for people, in the manner of rustc.
     pub(crate) fn render(&self, source: &Source, severity: Severity, style: Style) -> String {
         let title = severity.level().primary_title(escaped_lines(&self.title));
         let title = if let Some(code) = severity.code() { title.id(code) } else { title };
@@ -51,7 +48,6 @@ impl Problem {
         style.renderer().render(&[group.element(help)])
     }
 
-    /// One JSON object, for editors and scripts.
     pub(crate) fn to_json(&self, source: &Source, severity: Severity) -> serde_json::Value {
         let at = self.span.as_ref().map(|span| (source.position(span.start), source.position(span.end)));
         json!({
@@ -88,14 +84,13 @@ pub enum Severity {
     Error,
     /// A rule of the user's own forbids it.
     Forbidden,
-    /// Legal but unwise; the code names the kind.
+    /// Legal but unwise; the code names its kind.
     Advice(&'static str),
     /// Worth knowing, and nothing to change: `--strict` passes it. The code names the kind.
     Note(&'static str),
 }
 
 impl Severity {
-    /// Whether it may not run so.
     pub(crate) fn is_error(self) -> bool {
         matches!(self, Self::Error | Self::Forbidden)
     }
@@ -150,7 +145,7 @@ impl Style {
     }
 }
 
-/// All that is wrong with one configuration: never empty, in the order of the text.
+/// Everything that is wrong with one configuration: never empty, in the order of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {
     source: Arc<Source>,
@@ -174,7 +169,6 @@ impl Problems {
         self.list.iter()
     }
 
-    /// Those that people are shown: the first hundred.
     pub(crate) fn shown(&self) -> impl Iterator<Item = &Problem> {
         self.list.iter().take(SHOWN)
     }
@@ -204,7 +198,6 @@ impl Problems {
         self.list.iter().map(|problem| problem.to_json(&self.source, Severity::Error)).collect()
     }
 
-    /// Fixed word for logs and metrics.
     pub(crate) fn reason(&self) -> &'static str {
         "configuration_invalid"
     }
@@ -236,7 +229,7 @@ impl std::error::Error for Problems {}
 /// The longest piece of a person's text that a sentence quotes; the rest is in the underlined line.
 const QUOTED: usize = 60;
 
-/// A piece of somebody's text inside a sentence: escaped, and cut if it is long.
+/// Text of the configuration inside a sentence: escaped, and cut if it is longer than [`QUOTED`].
 pub(crate) fn quote(text: &str) -> String {
     let mut shown = String::new();
     text.chars().take(QUOTED).for_each(|letter| escape::push(&mut shown, letter));

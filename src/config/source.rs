@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::variables::Variables;
 
-/// Bytes of a [`Source`], from the first to before the last.
+/// Bytes of a [`Source`]; the end is exclusive.
 pub(crate) type Span = Range<usize>;
 
 /// A text and where it came from.
@@ -14,7 +14,7 @@ pub struct Source {
     origin: String,
     folder: PathBuf,
     text: String,
-    /// Where each line begins: ten thousand findings ask for their lines.
+    /// Byte at which each line begins, kept because ten thousand findings ask for their lines.
     starts: Vec<usize>,
     variables: Variables,
 }
@@ -28,7 +28,6 @@ pub struct Position {
     pub column: usize,
 }
 
-/// The origin of a configuration that was typed as arguments.
 pub(super) const COMMAND_LINE: &str = "command line";
 
 impl Source {
@@ -39,17 +38,14 @@ impl Source {
         Self { origin: origin.to_owned(), folder, text: text.to_owned(), starts, variables: Variables::default() }
     }
 
-    /// The same text, with what its variables were replaced by.
     pub(super) fn with_variables(self, variables: Variables) -> Self {
         Self { variables, ..self }
     }
 
-    /// A message about this text without the values of its variables.
     pub(crate) fn hide_values(&self, message: &str) -> String {
         self.variables.hide(message)
     }
 
-    /// Whether it is a file that a person can edit, and not the command line.
     pub(crate) fn is_file(&self) -> bool {
         self.origin != COMMAND_LINE
     }
@@ -59,7 +55,6 @@ impl Source {
         &self.origin
     }
 
-    /// The folder that relative paths start from.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }

@@ -3,13 +3,11 @@
 
 use std::fmt;
 
-/// The variables that a text uses, with their values.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Variables(Vec<Variable>);
 
 #[derive(Clone, PartialEq, Eq)]
 struct Variable {
-    /// As it was typed: `${NAME}`.
     reference: String,
     value: String,
 }
@@ -22,7 +20,6 @@ const RECOGNISED: usize = 8;
 const WORD: usize = 3;
 
 impl Variables {
-    /// Remembers the value of a variable.
     pub(crate) fn add(&mut self, name: &str, value: &str) {
         let variable = Variable { reference: format!("${{{name}}}"), value: value.to_owned() };
         if !value.is_empty() && !self.0.contains(&variable) {
@@ -65,7 +62,7 @@ impl Variable {
         out
     }
 
-    /// Bytes at the front of the text that are the value, or a part of it that gives it away.
+    /// Bytes at the front of the text that are the value, or a part of it that reveals it.
     fn length_in(&self, text: &str, before: Option<char>) -> usize {
         let same = text.chars().zip(self.value.chars()).take_while(|(a, b)| a.eq_ignore_ascii_case(b));
         let (count, length) = same.fold((0, 0), |(count, length), (letter, _)| (count + 1, length + letter.len_utf8()));

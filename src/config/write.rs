@@ -6,13 +6,11 @@ use std::time::Duration;
 
 use crate::config::values::quoting::{key, string};
 
-/// A configuration, table by table.
 #[derive(Debug, Default)]
 pub(crate) struct Text {
     text: String,
 }
 
-/// A value as TOML.
 #[derive(Clone, Debug)]
 pub(crate) struct Value(String);
 
@@ -26,23 +24,19 @@ impl Text {
         self
     }
 
-    /// A blank line, behind comments that belong to no table.
     pub(crate) fn blank(&mut self) -> &mut Self {
         self.text.push('\n');
         self
     }
 
-    /// The head of a table; a part of its path may be any name.
     pub(crate) fn table(&mut self, path: &[&str]) -> &mut Self {
         self.head("[", path, "]")
     }
 
-    /// The head of one more table in a list of tables.
     pub(crate) fn list_item(&mut self, name: &str) -> &mut Self {
         self.head("[[", &[name], "]]")
     }
 
-    /// A table that is left out if nothing is set in it.
     pub(crate) fn table_if_any(&mut self, path: &[&str], set: impl FnOnce(&mut Self)) -> &mut Self {
         let before = self.text.len();
         self.table(path);
@@ -54,13 +48,11 @@ impl Text {
         self
     }
 
-    /// A key of the table that was begun last.
     pub(crate) fn set(&mut self, name: &str, value: impl Into<Value>) -> &mut Self {
         self.text.push_str(&format!("{} = {}\n", key(name), value.into().0));
         self
     }
 
-    /// A key, if there is a value.
     pub(crate) fn set_some(&mut self, name: &str, value: Option<impl Into<Value>>) -> &mut Self {
         match value {
             Some(value) => self.set(name, value),
@@ -68,12 +60,11 @@ impl Text {
         }
     }
 
-    /// A key that is written only if it holds.
     pub(crate) fn set_if(&mut self, name: &str, is_set: bool, value: impl Into<Value>) -> &mut Self {
         self.set_some(name, is_set.then_some(value))
     }
 
-    /// A key whose list is not empty.
+    /// Writes no key if the list is empty.
     pub(crate) fn set_list<T: AsRef<str>>(&mut self, name: &str, values: impl IntoIterator<Item = T>) -> &mut Self {
         let mut values = values.into_iter().peekable();
         if values.peek().is_none() {
@@ -82,7 +73,6 @@ impl Text {
         self.set(name, Value::strings(values))
     }
 
-    /// The text so far.
     pub(crate) fn finish(&mut self) -> String {
         std::mem::take(&mut self.text)
     }
@@ -94,7 +84,6 @@ impl Text {
         self
     }
 
-    /// A blank line between the keys of one table and what comes next.
     fn part(&mut self) {
         let last = self.text.lines().last().unwrap_or_default();
         if !last.is_empty() && !last.starts_with('#') {
@@ -104,19 +93,16 @@ impl Text {
 }
 
 impl Value {
-    /// A list of strings.
     pub(crate) fn strings<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> Self {
         let values: Vec<String> = values.into_iter().map(|value| string(value.as_ref())).collect();
         Self(format!("[{}]", values.join(", ")))
     }
 
-    /// A list of other values.
     pub(crate) fn list(values: impl IntoIterator<Item = Self>) -> Self {
         let values: Vec<String> = values.into_iter().map(|value| value.0).collect();
         Self(format!("[{}]", values.join(", ")))
     }
 
-    /// A list with a line for each value.
     pub(crate) fn lines(values: impl IntoIterator<Item = Self>) -> Self {
         let values: String = values.into_iter().map(|value| format!("    {},\n", value.0)).collect();
         Self(format!("[\n{values}]"))
@@ -129,7 +115,6 @@ impl Value {
         (!keys.is_empty()).then(|| Self(format!("{{ {} }}", keys.join(", "))))
     }
 
-    /// A number.
     pub(crate) fn number(number: impl Display) -> Self {
         Self(number.to_string())
     }

@@ -8,21 +8,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A file is read in milliseconds, and the costliest key that is derived takes 6.0 s (`credentials::contents`). A fifth of
-/// what a reload may take: the rest goes live although many disks hang.
+/// A file is read in milliseconds, and the costliest key derivation takes 6.0 s (`credentials::contents`). A fifth of
+/// the bound of a reload: the rest goes live even if many disks hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Threads that may hang at once; what comes after is not tried.
+/// Threads that may hang at once; further jobs are not tried.
 const MAX_HANGING: usize = 64;
 
-/// Jobs that are being done, those that hang included: none of them is begun a second time, so that reloads do not add a
-/// thread each for a disk that stays away.
+/// Jobs that run, those that hang included: none of them is started a second time, so that reloads do not add a thread
+/// each while a disk hangs.
 pub(crate) struct Running<J> {
     jobs: Mutex<Vec<J>>,
     patience: Duration,
 }
 
-/// What all threads of one call share.
 struct Batch<J, W> {
     jobs: Vec<J>,
     next: AtomicUsize,
@@ -31,13 +30,12 @@ struct Batch<J, W> {
 }
 
 impl<J: Clone + PartialEq + Send + Sync + 'static> Running<J> {
-    /// Nothing is being done; a job may take `patience`.
     pub(crate) fn new(patience: Duration) -> Arc<Self> {
         Arc::new(Self { jobs: Mutex::default(), patience })
     }
 
-    /// Does the jobs one after the other on a thread of its own, and on another while that one hangs. The result of a job
-    /// is missing if it took longer than the patience, or still hangs from a call before. Blocks.
+    /// Does the jobs one after the other on a separate thread, and on another one while that one hangs. A job has no
+    /// result if it took longer than `patience`, or still hangs from an earlier call. Blocks.
     pub(crate) fn each<T: Send + 'static>(
         self: &Arc<Self>,
         jobs: Vec<J>,
@@ -72,7 +70,6 @@ impl<J: Clone + PartialEq + Send + Sync + 'static> Running<J> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a job is being done, unless it is already.
     fn begin(&self, job: &J) -> Option<Begun<'_, J>> {
         let mut running = self.lock();
         if running.contains(job) {
@@ -83,7 +80,7 @@ impl<J: Clone + PartialEq + Send + Sync + 'static> Running<J> {
     }
 }
 
-/// A job that is being done; it is forgotten also if it panics.
+/// A running job; removed from the list even if it panics.
 struct Begun<'a, J: Clone + PartialEq + Send + Sync + 'static> {
     running: &'a Running<J>,
     job: J,
@@ -100,12 +97,10 @@ where
     J: Clone + PartialEq + Send + Sync + 'static,
     W: Send + Sync + 'static,
 {
-    /// Every job was begun by some thread.
     fn is_begun(&self) -> bool {
         self.next.load(Ordering::Relaxed) >= self.jobs.len()
     }
 
-    /// Starts that many threads.
     fn start<T: Send + 'static>(self: &Arc<Self>, threads: usize, done: &Sender<(usize, Option<T>)>) -> usize
     where
         W: Fn(&J) -> T,

@@ -10,8 +10,8 @@ use crate::credentials::part::Part;
 use crate::credentials::trust::Trust;
 use crate::pipeline::originate::Originator;
 
-/// The settings, with fingerprints in place of what files hold: identities by leaf, key and chain, trusts by the
-/// digest of all that decides whom they believe, origins by every part of their keys. No secret is in it.
+/// The settings, with fingerprints in place of the contents of files: identities by leaf, key and chain, trusts by the
+/// digest of everything that decides verification, origins by every part of their keys. No secret is in it.
 pub(crate) fn outline(snapshot: &Snapshot) -> Value {
     let config = &snapshot.config;
     let identities = snapshot.identities().iter().filter_map(|(name, part)| {
@@ -32,7 +32,6 @@ pub(crate) fn outline(snapshot: &Snapshot) -> Value {
     })
 }
 
-/// The parts of a kind that are not as their files say: state and reason of each.
 fn broken(snapshot: &Snapshot, kind: &str) -> Value {
     let of_kind = snapshot.troubled().filter(|part| part.broken.fault.kind.as_str() == kind);
     let told = of_kind.map(|part| {
@@ -42,8 +41,8 @@ fn broken(snapshot: &Snapshot, kind: &str) -> Value {
     told.collect::<Map<_, _>>().into()
 }
 
-/// The outline of what runs, with how much a reload would find: `live` counts tickets and warm connections of each
-/// origin, and streams in flight, by upstream.
+/// The outline of the running generation, with what a reload would affect: `live` counts tickets and warm connections
+/// of each origin, and streams in flight, by upstream.
 pub(crate) fn running(snapshot: &Snapshot) -> Value {
     let mut outline = outline(snapshot);
     let counts = snapshot.upstreams().iter().map(|(name, originator)| (name.to_string(), live(originator)));
@@ -61,7 +60,6 @@ fn live(originator: &Originator) -> Value {
     json!({ "origins": origins.collect::<Map<_, _>>(), "streams": streams })
 }
 
-/// Every origin of an upstream, each once.
 fn origins(originator: &Originator) -> Value {
     let mut all: Vec<Map<String, Value>> = Vec::new();
     // Where the client's own TLS goes through, there is none.
@@ -74,7 +72,6 @@ fn origins(originator: &Originator) -> Value {
     json!(all)
 }
 
-/// What makes a listener keep its socket.
 fn socket(listener: &Listener) -> Value {
     format!("{:?}", listener.key()).into()
 }

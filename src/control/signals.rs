@@ -49,7 +49,7 @@ impl Signals {
         })
     }
 
-    /// The next thing that is asked for. Signals of one kind that arrive before they are taken are one.
+    /// The next request. Signals of one kind that arrive before they are taken are one.
     ///
     /// Cancel safe.
     pub async fn next(&mut self) -> Signal {
@@ -77,7 +77,6 @@ pub struct Error {
 }
 
 impl Error {
-    /// The class of this error.
     pub(crate) fn reason(&self) -> &'static str {
         "signal_not_available"
     }

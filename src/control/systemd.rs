@@ -27,18 +27,17 @@ pub(crate) fn reloading() {
     }
 }
 
-/// A drain has begun; `status` is the line that `systemctl status` shows.
 pub(crate) fn stopping(status: &str) {
     notify(&[NotifyState::Stopping, NotifyState::Status(&one_line(status))]);
 }
 
-/// How often [`alive`] has to be called: half of what the supervisor waits, as sd_watchdog_enabled(3)
-/// recommends. `None`: nobody waits.
+/// How often to call [`alive`]: half of the supervisor's timeout, as sd_watchdog_enabled(3) recommends. `None`: no
+/// watchdog.
 pub(crate) fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|wait| !wait.is_zero()).map(|wait| wait / 2)
 }
 
-/// The process is alive. To be called from where a hang would show, not from a thread of its own.
+/// The process is alive. Call it where a hang would show, not on a separate thread.
 pub(crate) fn alive() {
     // Behind others it would arrive late, and say that the process was alive when it no longer is; and a supervisor
     // that does not read would find nothing else once it reads again.
@@ -47,14 +46,13 @@ pub(crate) fn alive() {
     }
 }
 
-/// Counts the messages that are dropped.
 pub(crate) fn count_dropped(registry: &Registry) {
     if let Some(writer) = writer() {
         writer.count_with(registry.counter("egret_notify_dropped_total", &[]));
     }
 }
 
-/// Bytes of messages that wait for a supervisor that does not read: those of some 300 reloads.
+/// Bytes of messages that wait for a supervisor that does not read: about 300 reloads.
 const CAPACITY: usize = 64 << 10;
 
 fn notify(states: &[NotifyState<'_>]) {
@@ -64,7 +62,7 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// `None`: nobody wants to be notified.
+/// `None`: no supervisor asked for notifications.
 fn writer() -> Option<&'static Writer> {
     static WRITER: OnceLock<Option<Writer>> = OnceLock::new();
     let start = || {
@@ -76,7 +74,6 @@ fn writer() -> Option<&'static Writer> {
     WRITER.get_or_init(start).as_ref()
 }
 
-/// The other end of `NOTIFY_SOCKET`.
 #[derive(Default)]
 struct Supervisor {
     is_failing: bool,

@@ -21,24 +21,21 @@ pub(crate) const MIN_RSA_BITS: usize = 2048;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Date(pub i64);
 
-/// What a certificate says of itself.
+/// The facts that a certificate states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFacts {
-    /// The subject's distinguished name.
     pub(crate) subject: String,
-    /// The issuer's distinguished name.
     pub(crate) issuer: String,
     /// Subject alternative names as `dns:...`, `ip:...`, `uri:...`; at most [`MAX_NAMES`].
     pub(crate) names: Vec<String>,
     /// The last common name of the subject.
     pub common_name: Option<String>,
-    /// Valid from then on.
     pub(crate) not_before: Date,
-    /// Valid up to and including then.
+    /// Inclusive.
     pub(crate) not_after: Date,
     /// Of the DER encoding.
     pub sha256: Sha256,
-    /// Of the SubjectPublicKeyInfo: what pins are compared with.
+    /// Of the SubjectPublicKeyInfo: pins are compared with it.
     pub spki_sha256: Sha256,
     /// Kind of key, such as `RSA` or `EC`.
     pub(crate) key: &'static str,
@@ -85,12 +82,10 @@ impl CertificateFacts {
         })
     }
 
-    /// An RSA key of fewer than [`MIN_RSA_BITS`].
     pub(crate) fn has_weak_key(&self) -> bool {
         is_weak(self.key, self.key_bits)
     }
 
-    /// The facts as fields of a log line.
     pub(crate) fn fields(&self) -> Vec<(&'static str, String)> {
         let mut names = self.names.join(", ");
         if names.is_empty() {
@@ -108,8 +103,9 @@ impl CertificateFacts {
     }
 }
 
-/// When to warn of an end: a third of the life before it, as ACME clients renew (90 days: 30 before), and at most 30 days,
-/// so that an authority of ten years is not reported for three of them. One rule for `check` and `trust expiry`.
+/// When to start warning about expiry: after two thirds of the lifetime, as ACME clients renew (90 days: 30 before),
+/// and at most 30 days before, so that an authority of ten years is not reported for three of them. One rule for
+/// `check` and `trust expiry`.
 pub(crate) fn soon_from(not_before: Date, not_after: Date) -> Date {
     const LONGEST: i64 = 30 * 24 * 60 * 60;
     let life = not_after.0.saturating_sub(not_before.0).max(0);
@@ -125,7 +121,6 @@ fn is_for_clients(certificate: &X509Certificate<'_>) -> bool {
     }
 }
 
-/// An RSA key of fewer than [`MIN_RSA_BITS`].
 pub(crate) fn has_weak_key(certificate: &X509Certificate<'_>) -> bool {
     let (kind, bits) = key(certificate);
     is_weak(kind, bits)
@@ -135,14 +130,10 @@ fn is_weak(key: &str, bits: usize) -> bool {
     key == "RSA" && bits < MIN_RSA_BITS
 }
 
-/// A subject alternative name as the certificate carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SubjectName {
-    /// A host name, or a wildcard.
     Dns(String),
-    /// An address.
     Ip(IpAddr),
-    /// A URI, such as a SPIFFE ID.
     Uri(String),
 }
 
@@ -156,7 +147,6 @@ impl fmt::Display for SubjectName {
     }
 }
 
-/// Every DNS name, address and URI of the subject alternative name extension.
 pub(crate) fn subject_names(certificate: &X509Certificate<'_>) -> Vec<SubjectName> {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
     extension.value.general_names.iter().filter_map(subject_name).collect()
@@ -188,8 +178,8 @@ pub(crate) fn unknown_critical_extension(certificate: &X509Certificate<'_>) -> O
     critical.map(|extension| extension.oid.to_id_string()).find(|oid| unknown(oid))
 }
 
-/// The SubjectPublicKeyInfo of a certificate, of whatever version (RFC 5280 section 4.1). Only what stands before it
-/// is looked at, and no further than to its end: every handshake asks for it.
+/// The SubjectPublicKeyInfo of a certificate of any version (RFC 5280 section 4.1). Parses only what precedes it: every
+/// handshake asks for it.
 pub(crate) fn public_key(der: &[u8]) -> Option<SubjectPublicKeyInfoDer<'_>> {
     let (_, certificate, _) = element(der)?;
     let (_, mut rest, _) = element(certificate)?;
@@ -208,7 +198,6 @@ pub(crate) fn public_key(der: &[u8]) -> Option<SubjectPublicKeyInfoDer<'_>> {
 const EXPLICIT_VERSION: u8 = 0xa0;
 const SEQUENCE: u8 = 0x30;
 
-/// A DER distinguished name in words.
 pub(crate) fn distinguished_name(der: &[u8]) -> Option<String> {
     let (_, name) = x509_parser::x509::X509Name::from_der(der).ok()?;
     Some(clean(&name.to_string()))
@@ -300,7 +289,7 @@ pub(crate) fn element(der: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((der.get(..end)?, der.get(header..end)?, der.get(end..)?))
 }
 
-/// Text of a stranger, fit for a log line.
+/// Text of another party, made safe for a log line.
 pub(crate) fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len().min(MAX_TEXT));
     text.chars().take(MAX_TEXT).for_each(|letter| escape::push(&mut clean, letter));

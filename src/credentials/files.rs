@@ -19,13 +19,11 @@ pub(crate) const MAX_FILE: u64 = 16 << 20;
 pub(crate) struct Content {
     /// Not empty.
     pub(crate) bytes: Secret,
-    /// The permission bits.
     pub(crate) mode: u32,
-    /// The user that the file belongs to.
     pub(crate) owner: u32,
 }
 
-/// Why a file gave nothing.
+/// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The system refused.
@@ -42,10 +40,6 @@ pub enum Error {
     Empty,
 }
 
-/// Reads a file.
-///
-/// # Errors
-/// It is missing, no regular file, too large or empty.
 pub(crate) fn read(path: &Path) -> Result<Content, Error> {
     let (file, metadata) = open(path)?;
     if metadata.len() > MAX_FILE {
@@ -64,11 +58,11 @@ pub(crate) fn read(path: &Path) -> Result<Content, Error> {
     Ok(Content { bytes, mode: metadata.permissions().mode() & 0o7777, owner: metadata.uid() })
 }
 
-/// Opens a regular file, links followed. Opening a pipe would wait for its other end, reading a device may have no end,
-/// and opening some devices is an action.
+/// Opens a regular file and follows links. Opening a pipe would wait for its other end, reading a device may have no
+/// end, and opening some devices is an action.
 ///
 /// # Errors
-/// It is missing, may not be read, or is no regular file.
+/// The file is missing, may not be read, or is not regular.
 pub(crate) fn open(path: &Path) -> Result<(File, Metadata), Error> {
     regular(&fs::metadata(path).map_err(Error::Unreadable)?)?;
     // It may have been replaced by a pipe meanwhile.

@@ -3,7 +3,6 @@
 pub use crate::config::formats::{hex, labelled_hex};
 use aws_lc_rs::digest::{Context, SHA256, digest};
 
-/// A SHA-256 digest.
 pub(crate) type Sha256 = [u8; 32];
 
 /// SHA-256 of `bytes`.
@@ -21,12 +20,10 @@ pub fn labelled_pin(digest: &Sha256) -> String {
 pub(crate) struct Fields(Context);
 
 impl Fields {
-    /// Without any field.
     pub(crate) fn new() -> Self {
         Self(Context::new(&SHA256))
     }
 
-    /// Adds one field.
     pub(crate) fn add(&mut self, tag: &str, bytes: &[u8]) {
         for part in [tag.as_bytes(), bytes] {
             self.0.update(&(part.len() as u64).to_be_bytes());
@@ -42,7 +39,6 @@ impl Fields {
         self.add(tag, &members.concat());
     }
 
-    /// The digest.
     pub(crate) fn finish(self) -> Sha256 {
         fixed(self.0.finish().as_ref())
     }

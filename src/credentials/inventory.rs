@@ -14,51 +14,40 @@ use super::identity::Identity;
 use super::trust::Trust;
 use crate::config::values::Name;
 
-/// One thing that ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lifetime {
-    /// What it is used as.
     pub(crate) kind: LifetimeKind,
-    /// The identity or trust that uses it.
     pub(crate) name: Name,
-    /// The file that holds it; none for a root of the system.
+    /// `None` for a root of the system.
     pub(crate) file: Option<PathBuf>,
     /// Its subject; of a list, its issuer.
     pub(crate) subject: String,
-    /// Valid from then on; of a list, its `thisUpdate`.
+    /// Of a list, its `thisUpdate`.
     pub(crate) not_before: Date,
-    /// Valid up to then; of a list, its `nextUpdate`, which it need not have.
+    /// Inclusive; of a list, its optional `nextUpdate`.
     pub(crate) not_after: Option<Date>,
 }
 
-/// What a certificate or a list is used as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum LifetimeKind {
     /// The leaf of an identity, or a certificate that leads from it to a root.
     Identity,
     /// A root of a trust, in force or a candidate.
     Root,
-    /// The one certificate that a trust believes.
     Certificate,
-    /// A revocation list.
     Crl,
 }
 
-/// Where a lifetime is in its course.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Validity {
-    /// It has not begun.
     NotYetValid,
     /// More than a third of it is left ([`soon_from`]).
     Valid,
-    /// It is to be renewed now.
     EndsSoon,
-    /// It is over.
     Ended,
 }
 
 impl LifetimeKind {
-    /// The word for metrics, log and status.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Identity => "identity",
@@ -70,7 +59,6 @@ impl LifetimeKind {
 }
 
 impl Validity {
-    /// The word for log and status.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::NotYetValid => "not_yet_valid",
@@ -93,12 +81,11 @@ impl Lifetime {
         }
     }
 
-    /// From when on its end matters; none if it has no end.
+    /// When warnings about expiry start; `None` if it never expires.
     pub(crate) fn soon_from(&self) -> Option<Date> {
         self.not_after.map(|not_after| soon_from(self.not_before, not_after))
     }
 
-    /// Where it is in its course.
     pub(crate) fn validity(&self, now: Date) -> Validity {
         match self.not_after {
             _ if now < self.not_before => Validity::NotYetValid,
@@ -108,7 +95,6 @@ impl Lifetime {
         }
     }
 
-    /// For programs: one object.
     pub(crate) fn document(&self, now: Date) -> Value {
         json!({
             "kind": self.kind.as_str(),
@@ -122,18 +108,17 @@ impl Lifetime {
     }
 }
 
-/// The leaf of an identity and the certificates that lead from it to a root. Those of its file that no server needs are
-/// not used, and their end harms nobody.
+/// The leaf of an identity and the certificates that lead from it to a root. Other certificates of its file are not
+/// used, and their expiry has no effect.
 pub(crate) fn of_identity(name: &Name, identity: &Identity) -> Vec<Lifetime> {
     of_chain(name, identity.file(), identity.path())
 }
 
-/// Certificates of an identity that may be unusable for another reason.
 pub(crate) fn of_chain(name: &Name, file: &Path, chain: &[CertificateFacts]) -> Vec<Lifetime> {
     chain.iter().map(|facts| Lifetime::of_certificate(LifetimeKind::Identity, name, file, facts)).collect()
 }
 
-/// Roots, candidates, the exact certificate and the lists of a trust. The roots of the system are its own affair.
+/// Roots, candidates, the exact certificate and the lists of a trust. Roots of the system are left to its updates.
 pub(crate) fn of_trust(trust: &Trust) -> Vec<Lifetime> {
     let roots = trust.roots().iter().chain(trust.candidate_roots()).filter(|root| !root.system);
     let roots = roots.map(|root| Lifetime {
@@ -158,8 +143,8 @@ pub(crate) fn of_trust(trust: &Trust) -> Vec<Lifetime> {
     roots.chain(exact).chain(lists).collect()
 }
 
-/// Of each kind and name, the one that ends first. Beginning and end are of the same certificate, so that the share of
-/// its life that is left can be told from the two.
+/// The one of each kind and name that expires first. Both dates are of the same certificate, so that the remaining part
+/// of its lifetime can be computed from them.
 pub(crate) fn first_to_end(lifetimes: &[Lifetime]) -> Vec<&Lifetime> {
     let mut first: BTreeMap<(LifetimeKind, &Name), &Lifetime> = BTreeMap::new();
     for lifetime in lifetimes.iter().filter(|lifetime| lifetime.not_after.is_some()) {

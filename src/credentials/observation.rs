@@ -20,20 +20,19 @@ tokio::task_local! {
 #[derive(Debug, Default)]
 pub struct Observed(Mutex<Facts>);
 
-/// What was seen so far.
+/// The facts so far.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// The chain that the server presented; none in a resumed handshake.
     pub(crate) presented: Option<Presented>,
-    /// What its leaf says of itself, once the chain was given away.
+    /// Facts of its leaf, set when the chain was taken.
     pub(crate) server: Option<Arc<CertificateFacts>>,
     /// The first objection against the server, whether it ended the handshake or was only reported.
     pub(crate) refusal: Option<Refusal>,
-    /// The verifier has passed the server (or was told to let it pass).
+    /// The verifier has accepted the server (or is configured to).
     pub passed: bool,
-    /// What the verifier vouches for: from the verification to notAfter of the chain or nextUpdate of the lists.
+    /// How long the verification holds: from its time to notAfter of the chain or nextUpdate of the lists.
     pub(crate) valid: Option<Period>,
-    /// Bytes of the chain that the server presented.
     pub(crate) chain_bytes: usize,
     /// The server asked for a client certificate. rustls answers only when the server has passed, see
     /// [`Facts::answered`].
@@ -54,7 +53,6 @@ pub struct CertificateRequest {
 }
 
 impl Facts {
-    /// What the leaf that the server presented says of itself; none in a resumed handshake.
     pub(crate) fn server(&self) -> Option<Arc<CertificateFacts>> {
         self.server.clone().or_else(|| self.presented.as_ref()?.server())
     }
@@ -78,13 +76,12 @@ impl Observed {
         OBSERVED.scope(Arc::clone(self), handshake)
     }
 
-    /// Looks at what was seen so far.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Facts) -> T) -> T {
         look(&self.lock())
     }
 
-    /// What was seen so far. The chain is given away: the observation may live as long as its connection,
-    /// and should not hold kilobytes for it.
+    /// The facts so far, without the chain: the observation may live as long as its connection, and should not hold
+    /// kilobytes for it.
     pub(crate) fn take(&self) -> Facts {
         let mut facts = self.lock();
         let presented = facts.presented.take();

@@ -8,37 +8,29 @@ use crate::config::values::{Name, Written};
 use crate::credentials::certificate::Date;
 use crate::credentials::{identity, trust};
 
-/// An identity or a trust of a generation.
 #[derive(Debug)]
 pub(crate) enum Part<T> {
-    /// As its files say.
     Live(Arc<T>),
     /// Its files cannot be used: what an earlier generation loaded stays in force.
     Kept {
-        /// The last good state.
         last: Arc<T>,
-        /// What is wrong with the files of now.
         broken: Arc<Broken>,
     },
-    /// Its files cannot be used, and there was no good state before. Nobody speaks for it and nobody is believed by it.
+    /// Its files cannot be used, and there was no good state before. Upstreams that need it serve no streams.
     Unavailable(Arc<Broken>),
 }
 
-/// What is wrong with a part.
+/// The fault of a part.
 #[derive(Debug)]
 pub struct Broken {
-    /// Which part, and why it could not be loaded the last time.
     pub(crate) fault: Fault,
     /// The first of the loads in a row that failed.
     pub(crate) since: Date,
 }
 
-/// A kind of part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum PartKind {
-    /// A certificate chain and its key.
     Identity,
-    /// Roots, one certificate or pins.
     Trust,
 }
 
@@ -57,7 +49,6 @@ pub(crate) struct Fault {
 }
 
 impl PartKind {
-    /// The word for log, metric and status.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Identity => "identity",
@@ -67,13 +58,11 @@ impl PartKind {
 }
 
 impl Fault {
-    /// An identity's files cannot be used.
     pub(crate) fn of_identity(name: &Name, error: &identity::Error, written: &Written) -> Self {
         let detail = written.hide_values(&error.to_string());
         Self { kind: PartKind::Identity, name: name.clone(), reason: error.reason(), detail }
     }
 
-    /// A trust's files cannot be used.
     pub(crate) fn of_trust(name: &Name, error: &trust::Error, written: &Written) -> Self {
         let detail = written.hide_values(&error.to_string());
         Self { kind: PartKind::Trust, name: name.clone(), reason: error.reason(), detail }
@@ -81,14 +70,12 @@ impl Fault {
 }
 
 impl Fault {
-    /// Its files were not read within `limit`.
     pub(crate) fn too_late(kind: PartKind, name: &Name, limit: Duration) -> Self {
         let detail = format!("its files could not be loaded within {} s: a disk hangs", limit.as_secs());
         Self { kind, name: name.clone(), reason: TooLate(kind).reason(), detail }
     }
 }
 
-/// The files of a part of this kind were not read in time.
 struct TooLate(PartKind);
 
 impl TooLate {
@@ -117,10 +104,9 @@ impl Broken {
 }
 
 impl<T> Part<T> {
-    /// The words of all states.
     pub(crate) const STATES: [&'static str; 3] = ["live", "kept", "unavailable"];
 
-    /// What a load came to; `before` is the part of the generation that runs.
+    /// The state after a load; `before` is the part of the running generation.
     pub(crate) fn after(loaded: Result<T, Fault>, before: Option<&Self>, now: Date) -> Self {
         let fault = match loaded {
             Ok(part) => return Self::Live(Arc::new(part)),
@@ -134,7 +120,7 @@ impl<T> Part<T> {
         }
     }
 
-    /// What streams use; none if they cannot be served.
+    /// `None` if streams cannot be served.
     pub(crate) fn usable(&self) -> Option<&Arc<T>> {
         match self {
             Self::Live(part) | Self::Kept { last: part, .. } => Some(part),
@@ -142,7 +128,6 @@ impl<T> Part<T> {
         }
     }
 
-    /// What is wrong with its files.
     pub(crate) fn broken(&self) -> Option<&Arc<Broken>> {
         match self {
             Self::Live(_) => None,
@@ -150,7 +135,6 @@ impl<T> Part<T> {
         }
     }
 
-    /// The word of its state, one of [`Part::STATES`].
     pub(crate) fn state(&self) -> &'static str {
         match self {
             Self::Live(_) => "live",

@@ -4,28 +4,22 @@ use super::certificate::Date;
 
 /// From one second up to another, which is not part of it.
 ///
-/// A clock can be set back. What was found out later than it shows now was not known yet, as far as can be told: it does
-/// not hold, and no age that was meant to be minutes becomes years.
+/// A clock can be set back. A period that begins later than the clock shows does not hold: its real age is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Period {
-    /// Not before this second.
     pub(crate) from: Date,
-    /// Not in this second, and not later.
     pub(crate) until: Date,
 }
 
 impl Period {
-    /// From `from` on for `seconds`.
     pub(crate) fn of(from: Date, seconds: i64) -> Self {
         Self { from, until: Date(from.0.saturating_add(seconds)) }
     }
 
-    /// The same, but over at `end` at the latest.
     pub(crate) fn cut_at(self, end: Date) -> Self {
         Self { until: self.until.min(end), ..self }
     }
 
-    /// Whether it has begun and is not over.
     pub(crate) fn holds(self, now: Date) -> bool {
         self.from <= now && now < self.until
     }

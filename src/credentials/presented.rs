@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use crate::credentials::certificate::CertificateFacts;
 
 /// A chain as a server presented it, leaf first. Cheap to clone: handshakes in which a server shows the same chain
-/// share it, and with it what the leaf says of itself, which is read once and not before somebody asks.
+/// share it, and the facts of its leaf, which are read once and on demand.
 #[derive(Clone)]
 pub(crate) struct Presented(Arc<Chain>);
 
@@ -18,31 +18,26 @@ struct Chain {
 }
 
 impl Presented {
-    /// A copy of what stands in a handshake's buffer.
     pub(crate) fn new(leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Self {
         let certificates = std::iter::once(leaf).chain(intermediates).map(|der| der.clone().into_owned()).collect();
         Self(Arc::new(Chain { certificates, server: OnceLock::new() }))
     }
 
-    /// Leaf first.
     pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.0.certificates
     }
 
-    /// What the leaf says of itself; `None` if it cannot be read.
     pub(crate) fn server(&self) -> Option<Arc<CertificateFacts>> {
         let read = || self.0.certificates.first().and_then(|leaf| CertificateFacts::read(leaf)).map(Arc::new);
         self.0.server.get_or_init(read).clone()
     }
 
-    /// Whether it is, byte for byte, this chain.
     pub(crate) fn is(&self, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> bool {
         let Some((own, others)) = self.0.certificates.split_first() else { return false };
         // The slices carry the lengths, so no two chains read the same.
         own == leaf && others == intermediates
     }
 
-    /// Bytes of its certificates.
     pub(crate) fn size(&self) -> usize {
         self.0.certificates.iter().map(|der| der.len()).sum()
     }

@@ -7,16 +7,16 @@ use rustls::{CertificateError, OtherError};
 
 use crate::credentials::certificate::{Date, MIN_RSA_BITS};
 
-/// Why a server's certificate is not believed.
+/// Why a server's certificate is rejected.
 #[allow(missing_docs, reason = "the text that it displays is the documentation")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// No root vouches for it.
+    /// No root has issued it.
     UnknownIssuer,
-    /// It vouches for itself, and is not the one certificate that is trusted.
+    /// It is self-signed, and is not the one certificate that is trusted.
     SelfSigned {
-        /// One of the roots has its key, but is another certificate; and it says of itself that it is an authority (or
-        /// is X.509 v1), which a chain's end may not be.
+        /// One of the roots has its key, but is another certificate; and it claims to be an authority (or is X.509 v1),
+        /// which the end of a chain may not be.
         among_roots: bool,
     },
     /// It carries none of the expected names.
@@ -49,10 +49,10 @@ pub enum Refusal {
     CrlExpired {
         next_update: Date,
     },
-    /// The only roots that vouch for it are out of date.
+    /// The only roots that have issued it have expired or are not valid yet.
     RootOutOfDate {
         subject: String,
-        /// Else it is not valid yet.
+        /// `false`: not valid yet.
         expired: bool,
         date: Date,
     },
@@ -82,7 +82,7 @@ impl Refusal {
         }
     }
 
-    /// What rustls is told: it chooses the alert that the server gets (RFC 8446 section 6.2).
+    /// For rustls, which chooses the alert that the server gets (RFC 8446 section 6.2).
     pub(crate) fn to_certificate_error(&self) -> CertificateError {
         match self {
             Self::UnknownIssuer | Self::SelfSigned { .. } | Self::NotTheExactOne | Self::RootOutOfDate { .. } => {

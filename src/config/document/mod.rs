@@ -113,7 +113,7 @@ fn listener(spec: &Listener) -> Value {
     value
 }
 
-/// Where connections go that no route fits.
+/// The upstream for clients that no route matches.
 fn default(destination: &Destination) -> Option<&Name> {
     match destination {
         Destination::One(name) => Some(name),
@@ -133,7 +133,6 @@ fn routes(destination: &Destination) -> Value {
     rules.iter().map(route).collect()
 }
 
-/// Whether only this machine reaches it.
 fn is_local(listen: &ListenAddress) -> bool {
     match listen {
         ListenAddress::Tcp(address) => address.ip().is_loopback(),
@@ -141,7 +140,6 @@ fn is_local(listen: &ListenAddress) -> bool {
     }
 }
 
-/// Where one comes in, and who may.
 fn entrance(listen: &ListenAddress, access: &Access) -> Value {
     let users = access.users.iter().map(|user| match user {
         User::Id(id) => json!(id),

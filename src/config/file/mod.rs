@@ -20,7 +20,6 @@ use crate::config::values::{
 };
 use crate::protocols::Upgrade;
 
-/// Several values of one kind.
 pub(crate) type List<T> = Vec<Given<T>>;
 
 section! {

@@ -9,7 +9,6 @@ use toml::de::DeValue;
 use crate::config::read::{Count, Fraction, Given, Reader, Value, section};
 use crate::config::values::{CheckKind, Server};
 
-/// One server: its address alone, or a table that says more.
 #[derive(Clone, Debug)]
 pub(crate) enum Listed {
     /// `"host:port"`.
@@ -61,7 +60,6 @@ section! {
 }
 
 impl Listed {
-    /// The address, if it could be read.
     pub(crate) fn server(&self) -> Option<&Server> {
         match self {
             Self::Address(server) => Some(server),
@@ -70,7 +68,7 @@ impl Listed {
     }
 }
 
-/// Two entries are the same server whatever else is said of it.
+/// Two entries are the same server whatever their other keys are.
 impl PartialEq for Listed {
     fn eq(&self, other: &Self) -> bool {
         self.server().is_some() && self.server() == other.server()
@@ -98,7 +96,7 @@ impl Value for Listed {
     }
 }
 
-/// As an argument: nothing but the address can be said.
+/// An argument holds an address and nothing else.
 impl From<Given<Server>> for Given<Listed> {
     fn from(given: Given<Server>) -> Self {
         match given {

@@ -15,9 +15,7 @@ use crate::config::values::User;
 /// Where to listen, as it is typed: the path may be relative, the socket's mode has a key of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Listen {
-    /// Address and port.
     Tcp(SocketAddr),
-    /// A Unix socket.
     Unix(Location),
 }
 
@@ -63,7 +61,6 @@ fn port_of(text: &str, hosts: &[&str]) -> Option<u16> {
     if hosts.contains(&host) { port.parse().ok() } else { None }
 }
 
-/// The mode of a Unix socket's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mode(pub(crate) u32);
 
@@ -129,9 +126,9 @@ impl Text for IpNet {
     }
 }
 
-/// A network as peers are compared with it: peers of `::ffff:0:0/96` are IPv4 clients and compared as such, so a network
-/// inside of it is its IPv4 network (RFC 4291 section 2.5.5.2). None for one that holds it and is not all of IPv6: it
-/// would admit every IPv4 client to whoever reads it so, and none in fact.
+/// The network in the form that peers are compared with: peers of `::ffff:0:0/96` are IPv4 clients, so a network inside
+/// it is its IPv4 network (RFC 4291 section 2.5.5.2). `None` for a network that contains it and is not all of IPv6: it
+/// reads as if it admitted every IPv4 client, and admits none.
 fn unmapped(network: IpNet) -> Option<IpNet> {
     let IpNet::V6(v6) = network else { return Some(network) };
     match (v6.addr().to_ipv4_mapped(), v6.prefix_len()) {
@@ -167,7 +164,6 @@ impl Value for User {
     }
 }
 
-/// The name of a user of this machine.
 struct UserName(String);
 
 impl Text for UserName {

@@ -3,7 +3,6 @@
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text};
 
-/// An amount of memory in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bytes(pub(crate) u64);
 

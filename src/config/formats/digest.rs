@@ -34,10 +34,8 @@ impl Text for Pin {
     }
 }
 
-/// One certificate: its file, or its fingerprint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CertificateText {
-    /// Where it lies.
     File(Location),
     /// The SHA-256 of its DER encoding.
     Sha256([u8; 32]),

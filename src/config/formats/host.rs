@@ -105,7 +105,6 @@ fn dns(text: &str) -> Result<DnsName<'static>, Fault> {
     })
 }
 
-/// The name that a server's certificate is checked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServedName(pub(crate) ServerName<'static>);
 

@@ -53,7 +53,6 @@ fn not_a_duration(text: &str) -> Fault {
     )
 }
 
-/// A duration that ends something, or `never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limit(pub(crate) Option<Duration>);
 

@@ -36,16 +36,11 @@ macro_rules! words {
     };
 }
 
-/// What is done about a server that does not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VerifyWord {
-    /// Refuse it.
     Full,
-    /// Refuse it, but for its name.
     Chain,
-    /// Serve it, and tell.
     Report,
-    /// Do not look.
     None,
 }
 
@@ -156,7 +151,7 @@ impl Text for Name {
     }
 }
 
-/// The name of another table. Whether it could be a name at all is told where the table stands.
+/// The name of another table. Its characters are checked where that table is defined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reference(pub(crate) Name);
 
@@ -173,7 +168,6 @@ impl Text for Reference {
 pub(crate) struct Location(PathBuf);
 
 impl Location {
-    /// The path seen from a folder.
     pub(crate) fn within(&self, folder: &Path) -> PathBuf {
         folder.join(&self.0)
     }
@@ -191,7 +185,6 @@ impl Text for Location {
     }
 }
 
-/// Why something unsafe is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reason(pub(crate) String);
 
@@ -223,7 +216,6 @@ impl Text for Alpn {
     }
 }
 
-/// The kernel's name of a congestion control.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Congestion(pub(crate) String);
 
@@ -244,7 +236,6 @@ impl Text for Congestion {
     }
 }
 
-/// What is logged: a level, and levels of single modules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogLevel(pub(crate) String);
 

@@ -21,7 +21,7 @@ impl Lint<'_> {
         self.times(section, upstream);
     }
 
-    /// Limits that another makes pointless. Those that are wrong whatever is meant were refused before.
+    /// Limits that another limit makes pointless. `config::resolve` has refused those that are always wrong.
     fn times(&mut self, section: &file::Upstream, upstream: &Upstream) {
         let limits = &upstream.stream;
         let half_closed = section.half_closed_timeout.span();
@@ -45,7 +45,7 @@ impl Lint<'_> {
         }
     }
 
-    /// More warm connections than the servers or the process may have at all.
+    /// Warns about more warm connections than the servers or the process may have.
     pub(super) fn pool(&mut self, section: &file::Upstream, upstream: &Upstream) {
         let Some((typed, pool)) = section.pool.value().zip(upstream.pool.as_ref()) else { return };
         let Some(at) = typed.max_idle.span().or_else(|| typed.min_idle.span()).or_else(|| section.pool.span()) else {
@@ -67,7 +67,7 @@ impl Lint<'_> {
         }
     }
 
-    /// What is to be kept without traffic, over all pools.
+    /// Warns if the sum of `min_idle` over all pools is too large.
     pub(super) fn pools(&mut self) {
         let config = &self.loaded.config;
         let kept: usize =
@@ -91,8 +91,8 @@ impl Lint<'_> {
     }
 }
 
-/// Streams that all servers together take, where the configuration says it of each. A name is taken for one address;
-/// how many servers a service has is known to DNS alone.
+/// Streams that all servers together take, if the configuration bounds each of them. A name counts as one address; only
+/// DNS knows how many servers a service has.
 fn known_bound(upstream: &Upstream) -> Option<usize> {
     let bound = |server: &Server| match server.host {
         Host::Service(_) => None,

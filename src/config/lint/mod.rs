@@ -21,7 +21,6 @@ use crate::config::values::{
 pub struct Advice {
     /// Its kind; stays the same from version to version.
     pub code: &'static str,
-    /// What it is about.
     pub(crate) problem: Problem,
 }
 

@@ -7,13 +7,11 @@ use crate::config::variables::Variables;
 /// Looks a variable up; `None`: it is not set (or no UTF-8).
 pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// A string's text, and the string as it stands in the file with its place.
 pub(super) struct Typed<'a> {
     /// The text after TOML's escapes.
     pub(super) text: &'a str,
     /// As it was typed, with quotes.
     pub(super) raw: &'a str,
-    /// Where `raw` stands.
     pub(super) span: Span,
 }
 
@@ -56,7 +54,7 @@ pub(super) fn interpolate(
     if problems.is_empty() { Ok(out) } else { Err(problems) }
 }
 
-/// Name and rest of a text that begins with `${`, or the part of it that is no reference.
+/// Name and rest of a text that begins with `${`; as error, the part that is no reference.
 fn read_reference(text: &str) -> Result<(&str, &str), &str> {
     let inner = &text[2..];
     let end = inner.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(inner.len());

@@ -19,20 +19,16 @@ use crate::config::problems::{Problem, quote};
 use crate::config::source::{Source, Span};
 use crate::config::variables::Variables;
 
-/// What stands at a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Given<T> {
-    /// Nothing: the default holds.
     #[default]
     Absent,
-    /// Something that is no `T`; the problem is told already.
+    /// Not a `T`; the problem is already reported.
     Wrong,
-    /// A `T`, and where its text stands.
     Value(Span, T),
 }
 
 impl<T> Given<T> {
-    /// What was read.
     pub(crate) fn value(&self) -> Option<&T> {
         match self {
             Self::Value(_, value) => Some(value),
@@ -40,7 +36,6 @@ impl<T> Given<T> {
         }
     }
 
-    /// What was read, with its place.
     pub(crate) fn located(&self) -> Option<(&Span, &T)> {
         match self {
             Self::Value(span, value) => Some((span, value)),
@@ -48,19 +43,16 @@ impl<T> Given<T> {
         }
     }
 
-    /// Where it stands, if it could be read.
     pub(crate) fn span(&self) -> Option<&Span> {
         self.located().map(|(span, _)| span)
     }
 
-    /// Nothing was written.
     pub(crate) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
     }
 }
 
 impl<T: Copy> Given<T> {
-    /// What was read, or the default.
     pub(crate) fn or(&self, default: T) -> T {
         self.value().copied().unwrap_or(default)
     }
@@ -80,19 +72,14 @@ impl<T: Value> JsonSchema for Given<T> {
     }
 }
 
-/// Why a text is no value of its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// What is wrong.
     pub(crate) title: String,
-    /// A few words for the underlined text.
     pub(crate) label: String,
-    /// What to write.
     pub(crate) repair: String,
 }
 
 impl Fault {
-    /// A fault of a text.
     pub(crate) fn new(title: impl Into<String>, label: impl Into<String>, repair: impl Into<String>) -> Self {
         Self { title: title.into(), label: label.into(), repair: repair.into() }
     }
@@ -105,7 +92,6 @@ impl Fault {
 /// The keys of a table, each with the keys of the table that it holds, if it does.
 pub(crate) type Inside = &'static [(&'static str, &'static [&'static str])];
 
-/// Reads values and keeps what was wrong with them.
 pub(crate) struct Reader<'a> {
     source: &'a Source,
     environment: Environment<'a>,
@@ -114,17 +100,14 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of one source; variables come from `environment`.
     pub(crate) fn new(source: &'a Source, environment: Environment<'a>) -> Self {
         Self { source, environment, problems: Vec::new(), variables: Variables::default() }
     }
 
-    /// What was wrong, and the variables that were put in.
     pub(super) fn finish(self) -> (Vec<Problem>, Variables) {
         (self.problems, self.variables)
     }
 
-    /// Remembers a problem.
     pub(crate) fn tell(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
@@ -138,7 +121,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A value, wherever it stands.
     pub(crate) fn value<T: Value>(&mut self, found: &Spanned<DeValue<'_>>) -> Given<T> {
         match T::read(found, self) {
             Some(value) => Given::Value(found.span(), value),
@@ -157,7 +139,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Tells every key of a table that is not among the known ones. Gives back the known ones that were meant.
+    /// Reports every unknown key of a table. Returns the known keys that were probably meant.
     pub(crate) fn refuse_unknown(&mut self, table: &DeTable<'_>, inside: Inside) -> Vec<&'static str> {
         let known = inside.iter().map(|(key, _)| *key);
         let mut meant = Vec::new();
@@ -176,19 +158,16 @@ impl<'a> Reader<'a> {
         meant
     }
 
-    /// A value of another type than it should be.
     fn wrong_type(&mut self, found: &Spanned<DeValue<'_>>, wanted: &str, repair: String) {
         let title = format!("{wanted} is wanted here, this is {}", article(found.get_ref().type_str()));
         self.tell(Problem::new(found.span(), title, format!("not {wanted}"), repair));
     }
 
-    /// A value as it was typed, if it is a single one.
     fn typed(&self, found: &Spanned<DeValue<'_>>) -> Option<&'a str> {
         let single = !found.get_ref().is_table() && !found.get_ref().is_array();
         single.then(|| self.source.slice(&found.span()))
     }
 
-    /// The text of a string with its variables put in.
     fn string(&mut self, found: &Spanned<DeValue<'_>>, text: &str) -> Option<String> {
         let span = found.span();
         let typed = Typed { text, raw: self.source.slice(&span), span: span.clone() };

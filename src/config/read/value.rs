@@ -10,17 +10,14 @@ use crate::config::read::{Fault, Given, Reader};
 use crate::config::source::Span;
 use crate::config::values::Name;
 
-/// Something that can stand behind a key.
 pub(crate) trait Value: Sized {
     /// What it is called when something else was found, with its article.
     const WANTED: &'static str;
-    /// How one is typed.
     const EXAMPLE: &'static str;
 
-    /// The keys of a table.
     const KEYS: &'static [&'static str] = &[];
 
-    /// Reads a value. Outer `None`: it is of another TOML type; inner `None`: it was told what is wrong.
+    /// Outer `None`: the value has another TOML type; inner `None`: the problem is already reported.
     fn find(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Option<Self>>;
 
     /// What to write in place of a value of another type, of which `typed` is the text if it is a single one.
@@ -28,10 +25,8 @@ pub(crate) trait Value: Sized {
         format!("write {}", Self::EXAMPLE)
     }
 
-    /// What editors may know of it.
     fn schema(generator: &mut SchemaGenerator) -> Schema;
 
-    /// Reads a value, or tells what is wrong with it.
     fn read(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
         Self::find(found, reader).unwrap_or_else(|| {
             let repair = Self::repair(reader.typed(found));
@@ -41,14 +36,12 @@ pub(crate) trait Value: Sized {
     }
 }
 
-/// A value that is typed as a string.
 pub(crate) trait Text: Sized {
     /// Values as they may be typed; the first serves as example.
     const EXAMPLES: &'static [&'static str];
     /// There are no other values than the examples.
     const CLOSED: bool = false;
 
-    /// Understands a text.
     fn parse(text: &str) -> Result<Self, Fault>;
 }
 
@@ -64,7 +57,7 @@ impl<T: Text> Value for T {
         })
     }
 
-    /// What was typed may be right but for its quotes.
+    /// The repair for a value that is right but for its missing quotes.
     fn repair(typed: Option<&str>) -> String {
         match typed.map(|typed| (typed, T::parse(typed))) {
             Some((typed, Ok(_))) => format!("put it into double quotes: \"{typed}\""),
@@ -114,7 +107,6 @@ impl Value for Count {
     }
 }
 
-/// The number of a processor, as the system counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Processor(pub(crate) usize);
 
@@ -221,12 +213,9 @@ impl<T: Value> Value for Vec<Given<T>> {
 #[derive(Clone, Debug)]
 pub(crate) struct Named<T>(pub(crate) Vec<(Key, Given<T>)>);
 
-/// A name and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
-    /// The name.
     pub(crate) name: Name,
-    /// Where it was typed.
     pub(crate) at: Span,
 }
 

@@ -12,9 +12,9 @@ use crate::config::resolve::{Resolver, list};
 use crate::config::source::Span;
 use crate::config::values::{Access, ListenAddress, User};
 
-/// The keys that say where to listen and who may come; a listener and the admin address have the same.
+/// The keys that say where to listen and which clients are allowed: the same for listeners and the admin address.
 pub(super) struct Entrance<'a> {
-    /// What becomes of whoever comes in.
+    /// What an allowed client gets, for messages.
     pub(super) gives: &'static str,
     pub(super) at: &'a Span,
     pub(super) listen: &'a Given<Listen>,
@@ -29,7 +29,6 @@ const MODE: u32 = 0o600;
 const LONGEST_SOCKET_PATH: usize = 107;
 
 impl Entrance<'_> {
-    /// Address and access, if they can be told.
     pub(super) fn resolve(&self, resolver: &mut Resolver<'_>, example: &str) -> Option<(ListenAddress, Access)> {
         resolver.refuse_empty(self.allow, "allow", "loopback addresses need none");
         resolver.refuse_empty(self.allow_users, "allow_users", "the mode of the socket says who may come");
@@ -69,7 +68,8 @@ impl Entrance<'_> {
         }
     }
 
-    /// Networks of the other family admit nobody: clients of an IPv4 address have IPv4 addresses. `[::]` takes both.
+    /// Networks of the other address family match no client: clients of an IPv4 address have IPv4 addresses. `[::]`
+    /// takes both.
     fn check_families(&self, address: SocketAddr, resolver: &mut Resolver<'_>) {
         let networks = list(self.allow);
         let listens_on_ipv4 = address.ip().to_canonical().is_ipv4();

@@ -116,7 +116,6 @@ fn alike(address: &ListenAddress) -> (u16, Option<&Path>) {
     }
 }
 
-/// The second of the two could not be bound.
 fn collide(one: &ListenAddress, other: &ListenAddress) -> bool {
     match (one, other) {
         (ListenAddress::Tcp(one), ListenAddress::Tcp(other)) => collide_tcp(one, other),

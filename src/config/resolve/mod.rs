@@ -42,7 +42,6 @@ pub(super) fn resolve(file: &File, folder: &Path, problems: &mut Vec<Problem>) -
     }
 }
 
-/// What all sections need: where relative paths start, and where problems go.
 struct Resolver<'a> {
     folder: &'a Path,
     problems: &'a mut Vec<Problem>,
@@ -61,7 +60,7 @@ impl Resolver<'_> {
         given.value()
     }
 
-    /// An empty list where that could mean "nobody" as well as "no matter who".
+    /// Refuses an empty list that could mean "nobody" as well as "everybody".
     fn refuse_empty<T>(&mut self, list: &Given<file::List<T>>, key: &str, absent: &str) {
         if let Some((span, _)) = list.located().filter(|(_, list)| list.is_empty()) {
             let title = format!("{} is an empty list", quote(key));
@@ -69,7 +68,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// Each value of a list that stands in it for the second time.
+    /// Refuses each value that the list holds for the second time.
     fn refuse_repeated<T: PartialEq>(&mut self, list: &Given<file::List<T>>, kind: &str) {
         let items: Vec<_> = list.value().into_iter().flatten().filter_map(Given::located).collect();
         for (at, (span, item)) in items.iter().enumerate() {
@@ -79,7 +78,6 @@ impl Resolver<'_> {
         }
     }
 
-    /// A name that another table must have.
     fn refer<T>(
         &mut self,
         given: &Given<Reference>,
@@ -107,12 +105,10 @@ fn keys<T>(tables: &Given<Named<T>>) -> impl Iterator<Item = &Key> {
     tables.value().into_iter().flat_map(|named| named.0.iter().map(|(key, _)| key))
 }
 
-/// What could be read of a list.
 fn list<T: Clone>(given: &Given<file::List<T>>) -> Vec<T> {
     given.value().into_iter().flatten().filter_map(Given::value).cloned().collect()
 }
 
-/// Resolves each of some named tables.
 fn named<T, V>(tables: &Given<Named<T>>, mut resolve: impl FnMut(&T) -> Option<V>) -> BTreeMap<Name, V> {
     let entries = tables.value().into_iter().flat_map(|named| &named.0);
     let sections = entries.filter_map(|(key, section)| Some((key, section.value()?)));

@@ -7,7 +7,7 @@ use crate::config::read::{Count, Given};
 use crate::config::resolve::{Resolver, list};
 use crate::config::values::{Dns, KernelTls, Limits, Log, LogFormat, Reload, Runtime};
 
-/// What container platforms give a process between SIGTERM and SIGKILL unless told otherwise.
+/// What container platforms give a process between SIGTERM and SIGKILL by default.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Answers with a time to live of zero are not asked for again by each of many connections at once.
 const MIN_TTL: Duration = Duration::from_secs(1);

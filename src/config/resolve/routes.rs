@@ -41,7 +41,7 @@ fn refer(given: &Given<Reference>, file: &File, resolver: &mut Resolver<'_>) -> 
     resolver.refer(given, &file.upstreams, "upstream", "upstreams")
 }
 
-/// The reference of a listener that has looked into the client's TLS and leaves it as it is.
+/// The reference of a listener that reads the client's ClientHello and passes its TLS through.
 fn refer_passing(given: &Given<Reference>, file: &File, resolver: &mut Resolver<'_>) -> Option<Name> {
     let name = refer(given, file, resolver)?;
     let sections = file.upstreams.value().into_iter().flat_map(|named| &named.0);
@@ -75,7 +75,6 @@ fn refuse_shared_names(sections: &[&file::Route], resolver: &mut Resolver<'_>) {
     }
 }
 
-/// Some offer of protocols fits both.
 fn rival(one: &file::Route, other: &file::Route) -> bool {
     let (one, other) = (list::<Alpn>(&one.alpn), list::<Alpn>(&other.alpn));
     one.is_empty() && other.is_empty() || one.iter().any(|protocol| other.contains(protocol))

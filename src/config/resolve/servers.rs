@@ -10,7 +10,7 @@ use crate::config::values::{ActiveCheck, Balance, CheckKind, Ejection, Server, S
 /// Often enough that a stream rarely finds a dead server first, far below what counts as load.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The servers, told what is wrong with their list.
+/// The servers; reports what is wrong with their list.
 pub(super) fn servers(section: &file::Upstream, resolver: &mut Resolver<'_>) -> Vec<Server> {
     resolver.refuse_repeated(&section.servers, "server");
     resolver.need(&section.servers, &section.at, "servers", "servers = [\"db.example.com:443\"]");
@@ -23,7 +23,7 @@ pub(super) fn servers(section: &file::Upstream, resolver: &mut Resolver<'_>) -> 
     addresses(section)
 }
 
-/// The servers, without a word.
+/// The servers; reports nothing.
 pub(super) fn addresses(section: &file::Upstream) -> Vec<Server> {
     list(&section.servers).iter().filter_map(file::Listed::server).cloned().collect()
 }

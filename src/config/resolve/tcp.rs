@@ -9,7 +9,7 @@ use crate::config::read::Given;
 use crate::config::resolve::Resolver;
 use crate::config::values::{ListenAddress, Tcp};
 
-/// `MAX_TCP_KEEPIDLE` of Linux is 32767 s; told as whole hours.
+/// `MAX_TCP_KEEPIDLE` of Linux is 32767 s; rounded down to whole hours.
 const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(9 * 3600);
 /// The kernel takes milliseconds in a signed number of 32 bits, some 24 days; zero would mean its default.
 const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 86_400);
@@ -36,7 +36,6 @@ fn refuse_outside(given: &Given<Limit>, range: &RangeInclusive<Duration>, title:
     }
 }
 
-/// A Unix socket has no such options.
 pub(super) fn refuse_on_unix(section: &file::Listener, listen: &ListenAddress, resolver: &mut Resolver<'_>) {
     if let (Some(span), ListenAddress::Unix { .. }) = (section.tcp.span(), listen) {
         resolver.tell(span, "`tcp` is for listeners on TCP", "this is a Unix socket", "remove `tcp`");

@@ -54,7 +54,7 @@ fn anchors(section: &file::Trust, resolver: &mut Resolver<'_>) -> Option<Anchors
     Some(Anchors::Roots { system, paths })
 }
 
-/// `certificate`, `pins_only` and roots are three ways of believing; a second one would be believed to matter.
+/// `certificate`, `pins_only` and roots exclude each other: a second one would have no effect.
 fn refuse_mixtures(section: &file::Trust, pins_only: Option<&Span>, resolver: &mut Resolver<'_>) {
     let system = section.system_roots.located().filter(|(_, on)| **on).map(|(span, _)| span);
     let others = [

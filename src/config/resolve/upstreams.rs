@@ -16,7 +16,7 @@ use crate::config::values::{Eof, Host, KeyExchange, KeyShare, Pool, StreamLimits
 const ORIGINATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than the silence of common connection pools, short enough that forgotten streams end.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// What a peer may take to finish after the other end has said it is done; ghostunnel and stunnel wait as long.
+/// What a peer may take to finish after the other side has closed; ghostunnel and stunnel wait as long.
 const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A handful serves a hundred new connections a second where an origination takes 30 ms.
@@ -66,7 +66,7 @@ fn pool(pool: &file::Pool, section: &file::Upstream, resolver: &mut Resolver<'_>
     Pool { min_idle, max_idle, max_idle_age }
 }
 
-/// Keys that say how egret speaks to the server, where it is the client who speaks.
+/// Refuses keys about TLS and upgrade where the client speaks to the server itself.
 fn refuse_with_passthrough(section: &file::Upstream, resolver: &mut Resolver<'_>) {
     if !section.passthrough.or(false) {
         return;

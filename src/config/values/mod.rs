@@ -34,12 +34,10 @@ impl Name {
         Self(name.into())
     }
 
-    /// The text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The text as a shared string, for metric labels.
     pub(crate) fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
     }
@@ -64,29 +62,26 @@ pub struct Config {
     pub log: Log,
     /// Threads.
     pub runtime: Runtime,
-    /// Bounds of the whole process.
     pub(crate) limits: Limits,
-    /// Name resolution.
     pub(crate) dns: Dns,
-    /// Where the process is watched and steered. Default: nowhere.
+    /// Default: none.
     pub(crate) admin: Option<Admin>,
-    /// What starts a reload.
     pub(crate) reload: Reload,
     /// How long streams may finish after SIGTERM. Default 30 s.
     pub(crate) drain_timeout: Duration,
-    /// Who egret can be.
+    /// Client certificates with their keys.
     pub identities: BTreeMap<Name, Identity>,
-    /// Whom egret can believe.
+    /// What makes servers trusted.
     pub trusts: BTreeMap<Name, Trust>,
-    /// Where connections can go. Each names an identity and a trust that exist.
+    /// Destinations. Each names an identity and a trust that exist.
     pub upstreams: BTreeMap<Name, Upstream>,
-    /// Where connections come in, at least one. Each names an upstream that exists.
+    /// Addresses to listen on, at least one. Each names an upstream that exists.
     pub listeners: Vec<Listener>,
-    /// The text that all of it came from: a repair is written as a change of it.
+    /// The text of the configuration; a repair is printed as a change of it.
     pub source: Written,
 }
 
-/// The text of a configuration. It is no value of it: two texts may say the same.
+/// The text of a configuration. Not a part of its value: two texts may mean the same.
 #[derive(Clone, Debug, Default)]
 pub struct Written(pub(crate) Option<Arc<Source>>);
 
@@ -137,13 +132,12 @@ pub struct Runtime {
 pub enum KernelTls {
     /// All records are made in user space.
     Off,
-    /// Where the kernel can do all that the version of TLS asks for: TLS 1.3 needs one that takes new keys.
+    /// The kernel, where it can do all that the version of TLS needs: TLS 1.3 needs one that accepts key updates.
     Auto,
-    /// Wherever the kernel can. One that takes no new keys ends a stream that needs them.
+    /// The kernel, wherever it can. One that accepts no key update ends a stream that needs one.
     Prefer,
 }
 
-/// Bounds of the whole process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Connections at once, over all listeners. Default, and the most: what the descriptor limit allows.
@@ -159,29 +153,25 @@ pub(crate) struct Limits {
 pub struct Dns {
     /// Name servers; empty: those of the system.
     pub servers: Vec<SocketAddr>,
-    /// An answer is kept at least so long, however short its TTL. Default 1 s.
+    /// An answer is kept at least this long, even if its TTL is shorter. Default 1 s.
     pub min_ttl: Duration,
-    /// An answer is kept at most so long. Default 5 min.
+    /// An answer is kept at most this long. Default 5 min.
     pub max_ttl: Duration,
 }
 
-/// Where the process is watched and steered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Admin {
-    /// Where it listens: the same rule as for listeners.
     pub(crate) listen: ListenAddress,
-    /// Who may come.
     pub(crate) access: Access,
 }
 
-/// What starts a reload besides SIGHUP and `POST /reload`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reload {
     /// Watch the configuration and every file it names. Default true.
     pub(crate) watch: bool,
 }
 
-/// Who egret is: a certificate chain and its private key.
+/// A client certificate: the chain and its private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// PEM chain (leaf first) or PKCS#12.
@@ -190,11 +180,11 @@ pub struct Identity {
     pub private_key: Option<PathBuf>,
     /// File whose first line is the password of the key or PKCS#12.
     pub password_file: Option<PathBuf>,
-    /// Take a key file that others may read.
+    /// Accept a key file that other users may read.
     pub allow_loose_key_permissions: bool,
 }
 
-/// Whom egret believes.
+/// What makes a server trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trust {
     /// What a certificate is checked against.
@@ -282,21 +272,21 @@ pub struct Upstream {
     pub balance: Balance,
     /// When an address that fails gets none.
     pub ejection: Ejection,
-    /// Asking addresses whether they are there. Default: what streams tell is enough.
+    /// Active health checks, in addition to what live traffic shows. Default: none.
     pub active_check: Option<ActiveCheck>,
-    /// End the streams to an address that DNS names no more. Default false.
+    /// Close the streams to an address that DNS no longer returns. Default false.
     pub close_on_removal: bool,
     /// How TLS is spoken to them.
     pub tls: Tls,
     /// The client's own TLS goes through untouched; `tls` and `upgrade` then hold nothing but defaults.
     pub passthrough: bool,
-    /// What is said in plaintext before TLS begins.
+    /// The protocol spoken in plaintext before TLS begins.
     pub upgrade: Option<Upgrade>,
     /// One deadline for resolve + connect + upgrade + handshake, over all servers. Default 10 s.
     pub originate_timeout: Duration,
     /// Finished originations that are kept ready. Default: none.
     pub pool: Option<Pool>,
-    /// How long its streams may do what.
+    /// Time limits of its streams.
     pub stream: StreamLimits,
     /// Options of its connections.
     pub tcp: Tcp,
@@ -305,22 +295,22 @@ pub struct Upstream {
 /// Finished originations that nobody has used yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// Kept ready without traffic too. At most `max_idle`.
+    /// Connections kept ready even without traffic. At most `max_idle`.
     pub(crate) min_idle: usize,
-    /// Kept ready at most. At least one.
+    /// Most connections kept ready. At least one.
     pub(crate) max_idle: usize,
-    /// How long one may wait for its client.
+    /// A warm connection that was not used for this long is replaced.
     pub(crate) max_idle_age: Duration,
 }
 
-/// How long a stream may do what. A reload does not change the limits of a stream in flight.
+/// Time limits of a stream. A reload does not change the limits of a stream in flight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamLimits {
-    /// No byte in either direction for so long ends the stream. `None`: never. Default 1 h.
+    /// Close a stream after this long without traffic in either direction. `None`: never. Default 1 h.
     pub idle: Option<Duration>,
     /// A stream ends at this age. Default: none.
     pub lifetime: Option<Duration>,
-    /// With one direction ended, no byte in the other for so long ends the stream. Default 60 s.
+    /// Close a stream with one closed direction after this long without traffic in the other. Default 60 s.
     pub half_closed: Duration,
     /// What an upstream's end without close_notify means.
     pub eof: Eof,
@@ -338,9 +328,9 @@ pub enum Eof {
 /// One server of an upstream, as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
-    /// Where it is found.
+    /// Its address or name.
     pub host: Host,
-    /// Its TCP port; 0 for a service, whose ports DNS tells.
+    /// Its TCP port; 0 for a service, whose ports come from DNS.
     pub port: u16,
 }
 
@@ -354,14 +344,14 @@ impl fmt::Display for Server {
     }
 }
 
-/// Where a server is found.
+/// The address or name of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// By a name, looked up when the last answer is over.
+    /// A host name; looked up when the last answer has expired.
     Dns(DnsName<'static>),
-    /// By the name of a service, `_service._proto.name` (RFC 2782), looked up likewise.
+    /// The name of a service, `_service._proto.name` (RFC 2782); looked up when the last answer has expired.
     Service(DnsName<'static>),
-    /// At an address.
+    /// An address.
     Ip(IpAddr),
 }
 
@@ -396,7 +386,7 @@ pub struct Tls {
     pub server_name: Option<ServerName<'static>>,
     /// Send the server name in the ClientHello. Default true; never sent for an IP.
     pub sni: bool,
-    /// What becomes of a server that does not pass. Default full.
+    /// What happens if verification of the server fails. Default full.
     pub verify: Verify,
     /// The oldest version that is spoken. Default 1.2.
     pub min_version: TlsVersion,
@@ -408,30 +398,30 @@ pub struct Tls {
     pub key_exchange: Vec<KeyExchange>,
     /// The group whose key share is sent with the first ClientHello. Default auto.
     pub key_share: KeyShare,
-    /// Continue sessions by tickets. Default true.
+    /// Resume sessions with tickets. Default true.
     pub resumption: bool,
-    /// End the streams to a server that a later trust does not believe any more. Default false.
+    /// Close the streams to a server that a later trust rejects. Default false.
     pub close_on_revocation: bool,
 }
 
-/// What becomes of a server that does not pass.
+/// What happens if verification of the server fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// Refused.
+    /// The server is refused.
     Full,
-    /// Refused, but for a name that only the upstream expects. Says why it is allowed.
+    /// The server is refused, except for a name that only the upstream expects.
     Chain {
-        /// As the configuration says.
+        /// `insecure_reason` of the configuration.
         reason: String,
     },
-    /// Served, logged and counted: for finding out what `Full` would refuse. Says why it is allowed.
+    /// The server is used; the failure is logged and counted, to find out what `Full` would refuse.
     Report {
-        /// As the configuration says.
+        /// `insecure_reason` of the configuration.
         reason: String,
     },
-    /// Not looked at. Says why it is allowed.
+    /// The server is not verified.
     None {
-        /// As the configuration says.
+        /// `insecure_reason` of the configuration.
         reason: String,
     },
 }
@@ -461,25 +451,23 @@ pub enum KeyExchange {
 /// The group whose key share is sent with the first ClientHello.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum KeyShare {
-    /// The first of the list; a classic one to an endpoint that does not tolerate the hybrid's.
+    /// The first of the list; a classic one for an endpoint that does not tolerate the hybrid one.
     #[default]
     Auto,
-    /// The hybrid's.
+    /// The hybrid group.
     Hybrid,
-    /// That of the first group which is no hybrid.
+    /// The first group that is not hybrid.
     Classic,
 }
 
-/// Where connections are accepted, and where they go.
+/// An address on which connections are accepted, and their destination.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     /// Its label: the configured name, else its address.
     pub name: Name,
-    /// Where it listens.
+    /// The address to listen on.
     pub listen: ListenAddress,
-    /// Where its connections go.
     pub(crate) destination: Destination,
-    /// Who may come.
     pub(crate) access: Access,
     /// Connections at once on this listener. Default: no bound of its own.
     pub(crate) max_connections: Option<usize>,
@@ -488,7 +476,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// What makes it the same listener in the next generation.
+    /// Listeners with the same key keep their socket over a reload.
     pub fn key(&self) -> ListenerKey {
         match &self.listen {
             ListenAddress::Tcp(address) if address.port() == 0 => ListenerKey::AnyPort(address.ip(), self.name.clone()),
@@ -498,28 +486,26 @@ impl Listener {
     }
 }
 
-/// Where the connections of a listener go.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Destination {
-    /// All to one upstream.
     One(Name),
-    /// By what the client's ClientHello asks for, to upstreams that pass through.
+    /// By the client's ClientHello, to upstreams that pass TLS through.
     ByHello {
-        /// At least one. No two of them fit a client equally well.
+        /// At least one. No two of them match a client equally well.
         rules: Vec<Rule>,
-        /// For clients that no rule fits. `None`: they are refused.
+        /// For clients that no rule matches. `None`: they are refused.
         default: Option<Name>,
     },
 }
 
-/// Which clients go to an upstream.
+/// The clients that go to one upstream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
-    /// Their server name fits one of these.
+    /// Their server name matches one of these.
     pub server_names: Vec<NamePattern>,
-    /// They offer one of these by ALPN; empty: whatever they offer.
+    /// They offer one of these by ALPN; empty: any offer.
     pub alpn: Vec<Vec<u8>>,
-    /// Passes through.
+    /// An upstream that passes TLS through.
     pub upstream: Name,
 }
 
@@ -533,7 +519,7 @@ pub enum NamePattern {
 }
 
 impl Destination {
-    /// Every upstream that is led to; one may come several times.
+    /// Every upstream that is a destination; one may occur several times.
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Name> {
         let (rules, last) = match self {
             Self::One(name) => (&[][..], Some(name)),
@@ -557,9 +543,9 @@ impl fmt::Display for NamePattern {
 pub enum ListenerKey {
     /// Its address and port.
     Tcp(SocketAddr),
-    /// Where the kernel chooses the port, its name tells it from others on that address.
+    /// An address with a port that the kernel chooses; the name distinguishes such listeners.
     AnyPort(IpAddr, Name),
-    /// Its file.
+    /// The path of its socket.
     Unix(PathBuf),
 }
 
@@ -570,7 +556,7 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix {
-        /// Its file.
+        /// The path of the socket.
         path: PathBuf,
         /// The mode of its file. Default 0600.
         mode: u32,
@@ -586,12 +572,12 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// Who may come. Loopback and Unix sockets need no word; any other address must name networks.
+/// Allowed clients. Loopback addresses and Unix sockets need no list; any other address must name networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// Networks of TCP clients; empty: everyone who can reach a loopback address.
+    /// Networks of TCP clients; empty: every client that can reach a loopback address.
     pub networks: Vec<IpNet>,
-    /// Users at the other end of a Unix socket (SO_PEERCRED); empty: everyone whom the file's mode lets in.
+    /// Users at the other end of a Unix socket (SO_PEERCRED); empty: every user that the mode of the file lets in.
     pub users: Vec<User>,
 }
 

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use crate::escape::is_invisible;
 
-/// A value: a basic string of TOML. Whoever `text` comes from (the names of a certificate are a stranger's), it stays
-/// inside of the string, and `${` in it does not become a variable of the environment.
+/// A value: a basic string of TOML. Text from another party (the names of a certificate, say) cannot leave the string,
+/// and `${` in it does not become a variable of the environment.
 pub fn string(text: &str) -> String {
     basic(&text.replace("${", "$${"))
 }

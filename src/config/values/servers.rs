@@ -5,17 +5,16 @@ use std::time::Duration;
 
 use crate::config::values::Server;
 
-/// Which address gets a stream.
+/// Which address gets the next stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
     /// Among addresses of the same priority.
     pub(crate) strategy: Strategy,
-    /// What single servers say of themselves; [`Balance::share`] knows the others' as well.
+    /// Shares that the configuration gives; [`Balance::share`] knows the defaults as well.
     pub(crate) shares: HashMap<Server, Share>,
 }
 
 impl Balance {
-    /// What a server gets.
     pub(crate) fn share(&self, server: &Server) -> Share {
         self.shares.get(server).copied().unwrap_or_default()
     }
@@ -24,21 +23,21 @@ impl Balance {
 /// How one of several addresses is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
-    /// Of two, drawn in proportion to their weights, the one with fewer streams for its weight.
+    /// Of two addresses, drawn in proportion to their weights, the one with fewer streams for its weight.
     #[default]
     LeastConnections,
-    /// In turns, in proportion to the weights.
+    /// Each in turn, in proportion to the weights.
     RoundRobin,
-    /// The first of the list that is to be had.
+    /// The first of the list that is available.
     Priority,
 }
 
-/// What one server gets.
+/// The share of one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// In proportion to that of others. Default 1.
     pub(crate) weight: u32,
-    /// Higher numbers only if no lower one is to be had. Default 1; under `priority` the place in the list.
+    /// Higher numbers only if no lower one is available. Default 1; under `priority` the position in the list.
     pub(crate) priority: u32,
     /// Streams at once to each address. Default: no bound.
     pub(crate) max_connections: Option<usize>,
@@ -53,38 +52,36 @@ impl Default for Share {
 /// When an address that fails gets no streams for a while.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ejection {
-    /// Failures in a row.
+    /// Failures in a row before an address is ejected.
     pub(crate) failures: u32,
-    /// The first time without streams; each further one is twice as long.
+    /// Duration of the first ejection; each further one is twice as long.
     pub(crate) backoff: Duration,
-    /// The longest time.
     pub(crate) max_backoff: Duration,
-    /// The part of the addresses that may be left out while others are well; 0: nothing is ejected.
+    /// The part of the addresses that may be ejected while others are healthy; 0: nothing is ejected.
     pub(crate) max_share: f64,
 }
 
 impl Default for Ejection {
     /// Three failures: one may be a lost packet, two a restart that was met twice. A second: about what a restart
-    /// takes. A minute: a server that is long gone costs one try a minute. Half: with fewer left, the others
-    /// would break down under what they get in addition, and it is rather the network that is broken.
+    /// takes. A minute: a server that is down for good costs one attempt a minute. Half: with fewer left, the others
+    /// would break down under the additional load, and the network is the likelier cause.
     fn default() -> Self {
         Self { failures: 3, backoff: Duration::from_secs(1), max_backoff: Duration::from_secs(60), max_share: 0.5 }
     }
 }
 
-/// Asking every address whether it is there.
+/// Active health checks of every address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActiveCheck {
     /// From the end of one check to the start of the next. Default 10 s.
     pub(crate) interval: Duration,
-    /// How.
     pub(crate) kind: CheckKind,
 }
 
 /// What a check does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckKind {
-    /// A connection.
+    /// A TCP connection.
     Tcp,
     /// Upgrade and TLS handshake as for a stream.
     Tls,

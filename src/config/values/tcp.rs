@@ -5,7 +5,7 @@ use std::time::Duration;
 pub struct Tcp {
     /// Silence before the peer is probed. `None`: it never is. Default 60 s.
     pub keepalive: Option<Duration>,
-    /// How long what was sent may wait for an acknowledgement. `None`: as long as the kernel tries. Default none.
+    /// Longest time that sent bytes may stay unacknowledged. `None`: as long as the kernel tries. Default none.
     pub user_timeout: Option<Duration>,
     /// Data in the first packet (RFC 7413). Default false.
     pub fast_open: bool,

@@ -10,11 +10,9 @@ use tokio::time::timeout;
 
 /// Connections at once. A scraper, a probe and some people need a handful; each may hold some 100 KiB.
 const MAX_EXCHANGES: usize = 32;
-/// An answer that is under way when the process ends gets this long to be taken by its client, which is two
-/// retransmissions of TCP.
+/// Time for clients to take an answer that is under way when the process ends: two retransmissions of TCP.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
-/// How far an exchange has come.
 #[derive(Clone, Default)]
 pub(super) struct Progress(Arc<AtomicU8>);
 
@@ -23,12 +21,10 @@ const WORKING: u8 = 1;
 const ANSWERING: u8 = 2;
 
 impl Progress {
-    /// The request is complete, and its route works on it.
     pub(super) fn working(&self) {
         self.0.store(WORKING, Ordering::Relaxed);
     }
 
-    /// The answer is complete, and is sent.
     pub(super) fn answering(&self) {
         self.0.store(ANSWERING, Ordering::Relaxed);
     }
@@ -46,8 +42,8 @@ pub(super) struct Exchanges {
 }
 
 impl Exchanges {
-    /// Starts one more. If there are too many, the oldest is closed that waits for its client: a client that is slow to
-    /// ask or to read never keeps another one from its answer.
+    /// Starts one more. At the bound, the oldest exchange that waits for its client is closed: a client that is slow to
+    /// send or to read never blocks another one's answer.
     pub(super) fn start<F>(&mut self, exchange: impl FnOnce(Progress) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -64,12 +60,12 @@ impl Exchanges {
         self.open.push_back((task, progress));
     }
 
-    /// Completes when one has ended; with false at once if there is none. Cancel safe.
+    /// Completes when an exchange has ended; with `false` at once if there is none. Cancel safe.
     pub(super) async fn ended(&mut self) -> bool {
         self.tasks.join_next().await.is_some()
     }
 
-    /// Closes those that have not asked, and waits for the answers of the others, for a bounded time.
+    /// Closes exchanges without a complete request, and waits for the answers of the others, for a bounded time.
     pub(super) async fn finish(mut self) {
         for (task, progress) in &self.open {
             if progress.is(READING) {
@@ -87,7 +83,6 @@ mod tests {
 
     use super::*;
 
-    /// An exchange that stays at this step; its receiver is closed when it is.
     fn stuck(exchanges: &mut Exchanges, step: fn(&Progress)) -> oneshot::Receiver<()> {
         let (open, closed) = oneshot::channel::<()>();
         exchanges.start(|progress| {

@@ -11,11 +11,10 @@ use hyper::{Method, Version, header};
 
 use crate::net::Socket;
 
-/// Which requests are not looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Guard {
-    /// On a loopback address nobody needs another name than that of this machine. On other addresses
-    /// names cannot be known, and networks are named; on a Unix socket no browser arrives.
+    /// True on loopback addresses, where clients use the names of this machine only. On other addresses the valid names
+    /// are not known, and networks are configured; on a Unix socket no browser arrives.
     local_names_only: bool,
 }
 
@@ -25,7 +24,6 @@ impl Guard {
         Self { local_names_only: socket.tcp_address().is_some_and(loopback) }
     }
 
-    /// Whether this request may be looked into; else why not.
     pub(super) fn check(self, request: &Parts) -> Result<(), &'static str> {
         if request.method == Method::POST && request.headers.contains_key(header::ORIGIN) {
             return Err("a request of a web page (it has an Origin)");
@@ -47,7 +45,6 @@ impl Guard {
     }
 }
 
-/// An IP address or `localhost`, with or without a port.
 fn is_local_name(host: &str) -> bool {
     if let Some(rest) = host.strip_prefix('[') {
         let Some((ip, port)) = rest.split_once(']') else { return false };

@@ -22,7 +22,7 @@ use crate::observe::logging::flood::{self, Event, Key};
 use crate::pipeline::admit::Admission;
 use exchanges::{Exchanges, Progress};
 
-/// What the routes show and do. Made by whoever supervises the process.
+/// What the routes show and do. Implemented by the supervisor.
 pub trait Control: Send + Sync + 'static {
     /// The text that Prometheus reads.
     fn metrics(&self) -> String;
@@ -31,18 +31,18 @@ pub trait Control: Send + Sync + 'static {
     /// its trust.
     fn ready(&self) -> bool;
 
-    /// What runs, for machines; the page for people shows the same.
+    /// The status as JSON; the HTML page shows the same.
     fn status(&self) -> serde_json::Value;
 
     /// The running configuration, without secrets.
     fn config(&self) -> serde_json::Value;
 
-    /// What the running generation consists of, for whoever compares it with another.
+    /// The parts of the running generation, to compare it with another.
     fn outline(&self) -> serde_json::Value;
 
-    /// Loads the configuration again; answers with what runs now.
+    /// Loads the configuration again; returns what runs now.
     ///
-    /// Dropping the future (the client went away) gives up the answer, never the reload half-way.
+    /// Dropping the future (the client has disconnected) abandons the answer, never the reload half-way.
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<Swapped, Kept>> + Send + '_>>;
 
     /// Begins the drain of the process and returns at once.
@@ -54,7 +54,7 @@ pub trait Control: Send + Sync + 'static {
 pub struct Swapped {
     /// The generation that runs now.
     pub generation: u64,
-    /// A line for each identity and trust that is not as its files say: kept, or unavailable, and why.
+    /// A line for each identity and trust whose files cannot be used: kept or unavailable, and the reason.
     pub troubled: Vec<String>,
 }
 
@@ -70,19 +70,19 @@ pub enum Kept {
 
 /// A request line and its headers come in one segment; five seconds allow for retransmissions.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Request line and headers of a browser stay below 4 KiB without cookies, which are not for us. Also
-/// the least that hyper accepts as a buffer.
+/// Request line and headers of a browser stay below 4 KiB without cookies, which egret never sets. Also the smallest
+/// buffer that hyper accepts.
 const MAX_HEADER: usize = 8192;
 /// A whole exchange. The longest is a reload, which reads files and waits for no network.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Connections that are open when the process ends get this long to send their request: most are in the socket by
-/// then, and a client that stays silent does not hold up the end for longer than people notice.
+/// Connections that are open when the process ends get this long to send their request: most requests are in the socket
+/// by then, and a silent client delays the end by no more than people notice.
 const LAST_REQUESTS: Duration = Duration::from_millis(250);
 
 /// Answers requests until `stop` completes; answers under way are then finished, for a bounded time.
 ///
-/// To be stopped last: while the process drains, probes still want to hear that it is not ready.
+/// Stop it last: while the process drains, probes still need the answer "not ready".
 pub async fn serve(
     socket: Arc<Socket>,
     admission: Admission,
@@ -101,7 +101,6 @@ pub async fn serve(
     acceptor.exchanges.finish().await;
 }
 
-/// Where connections come in.
 struct Acceptor {
     socket: Arc<Socket>,
     admission: Admission,
@@ -110,7 +109,6 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts for ever; an error of accept is a pause.
     async fn serve(&mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -135,7 +133,7 @@ impl Acceptor {
         }
     }
 
-    /// Accepts what waits, until every exchange has ended.
+    /// Accepts the connections that wait, until every exchange has ended.
     async fn serve_waiting(&mut self) {
         loop {
             tokio::select! {
@@ -165,8 +163,8 @@ impl Acceptor {
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// One request and its answer. Connections are not kept for another one: whoever comes here comes every
-/// few seconds at most, and an idle connection would be one more thing to bound.
+/// One request and its answer. Connections are not kept alive: clients come every few seconds at most, and an idle
+/// connection would be one more thing to bound.
 async fn exchange(stream: Stream, routes: Arc<routes::Routes>, progress: Progress) {
     let service = service_fn(|request| routes::answer(&routes, request, &progress));
     let connection = http1::Builder::new()

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::escape;
 
-/// The page. Whatever the status holds is shown as text.
+/// The page. Every value of the status is escaped.
 pub(super) fn render(status: &Value) -> String {
     let mut page = String::from(HEAD);
     value(&mut page, status, 0);
@@ -90,7 +90,7 @@ fn code(page: &mut String, text: &str) {
     page.push_str("</code>");
 }
 
-/// As text between tags; there is no other place where the page shows what it is given.
+/// Escapes text between tags; the page shows values nowhere else.
 fn escape(page: &mut String, text: &str) {
     for c in text.chars() {
         match c {

@@ -19,15 +19,13 @@ use crate::escape;
 use crate::observe::logging::flood::{self, Event, Key};
 use crate::observe::tasks;
 
-/// Where requests are answered.
 pub(super) struct Routes {
     guard: Guard,
     control: Arc<dyn Control>,
     reloads: Semaphore,
 }
 
-/// Reloads that may wait for each other: a quarter of the connections, so that three quarters are never kept by a disk
-/// that hangs.
+/// Reloads that may wait for each other: a quarter of the connections, so that a hanging disk never blocks the rest.
 const MAX_RELOADS: usize = 8;
 
 impl Routes {
@@ -79,13 +77,11 @@ impl Route {
 const ROUTES: &str =
     "GET /metrics\nGET /healthz\nGET /readyz\nGET /status\nGET /config\nGET /outline\nPOST /reload\nPOST /drain\n";
 
-/// No route reads a body; what a client sends all the same is read up to here, so that it gets its
-/// answer and not a reset.
+/// No route reads a body; a body is read up to this size, so that its client gets an answer and not a reset.
 const MAX_BODY: usize = 16 << 10;
-/// As for the headers.
+/// The same as for the headers.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The answer to one request.
 pub(super) async fn answer(
     routes: &Routes,
     request: Request<Incoming>,
@@ -112,7 +108,6 @@ fn failed() -> Response<Full<Bytes>> {
     text(StatusCode::INTERNAL_SERVER_ERROR, "a fault of egret, see its log")
 }
 
-/// Why a request is not looked into any further.
 enum Refusal {
     Guarded(&'static str),
     NoRoute,
@@ -175,18 +170,17 @@ async fn reload(routes: &Routes) -> Response<Full<Bytes>> {
     }
 }
 
-/// The generation, and below it a line for each part that is not as its files say.
+/// The generation, and a line for each part whose files cannot be used.
 fn told(swapped: &Swapped) -> String {
     let lines = swapped.troubled.iter().map(|line| format!("\n{line}"));
     format!("generation {}", swapped.generation) + &lines.collect::<String>()
 }
 
-/// On lines of its own for each key: people read it too.
 fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
     with(text(StatusCode::OK, format!("{value:#}\n")), header::CONTENT_TYPE, "application/json")
 }
 
-/// JSON, or for whoever names HTML among what it accepts (a browser does, curl does not) a page.
+/// JSON, or a page for clients that accept HTML (a browser does, curl does not).
 fn status(status: &serde_json::Value, headers: &HeaderMap) -> Response<Full<Bytes>> {
     let accepts = headers.get_all(header::ACCEPT);
     let person = accepts.iter().any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")));
@@ -203,12 +197,10 @@ fn status(status: &serde_json::Value, headers: &HeaderMap) -> Response<Full<Byte
     with(response, header::VARY, "Accept")
 }
 
-/// The text format of Prometheus.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The page runs nothing and loads nothing.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
 
-/// A text that ends with a line break, as people at a terminal like it.
 fn text(status: StatusCode, text: impl Into<String>) -> Response<Full<Bytes>> {
     let mut text = text.into();
     if !text.ends_with('\n') {

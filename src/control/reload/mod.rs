@@ -25,22 +25,16 @@ use crate::pipeline::accept::{Listener, Shared};
 
 use watch::Watcher;
 
-/// Where the configuration comes from: the file, or the flags of the one-liner.
 pub(crate) type Source = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
 
-/// Who asked for a reload, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// SIGHUP.
     Signal,
-    /// A watched file changed.
     Files,
-    /// `POST /reload`.
     Admin,
 }
 
 impl Cause {
-    /// The word in the log.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Signal => "signal",
@@ -50,32 +44,26 @@ impl Cause {
     }
 }
 
-/// Why a configuration was not taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Rejected {
-    /// The text is wrong.
     #[error("{}", .0.render(Style::Plain))]
     Configuration(Problems),
-    /// The text is right, but a file that it names is not.
     #[error(transparent)]
     Build(BuildErrors),
-    /// A new listener's address is not to be had; without values of variables.
+    /// The address of a new listener cannot be bound; the text holds no values of variables.
     #[error("{0}")]
     Bind(String),
-    /// A file cannot be read to its end.
     #[error("the files could not be read within {} s: a disk hangs", DEADLINE.as_secs())]
     TooLate,
-    /// The process is ending.
     #[error("the load was interrupted")]
     Interrupted,
 }
 
-/// Files are small and a key derivation takes a second: who takes this long does not come back. Shorter than
-/// what the admin endpoint gives an exchange, so that it can still say so.
+/// Files are small and a key derivation takes a second: a read that takes this long does not finish. Shorter than the
+/// bound of an admin exchange, so that the client still gets an answer.
 const DEADLINE: Duration = Duration::from_secs(50);
 
 impl Rejected {
-    /// The class, for the log.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Configuration(problems) => problems.reason(),
@@ -87,7 +75,6 @@ impl Rejected {
     }
 }
 
-/// Owns the listeners and replaces the generation they work from.
 pub(crate) struct Reloader {
     source: Source,
     files: Files,
@@ -99,29 +86,24 @@ pub(crate) struct Reloader {
     listeners: HashMap<ListenerKey, Running>,
 }
 
-/// The files that a generation is made of, and who watches them.
 pub(crate) struct Files {
     /// The configuration file; none for the one-liner.
     pub(crate) configuration: Option<PathBuf>,
     /// None where the configuration says `watch = false`.
     pub watcher: Option<Watcher>,
-    /// Where the paths come from: what they are shown as.
+    /// The text that paths come from, to show them as they were written.
     written: values::Written,
 }
 
 impl Files {
-    /// Watches what `config` names.
-    ///
-    /// # Errors
-    /// Those of [`Watcher::new`].
     pub(crate) fn of(configuration: Option<PathBuf>, config: &Config) -> Result<Self, watch::Error> {
         let watcher =
             if config.reload.watch { Some(Watcher::new(named_by(configuration.as_deref(), config))?) } else { None };
         Ok(Self { configuration, watcher, written: config.source.clone() })
     }
 
-    /// Watches what `config` names from now on: before those files are read, so that no change is missed, and
-    /// also if it is going to be rejected, since the file that repairs it may be one of them.
+    /// Watches the files of `config` from now on: before they are read, so that no change is missed, and even if the
+    /// configuration is going to be rejected, since one of them may hold the repair.
     async fn follow(&mut self, config: &Config) {
         self.written = config.source.clone();
         let Some(watcher) = &mut self.watcher else { return };
@@ -183,12 +165,12 @@ impl Reloader {
         Ok(reloader)
     }
 
-    /// Loads and swaps, or keeps the running generation and says why.
+    /// Loads and swaps, or keeps the running generation and returns the reason.
     ///
     /// # Errors
-    /// Why the configuration was not taken; already logged and counted.
+    /// The reason for the rejection; already logged and counted.
     ///
-    /// Cancel safe: nothing has changed before the swap, and in the swap nothing is awaited.
+    /// Cancel safe: nothing has changed before the swap, and the swap awaits nothing.
     pub(crate) async fn reload(&mut self, cause: Cause) -> Result<u64, Rejected> {
         let old = self.shared.snapshot.load_full();
         let prepared = timeout(DEADLINE, self.prepare(&old)).await;
@@ -209,7 +191,7 @@ impl Reloader {
         }
     }
 
-    /// Everything that can fail. Files are read on threads that may block: on a disk that hangs, streams go on.
+    /// Everything that can fail. Files are read on threads that may block: streams go on while a disk hangs.
     async fn prepare(&mut self, old: &Arc<Snapshot>) -> Result<(Snapshot, Vec<Listener>), Rejected> {
         let source = Arc::clone(&self.source);
         let loaded = blocking(move || source().map_err(Rejected::Configuration)).await?;
@@ -262,8 +244,8 @@ impl Reloader {
         generation
     }
 
-    /// Completes when a file of the running generation has changed. Cancel safe. A watcher that panics goes on with
-    /// the next look.
+    /// Completes when a file of the running generation has changed. Cancel safe. A watcher that panics continues with
+    /// the next read.
     pub(crate) async fn files_changed(&mut self) {
         let mut failures = Failures::of(Task::Watcher, &self.registry);
         while tasks::caught_in(Task::Watcher, pin!(self.files.changed())).await.is_err() {
@@ -271,22 +253,20 @@ impl Reloader {
         }
     }
 
-    /// Nothing is made ready for new streams any more: there will be none.
+    /// Ends the preparation of connections: there will be no new streams.
     pub(crate) fn stop(&self) {
         self.shared.snapshot.load().stop();
     }
 
-    /// The running configuration.
     pub(crate) fn config(&self) -> Config {
         self.shared.snapshot.load().config.clone()
     }
 
-    /// A line for each identity and trust of the running generation that is not as its files say.
+    /// A line for each identity and trust of the running generation whose files cannot be used.
     pub(crate) fn troubled(&self) -> Vec<String> {
         self.shared.snapshot.load().troubled().map(|part| part.to_string()).collect()
     }
 
-    /// The running generation.
     pub(crate) fn generation(&self) -> u64 {
         self.shared.snapshot.load().generation
     }
@@ -299,7 +279,7 @@ impl Reloader {
         }
     }
 
-    /// Listeners that stay give connections from now on the options of the new generation.
+    /// New connections of listeners that stay get the options of the new generation.
     fn follow_options(&self, old: &Config, new: &Config) {
         for (spec, _) in kept(old, new).filter(|(spec, before)| spec.tcp != before.tcp) {
             let Some(running) = self.listeners.get(&spec.key()) else { continue };
@@ -331,7 +311,6 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| Rejected::Interrupted)?
 }
 
-/// Every file whose content a generation depends on.
 fn named_by(file: Option<&Path>, config: &Config) -> Vec<PathBuf> {
     let identities = config.identities.values().flat_map(|identity| {
         let values::Identity { certificate, private_key, password_file, .. } = identity;
@@ -348,13 +327,13 @@ fn named_by(file: Option<&Path>, config: &Config) -> Vec<PathBuf> {
     file.map(Path::to_owned).into_iter().chain(identities).chain(trusts).collect()
 }
 
-/// Listeners that both generations have: as they are now, as they were before.
+/// Listeners that both generations have: as they are now, and as they were before.
 fn kept<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = (&'a values::Listener, &'a values::Listener)> {
     let before = |spec: &values::Listener| old.listeners.iter().find(|before| before.key() == spec.key());
     new.listeners.iter().filter_map(move |spec| Some((spec, before(spec)?)))
 }
 
-/// Listeners on Unix sockets keep them, with the mode that the file has to have now.
+/// Listeners on Unix sockets keep them; the file gets its new mode.
 fn follow_modes(old: &Config, new: &Config) {
     for (spec, _) in kept(old, new) {
         if let ListenAddress::Unix { path, mode } = &spec.listen
@@ -365,7 +344,6 @@ fn follow_modes(old: &Config, new: &Config) {
     }
 }
 
-/// Some settings are read once, at start.
 fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
     let fixed: [(&str, bool); 6] = [
         ("runtime", old.runtime != new.runtime),

@@ -63,7 +63,6 @@ impl Snapshot {
         Entry { admission, routes: Arc::new(routes), permits, max_connections: spec.max_connections }
     }
 
-    /// One route for each upstream that the listener leads to.
     fn routes(&self, spec: &values::Listener, registry: &Registry) -> Routes {
         let mut routes = BTreeMap::new();
         let mut route = |name: &Name| {
@@ -102,6 +101,6 @@ impl Snapshot {
     }
 }
 
-/// How long a client may take to say what it wants, where that has to be known before an upstream is asked:
-/// as long as an origination may take by default. Database drivers speak in the first round trip.
+/// Time for a client to send its first bytes, where egret needs them to choose an upstream: as long as the default
+/// origination timeout. Database drivers send theirs in the first round trip.
 const FIRST_BYTES: Duration = Duration::from_secs(10);

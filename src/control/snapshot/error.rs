@@ -9,7 +9,7 @@ use crate::pipeline::admit;
 use crate::pipeline::originate::origin;
 use crate::pipeline::originate::servers::resolve;
 
-/// One reason against a generation.
+/// One reason to reject a generation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -55,7 +55,7 @@ impl BuildError {
     }
 }
 
-/// All reasons against a generation, one at least. Their text shows no value of a variable.
+/// All reasons to reject a generation, at least one. Their text shows no value of a variable.
 #[derive(Debug)]
 pub struct BuildErrors {
     list: Vec<BuildError>,
@@ -72,7 +72,6 @@ impl BuildErrors {
         self.list.first().map_or("interrupted", BuildError::reason)
     }
 
-    /// Each of them, for a report that places it in the text.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &BuildError> {
         self.list.iter()
     }

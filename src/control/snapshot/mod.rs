@@ -33,10 +33,10 @@ pub use error::{BuildError, BuildErrors};
 use parts::Loading;
 pub(crate) use parts::Troubled;
 
-/// Whether somebody still waits for a load.
+/// Whether the result of a load is still wanted.
 pub type Wanted = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// A load that nobody gives up.
+/// A load that is never abandoned.
 pub fn always() -> Wanted {
     Arc::new(|| true)
 }
@@ -45,7 +45,6 @@ pub fn always() -> Wanted {
 pub struct Snapshot {
     /// Counts from 1.
     pub(crate) generation: u64,
-    /// What it was built from.
     pub(crate) config: Config,
     identities: BTreeMap<Name, Part<Identity>>,
     trusts: BTreeMap<Name, Part<Trust>>,
@@ -59,12 +58,12 @@ pub struct Snapshot {
     warm: Arc<Semaphore>,
 }
 
-/// What a file that cannot be used does to the generation.
+/// What an unusable file does to the generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rigour {
-    /// It harms only the upstreams that need it.
+    /// Only the upstreams that need the file fail.
     PartByPart,
-    /// There is no generation: all files are right, and every certificate of ours is valid today.
+    /// The generation is rejected unless all files are usable and every client certificate is valid today.
     Strict,
 }
 
@@ -74,17 +73,16 @@ impl Snapshot {
         self.listeners.get(key).map(Arc::clone)
     }
 
-    /// Builds a generation; reads every file that the configuration names, so it belongs on a thread that
-    /// may block.
+    /// Builds a generation; reads every file that the configuration names, so call it on a thread that may block.
     ///
     /// An identity or trust whose files cannot be used keeps the state that it has in `previous`, or is unavailable;
     /// under [`Rigour::Strict`] it is an error.
     ///
-    /// Asks `is_wanted` before each identity and trust: a load that was given up ends with the one that is being read,
-    /// and does not derive the keys of a thousand others.
+    /// Asks `is_wanted` before each identity and trust: an abandoned load ends with the one that is being read, and
+    /// does not derive the keys of a thousand others.
     ///
     /// # Errors
-    /// All that is wrong, not only the first; nothing, if it is not wanted any more.
+    /// All faults, not only the first; nothing if the load is no longer wanted.
     pub fn build(
         config: Config,
         previous: Option<&Self>,
@@ -140,17 +138,14 @@ impl Snapshot {
 }
 
 impl Snapshot {
-    /// Where the secrets of sessions are written, if a person asked for it.
     pub(crate) fn key_log(&self) -> Option<Arc<KeyLogFile>> {
         self.key_log.clone()
     }
 
-    /// The ways out, by name.
     pub(crate) fn upstreams(&self) -> &BTreeMap<Name, Arc<Originator>> {
         &self.upstreams
     }
 
-    /// The identities, by name.
     pub(crate) fn identities(&self) -> &BTreeMap<Name, Part<Identity>> {
         &self.identities
     }
@@ -160,8 +155,8 @@ impl Snapshot {
         &self.trusts
     }
 
-    /// Begins the background work of this generation, and ends that of the one before. From its return on, nothing
-    /// that was made warm by an origin of `previous` alone is handed out. To be called once it runs.
+    /// Begins the background work of this generation, and ends that of the one before. After it returns, no warm
+    /// connection that only an origin of `previous` made is handed out. Call it once this generation runs.
     pub(crate) fn replenish(&self, previous: Option<&Self>) {
         self.upstreams.values().for_each(Originator::replenish);
         for (name, old) in previous.iter().flat_map(|previous| &previous.upstreams) {
@@ -169,12 +164,10 @@ impl Snapshot {
         }
     }
 
-    /// Ends the background work: there will be no new streams.
     pub(crate) fn stop(&self) {
         self.upstreams.values().for_each(|originator| originator.stop(None));
     }
 
-    /// Descriptors that warm connections may take.
     pub(crate) fn warm_descriptors(&self) -> usize {
         let pools = self.config.upstreams.values().any(|upstream| upstream.pool.is_some());
         if pools { warm_at_once(&self.config) } else { 0 }
@@ -256,7 +249,7 @@ impl Snapshot {
 /// Warm connections at once, if the configuration and the limits of the process do not say otherwise.
 pub(crate) const WARM: usize = 256;
 
-/// Warm connections at once. By default few beside streams, of whose descriptors they are taken; never more than a
+/// Warm connections at once. By default few compared with streams, whose descriptors they share; never more than a
 /// quarter of those, nor more than the memory budget has room for.
 fn warm_at_once(config: &Config) -> usize {
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -278,7 +271,7 @@ fn resolver(
     Resolver::new(&config.dns, registry).map(Arc::new).map_err(|error| errors.push(BuildError::Dns(error))).ok()
 }
 
-/// What the kernel may have of streams, said in the log: a setting that does nothing should not be silent.
+/// Logs what the kernel supports of kernel TLS: a setting without effect should not be silent.
 fn kernel_offers(config: &Config) -> Option<Arc<Offers>> {
     let policy = config.runtime.kernel_tls;
     if policy == values::KernelTls::Off {

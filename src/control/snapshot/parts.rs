@@ -26,7 +26,6 @@ fn with_default_trust(config: &Config) -> BTreeMap<Name, values::Trust> {
     trusts
 }
 
-/// The parts of one kind, by name.
 type Parts<T> = BTreeMap<Name, Part<T>>;
 
 /// The parts that are being loaded, over all generations.
@@ -41,7 +40,7 @@ impl Loading {
         Self { identities: Running::new(PATIENCE), trusts: Running::new(PATIENCE) }
     }
 
-    /// Both kinds at the same time: a disk that hangs is waited for once. None once they are not wanted any more.
+    /// Both kinds at the same time: a disk that hangs delays the load once. None once the load is no longer wanted.
     pub(super) fn both(
         &self,
         config: &Config,
@@ -107,18 +106,15 @@ fn each<S: Clone + PartialEq + Send + Sync + 'static, T: Send + 'static>(
     names.into_iter().zip(loaded).map(part).collect()
 }
 
-/// What is wrong with any of them, as errors of the whole.
 pub(super) fn errors(identities: &Parts<Identity>, trusts: &Parts<Trust>) -> Vec<BuildError> {
     let broken = identities.values().filter_map(Part::broken).chain(trusts.values().filter_map(Part::broken));
     broken.map(|broken| BuildError::Part(Arc::clone(broken))).collect()
 }
 
-/// A part that is not as its files say.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Troubled<'a> {
     /// `kept` or `unavailable`.
     pub(crate) state: &'static str,
-    /// Which, why, and since when.
     pub(crate) broken: &'a Broken,
 }
 
@@ -130,7 +126,6 @@ impl std::fmt::Display for Troubled<'_> {
 }
 
 impl Snapshot {
-    /// The parts that are kept in an earlier state, or unavailable.
     pub(crate) fn troubled(&self) -> impl Iterator<Item = Troubled<'_>> {
         let identities = self.identities.values().map(|part| (part.state(), part.broken()));
         let trusts = self.trusts.values().map(|part| (part.state(), part.broken()));
@@ -143,7 +138,6 @@ impl Snapshot {
         identities.chain(self.trusts.iter().map(|(name, part)| ("trust", name, part.state())))
     }
 
-    /// Everything with an end that its parts use, as it is in force.
     pub(crate) fn inventory(&self) -> Vec<Lifetime> {
         let identities = self.identities.iter().filter_map(|(name, part)| Some((name, part.usable()?)));
         let identities = identities.flat_map(|(name, identity)| inventory::of_identity(name, identity));
@@ -174,8 +168,7 @@ impl Snapshot {
         Err(BuildErrors::new(errors, self.config.source.clone()))
     }
 
-    /// Says in the log what is wrong with which part, and which upstreams suffer for it. Nothing that is wrong goes
-    /// by in silence; what was wrong before is said again, by each load.
+    /// Logs the fault of each part, and the upstreams that it affects. Each load logs known faults again.
     pub(crate) fn log_parts(&self) {
         self.log_lifetimes();
         for Troubled { state, broken: Broken { fault, since } } in self.troubled() {
@@ -204,8 +197,8 @@ impl Snapshot {
         }
     }
 
-    /// A line for each kind, part and state in which something of the inventory is not valid, or not for long: of a
-    /// bundle of roots several end in the same year.
+    /// Logs a line for each kind, part and state with something that is not valid or expires soon: in a bundle of roots
+    /// several expire in the same year.
     fn log_lifetimes(&self) {
         let now = Date::now();
         let mut found: BTreeMap<(LifetimeKind, Name, Validity), Vec<Lifetime>> = BTreeMap::new();
@@ -236,7 +229,6 @@ impl Snapshot {
         users.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ")
     }
 
-    /// What is wrong with the part for want of which the upstream cannot be served.
     pub(super) fn lacking(&self, spec: &values::Upstream) -> Option<&Arc<Broken>> {
         if spec.passthrough {
             return None;
@@ -245,7 +237,6 @@ impl Snapshot {
         identity.and_then(unavailable).or_else(|| unavailable(&self.trusts[&trust_of(spec)]))
     }
 
-    /// Identity and trust of an upstream that lacks nothing.
     pub(super) fn usable(&self, spec: &values::Upstream) -> (Option<&Arc<Identity>>, &Arc<Trust>) {
         let why = "an upstream that lacks a part has no origin";
         let identity = spec.tls.identity.as_ref().map(|name| self.identities[name].usable().expect(why));

@@ -13,9 +13,9 @@ use crate::pipeline::originate::Originator;
 use crate::pipeline::originate::origin::Origin;
 
 impl Snapshot {
-    /// Sets the gauges that tell of this generation; those of names that are gone become NaN, with which no
-    /// comparison of an alert holds. Origins that it has no use for give up their sessions. To be called once it
-    /// runs, inside of the runtime: upstreams begin what they do in the background.
+    /// Sets the gauges of this generation; those of names that are gone become NaN, with which no comparison of an
+    /// alert holds. Origins that it does not use drop their sessions. Call it once the generation runs, inside the
+    /// runtime: upstreams start their background work.
     pub(crate) fn publish(&self, previous: Option<&Self>, registry: &Registry) {
         self.upstreams.values().for_each(Originator::start);
         let mine: HashSet<_> = self.origins().map(Arc::as_ptr).collect();
@@ -73,7 +73,6 @@ impl Snapshot {
     }
 }
 
-/// A gauge that a generation sets.
 #[derive(PartialEq, Eq, Hash)]
 enum Published {
     NotBefore(&'static str, Name),

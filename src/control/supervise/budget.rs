@@ -20,7 +20,7 @@ pub(super) fn share_out(config: &Config) -> Option<Shares> {
     Some(shares)
 }
 
-/// Lowers `bound` to the connections that the budget allows. A bound that was asked for and cannot be had is logged.
+/// Lowers `bound` to the connections that the budget allows. A configured bound that cannot be granted is logged.
 pub(super) fn connections(shares: Option<Shares>, limits: &Limits, bound: usize) -> usize {
     let Some(Shares { connections, .. }) = shares else { return bound };
     if let Some(asked) = limits.max_connections.filter(|asked| *asked <= bound && *asked > connections) {

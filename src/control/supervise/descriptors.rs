@@ -18,8 +18,8 @@ pub(super) fn raise_limit() -> u64 {
     limit.unwrap_or(u64::MAX)
 }
 
-/// The connections at once: what is configured, but no more than the descriptors allow beside `warm` connections.
-/// A bound that was asked for and cannot be had is logged.
+/// The connections at once: the configured bound, but no more than the descriptors allow beside `warm` connections. A
+/// configured bound that cannot be granted is logged.
 pub(super) fn connections(limits: &Limits, descriptors: u64, warm: usize) -> usize {
     let most = connections_within(descriptors, warm as u64);
     match limits.max_connections {

@@ -12,7 +12,7 @@ use crate::control::snapshot::Snapshot;
 use crate::observe::metrics::{EndpointMetrics, Registry};
 use crate::pipeline::originate::servers::health::Gate;
 
-/// The gauges that were ever shown. They are set when somebody reads.
+/// The gauges that were ever shown. They are set when metrics are read.
 #[derive(Default)]
 pub(super) struct Endpoints {
     shown: Mutex<HashMap<(Name, SocketAddr), Gauges>>,

@@ -55,14 +55,14 @@ pub struct Start {
     pub rigour: Rigour,
 }
 
-/// Why nothing runs.
+/// Why the process did not start or had to end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file that the configuration names cannot be used.
     #[error(transparent)]
     Build(BuildErrors),
-    /// An address is not to be had.
+    /// An address cannot be bound.
     #[error(transparent)]
     Bind(BindError),
     /// The admin endpoint's access list names a user whom this machine does not know.
@@ -96,7 +96,7 @@ impl Error {
         }
     }
 
-    /// The configuration, or a file it names, is at fault.
+    /// Whether the cause is the configuration, or a file it names.
     pub fn is_of_configuration(&self) -> bool {
         matches!(self, Self::Build(_) | Self::Admin(_))
     }
@@ -105,23 +105,23 @@ impl Error {
 /// How the process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Asked to, after a drain.
+    /// On request, after a drain.
     Drained,
     /// By a second signal, without waiting.
     Quit,
 }
 
-/// Runs until it is asked to stop. Everything is loaded and bound before the first connection is accepted.
+/// Runs until a request to stop. Everything is loaded and bound before the first connection is accepted.
 ///
 /// # Errors
-/// Why it could not start; nothing is bound then. Once it runs, nothing ends it but a signal or `POST /drain`.
+/// Why it could not start; nothing is bound then. Once it runs, only a signal or `POST /drain` ends it.
 pub async fn run(start: Start) -> Result<Ended, Error> {
     let signals = Signals::new().map_err(Error::Signals)?;
     run_under(signals, start).await
 }
 
-/// As [`run`], with signals that were caught before: for a caller who has something to clean up. A stop that was
-/// asked for meanwhile is heard.
+/// Like [`run`], with signals that were caught before: for callers that have something to clean up. A stop that was
+/// requested meanwhile takes effect.
 ///
 /// # Errors
 /// Those of [`run`].
@@ -173,7 +173,6 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
     ended.map_err(|_| Error::Panicked)
 }
 
-/// The connections at once, and what bounds them.
 fn connections(snapshot: &Snapshot, descriptors: u64, shares: Option<Shares>) -> (usize, Bound) {
     let limits = &snapshot.config.limits;
     let by_files = descriptors::connections(limits, descriptors, snapshot.warm_descriptors());
@@ -196,7 +195,6 @@ async fn serve_admin(socket: Socket, admission: Admission, status: Arc<StatusVie
     tasks::keep_running(Task::Admin, &registry, || ends.is_draining(), serve).await;
 }
 
-/// What the loop owns.
 struct Running {
     requests: Requests,
     reloader: Reloader,
@@ -271,7 +269,6 @@ async fn reload(reloader: &mut Reloader, cause: Cause) -> Result<Swapped, Kept> 
     Ok(Swapped { generation, troubled: reloader.troubled() })
 }
 
-/// What systemd shows of the service.
 fn running(generation: u64, troubled: usize) -> String {
     match troubled {
         0 => format!("running generation {generation}"),
@@ -315,9 +312,9 @@ fn bind_admin(config: &Config) -> Result<Option<(Socket, Admission)>, Error> {
     Ok(Some((Socket::bind(listen, &Options::default()).map_err(Error::Bind)?, admission)))
 }
 
-/// Keys are in the memory: no crash may write it to a disk. The limit is one byte, which is less than any file
-/// needs, and not zero: a program that the system has put in the file's place (core(5)) is given the memory
-/// whatever the limit, and only a limit of 1 tells the kernel to start none.
+/// Keys are in memory: no crash may write them to a disk. The limit is one byte, less than any dump needs, and not
+/// zero: a program that takes the place of the file (core(5)) gets the memory whatever the limit, and only a limit of 1
+/// makes the kernel start none.
 fn forbid_core_dumps() {
     let one = Rlimit { current: Some(1), maximum: Some(1) };
     if let Err(error) = rustix::process::setrlimit(Resource::Core, one) {

@@ -13,19 +13,16 @@ use crate::control::signals::{Signal, Signals};
 use crate::control::systemd;
 use crate::observe::metrics::Registry;
 
-/// Where the result of a reload goes.
 pub(super) type Answer = oneshot::Sender<Result<Swapped, Kept>>;
 
-/// What the admin endpoint may ask of the process.
 #[derive(Clone)]
 pub(super) struct Orders {
     /// One reload after the other.
     pub(super) reloads: mpsc::Sender<Answer>,
-    /// To drain: not in the queue of reloads, which may be full, or wait for a disk.
+    /// To drain. Not in the queue of reloads, which may be full or wait for a disk.
     pub(super) drain: Arc<Notify>,
 }
 
-/// The other end of [`Orders`].
 pub(super) struct Ordered {
     reloads: mpsc::Receiver<Answer>,
     drain: Arc<Notify>,
@@ -40,20 +37,18 @@ pub(super) fn orders() -> (Orders, Ordered) {
     (Orders { reloads: sender, drain: Arc::clone(&drain) }, Ordered { reloads: receiver, drain })
 }
 
-/// What is asked of the process.
 pub(super) enum Asked {
     Reload(Cause, Option<Answer>),
     Drain,
     Quit,
 }
 
-/// What is asked of the process and cannot wait.
 pub(super) enum Stop {
     Drain,
     Quit,
 }
 
-/// Everyone who may ask, but for files that change.
+/// All sources of requests except changed files.
 pub(super) struct Requests {
     signals: Signals,
     ordered: Ordered,
@@ -116,7 +111,7 @@ impl Requests {
         }
     }
 
-    /// For the drain: whoever waits for a reload is told, and nobody can ask for one.
+    /// For the drain: requests that wait for a reload get their answer, and no new one is accepted.
     pub(super) fn into_signals(self) -> Signals {
         self.signals
     }

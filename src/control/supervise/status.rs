@@ -27,7 +27,6 @@ use crate::pipeline::originate::pool::Pool;
 use crate::pipeline::originate::servers::account::Times;
 use crate::pipeline::originate::servers::endpoints::Member;
 
-/// What the admin endpoint talks to.
 pub(super) struct StatusView {
     snapshot: Arc<ArcSwap<Snapshot>>,
     registry: Registry,
@@ -40,7 +39,6 @@ pub(super) struct StatusView {
 }
 
 impl StatusView {
-    /// A status, and where its orders arrive.
     pub(super) fn new(
         snapshot: Arc<ArcSwap<Snapshot>>,
         registry: Registry,
@@ -163,7 +161,6 @@ fn upstream(snapshot: &Snapshot, originator: &Originator) -> Value {
     })
 }
 
-/// A pool: what it may hold, what is ready, what it was good for.
 fn shown(pool: &Pool, warm: usize) -> Value {
     let (spec, tally) = (pool.spec(), pool.tally());
     json!({
@@ -177,7 +174,6 @@ fn shown(pool: &Pool, warm: usize) -> Value {
     })
 }
 
-/// One address: what it gets, and why.
 fn endpoint(member: &Member) -> Value {
     let Member { endpoint, tier, weight, max_connections, .. } = member;
     let (status, account) = (endpoint.health_status(tokio::time::Instant::now()), endpoint.account());
@@ -203,7 +199,7 @@ fn endpoint(member: &Member) -> Value {
     })
 }
 
-/// How long handshakes took: `at_most` has the bounds of the metrics, in seconds, and how many lie between a bound and
+/// How long handshakes took: `at_most` has the bounds of the metrics, in seconds, and the count between each bound and
 /// the one before.
 fn times(times: &Times) -> Value {
     let bound = |bound: Option<f64>| bound.map_or_else(|| "longer".to_owned(), |seconds| seconds.to_string());
@@ -211,7 +207,6 @@ fn times(times: &Times) -> Value {
     json!({ "count": times.count(), "seconds": times.seconds(), "at_most": at_most })
 }
 
-/// Servers without an address.
 fn unresolved(originator: &Originator) -> Value {
     let missing = originator.endpoints().missing().into_iter();
     let told = missing.filter_map(|(server, error)| {
@@ -221,7 +216,6 @@ fn unresolved(originator: &Originator) -> Value {
     told.collect()
 }
 
-/// Identities and trusts: which are as their files say, and what is wrong with the others.
 fn parts(snapshot: &Snapshot) -> Value {
     let why = |kind, name: &Name| {
         let is_it = |part: &Troubled<'_>| part.broken.fault.kind.as_str() == kind && part.broken.fault.name == *name;

@@ -14,37 +14,35 @@ use crate::net;
 
 /// A crowd of fewer connections is not worth a trim: they hold at most some 3 MiB.
 const CROWD: usize = 64;
-/// How often the connections are counted, which is one load. With a second between two looks a crowd of 1,500 came and went
-/// unseen, and its memory stayed.
+/// How often the connections are counted, which is one load. With a second between two counts, a crowd of 1,500 came
+/// and went unseen, and its memory stayed.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Trims after the number of connections has come to rest: a count that is the same twice in 0.1 s may rest for a moment
-/// only, and a task is freed after its permit.
+/// Trims after the number of connections has stopped changing: a count that is the same twice in 0.1 s may be a pause,
+/// and a task is freed after its permit.
 const AT_REST: u8 = 3;
 
-/// Watches the number of connections.
 pub(super) struct Trim {
     bound: usize,
     permits: Arc<Semaphore>,
     /// The most connections since the last trim.
     peak: usize,
-    /// Trims that are due while the number of connections rests: what ended last was not part of the one before.
+    /// Trims that are due while the number of connections does not change: the first one misses what ended last.
     again: u8,
-    /// The connections when they were last counted.
     last: usize,
     look: Interval,
 }
 
 impl Trim {
-    /// Of `bound` connections, those that have no permit are there.
+    /// Connections are the permits of `bound` that `permits` lacks.
     pub(super) fn new(bound: usize, permits: Arc<Semaphore>) -> Self {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { bound, permits, peak: 0, again: 0, last: 0, look }
     }
 
-    /// Trims the heap once half of a crowd has left, and when the rest has: on a thread that may block, as it takes some
-    /// milliseconds for each 100 MiB. Cancel safe.
+    /// Trims the heap once half of a crowd has left, and again when the rest has: on a thread that may block, as it
+    /// takes some milliseconds for each 100 MiB. Cancel safe.
     pub(super) async fn when_quiet(&mut self) {
         loop {
             self.look.tick().await;

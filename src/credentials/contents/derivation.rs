@@ -19,14 +19,14 @@ const MAX_SCRYPT_WORK: u64 = 1 << 30;
 /// Why a key is not derived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It would take too long, or too much memory.
+    /// The derivation would take too long, or too much memory.
     #[error("asks for {asked} {unit} to derive a key from the password, and at most {most} are allowed: {}", format.repair())]
     Excess {
-        /// By the file.
+        /// Requested by the file.
         asked: u64,
         /// The bound.
         most: u64,
-        /// Of both.
+        /// The unit of both numbers.
         unit: &'static str,
         /// Of the file.
         format: Format,
@@ -34,7 +34,7 @@ pub enum Error {
     /// scrypt is not defined for it.
     #[error("asks for scrypt with the cost parameter {cost}, which is no power of two above 1: {}", format.repair())]
     Cost {
-        /// By the file.
+        /// Requested by the file.
         cost: u64,
         /// Of the file.
         format: Format,
@@ -70,8 +70,8 @@ impl Format {
     }
 }
 
-/// Refuses a file that asks for too much. What encrypted parts of PKCS#12 hold inside is not seen here; the library
-/// bounds each derivation of those by itself.
+/// Refuses a file that asks for too much. The encrypted parts of PKCS#12 are not visible here; the library bounds each
+/// of their derivations itself.
 pub(crate) fn check(der: &[u8], format: Format) -> Result<(), Error> {
     let (mut iterations, mut work) = (0_u64, 0_u64);
     for derivation in derivations(der, format) {
@@ -94,7 +94,6 @@ fn within(asked: u64, most: u64, unit: &'static str, format: Format) -> Result<(
     if asked <= most { Ok(()) } else { Err(Error::Excess { asked, most, unit, format }) }
 }
 
-/// One derivation, as a file asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Derivation {
     /// PBKDF2, that of PKCS#12, or its MAC.
@@ -205,7 +204,7 @@ fn elements(der: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// What does not fit, negative numbers among it, is the largest.
+/// Numbers that do not fit, and negative ones, become the largest.
 fn integer(octets: &[u8]) -> u64 {
     let more = |number: u64, octet: &u8| number.checked_mul(256)?.checked_add(u64::from(*octet));
     octets.iter().try_fold(0, more).unwrap_or(u64::MAX)
@@ -231,7 +230,6 @@ mod tests {
         der(SEQUENCE, &[&der(OID, &[name]), &der(SEQUENCE, &[&parameters])])
     }
 
-    /// As a key bag of PKCS#12 has it: inside of an octet string, in a context of its own.
     fn wrapped(identifier: &[u8]) -> Vec<u8> {
         let bag = der(SEQUENCE, &[&der(0xa0, &[&der(SEQUENCE, &[identifier])])]);
         der(SEQUENCE, &[&number(3), &der(SEQUENCE, &[&der(0xa0, &[&der(OCTET_STRING, &[&bag])])])])

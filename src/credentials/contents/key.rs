@@ -11,12 +11,10 @@ use crate::credentials::certificate::element;
 use crate::secret::Secret;
 use crate::wording;
 
-/// A private key as it stands in a file.
 #[derive(Debug)]
 pub(crate) struct Key {
     /// Of its PEM section; empty in DER.
     pub(crate) label: String,
-    /// The bytes, sealed or not.
     pub(crate) der: Secret,
     /// Sealed in OpenSSL's old format (RFC 1421 headers).
     pub(crate) old_encryption: bool,
@@ -54,7 +52,6 @@ impl Key {
     }
 }
 
-/// Whether it is an EncryptedPrivateKeyInfo: an algorithm, and octets.
 pub(super) fn is_encrypted(der: &[u8]) -> bool {
     EncryptedPrivateKeyInfoRef::try_from(der).is_ok() || algorithm(der).is_some()
 }
@@ -73,7 +70,6 @@ const SEQUENCE: u8 = 0x30;
 /// Tag of the parameters of an ECPrivateKey (RFC 5915).
 const EC_PARAMETERS: u8 = 0xa0;
 
-/// What a key is that cannot be used.
 fn described(key: &PrivateKeyDer<'_>) -> Option<String> {
     match key {
         PrivateKeyDer::Pkcs1(_) => {

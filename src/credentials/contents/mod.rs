@@ -25,24 +25,18 @@ pub struct Part {
     pub(crate) line: usize,
     /// Its label in PEM; in DER, what it was recognised as.
     pub(crate) label: String,
-    /// What it is.
     pub(crate) kind: Kind,
 }
 
-/// What a part of a file is.
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// A certificate, or what a label says is one.
     Certificate(CertificateDer<'static>),
     /// A certificate with OpenSSL's trust settings behind it, which were cut off.
     Trusted(CertificateDer<'static>),
-    /// A revocation list.
     Crl(Vec<u8>),
-    /// A private key.
     Key(Key),
     /// The curve of the EC key that follows; the key names it again.
     Curve,
-    /// Something else.
     Other,
 }
 
@@ -88,7 +82,6 @@ pub fn read(bytes: &[u8]) -> Result<Contents, Error> {
 }
 
 impl Part {
-    /// The certificate, if it is one.
     pub(crate) fn certificate(&self) -> Option<&CertificateDer<'static>> {
         match &self.kind {
             Kind::Certificate(der) | Kind::Trusted(der) => Some(der),
@@ -96,7 +89,7 @@ impl Part {
         }
     }
 
-    /// What a reader that asks for parts of another kind says of this one; `None`: nothing is lost with it.
+    /// What a reader of other kinds of parts reports about this one; `None`: nothing is lost.
     pub(crate) fn unused(&self) -> Option<String> {
         match &self.kind {
             Kind::Curve => None,
@@ -104,7 +97,7 @@ impl Part {
         }
     }
 
-    /// What is not used of a part that is.
+    /// What is cut off from a part that is used.
     pub(crate) fn cut(&self) -> Option<String> {
         let cut = "OpenSSL's trust settings behind the certificate are not used";
         matches!(self.kind, Kind::Trusted(_)).then(|| format!("line {}: {cut}", self.line))
@@ -147,7 +140,7 @@ fn of_bundle(der: &[u8], line: usize, parts: &mut Vec<Part>) -> Result<(), Error
     Ok(())
 }
 
-/// DER, one element after the other. White space at the end is of an editor, or of `echo`.
+/// DER, one element after the other. White space at the end comes from an editor, or from `echo`.
 fn of_der(bytes: &[u8]) -> Result<Contents, Error> {
     let mut parts = Vec::new();
     let mut rest = bytes;
@@ -176,7 +169,7 @@ fn unknown(bytes: &[u8]) -> Result<Contents, Error> {
     Ok(Contents::Unknown(Secret::new(bytes.to_vec())))
 }
 
-/// `false`: it is nothing that is known here.
+/// `false`: the element is of no known kind.
 fn of_element(der: &[u8], parts: &mut Vec<Part>) -> Result<bool, Error> {
     let (label, kind) = if X509Certificate::from_der(der).is_ok() {
         ("CERTIFICATE", Kind::Certificate(der.to_vec().into()))

@@ -2,7 +2,7 @@
 
 use super::super::certificate::element;
 
-/// What a bundle holds, each in DER. Its order says nothing.
+/// The contents of a bundle, each in DER, in no order.
 pub(super) struct Bundle {
     pub(super) certificates: Vec<Vec<u8>>,
     pub(super) crls: Vec<Vec<u8>>,
@@ -15,7 +15,6 @@ const SEQUENCE: u8 = 0x30;
 const CERTIFICATES: u8 = 0xa0;
 const CRLS: u8 = 0xa1;
 
-/// Whether it is a ContentInfo with SignedData in it.
 pub(super) fn is_signed_data(der: &[u8]) -> bool {
     element(der).is_some_and(|(_, content, _)| der[0] == SEQUENCE && content.starts_with(SIGNED_DATA))
 }

@@ -10,9 +10,7 @@ use crate::credentials::{contents, files};
 /// Why an identity could not be loaded: the file, what is wrong with it, and since when.
 #[derive(Debug)]
 pub struct Error {
-    /// The file that is to blame.
     pub(crate) file: PathBuf,
-    /// What is wrong with it.
     pub(crate) what: Wrong,
 }
 

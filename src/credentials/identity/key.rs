@@ -15,7 +15,6 @@ use crate::secret::Secret;
 /// A key on its way from a file to the library that signs; wiped once it is there.
 pub(super) type Key = Zeroizing<PrivateKeyDer<'static>>;
 
-/// The key of a file of its own, and what else the file holds.
 pub(super) fn from_file(file: &Path, spec: &values::Identity) -> Result<(Key, Vec<Part>), Error> {
     let content = read(file)?;
     permission::check(file, &content, spec.allow_loose_key_permissions)?;
@@ -25,7 +24,6 @@ pub(super) fn from_file(file: &Path, spec: &values::Identity) -> Result<(Key, Ve
     }
 }
 
-/// The one key among the parts of a file.
 pub(super) fn from_parts(parts: &[Part], file: &Path, spec: &values::Identity) -> Result<Key, Error> {
     let blame = |what| Error { file: file.into(), what };
     let keys: Vec<_> =
@@ -72,7 +70,6 @@ fn why(error: pkcs8::Error, password_file: &Path) -> Wrong {
     }
 }
 
-/// The first line of the password file.
 pub(super) fn password(spec: &values::Identity) -> Result<Option<(Secret, &Path)>, Error> {
     let Some(file) = spec.password_file.as_deref() else { return Ok(None) };
     let content = read(file)?;

@@ -31,26 +31,26 @@ pub struct Identity {
     remarks: Vec<String>,
 }
 
-/// What tells identities apart. Two with the same are the same to every server.
+/// Identifies an identity. Identities with equal fingerprints are the same to every server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
     /// SHA-256 of the leaf's DER encoding.
     pub leaf: Sha256,
     /// SHA-256 of the key's SubjectPublicKeyInfo.
     pub(crate) key: Sha256,
-    /// Over the whole chain: a new intermediate is a new identity.
+    /// Over the whole chain: a new intermediate makes a new identity.
     pub(crate) chain: Sha256,
 }
 
 impl Identity {
-    /// Reads the files, opens what is encrypted, and checks that key and certificate belong together. Blocks on the
-    /// file system and, with an encrypted key, for the time that its key derivation is meant to take.
+    /// Reads the files, decrypts the key, and checks that key and certificate belong together. Blocks on the file
+    /// system and, with an encrypted key, for the time of its key derivation.
     ///
-    /// Dates are no reason to refuse it: the server judges them, and its clock may be the right one of the two.
-    /// [`Identity::check_period`] says what a server is going to find.
+    /// Dates are no reason to refuse it: the server checks them, and its clock may be the right one.
+    /// [`Identity::check_period`] returns what a server is going to find.
     ///
     /// # Errors
-    /// [`Error`] names the file and what is wrong with it.
+    /// [`Error`] names the file and its fault.
     pub fn load(spec: &values::Identity) -> Result<Self, Error> {
         let material = Material::read(spec)?;
         let key_file = spec.private_key.as_deref().unwrap_or(&spec.certificate);
@@ -77,12 +77,12 @@ impl Identity {
         Self { file, certified: Arc::new(certified), path, fingerprint, remarks }
     }
 
-    /// What tells it from others.
+    /// Identifies it.
     pub fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
     }
 
-    /// What the leaf certificate says of itself.
+    /// The facts that the leaf certificate states.
     pub fn leaf(&self) -> &CertificateFacts {
         &self.path[0]
     }
@@ -93,7 +93,6 @@ impl Identity {
         &self.path
     }
 
-    /// The file with the certificates.
     pub(crate) fn file(&self) -> &Path {
         &self.file
     }
@@ -101,7 +100,7 @@ impl Identity {
     /// Whether the leaf is valid at `now`.
     ///
     /// # Errors
-    /// It is over, or has not begun: most servers will refuse it.
+    /// It has expired, or is not valid yet: most servers will refuse it.
     pub fn check_period(&self, now: Date) -> Result<(), Error> {
         let leaf = self.leaf();
         let subject = leaf.subject.clone();
@@ -115,7 +114,7 @@ impl Identity {
         Err(Error { file: self.file.clone(), what })
     }
 
-    /// The earliest end of the leaf and of the certificates that lead from it to a root.
+    /// The earliest expiry of the leaf and of the certificates that lead from it to a root.
     pub fn not_after(&self) -> Date {
         self.path[1..].iter().fold(self.path[0].not_after, |end, facts| end.min(facts.not_after))
     }
@@ -131,7 +130,6 @@ impl Identity {
     }
 }
 
-/// Chain and key, as read.
 struct Material {
     chain: Vec<CertificateDer<'static>>,
     key: Key,
@@ -183,7 +181,6 @@ fn chain(parts: &[Part]) -> Result<Vec<CertificateDer<'static>>, Wrong> {
     Ok(chain)
 }
 
-/// What a file holds that an identity does not use.
 fn remarks(file: &Path, parts: &[Part], with_key: bool) -> Vec<String> {
     let remark = |part: &Part| match &part.kind {
         Kind::Certificate(_) | Kind::Trusted(_) => part.cut(),
@@ -204,8 +201,8 @@ fn facts(chain: &[CertificateDer<'_>]) -> Result<Vec<CertificateFacts>, Wrong> {
     chain.iter().enumerate().map(read).collect()
 }
 
-/// From the leaf up: of several certificates for one issuer, a server can take the one that ends last. One that is out
-/// of its period is not on any path that a server builds, or no path is there at all, which the server reports.
+/// From the leaf up: of several certificates for one issuer, a server can take the one that expires last. An expired
+/// certificate is on no path that a server builds; if there is no other path, the server reports that.
 fn path(chain: &[CertificateFacts], now: Date) -> Vec<CertificateFacts> {
     let mut path = vec![chain[0].clone()];
     let mut last = &chain[0];

@@ -8,7 +8,8 @@ use rustix::fs::StatVfsMountFlags;
 use super::{Error, Wrong};
 use crate::credentials::files::Content;
 
-/// What the owner of a file has to do about its mode. It fits the place: in a mounted secret, `chmod` cannot be had.
+/// How the owner of a file has to change its mode. Depends on where the file is: `chmod` does not work in a mounted
+/// secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// A volume of Kubernetes, known by the links of its `..data`.

@@ -59,8 +59,8 @@ fn remark(file: &Path, der: &[u8]) -> String {
     format!("{}: the certificate `{subject}` is not sent: {why}", file.display())
 }
 
-/// Archives keep certificates in any order: the issuer of each is looked up. A root is left out, since a
-/// server has it or does not believe it.
+/// Archives keep certificates in any order: each one's issuer is looked up. A root is left out: the server has it
+/// already, or does not trust it.
 fn in_order<'a>(leaf: &[u8], mut rest: Vec<&'a [u8]>) -> (Vec<CertificateDer<'static>>, Vec<&'a [u8]>) {
     let mut chain = vec![CertificateDer::from(leaf.to_vec())];
     let mut last = CertificateFacts::read(leaf);

@@ -14,7 +14,6 @@ use crate::secret::Secret;
 /// One `-----BEGIN LABEL-----` section.
 #[derive(Debug)]
 pub struct Section {
-    /// The text after BEGIN.
     pub(crate) label: String,
     /// The decoded bytes: they may be a key.
     pub body: Secret,
@@ -24,7 +23,7 @@ pub struct Section {
     pub(crate) line: usize,
 }
 
-/// Why a text is not PEM, with the line (from 1) where it stops being so.
+/// Why a text is not PEM, with the number of the line (from 1) at fault.
 #[allow(missing_docs, reason = "the text that it displays is the documentation")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -66,14 +65,12 @@ pub(crate) fn is_pem(bytes: &[u8]) -> bool {
     }
 }
 
-/// Sections while the lines are read.
 #[derive(Default)]
 struct Reader {
     found: Vec<Section>,
     open: Option<Open>,
 }
 
-/// A section whose END has not come yet.
 struct Open {
     label: Vec<u8>,
     line: usize,
@@ -145,7 +142,6 @@ impl Open {
     }
 }
 
-/// A BEGIN or an END, and where in its line.
 struct Marker<'a> {
     begins: bool,
     label: &'a [u8],
@@ -174,8 +170,8 @@ fn marker_at(line: &[u8], start: usize) -> Option<Marker<'_>> {
     is_label.then_some(Marker { begins, label, start, end })
 }
 
-/// Two dashes or more (also those that a word processor makes of them), then BEGIN or END: a marker that lost a dash, or
-/// its capitals.
+/// Two dashes or more (also those that a word processor makes of them), then BEGIN or END: a marker that lost a dash,
+/// or its capitals.
 fn is_like_a_marker(text: &[u8]) -> bool {
     let Some(word) = text.iter().position(u8::is_ascii_alphanumeric) else { return false };
     let (dashes, rest) = text.split_at(word);

@@ -91,8 +91,8 @@ impl Authorities<'_> {
         self.roots.iter().position(|root| root.sha256 == leaf.sha256)
     }
 
-    /// The root that a path ends in. A root that was renewed with its key is there twice: one in date is enough; else
-    /// the error is which is not.
+    /// The root at the end of a path. A root that was renewed with its key is listed twice: one valid root is enough;
+    /// otherwise the error says that the root is out of date.
     fn of(&self, path: &VerifiedPath<'_>, now: Date) -> Result<usize, usize> {
         let same = self.anchors.iter().zip(self.roots).enumerate().filter(|(_, (anchor, _))| *anchor == path.anchor());
         let mut out_of_date = 0;
@@ -145,7 +145,7 @@ fn sequence(content: &[u8]) -> Vec<u8> {
     der
 }
 
-/// The earliest end of what was believed: of a certificate, or of a revocation list that was asked.
+/// The earliest expiry among the certificates of the path and the revocation lists that were checked.
 fn end_of(path: &VerifiedPath<'_>, crls: &[Crl]) -> Date {
     let mut until = Date(i64::MAX);
     let leaf = path.end_entity();

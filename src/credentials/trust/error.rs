@@ -7,13 +7,11 @@ use crate::credentials::{contents, files};
 /// Why a trust could not be loaded.
 #[derive(Debug)]
 pub struct Error {
-    /// The file or folder that is to blame; `None`: the system's roots, or the trust as a whole.
+    /// The file or folder at fault; `None`: the system's roots, or the trust as a whole.
     pub(crate) file: Option<PathBuf>,
-    /// What is wrong with it.
     pub(crate) what: Wrong,
 }
 
-/// What is wrong. Each variant's text says it.
 #[allow(missing_docs, reason = "the text of the error is the documentation")]
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Wrong {

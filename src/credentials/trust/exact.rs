@@ -13,8 +13,8 @@ use crate::credentials::certificate::{CertificateFacts, Date, common_name, subje
 use crate::credentials::fingerprint::Sha256;
 use crate::credentials::refusal::Refusal;
 
-/// Checks a certificate that has to be the one with the digest `exactly`, or else to have a pinned key. Without `expected`
-/// names, its own do not matter: the certificate, or its key, was chosen, and nobody else has the key.
+/// Checks a certificate that must have the digest `exactly`, or else a pinned key. Without `expected` names, its own do
+/// not matter: the certificate, or its key, was chosen, and only one party has the key.
 pub(super) fn check(
     exactly: Option<&Sha256>,
     pins: &[Sha256],
@@ -40,7 +40,6 @@ pub(super) fn check(
     Ok(facts.not_after)
 }
 
-/// Whether the subject has an expected common name or organizational unit.
 pub(super) fn subject_has(leaf: &CertificateDer<'_>, expected: &ExpectedName) -> bool {
     X509Certificate::from_der(leaf).is_ok_and(|(_, parsed)| in_subject(&parsed, expected))
 }
@@ -70,9 +69,9 @@ fn check_dates(facts: &CertificateFacts, now: UnixTime) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// With `by_common_name`, a certificate without any subject alternative name is matched by its common
-/// name: the certificates of old appliances have nothing else, and here it is not free text of a
-/// stranger, since the certificate as a whole was chosen.
+/// With `by_common_name`, a certificate without subject alternative names is matched by its common name: certificates
+/// of old appliances have nothing else, and the certificate as a whole was chosen, so that this is not free text of
+/// another party.
 fn carries(certificate: &X509Certificate<'_>, expected: &[ExpectedName], by_common_name: bool) -> bool {
     if expected.iter().any(|name| in_subject(certificate, name)) {
         return true;

@@ -14,7 +14,6 @@ use crate::credentials::files;
 use crate::credentials::fingerprint::{Sha256, sha256};
 use crate::wording;
 
-/// What anchors were made of.
 pub(super) struct Loaded {
     pub(super) anchors: Anchors,
     pub(super) digests: Vec<Sha256>,
@@ -70,7 +69,7 @@ struct Roots {
     anchors: Vec<TrustAnchor<'static>>,
     facts: Vec<RootFacts>,
     remarks: Vec<String>,
-    /// How many certificates were taken, those that are there twice counted twice.
+    /// Certificates that were taken, duplicates included.
     usable: usize,
 }
 
@@ -121,7 +120,7 @@ impl Roots {
         Ok(())
     }
 
-    /// A root that cannot be used is left out by name; a file of which none is left is refused.
+    /// A root that cannot be used is skipped and named in the remarks; a file without a usable root is refused.
     fn add_all(&mut self, file: &Path, parts: &[Part]) -> Result<(), Error> {
         let (usable, remarks) = (self.usable, self.remarks.len());
         self.add_parts(file, parts);
@@ -145,7 +144,7 @@ impl Roots {
         }
     }
 
-    /// Without a file it is one of the system's.
+    /// `file` is `None` for a root of the system.
     fn add(&mut self, der: &CertificateDer<'_>, file: Option<&Path>) -> Result<(), String> {
         let (_, parsed) = X509Certificate::from_der(der).map_err(|_| "it cannot be read".to_owned())?;
         let anchor = anchor_from_trusted_cert(der).map_err(|error| wording::variant(&error))?.to_owned();
@@ -190,7 +189,6 @@ fn exactly_one(file: &Path) -> Result<(CertificateFacts, Vec<String>), Error> {
     Ok((facts, remarks.collect()))
 }
 
-/// Revocation lists, the digest of each, and what else their files hold.
 #[derive(Default)]
 pub(super) struct Lists {
     pub(super) crls: Vec<Crl>,
@@ -198,7 +196,6 @@ pub(super) struct Lists {
     pub(super) remarks: Vec<String>,
 }
 
-/// The lists of PEM and DER files.
 pub(super) fn crls(files: &[PathBuf]) -> Result<Lists, Error> {
     let Lists { mut crls, mut digests, mut remarks } = Lists::default();
     for file in files {
@@ -231,7 +228,7 @@ fn crl(der: &[u8], file: &Path) -> Result<Crl, String> {
     })
 }
 
-/// What a file holds; nothing, if it is no form that certificates come in.
+/// The parts of a file; none if it is in no known format.
 fn parts(file: &Path) -> Result<Vec<Part>, Error> {
     let blame = |what| Error { file: Some(file.into()), what };
     let content = files::read(file).map_err(|error| blame(Wrong::File(error)))?;

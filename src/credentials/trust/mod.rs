@@ -20,11 +20,11 @@ use crate::credentials::certificate::{CertificateFacts, Date};
 use crate::credentials::fingerprint::{Fields, Sha256};
 use crate::credentials::refusal::Refusal;
 
-/// The name of the trust of upstreams that name none. No configured trust can have it: of the letters of names,
-/// these are none.
+/// The name of the trust of upstreams that name none. No configured trust can have it: names may not contain
+/// parentheses or spaces.
 pub(crate) const DEFAULT_NAME: &str = "(system roots)";
 
-/// Whom egret believes, loaded and never changed: a new root is a new trust.
+/// What makes a server trusted, loaded and never changed: a new root makes a new trust.
 pub struct Trust {
     name: Name,
     anchors: Anchors,
@@ -38,34 +38,30 @@ pub struct Trust {
     remarks: Vec<String>,
 }
 
-/// Roots that are to replace the others, and are only asked in shadow.
+/// Roots that are to replace the others; checked in shadow only.
 struct Candidates {
     anchors: Vec<TrustAnchor<'static>>,
     roots: Vec<RootFacts>,
 }
 
-/// A server that is believed.
+/// The result of a successful check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Believed {
-    /// Until then: the earliest end of a certificate of its chain, or of a list that was asked.
+    /// The earliest expiry of a certificate of its chain, or of a list that was checked.
     pub(crate) until: Date,
-    /// Which of [`Trust::roots`] vouches for it; `None` where no chain is built.
+    /// Index in [`Trust::roots`] of the root at the end of the chain; `None` where no chain is built.
     pub(crate) root: Option<usize>,
-    /// What the candidate roots alone say; `None`: there are none.
+    /// The result with the candidate roots alone; `None`: there are none.
     pub(crate) candidate: Option<Result<(), &'static str>>,
 }
 
-/// What a certificate is checked against.
 enum Anchors {
-    /// It has to chain to one of these.
     Roots(Vec<TrustAnchor<'static>>),
     /// It has to be the one with this SHA-256.
     Exactly(Sha256),
-    /// Its key has to be pinned.
     Pins,
 }
 
-/// A revocation list.
 pub(crate) struct Crl {
     list: CertRevocationList<'static>,
     pub(crate) file: PathBuf,
@@ -77,25 +73,18 @@ pub(crate) struct Crl {
 /// A root, for metrics and status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootFacts {
-    /// Its distinguished name.
     pub(crate) subject: String,
-    /// That of who signed it.
     pub(crate) issuer: String,
-    /// It vouches for nobody before this date.
     pub(crate) not_before: Date,
-    /// It vouches for nobody after this date.
     pub(crate) not_after: Date,
     /// Of its DER encoding.
     pub(crate) sha256: Sha256,
-    /// It came with the system, and not from a file of the configuration.
     pub(crate) system: bool,
-    /// The file of the configuration that holds it.
     pub(crate) file: Option<PathBuf>,
-    /// It may sign other certificates: basic constraints say so, or it is of version 1 and cannot say.
+    /// It may sign other certificates: by its basic constraints, or because it is of version 1, which has none.
     pub(crate) authority: bool,
-    /// Subject and issuer are the same.
     pub(crate) self_signed: bool,
-    /// An RSA key that is too short for chains to it to be believed.
+    /// An RSA key that is too short: chains to it are rejected.
     pub(crate) weak_key: bool,
 }
 
@@ -142,42 +131,38 @@ impl Trust {
         })
     }
 
-    /// What the configuration calls it.
     pub(crate) fn name(&self) -> &Name {
         &self.name
     }
 
-    /// Over everything that decides whom it believes. Two with the same believe the same servers.
+    /// Over everything that decides verification. Two trusts with the same digest accept the same servers.
     pub fn digest(&self) -> &Sha256 {
         &self.digest
     }
 
-    /// The roots; none if one certificate or pins decide.
+    /// The roots; none where one certificate or pins decide.
     pub fn roots(&self) -> &[RootFacts] {
         &self.roots
     }
 
-    /// The roots that are to replace those.
     pub(crate) fn candidate_roots(&self) -> &[RootFacts] {
         self.candidates.as_ref().map(|candidates| &candidates.roots[..]).unwrap_or_default()
     }
 
-    /// The one certificate that is believed, with its file, if it came from one.
+    /// The one certificate that is trusted, with its file, if it came from one.
     pub(crate) fn exact(&self) -> Option<(&Path, &CertificateFacts)> {
         self.exact.as_ref().map(|(file, facts)| (file.as_path(), facts))
     }
 
-    /// The revocation lists.
     pub(crate) fn crls(&self) -> impl Iterator<Item = &Crl> {
         self.crls.iter()
     }
 
-    /// What its files hold that is not used, each with its file and line.
+    /// The unused parts of its files, each with its file and line.
     pub fn remarks(&self) -> &[String] {
         &self.remarks
     }
 
-    /// The names of the configuration ([`Trust::expected`]).
     pub(crate) fn names(&self) -> &[ExpectedName] {
         &self.names
     }
@@ -191,8 +176,8 @@ impl Trust {
         }
     }
 
-    /// Whether a server with these certificates is believed, and until when. The signature of the
-    /// handshake, which proves that the server has the key, is checked elsewhere ([`Verifier`]).
+    /// Whether a server with these certificates is trusted, and until when. The signature of the handshake, which
+    /// proves that the server has the key, is checked elsewhere ([`Verifier`]).
     ///
     /// # Errors
     /// Why it is not.
@@ -210,10 +195,6 @@ impl Trust {
         self.check_named(leaf, intermediates, &expected, now)
     }
 
-    /// The same in this mode: with [`Mode::Chain`] only names of the trust are expected.
-    ///
-    /// # Errors
-    /// Why it is not believed.
     pub(crate) fn check_in(
         &self,
         mode: Mode,
@@ -252,14 +233,13 @@ impl Trust {
     }
 }
 
-/// Roots in the form that chains are built to, and beside each what it says of itself.
+/// Roots as trust anchors, and the facts of each.
 #[derive(Clone, Copy)]
 struct Authorities<'a> {
     anchors: &'a [TrustAnchor<'static>],
     roots: &'a [RootFacts],
 }
 
-/// Believed without a chain.
 fn alone(until: Date) -> Believed {
     Believed { until, root: None, candidate: None }
 }

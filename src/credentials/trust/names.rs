@@ -8,7 +8,6 @@ use crate::config::values::ExpectedName;
 use crate::credentials::certificate::SubjectName;
 use crate::credentials::fingerprint::{Fields, Sha256};
 
-/// The name to expect of a server.
 pub(crate) fn expected(server_name: &ServerName<'_>) -> Option<ExpectedName> {
     match server_name {
         ServerName::DnsName(name) => Some(ExpectedName::Dns(name.to_owned())),
@@ -17,7 +16,7 @@ pub(crate) fn expected(server_name: &ServerName<'_>) -> Option<ExpectedName> {
     }
 }
 
-/// What tells expected names apart: DNS names by their lower case, since it does not matter there.
+/// Distinguishes expected names; DNS names in lower case, since their case does not matter.
 pub(super) fn digest(name: &ExpectedName) -> Sha256 {
     let mut fields = Fields::new();
     match name {
@@ -30,7 +29,6 @@ pub(super) fn digest(name: &ExpectedName) -> Sha256 {
     fields.finish()
 }
 
-/// Whether a name of a certificate is the expected one.
 pub(super) fn is(presented: &SubjectName, expected: &ExpectedName) -> bool {
     match (presented, expected) {
         (SubjectName::Dns(presented), ExpectedName::Dns(expected)) => covers(presented, expected),
@@ -102,7 +100,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
 
-        /// What is judged here for a pinned certificate is what webpki judges for a chain.
+        /// For a pinned certificate, names are matched as webpki matches them for a chain.
         #[test]
         fn names_are_matched_as_webpki_does(
             presented in proptest::collection::vec(label(), 1..5),

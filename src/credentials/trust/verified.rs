@@ -13,11 +13,11 @@ use crate::credentials::certificate::Date;
 use crate::credentials::period::Period;
 use crate::credentials::presented::Presented;
 
-/// The chains that one verifier has believed.
+/// The chains that one verifier has accepted.
 ///
-/// A verifier has one trust and one mode for ever, so neither is part of what is compared: another trust (a new root,
-/// a new list, another pin) is another verifier with nothing in here. Only what was believed is remembered; a refusal
-/// is made anew each time, and its reasons with it.
+/// A verifier has one trust and one mode for ever, so neither is part of the comparison: another trust (a new root, a
+/// new list, another pin) is another verifier with an empty list. Only acceptance is remembered; a rejection is
+/// computed anew each time, and its reasons with it.
 #[derive(Debug, Default)]
 pub(super) struct Verified(Mutex<Vec<Entry>>);
 
@@ -25,19 +25,16 @@ pub(super) struct Verified(Mutex<Vec<Entry>>);
 struct Entry {
     presented: Presented,
     server_name: ServerName<'static>,
-    /// From its verification until it has to be verified again.
     good: Period,
-    /// What was found.
     believed: Believed,
 }
 
-/// Chains at once. An origin has one server name; behind it stand as many certificates as its servers differ, and
-/// while they are renewed, twice that. Looking through eight takes no longer than through one: they differ in the
-/// first bytes, or in length.
+/// Chains at once. An origin has one server name, and as many certificates as its servers differ, and twice that while
+/// they are renewed. Comparing eight chains takes no longer than one: they differ in the first bytes, or in length.
 const MAX_CHAINS: usize = 8;
 
-/// Longer chains are not kept. Those of public authorities have 3 to 6 KiB; with this, an origin's memory for
-/// chains ends at 128 KiB, whatever its servers send along.
+/// Longer chains are not kept. Those of public authorities have 3 to 6 KiB; with this, an origin's memory for chains
+/// ends at 128 KiB, whatever its servers send.
 const MAX_SIZE: usize = 16 * 1024;
 
 /// Seconds after which a chain is built anew although nothing has changed. Building one (P-256, one certificate below
@@ -46,8 +43,8 @@ const MAX_SIZE: usize = 16 * 1024;
 const MAX_AGE: i64 = 300;
 
 impl Verified {
-    /// The chain, if it was believed for this name and still is: what is kept of it, and from its verification to its
-    /// end.
+    /// The chain, if it was accepted for this name and still is: the kept copy, and the period from its verification to
+    /// its expiry.
     pub(super) fn find(
         &self,
         leaf: &CertificateDer<'_>,
@@ -69,7 +66,6 @@ impl Verified {
         None
     }
 
-    /// Remembers a chain that was believed at `now` and is valid until then.
     pub(super) fn keep(&self, presented: &Presented, server_name: &ServerName<'_>, now: UnixTime, believed: Believed) {
         let now = Date::from(now);
         let good = Period::of(now, MAX_AGE).cut_at(believed.until);

@@ -19,16 +19,16 @@ use crate::credentials::presented::Presented;
 use crate::credentials::refusal::Refusal;
 use crate::observe::metrics::OriginMetrics;
 
-/// What becomes of a server that does not pass.
+/// What happens if verification of the server fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Refused.
+    /// The server is refused.
     Full,
-    /// Refused, but for a name that the trust does not ask for.
+    /// The server is refused, except for a name that the trust does not ask for.
     Chain,
-    /// Noted, and served.
+    /// The server is used; the failure is noted.
     Report,
-    /// Not looked at.
+    /// The server is not verified.
     None,
 }
 
@@ -49,7 +49,6 @@ impl Verifier {
         Self { trust, mode, verified: Verified::default(), metrics }
     }
 
-    /// Builds the chain, and remembers it if it is believed.
     fn build(
         &self,
         presented: &Presented,
@@ -67,7 +66,6 @@ impl Verifier {
         Ok(Some(valid))
     }
 
-    /// Who vouched for a server, and whether the candidates would have.
     fn count(&self, believed: &Believed) {
         if let Some((index, root)) = believed.root.and_then(|index| Some((index, self.trust.roots().get(index)?))) {
             self.metrics.rotation.vouched(index, || if root.system { "system" } else { &root.subject });
@@ -151,15 +149,14 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The signature algorithms of the provider.
 pub(super) fn algorithms() -> &'static WebPkiSupportedAlgorithms {
     static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> =
         LazyLock::new(|| aws_lc_rs::default_provider().signature_verification_algorithms);
     &ALGORITHMS
 }
 
-/// Checks a signature by the bare key of a certificate: webpki would not read X.509 v1. With a key that
-/// is too short, that is what is noted, whatever the mode.
+/// Checks a signature by the bare key of a certificate: webpki would not read X.509 v1. A key that is too short is
+/// noted as such, whatever the mode.
 fn with_key(
     cert: &CertificateDer<'_>,
     check: impl FnOnce(&SubjectPublicKeyInfoDer<'_>) -> Result<HandshakeSignatureValid, Error>,

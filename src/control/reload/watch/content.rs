@@ -12,27 +12,24 @@ use aws_lc_rs::digest::{Context, SHA256};
 use crate::control::disk::Running;
 use crate::credentials::files;
 
-/// What a path holds. Two are equal if whoever reads the path would read the same.
+/// The content of a path. Two are equal if a reader of the path would read the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// Nothing is there.
     Missing,
-    /// A file without a byte.
     Empty,
-    /// Something is there that cannot be read; the kind of error tells one refusal from another.
+    /// The path exists and cannot be read; the kind of error distinguishes refusals.
     Unreadable(io::ErrorKind),
     /// SHA-256 over the bytes and the permissions of a file, or of the files of a folder.
     Digest([u8; 32]),
 }
 
 impl Content {
-    /// Nothing to read.
     pub(super) fn is_void(&self) -> bool {
         matches!(self, Self::Missing | Self::Empty)
     }
 }
 
-/// Reads all of them. One on a disk that hangs is unreadable until it has been read.
+/// Reads all files. A file on a disk that hangs counts as unreadable until it has been read.
 pub(super) fn read(reading: &Arc<Running<PathBuf>>, files: &[PathBuf]) -> BTreeMap<PathBuf, Content> {
     let contents = reading.each(files.to_vec(), |file| content(file)).into_iter();
     let contents = contents.map(|content| content.unwrap_or(Content::Unreadable(io::ErrorKind::TimedOut)));

@@ -10,20 +10,18 @@ use tokio::sync::Notify;
 
 use super::watch_set::Places;
 
-/// The watches on folders.
 #[derive(Debug)]
 pub(super) struct Events {
-    /// `None`: the kernel cannot tell, files are polled.
+    /// `None`: the kernel reports no events, files are polled.
     watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
-    /// Read by the thread on which events arrive.
     places: Arc<Mutex<Places>>,
-    /// Whether every folder could be watched the last time; what is not gets a shorter poll.
+    /// Whether every folder could be watched the last time; if not, the poll is shorter.
     reliable: bool,
 }
 
 impl Events {
-    /// Wakes whoever waits when something happens. Failure is logged, not returned: there is the poll.
+    /// Wakes `woken` when something happens. Failure is logged, not returned: the poll remains.
     pub(super) fn new(woken: Arc<Notify>) -> Self {
         let places = Arc::new(Mutex::new(Places::default()));
         let watching = Arc::clone(&places);
@@ -38,7 +36,6 @@ impl Events {
         Self { reliable: watcher.is_some(), watcher, watched: BTreeSet::new(), places }
     }
 
-    /// Without events.
     #[cfg(test)]
     pub(super) fn deaf() -> Self {
         Self { watcher: None, watched: BTreeSet::new(), places: Arc::default(), reliable: false }
@@ -46,8 +43,8 @@ impl Events {
 
     /// Watches what the paths lead to now. Blocks for some system calls.
     ///
-    /// Every watch is renewed each time: a watch belongs to an inode, and whether a path still leads to
-    /// that inode cannot be told for sure (numbers of inodes are used again).
+    /// Every watch is renewed each time: a watch belongs to an inode, and whether a path still leads to that inode
+    /// cannot be known for sure (inode numbers are reused).
     pub(super) fn arm(&mut self, files: &[PathBuf]) {
         let Some(watcher) = &mut self.watcher else { return };
         let places = Places::of(files);
@@ -73,7 +70,6 @@ impl Events {
         self.reliable = deaf.is_none();
     }
 
-    /// Whether events come from everywhere they should.
     pub(super) fn reliable(&self) -> bool {
         self.reliable
     }

@@ -32,19 +32,17 @@ pub struct Watcher {
     /// What the files held when their change was last reported.
     acknowledged: BTreeMap<PathBuf, Content>,
     events: Arc<Mutex<Events>>,
-    /// Files that are being read, on disks that hang too.
     reading: Arc<Running<PathBuf>>,
-    /// "Something happened": holds one permit, so any number of events is one look.
+    /// Holds one permit, so any number of events causes one read.
     woken: Arc<Notify>,
     poll: Polling,
 }
 
 impl Watcher {
-    /// Takes note of what the files hold now; for a folder, the files directly in it. Reads files on
-    /// the calling thread.
+    /// Reads what the files hold now; for a folder, the files directly in it. Reads on the calling thread.
     ///
-    /// To lose no change, make it before the files are read for use. Where the kernel cannot tell of
-    /// events, this is logged, and the files are looked at every 5 s instead.
+    /// To lose no change, make it before the files are read for use. Where the kernel reports no events, this is
+    /// logged, and the files are read every 5 s instead.
     pub fn new(files: Vec<PathBuf>) -> Result<Self, Error> {
         let files = absolute(files)?;
         let woken = Arc::new(Notify::new());
@@ -75,11 +73,11 @@ impl Watcher {
         Ok(())
     }
 
-    /// Completes when files hold something else than when it last completed, and have come to rest; says
-    /// which files. Deleted files count, once they stay away. A change of the permissions counts: it
-    /// may be the repair of a refused key.
+    /// Completes when files hold something else than when it last completed, and have stopped changing; returns these
+    /// files. Deleted files count once they stay deleted. A change of the permissions counts: it may be the repair of a
+    /// refused key.
     ///
-    /// Cancel safe: what was not returned is found by the next call.
+    /// Cancel safe: the next call finds what was not returned.
     pub async fn changed(&mut self) -> Vec<PathBuf> {
         loop {
             if let Some(changed) = self.settled().await {
@@ -94,7 +92,7 @@ impl Watcher {
         }
     }
 
-    /// Looks until two looks in a row agree; what has changed by then, if anything.
+    /// Reads until two reads in a row agree; returns what has changed by then, if anything.
     async fn settled(&mut self) -> Option<Vec<PathBuf>> {
         let mut seen = self.look(&self.files).await;
         if seen == self.acknowledged {
@@ -124,7 +122,7 @@ impl Watcher {
 
     /// Renews the watches and reads what the files hold, off the threads that move bytes.
     ///
-    /// In this order: what changes after the watches stand is an event, what changed before is read.
+    /// In this order: a change after the watches are set is an event, an earlier one is read.
     async fn look(&self, files: &Arc<[PathBuf]>) -> BTreeMap<PathBuf, Content> {
         let events = Arc::clone(&self.events);
         let reading = Arc::clone(&self.reading);
@@ -149,43 +147,40 @@ impl Watcher {
     }
 }
 
-/// Between two looks that have to agree. Tools that write a certificate and its key do so within a few
-/// milliseconds; a tenth of a second is long against that and short against the minutes at which
-/// mounted secrets are refreshed.
+/// Between two reads that have to agree. Tools that write a certificate and its key do so within a few milliseconds; a
+/// tenth of a second is long compared with that and short compared with the minutes between refreshes of mounted
+/// secrets.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// Files that do not come to rest are reported all the same after this time, so that a file which is
-/// written all the time cannot hide the change of another one. Twenty times `QUIET`.
+/// Files that keep changing are reported after this time, so that a file which is written all the time cannot hide the
+/// change of another one. Twenty times `QUIET`.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
 
-/// How often files are looked at when nothing was heard.
 #[derive(Clone, Copy, Debug)]
 struct Polling {
     beside_events: Duration,
     alone: Duration,
 }
 
-/// Beside events the poll is for what they cannot see (a change on a network file system by another
-/// machine, a folder replaced far up the path): half a minute is below the refresh of mounted secrets
-/// (about one minute). Alone it is all there is, and reading some dozen small files costs well below a
-/// millisecond of processor.
+/// Beside events the poll finds what they miss (a change on a network file system by another machine, a folder replaced
+/// far up the path): half a minute is below the refresh of mounted secrets (about one minute). Without events the poll
+/// is everything, and reading some dozen small files takes well below a millisecond of CPU.
 const POLLING: Polling = Polling { beside_events: Duration::from_secs(30), alone: Duration::from_secs(5) };
 
-/// The files to watch cannot be told.
+/// The files to watch cannot be determined.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A relative path, and no folder to which it is relative.
     #[error("cannot make {} an absolute path", path.display())]
     NotAbsolute {
-        /// What was given.
+        /// The path as given.
         path: PathBuf,
-        /// Why it could not be resolved.
+        /// The error of resolving it.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// The class of this error.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::NotAbsolute { .. } => "watch_path_invalid",

@@ -5,11 +5,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// Folders (without a symlink in their path) and what matters in them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Places(BTreeMap<PathBuf, Names>);
 
-/// The entries of a folder that matter.
 #[derive(Debug, PartialEq, Eq)]
 enum Names {
     All,
@@ -17,7 +15,6 @@ enum Names {
 }
 
 impl Places {
-    /// The places that decide what `files` hold at this moment.
     pub(super) fn of(files: &[PathBuf]) -> Self {
         let mut places = Self::default();
         for file in files {
@@ -31,12 +28,10 @@ impl Places {
         places
     }
 
-    /// The folders to watch.
     pub(super) fn folders(&self) -> impl Iterator<Item = &PathBuf> {
         self.0.keys()
     }
 
-    /// Whether an event at this path can change what a file holds.
     pub(super) fn matter(&self, path: &Path) -> bool {
         let named = || match self.0.get(path.parent()?)? {
             Names::All => Some(true),
@@ -71,11 +66,11 @@ const MAX_LINKS: usize = 4096;
 /// As many links as Linux follows in a path before it says ELOOP (path_resolution(7)).
 const MAX_HOPS: usize = 40;
 
-/// Every step of the way from the root to a file that can lead elsewhere tomorrow: each symlink, the
-/// file itself, and the folder it is in. As (folder, name in it).
+/// Every entry on the path from the root to a file that can lead elsewhere later: each symlink, the file itself, and
+/// the folder it is in. As (folder, name in it).
 ///
-/// The folders above are left to the poll: they are rarely replaced, and watching them would mean an
-/// event for whatever happens in `/` or `/tmp`.
+/// The folders above are left to the poll: they are rarely replaced, and watching them would mean an event for every
+/// change in `/` or `/tmp`.
 fn steps(path: &Path) -> Vec<(PathBuf, OsString)> {
     let mut here = PathBuf::from("/");
     let mut ahead = reversed(path);
@@ -108,7 +103,7 @@ fn steps(path: &Path) -> Vec<(PathBuf, OsString)> {
     kept.map(|(_, (folder, name, _))| (folder, name)).collect()
 }
 
-/// The names in a path, the first one last; the root and `.` are no steps.
+/// The names in a path, the first one last, without the root and `.`.
 fn reversed(path: &Path) -> Vec<OsString> {
     let step = |part: Component<'_>| match part {
         Component::Normal(name) => Some(name.to_owned()),
