@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::nearest::suggest;
+use crate::config::nearest::{nearest, suggest};
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text};
 use crate::config::values::{
@@ -96,8 +96,11 @@ words!(KeyShare {
 });
 
 fn unknown_word(text: &str, known: &[&'static str]) -> Fault {
-    let title = format!("{} is none of the words that are known here", quote(text));
-    Fault::new(title, "unknown", suggest(text, known.iter().copied()))
+    let words = known.iter().copied().map(quote).collect::<Vec<_>>();
+    let expected = if let [word] = &words[..] { word.clone() } else { format!("one of {}", words.join(", ")) };
+    let repair = nearest(text, known.iter().copied())
+        .map_or_else(|| format!("write {expected}"), |word| format!("did you mean {}?", quote(word)));
+    Fault::new(format!("unknown value {}; expected {expected}", quote(text)), "unknown", repair)
 }
 
 impl TlsVersion {
