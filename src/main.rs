@@ -19,24 +19,24 @@ use egret::tools::demo;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::runtime::{Builder, Runtime};
 
-/// Exit codes: 0 done, 1 a failure while running, 2 a configuration that cannot run, 3 (`explain`) a cause was found.
+/// Exit codes: 0 success, 1 failure at run time, 2 unusable configuration, 3 (`explain`) a cause was found.
 fn main() -> ExitCode {
     // Dropped however this ends, by a panic too.
     let _output = Output;
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
-        Err(error) => return refuse(&error),
+        Err(error) => return report_usage(&error),
     };
     let result = match command {
-        Command::Run(run) => carry(run),
+        Command::Run(run) => load_and_serve(run),
         Command::Check(check) => run_check(&check),
-        Command::Diff(diff) => compare(&diff),
-        Command::Trust(trust) => certificates(&trust),
-        Command::Explain(explain) => diagnose(&explain),
+        Command::Diff(diff) => run_diff(&diff),
+        Command::Trust(trust) => run_trust(&trust),
+        Command::Explain(explain) => run_explain(&explain),
         Command::Import(import) => import.run(&mut io::stdout(), &mut io::stderr()).map_err(Into::into),
         Command::Schema => cli::print_schema(&mut io::stdout()).map(|()| Verdict::Good.code()).map_err(Into::into),
         #[cfg(feature = "demo")]
-        Command::Demo => demonstrate(),
+        Command::Demo => run_demo(),
     };
     result.map(ExitCode::from).unwrap_or_else(|error| {
         // Nothing is left to do if even that cannot be written.
@@ -58,7 +58,7 @@ impl Drop for Output {
     }
 }
 
-fn refuse(error: &clap::Error) -> ExitCode {
+fn report_usage(error: &clap::Error) -> ExitCode {
     let usage = error.render();
     if error.use_stderr() && cli::asks_for_json(std::env::args_os()) && log_json(None).is_ok() {
         tracing::error!(detail = %usage, "the arguments cannot be used");
@@ -79,17 +79,17 @@ fn run_check(check: &Check) -> anyhow::Result<u8> {
     Ok(check.run(&cli::environment, &supervise::check_files, &mut out, &mut err)?.code())
 }
 
-fn compare(diff: &Diff) -> anyhow::Result<u8> {
+fn run_diff(diff: &Diff) -> anyhow::Result<u8> {
     Ok(diff.run(&cli::environment, &mut io::stdout(), &mut io::stderr())?)
 }
 
-fn certificates(trust: &Trust) -> anyhow::Result<u8> {
+fn run_trust(trust: &Trust) -> anyhow::Result<u8> {
     let runtime = Builder::new_current_thread().enable_all().build().context("no thread to run on")?;
     Ok(runtime.block_on(trust.run(&mut io::stdin().lock(), &mut io::stdout(), &mut io::stderr()))?)
 }
 
-fn carry(run: Box<Run>) -> anyhow::Result<u8> {
-    // Not written to stderr directly: a reader that has stopped must not keep egret from starting.
+fn load_and_serve(run: Box<Run>) -> anyhow::Result<u8> {
+    // Not written to stderr directly: a reader of stderr that has stopped must not block the start.
     let mut err = &logging::stderr()?;
     let style = cli::style_for(&io::stderr());
     let loaded = match run.load(&cli::environment) {
@@ -127,7 +127,7 @@ fn open_key_log(path: &Path) -> anyhow::Result<Arc<KeyLogFile>> {
 
 fn serve(run: Box<Run>, log: logging::Handle, loaded: Loaded) -> anyhow::Result<u8> {
     let key_log = run.key_log.as_deref().map(open_key_log).transpose()?;
-    let runtime = threads(&loaded.config.runtime)?;
+    let runtime = build_runtime(&loaded.config.runtime)?;
     let file = run.file.clone();
     let config = loaded.config;
     let rigour = run.rigour();
@@ -157,11 +157,11 @@ fn log_failure(error: &supervise::Error, written: &values::Written) {
 
 /// One worker is the thread of `main` itself: it shares its tasks with no other, so it needs no work-stealing scheduler
 /// (`docs/hot-path.md` has the figures).
-fn threads(spec: &values::Runtime) -> anyhow::Result<Runtime> {
+fn build_runtime(spec: &values::Runtime) -> anyhow::Result<Runtime> {
     if !spec.affinity.is_empty() {
         let mut processors = CpuSet::new();
         spec.affinity.iter().for_each(|processor| processors.set(*processor));
-        // Every thread that is started from here on inherits it.
+        // Threads that start later inherit the affinity.
         sched_setaffinity(None, &processors).context("runtime.affinity")?;
     }
     let mut builder = match spec.workers {
@@ -174,7 +174,7 @@ fn threads(spec: &values::Runtime) -> anyhow::Result<Runtime> {
     builder.enable_all().build().context("no threads to run on")
 }
 
-fn diagnose(explain: &Explain) -> anyhow::Result<u8> {
+fn run_explain(explain: &Explain) -> anyhow::Result<u8> {
     let runtime = Builder::new_current_thread().enable_all().build().context("no thread to run on")?;
     let code = runtime.block_on(explain.run(&mut io::stdout(), &mut io::stderr()))?;
     runtime.shutdown_background();
@@ -182,7 +182,7 @@ fn diagnose(explain: &Explain) -> anyhow::Result<u8> {
 }
 
 #[cfg(feature = "demo")]
-fn demonstrate() -> anyhow::Result<u8> {
+fn run_demo() -> anyhow::Result<u8> {
     let runtime = Runtime::new().context("no threads to run on")?;
     let ended = runtime.block_on(demo::run(&mut io::stdout()));
     runtime.shutdown_background();
