@@ -63,7 +63,7 @@ struct Arguments<'a> {
 
 impl Arguments<'_> {
     fn file(&self, reader: &mut Reader<'_>) -> File {
-        // A key without its certificate is told as such, and not dropped.
+        // A key without its certificate is reported as such, and not dropped.
         let own = [&self.cert, &self.key, &self.password_file];
         let identity = own.iter().any(|given| !given.is_empty()).then(|| self.identity(reader));
         let trust = (!self.trust.is_empty()).then(|| Trust { roots: all(&self.trust, reader), ..Trust::default() });
@@ -92,13 +92,15 @@ impl Arguments<'_> {
     }
 
     fn upstream(&self, tls: Tls, reader: &mut Reader<'_>) -> Upstream {
-        let (servers, upgrade) = (servers(&self.to, reader), one(&self.upgrade, reader));
+        let servers = servers(&self.to, reader);
+        let upgrade = one(&self.upgrade, reader);
         Upstream { servers, upgrade, tls: unplaced(tls), ..Upstream::default() }
     }
 
     fn listener(&self, reader: &mut Reader<'_>) -> Listener {
         let (span, address) = &self.listen;
-        let (listen, allow) = (reader.text(span.clone(), address), all(&self.allow, reader));
+        let listen = reader.text(span.clone(), address);
+        let allow = all(&self.allow, reader);
         Listener { listen, allow, upstream: name(), ..Listener::default() }
     }
 }

@@ -1,4 +1,4 @@
-//! From a text to a configuration: read, then resolve; all problems of both are told together.
+//! From a text to a configuration: read, then resolve; the problems of both are reported together.
 
 use std::fs;
 use std::io::{self, Read};
@@ -74,7 +74,7 @@ const LARGEST: u64 = 8 << 20;
 /// Reads a file. Variables of `${NAME}` come from `environment`.
 ///
 /// # Errors
-/// Everything that is wrong with the file, as far as it can be told without touching another file or a socket.
+/// Everything that is wrong with the file, as far as it can be known without touching another file or a socket.
 pub fn load(path: &Path, environment: Environment<'_>) -> Result<Loaded, Problems> {
     let origin = path.display().to_string();
     let whole = |title: String, repair: &str| {
@@ -133,7 +133,7 @@ pub fn parse(origin: &str, text: &str, environment: Environment<'_>) -> Result<L
         return finish(source, file, problems);
     }
     let mut syntax = syntax_problems(&source, &errors);
-    // What stands before the first error was read as it was meant; what follows may be anything.
+    // The text before the first error was read as it was meant; the text after it may be misread.
     let first = syntax.iter().filter_map(|problem| problem.span.as_ref()).map(|span| span.start).min();
     let sure = |problem: &Problem| problem.span.as_ref().is_some_and(|span| Some(span.end) < first);
     syntax.extend(problems.into_iter().filter(sure));

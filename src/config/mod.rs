@@ -1,8 +1,8 @@
-//! Configuration: text -> values -> live things.
+//! Configuration: text -> values -> live objects.
 //!
-//! Three stages, each without files and sockets: [`read`] understands every key on its own ([`file::File`] is
-//! what was typed), `resolve` says what the keys mean together ([`values::Config`] is what will run), [`lint()`]
-//! says what is legal but unwise. The live things are built by the snapshot.
+//! Three stages, each without files and sockets: [`read`] parses every key on its own ([`file::File`] is
+//! the file as typed), `resolve` combines the keys ([`values::Config`] is what will run), [`lint()`] warns about
+//! what is legal but unwise. The snapshot builds the live objects.
 //!
 //! Imports inside go downwards: document, flags, lint > load > resolve, schema > file > formats > read > nearest >
 //! problems > source.

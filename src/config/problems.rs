@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, where, and what repairs it.
+//! Problems of a configuration: each with its place and its repair.
 
 use std::fmt;
 use std::sync::Arc;

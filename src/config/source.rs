@@ -79,7 +79,8 @@ impl Source {
 
     /// The whole lines that a span touches, without the last line break.
     pub(crate) fn lines(&self, span: &Span) -> Span {
-        let (from, to) = (self.boundary(span.start), self.boundary(span.end.max(span.start)));
+        let from = self.boundary(span.start);
+        let to = self.boundary(span.end.max(span.start));
         let start = self.text[..from].rfind('\n').map_or(0, |newline| newline + 1);
         // A span may end with its line's break; the line after it is not touched.
         let last = if to > from && self.text[..to].ends_with('\n') { to - 1 } else { to };

@@ -1,4 +1,4 @@
-//! What `${NAME}` was replaced by. A variable of the environment may hold a secret that was put at the wrong key, so no
+//! The values that replaced `${NAME}`. A variable of the environment may hold a secret that was put at the wrong key, so no
 //! message shows its value: wherever the value would be quoted, the reference is.
 
 use std::fmt;
@@ -46,7 +46,9 @@ impl Variables {
 
 impl Variable {
     fn hide(&self, text: &str) -> String {
-        let (mut out, mut rest, mut before) = (String::new(), text, None);
+        let mut out = String::new();
+        let mut rest = text;
+        let mut before = None;
         while let Some(first) = rest.chars().next() {
             let length = if rest.starts_with(&self.reference) { 0 } else { self.length_in(rest, before) };
             if length > 0 {

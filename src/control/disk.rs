@@ -1,5 +1,5 @@
-//! Reads from disks that may hang: a network file system that is gone, a file that another process has leased. Whoever
-//! reads there waits for ever, so nobody else waits for the reader.
+//! Reads from disks that may hang: an unreachable network file system, a file that another process has leased. A read
+//! there may never return, so no other thread waits for it without a bound.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,7 +53,7 @@ impl<J: Clone + PartialEq + Send + Sync + 'static> Running<J> {
                     results[index] = result;
                     missing -= 1;
                 }
-                // Every thread is busy with one job for so long, and may hang: twice as many go on with the rest.
+                // Every thread had one job for a tenth of `patience`, and may hang: twice as many do the rest.
                 Err(_) if !batch.is_begun() && threads < MAX_HANGING => threads += batch.start(threads, &done),
                 Err(_) if last.elapsed() < self.patience => continue,
                 Err(_) => break,
@@ -106,7 +106,8 @@ where
         W: Fn(&J) -> T,
     {
         for _ in 0..threads {
-            let (batch, done) = (Arc::clone(self), done.clone());
+            let batch = Arc::clone(self);
+            let done = done.clone();
             thread::spawn(move || batch.work_off(&done));
         }
         threads

@@ -8,7 +8,7 @@
 //! | [`reload_fingerprint`] | what a reload compares |
 //! | [`disk`] | reads from disks that may hang |
 //! | [`admin`] | the HTTP endpoint: metrics, health, status, reload, drain |
-//! | [`signals`], [`systemd`] | what the system asks, and what it is told |
+//! | [`signals`], [`systemd`] | requests by the system, and reports to it |
 
 pub mod admin;
 pub(crate) mod disk;

@@ -1,4 +1,4 @@
-//! What a generation consists of, as a document: by two of them it is told what a reload would touch.
+//! A generation as a document: comparing two of them shows what a reload would affect.
 
 use serde_json::{Map, Value, json};
 
@@ -34,11 +34,11 @@ pub(crate) fn outline(snapshot: &Snapshot) -> Value {
 
 fn broken(snapshot: &Snapshot, kind: &str) -> Value {
     let of_kind = snapshot.troubled().filter(|part| part.broken.fault.kind.as_str() == kind);
-    let told = of_kind.map(|part| {
+    let parts = of_kind.map(|part| {
         let why = json!({ "state": part.state, "why": part.broken.fault.to_string() });
         (part.broken.fault.name.to_string(), why)
     });
-    told.collect::<Map<_, _>>().into()
+    parts.collect::<Map<_, _>>().into()
 }
 
 /// The outline of the running generation, with what a reload would affect: `live` counts tickets and warm connections
@@ -62,7 +62,7 @@ fn live(originator: &Originator) -> Value {
 
 fn origins(originator: &Originator) -> Value {
     let mut all: Vec<Map<String, Value>> = Vec::new();
-    // Where the client's own TLS goes through, there is none.
+    // With passthrough, there is none.
     for origin in originator.servers().iter().filter_map(|server| server.origin.as_ref()) {
         let parts = origin.key().parts().into_iter().map(|(name, part)| (name.to_owned(), part.into())).collect();
         if !all.contains(&parts) {

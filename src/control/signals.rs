@@ -54,7 +54,7 @@ impl Signals {
     /// Cancel safe.
     pub async fn next(&mut self) -> Signal {
         let stop = tokio::select! {
-            // Who asks to stop does not want to wait for a reload.
+            // A request to stop does not wait for a reload.
             biased;
             _ = self.terminate.recv() => Stop::Term,
             _ = self.interrupt.recv() => Stop::Int,

@@ -1,6 +1,6 @@
-//! What a certificate says of itself, for people and for the checks that webpki does not make.
+//! The facts of a certificate, for people and for the checks that webpki does not make.
 //!
-//! Text in a certificate was written by whoever made it: everything shown is cut to a bounded length and
+//! Text in a certificate comes from another party: everything shown is cut to a bounded length and
 //! its invisible characters are escaped, so that it can neither flood a log nor forge a line of it.
 
 use std::fmt;
@@ -316,16 +316,20 @@ impl From<UnixTime> for Date {
 impl fmt::Display for Date {
     /// Days to a civil date by the proleptic Gregorian calendar: 400 years have 146097 days.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (days, second) = (self.0.div_euclid(86_400), self.0.rem_euclid(86_400));
+        let days = self.0.div_euclid(86_400);
+        let second = self.0.rem_euclid(86_400);
         let shifted = days + 719_468; // days from 0000-03-01: the leap day ends the year
-        let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+        let era = shifted.div_euclid(146_097);
+        let day = shifted.rem_euclid(146_097);
         let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
         let day = day - (365 * year + year / 4 - year / 100);
         let month = (5 * day + 2) / 153;
         let date = day - (153 * month + 2) / 5 + 1;
         let month = if month < 10 { month + 3 } else { month - 9 };
         let year = year + era * 400 + i64::from(month <= 2);
-        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        let hour = second / 3_600;
+        let minute = second / 60 % 60;
+        let second = second % 60;
         write!(f, "{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
 }

@@ -1,4 +1,4 @@
-//! Digests by which keys, certificates and whole trusts are told apart.
+//! Digests that identify keys, certificates and whole trusts.
 
 pub use crate::config::formats::{hex, labelled_hex};
 use aws_lc_rs::digest::{Context, SHA256, digest};

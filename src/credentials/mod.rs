@@ -3,7 +3,7 @@
 //! | file | idea |
 //! | --- | --- |
 //! | [`identity`] | certificate chain and private key that egret presents |
-//! | [`trust`] | what makes a server believed: roots, names, pins, revocation lists |
+//! | [`trust`] | what makes a server trusted: roots, names, pins, revocation lists |
 //! | [`inventory`] | everything with an end, from when to when it is valid |
 //! | [`part`] | an identity or trust that is live, kept from before, or unavailable |
 //! | [`certificate`], [`period`] | what a certificate says of itself: names, issuer; from when to when |

@@ -1,4 +1,4 @@
-//! What happened inside one handshake.
+//! Observation of one handshake.
 //!
 //! The verifier and the client-certificate resolver of an origin are shared by all of its handshakes:
 //! rustls resumes a session only under the very same objects. So they cannot hold what belongs to one

@@ -1,4 +1,4 @@
-//! Why a server's certificate is not believed: a fixed set.
+//! Why a server's certificate is rejected: a fixed set.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Upstreams as a document: whom they lead to, and how.
+//! Upstreams as a document: servers, TLS, limits.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ pub(super) fn upstream(spec: &Upstream) -> Value {
         "active_check": spec.active_check.as_ref().map(active_check),
         "close_on_removal": spec.close_on_removal,
         "passthrough": spec.passthrough,
-        // Where the client's own TLS goes through, none is egret's.
+        // With passthrough, egret has no TLS of its own.
         "tls": (!spec.passthrough).then(|| tls(&spec.tls)),
         "upgrade": spec.upgrade.map(|protocol| protocol.word),
         "originate_timeout": seconds(spec.originate_timeout),

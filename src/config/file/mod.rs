@@ -1,7 +1,7 @@
-//! What was typed: a mirror of the file, key by key, each value understood on its own.
+//! The configuration as typed: a mirror of the file, key by key, each value parsed on its own.
 //!
 //! The doc comment of a key is what editors show: they become descriptions in the JSON schema.
-//! What keys mean together is decided in `config::resolve`.
+//! `config::resolve` decides how keys combine.
 
 mod servers;
 

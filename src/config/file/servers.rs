@@ -1,4 +1,4 @@
-//! Servers of an upstream: who they are, who gets a stream, what becomes of one that fails.
+//! Servers of an upstream as typed: addresses, balancing, ejection of failing addresses, active checks.
 
 use std::time::Duration;
 
@@ -91,7 +91,8 @@ impl Value for Listed {
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        let (address, table) = (Server::schema(generator), ServerTable::schema(generator));
+        let address = Server::schema(generator);
+        let table = ServerTable::schema(generator);
         json_schema!({ "anyOf": [address, table] })
     }
 }

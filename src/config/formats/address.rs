@@ -154,7 +154,7 @@ impl Value for User {
         let id = u32::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|id| *id != u32::MAX);
         if id.is_none() {
             let title = format!("{} is no user id", quote(&integer.to_string()));
-            reader.tell(Problem::new(found.span(), title, "out of range", "write an id from 0 to 4294967294"));
+            reader.report(Problem::new(found.span(), title, "out of range", "write an id from 0 to 4294967294"));
         }
         Some(id.map(Self::Id))
     }
@@ -170,7 +170,7 @@ impl Text for UserName {
     const EXAMPLES: &'static [&'static str] = &["app"];
 
     fn parse(text: &str) -> Result<Self, Fault> {
-        // What separates fields or lines of the user database cannot be part of a name.
+        // A name cannot contain the characters that separate fields or lines of the user database.
         if text.is_empty() || text.contains([':', '\n', '\0', '/', ' ']) {
             let title = format!("{} is no user name", quote(text));
             return Err(Fault::new(

@@ -40,7 +40,7 @@ impl Text for Server {
     }
 }
 
-/// The name of a service in DNS (RFC 2782), told from a host's by its first two labels and the missing port.
+/// The name of a service in DNS (RFC 2782), distinguished from a host's by its first two labels and the missing port.
 fn service(text: &str) -> Option<&str> {
     let mut labels = text.splitn(3, '.');
     let underscored = labels.by_ref().take(2).filter(|label| label.len() > 1 && label.starts_with('_')).count() == 2;

@@ -1,4 +1,4 @@
-//! The formats of single values: what a string means on its own, whatever stands beside it.
+//! The formats of single values: each string parsed on its own, whatever the other keys are.
 
 mod address;
 mod bytes;

@@ -11,12 +11,12 @@ impl Lint<'_> {
     pub(super) fn streams(&mut self, section: &file::Upstream, upstream: &Upstream) {
         if let Some(span) = section.eof.span().filter(|_| upstream.stream.eof == Eof::Lenient) {
             let title = "an answer that was cut off looks like a complete one";
-            self.tell("eof-lenient", span, title, "lenient", "remove it, unless the server never sends close_notify");
+            self.advise("eof-lenient", span, title, "lenient", "remove it, unless the server never sends close_notify");
         }
         let endless = upstream.stream.idle.is_none() && upstream.stream.lifetime.is_none();
         if let Some(span) = section.idle_timeout.span().filter(|_| endless) {
             let title = "a stream whose ends were forgotten stays for ever";
-            self.tell("endless-stream", span, title, "never", "write a long `idle_timeout`, or a `max_lifetime`");
+            self.advise("endless-stream", span, title, "never", "write a long `idle_timeout`, or a `max_lifetime`");
         }
         self.times(section, upstream);
     }
@@ -30,8 +30,8 @@ impl Lint<'_> {
             self.outlived(tcp.keepalive.span(), "keepalive", probes, "idle_timeout", limits.idle);
         }
         if let (Some(typed), Some(pool)) = (section.pool.value(), &upstream.pool) {
-            // Who says how long a stream may be silent says how long the way bears it, and that of a warm connection
-            // is the same way.
+            // A typed `idle_timeout` says how long the network keeps a silent connection, and a warm connection crosses
+            // the same network.
             let typed = typed.max_idle_age.span().or_else(|| section.idle_timeout.span());
             self.outlived(typed, "max_idle_age", pool.max_idle_age, "idle_timeout", limits.idle);
         }
@@ -41,7 +41,7 @@ impl Lint<'_> {
         if let (Some(at), Some(limit)) = (at, limit.filter(|limit| *limit < time)) {
             let title = format!("`{key}` ({time:?}) is longer than `{other}` ({limit:?})");
             let repair = format!("make `{key}` shorter, or `{other}` longer");
-            self.tell("timeouts-contradict", at, title, "contradicts the other", &repair);
+            self.advise("timeouts-contradict", at, title, "contradicts the other", &repair);
         }
     }
 
@@ -55,14 +55,14 @@ impl Lint<'_> {
         if let Some(bound) = known_bound(upstream).filter(|bound| *bound < most) {
             let title = format!("up to {most} connections are kept warm, and the servers take {bound} at most");
             let repair = "make `max_idle` smaller, or `max_connections` of the servers larger if they bear it";
-            self.tell("pool-too-large", at, title, "more than the servers take", repair);
+            self.advise("pool-too-large", at, title, "more than the servers take", repair);
         }
         let limits = &self.loaded.config.limits;
         for (key, bound) in [("max_warm", limits.max_warm), ("max_connections", limits.max_connections)] {
             if let Some(bound) = bound.filter(|bound| *bound < most) {
                 let title = format!("up to {most} connections are to be kept warm, and `{key}` allows {bound}");
                 let repair = format!("make `max_idle` smaller, or `{key}` of `limits` larger");
-                self.tell("pool-too-large", at, title, "more than the process may have", &repair);
+                self.advise("pool-too-large", at, title, "more than the process may have", &repair);
             }
         }
     }
@@ -77,10 +77,10 @@ impl Lint<'_> {
         let alone = sections(&self.loaded.file.upstreams).any(|(_, section)| {
             section.pool.value().and_then(|pool| pool.min_idle.value()).is_some_and(|idle| idle.0 > bound.0)
         });
-        // One that is too large by itself was told of.
+        // One that is too large by itself is already reported.
         if !alone {
             let title = format!("the pools are to keep {kept} connections, and `max_warm` allows {}", bound.0);
-            self.tell(
+            self.advise(
                 "pool-too-large",
                 span,
                 title,

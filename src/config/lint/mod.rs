@@ -1,4 +1,4 @@
-//! Legal but unwise: what `egret check` tells, and `egret check --strict` refuses.
+//! Legal but unwise: `egret check` warns about it, and `egret check --strict` refuses it.
 
 mod limits;
 
@@ -71,7 +71,7 @@ struct Lint<'a> {
 }
 
 impl Lint<'_> {
-    fn tell(&mut self, code: &'static str, span: &Span, title: impl Into<String>, label: &str, repair: &str) {
+    fn advise(&mut self, code: &'static str, span: &Span, title: impl Into<String>, label: &str, repair: &str) {
         self.advice.push(Advice { code, problem: Problem::new(span.clone(), title, label, repair) });
     }
 
@@ -79,7 +79,13 @@ impl Lint<'_> {
         for (_, section) in sections(&self.loaded.file.identities) {
             if let Some((span, true)) = flag(&section.allow_loose_key_permissions) {
                 let title = "a private key that other users may read is taken";
-                self.tell("loose-key-permissions", span, title, "allowed", "`chmod 600` the key, and remove this line");
+                self.advise(
+                    "loose-key-permissions",
+                    span,
+                    title,
+                    "allowed",
+                    "`chmod 600` the key, and remove this line",
+                );
             }
         }
     }
@@ -89,17 +95,17 @@ impl Lint<'_> {
             let Some(trust) = self.loaded.config.trusts.get(&key.name) else { continue };
             if let (Some(span), [_]) = (section.pins.span(), trust.pins.as_slice()) {
                 let title = "only one key is pinned: when the server has to replace it, nobody gets through";
-                self.tell("single-pin", span, title, "no second key", "pin the key that is kept in reserve as well");
+                self.advise("single-pin", span, title, "no second key", "pin the key that is kept in reserve as well");
             }
             if let Some(span) = section.names.span().filter(|_| trust.names.iter().any(is_of_subject)) {
                 let title =
                     "a name of the subject is expected: no rule binds an authority to whose name it writes there";
                 let repair = "have the server's certificate issued with a subject alternative name, and expect that";
-                self.tell("names-of-subject", span, title, "free text", repair);
+                self.advise("names-of-subject", span, title, "free text", repair);
             }
             if let Some(span) = section.names.span().filter(|_| are_wide(&trust.names)) {
                 let title = "names of several domains are expected: a server of one passes for a server of the other";
-                self.tell("names-too-wide", span, title, "too wide", "make a trust for each, with its own names");
+                self.advise("names-too-wide", span, title, "too wide", "make a trust for each, with its own names");
             }
         }
     }
@@ -114,11 +120,11 @@ impl Lint<'_> {
             Verify::Chain { .. } => {
                 let title = format!("every server of the trusted authorities can pose as the server of {name}");
                 let repair = "remove it; `names` in a trust says which names its servers have";
-                self.tell("verify-chain", at, title, "any name", repair);
+                self.advise("verify-chain", at, title, "any name", repair);
             }
             Verify::Report { .. } => {
                 let title = format!("servers of {name} that do not pass are served all the same");
-                self.tell(
+                self.advise(
                     "verify-report",
                     at,
                     title,
@@ -129,16 +135,16 @@ impl Lint<'_> {
             Verify::None { .. } => {
                 let title = format!("anyone can pose as the server of {name}");
                 let repair = "remove it; for a self-signed server, a trust with `certificate = \"server.pem\"`";
-                self.tell("verify-none", at, title, "not verified", repair);
+                self.advise("verify-none", at, title, "not verified", repair);
                 if let Some(span) = tls.trust.span() {
                     let title = "the trust has no effect with `verify = \"none\"`";
-                    self.tell("trust-without-effect", span, title, "not looked at", "remove one of the two");
+                    self.advise("trust-without-effect", span, title, "not looked at", "remove one of the two");
                 }
             }
         }
         if let Some(span) = tls.max_version.span().filter(|_| upstream.tls.max_version == TlsVersion::V1_2) {
             let title = "TLS 1.3 is switched off: the client certificate is sent in the clear";
-            self.tell("tls12-only", span, title, "1.2 only", "remove it, unless the server fails with TLS 1.3");
+            self.advise("tls12-only", span, title, "1.2 only", "remove it, unless the server fails with TLS 1.3");
         }
     }
 
@@ -147,7 +153,7 @@ impl Lint<'_> {
         let sni = section.tls.value().and_then(|tls| flag(&tls.sni));
         if let Some((span, false)) = sni {
             let title = "no SNI is sent: a server of several names answers with some certificate";
-            self.tell("sni-off", span, title, "off", "remove it, unless the server fails with SNI");
+            self.advise("sni-off", span, title, "off", "remove it, unless the server fails with SNI");
         }
         let trust = tls.trust.as_ref().and_then(|name| self.loaded.config.trusts.get(name));
         let named = trust.is_some_and(|trust| !trust.names.is_empty())
@@ -161,7 +167,7 @@ impl Lint<'_> {
             let title =
                 "a server is known by its IP address only: its certificate must carry the address, no SNI is sent";
             let repair = "add the name of the server: `server_name = \"db.example.com\"`; or `names` in its trust";
-            self.tell("ip-without-name", span, title, "no name", repair);
+            self.advise("ip-without-name", span, title, "no name", repair);
         }
         if let Some((span, trust)) = section.tls.value().and_then(|tls| tls.trust.span()).zip(trust) {
             self.exact_with_resets(span, trust, upstream);
@@ -173,7 +179,7 @@ impl Lint<'_> {
         if matches!(trust.anchors, Anchors::Certificate(_)) && upstream.servers.len() > 1 {
             let title = "exactly one certificate is believed, but there are several servers";
             let repair = "sign their certificates by one root and use `roots`, unless they share the certificate";
-            self.tell("one-certificate-for-many", span, title, "one certificate", repair);
+            self.advise("one-certificate-for-many", span, title, "one certificate", repair);
         }
     }
 
@@ -194,14 +200,14 @@ impl Lint<'_> {
         let everyone = |network: &IpNet| network.prefix_len() == 0;
         if let Some(span) = allow.filter(|_| access.networks.iter().any(everyone)) {
             let title = "everyone who can reach this address may come";
-            self.tell("allow-everyone", span, title, "all addresses", "name the networks of the clients");
+            self.advise("allow-everyone", span, title, "all addresses", "name the networks of the clients");
         }
         let ListenAddress::Unix { mode, .. } = listen else { return };
         if mode & 0o006 != 0 && access.users.is_empty() {
             let span = self.loaded.locate(place).unwrap_or_default();
             let title = "every user of this machine may come";
             let repair = "name users: `allow_users = [\"app\"]`; or use a narrower `mode`, such as \"0660\"";
-            self.tell("socket-open-to-all", &span, title, "open by its mode", repair);
+            self.advise("socket-open-to-all", &span, title, "open by its mode", repair);
         }
     }
 
@@ -220,7 +226,7 @@ impl Lint<'_> {
             let span = self.loaded.locate(Place::Listener(&listener.name)).unwrap_or_default();
             let title = "a web page in a browser on this machine can send requests here, with the client certificate";
             let repair = "where people browse on this machine, listen on a Unix socket: \"unix:/run/egret/app.sock\"";
-            self.tell("loopback-browser", &span, title, "plaintext on loopback", repair);
+            self.advise("loopback-browser", &span, title, "plaintext on loopback", repair);
         }
     }
 
@@ -239,7 +245,7 @@ impl Lint<'_> {
 
     fn unreferred<T>(&mut self, code: &'static str, title: &str, tables: &Given<Named<T>>, used: &BTreeSet<&Name>) {
         for (key, _) in sections(tables).filter(|(key, _)| !used.contains(&key.name)) {
-            self.tell(code, &key.at, title, "unused", "refer to it, or remove it");
+            self.advise(code, &key.at, title, "unused", "refer to it, or remove it");
         }
     }
 }

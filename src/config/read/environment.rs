@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_reference_is_told() {
+    fn every_bad_reference_is_reported() {
         assert_eq!(put_in("${B} ${ ${} ${1X} ${C"), Err(5));
     }
 }

@@ -1,7 +1,7 @@
 //! Reading that does not stop: each key of each table is read on its own, so that one mistake hides no other.
 //!
 //! serde gives up at the first error of a document. Here a key that cannot be read becomes
-//! [`Given::Wrong`]: told once, and known to be there when somebody asks for what is missing.
+//! [`Given::Wrong`]: reported once, and not reported as missing later.
 
 mod environment;
 mod value;
@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
         (self.problems, self.variables)
     }
 
-    pub(crate) fn tell(&mut self, problem: Problem) {
+    pub(crate) fn report(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 
@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
         match T::parse(text) {
             Ok(value) => Given::Value(span, value),
             Err(fault) => {
-                self.tell(fault.at(span));
+                self.report(fault.at(span));
                 Given::Wrong
             }
         }
@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
                 Some((table, _)) => format!("it belongs into the table `{table}`"),
                 None => suggest(text, known.clone()),
             };
-            self.tell(Problem::new(key.span(), title, "unknown here", repair));
+            self.report(Problem::new(key.span(), title, "unknown here", repair));
             meant.extend(nearest(text, known.clone()));
         }
         meant
@@ -160,7 +160,7 @@ impl<'a> Reader<'a> {
 
     fn wrong_type(&mut self, found: &Spanned<DeValue<'_>>, wanted: &str, repair: String) {
         let title = format!("{wanted} is wanted here, this is {}", article(found.get_ref().type_str()));
-        self.tell(Problem::new(found.span(), title, format!("not {wanted}"), repair));
+        self.report(Problem::new(found.span(), title, format!("not {wanted}"), repair));
     }
 
     fn typed(&self, found: &Spanned<DeValue<'_>>) -> Option<&'a str> {

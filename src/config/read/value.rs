@@ -1,4 +1,4 @@
-//! What a key can hold: strings of many formats, numbers, lists, named tables.
+//! Values of keys: strings of many formats, numbers, lists, named tables.
 
 use rustix::thread::CpuSet;
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -11,7 +11,7 @@ use crate::config::source::Span;
 use crate::config::values::Name;
 
 pub(crate) trait Value: Sized {
-    /// What it is called when something else was found, with its article.
+    /// The type's name in messages, with its article.
     const WANTED: &'static str;
     const EXAMPLE: &'static str;
 
@@ -20,7 +20,7 @@ pub(crate) trait Value: Sized {
     /// Outer `None`: the value has another TOML type; inner `None`: the problem is already reported.
     fn find(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Option<Self>>;
 
-    /// What to write in place of a value of another type, of which `typed` is the text if it is a single one.
+    /// The repair for a value of another type; `typed` is its text if it is a single value.
     fn repair(_typed: Option<&str>) -> String {
         format!("write {}", Self::EXAMPLE)
     }
@@ -121,7 +121,7 @@ impl Value for Processor {
         if processor.is_none() {
             let title = format!("{} is the number of no processor", quote(&integer.to_string()));
             let repair = "write numbers from the line `processor` of /proc/cpuinfo; the first is 0";
-            reader.tell(Problem::new(found.span(), title, "out of range", repair));
+            reader.report(Problem::new(found.span(), title, "out of range", repair));
         }
         Some(processor)
     }
@@ -145,7 +145,12 @@ impl Value for Fraction {
         let number = typed.parse::<f64>().ok().filter(|number| (0.0..=1.0).contains(number));
         if number.is_none() {
             let title = format!("{} is out of range", quote(typed));
-            reader.tell(Problem::new(found.span(), title, "out of range", "write a number from 0 to 1, such as `0.5`"));
+            reader.report(Problem::new(
+                found.span(),
+                title,
+                "out of range",
+                "write a number from 0 to 1, such as `0.5`",
+            ));
         }
         Some(number.map(Self))
     }
@@ -180,12 +185,12 @@ fn whole(least: usize, found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) ->
     if number.is_none() {
         let title = format!("{} is out of range", quote(&integer.to_string()));
         let repair = format!("write a number from {least} to {MOST}, or leave the key out for the default");
-        reader.tell(Problem::new(found.span(), title, "out of range", repair));
+        reader.report(Problem::new(found.span(), title, "out of range", repair));
     }
     Some(number)
 }
 
-/// What a repair may repeat of a line without becoming hard to read.
+/// Longest text that a repair repeats: longer ones are hard to read.
 const LONGEST_REPEATED: usize = 60;
 
 impl<T: Value> Value for Vec<Given<T>> {
@@ -241,12 +246,12 @@ impl<T: Value> Value for Named<T> {
         let table = found.get_ref().as_table()?;
         let mut entries = Vec::with_capacity(table.len());
         for (key, value) in table {
-            // A bad name is told here; its table is kept, so that its content is checked as well.
+            // A bad name is reported here; its table is kept, so that its content is checked as well.
             let _ = reader.text::<Name>(key.span(), key.get_ref());
             let key = Key { name: Name::new(&**key.get_ref()), at: key.span() };
             entries.push((key, reader.value(value)));
         }
-        // The parser keeps tables in this order too; look-ups rely on it.
+        // The parser keeps tables in this order too; `get` relies on it.
         entries.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
         Some(Some(Self(entries)))
     }

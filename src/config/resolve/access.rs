@@ -1,4 +1,4 @@
-//! Who may come: the rule that nobody borrows an identity unnoticed.
+//! Allowed clients: no other machine may use an identity unless the configuration allows it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -56,15 +56,15 @@ impl Entrance<'_> {
                 "name who may come: `allow = [\"192.0.2.0/24\"]`; or listen for this machine only: \"{loopback}:{}\"",
                 address.port(),
             );
-            resolver.tell(span, title, self.gives, repair);
+            resolver.report(span, title, self.gives, repair);
         }
         self.check_families(address, resolver);
         if let Some(span) = self.mode.span() {
-            resolver.tell(span, "`mode` is for Unix sockets", "this listens on TCP", "remove `mode`");
+            resolver.report(span, "`mode` is for Unix sockets", "this listens on TCP", "remove `mode`");
         }
         if let Some(span) = self.allow_users.span() {
             let title = "`allow_users` is for Unix sockets: the kernel does not attest who is behind TCP";
-            resolver.tell(span, title, "this listens on TCP", "listen on \"unix:/path\", or use `allow`");
+            resolver.report(span, title, "this listens on TCP", "listen on \"unix:/path\", or use `allow`");
         }
     }
 
@@ -79,7 +79,7 @@ impl Entrance<'_> {
         if let Some(span) = self.allow.span().filter(|_| !networks.is_empty() && !networks.iter().any(fits)) {
             let (own, other) = if listens_on_ipv4 { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
             let title = format!("`allow` has {other} networks only, but clients of {address} have {own} addresses");
-            resolver.tell(span, title, "admits nobody", format!("name the {own} networks of the clients"));
+            resolver.report(span, title, "admits nobody", format!("name the {own} networks of the clients"));
         }
     }
 
@@ -87,11 +87,11 @@ impl Entrance<'_> {
         let length = path.as_os_str().len();
         if length > LONGEST_SOCKET_PATH {
             let title = format!("the path of the socket has {length} bytes, the system takes {LONGEST_SOCKET_PATH}");
-            resolver.tell(span, title, "too long", "choose a shorter path, such as \"unix:/run/egret/app.sock\"");
+            resolver.report(span, title, "too long", "choose a shorter path, such as \"unix:/run/egret/app.sock\"");
         }
         if let Some(span) = self.allow.span() {
             let repair = "remove `allow`, or name users: `allow_users = [\"app\"]`";
-            resolver.tell(span, "`allow` is for TCP: a Unix socket has no networks", "this is a Unix socket", repair);
+            resolver.report(span, "`allow` is for TCP: a Unix socket has no networks", "this is a Unix socket", repair);
         }
     }
 }

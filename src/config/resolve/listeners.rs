@@ -34,7 +34,7 @@ fn refuse_nothing_to_do(list: &Given<file::List<file::Listener>>, resolver: &mut
     let repair = "add\n[[listeners]]\nlisten = \"127.0.0.1:8080\"\nupstream = \"NAME\"";
     match list {
         Given::Absent => resolver.problems.push(Problem::of_file(title, repair)),
-        Given::Value(span, list) if list.is_empty() => resolver.tell(span, title, "nothing in it", repair),
+        Given::Value(span, list) if list.is_empty() => resolver.report(span, title, "nothing in it", repair),
         _ => {}
     }
 }
@@ -102,7 +102,7 @@ fn refuse_shared_addresses(file: &File, sections: &[&file::Listener], resolver: 
                 true => format!("{address} is listened on twice"),
                 false => format!("{address} and {earlier} cannot both be listened on"),
             };
-            resolver.tell(span, title, "taken above", "choose another port or path for one of the two");
+            resolver.report(span, title, "taken above", "choose another port or path for one of the two");
         }
         alike.push(address);
     }
@@ -136,7 +136,7 @@ fn refuse_shared_names(sections: &[&file::Listener], resolver: &mut Resolver<'_>
     for (span, name) in named {
         if !seen.insert(name) {
             let title = format!("two listeners have the name {}", quote(name.as_str()));
-            resolver.tell(
+            resolver.report(
                 span,
                 title,
                 "taken above",
@@ -148,7 +148,7 @@ fn refuse_shared_names(sections: &[&file::Listener], resolver: &mut Resolver<'_>
         section.listen.located().filter(|(_, listen)| matches!(listen, Listen::Tcp(a) if a.port() == 0))
     });
     for (span, _) in any_port.skip(1) {
-        resolver.tell(
+        resolver.report(
             span,
             "listeners on port 0 need names: their addresses do not tell them apart",
             "no name",

@@ -1,6 +1,6 @@
-//! What was typed -> what will run. One function per section; all problems are collected.
+//! From the file as typed to the values that run. One function per section; all problems are collected.
 //!
-//! Here stands what keys mean together: defaults, references, contradictions, what is missing. Nothing here
+//! Here keys are combined: defaults, references, contradictions, what is missing. Nothing here
 //! touches a file or a socket.
 
 mod access;
@@ -48,14 +48,19 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    fn tell(&mut self, span: &Span, title: impl Into<String>, label: impl Into<String>, repair: impl Into<String>) {
+    fn report(&mut self, span: &Span, title: impl Into<String>, label: impl Into<String>, repair: impl Into<String>) {
         self.problems.push(Problem::new(span.clone(), title, label, repair));
     }
 
     /// The value of a key that has no default; `line` is how it could be written.
     fn need<'a, T>(&mut self, given: &'a Given<T>, at: &Span, key: &str, line: &str) -> Option<&'a T> {
         if given.is_absent() {
-            self.tell(at, format!("{} is missing", quote(key)), format!("no {}", quote(key)), format!("add `{line}`"));
+            self.report(
+                at,
+                format!("{} is missing", quote(key)),
+                format!("no {}", quote(key)),
+                format!("add `{line}`"),
+            );
         }
         given.value()
     }
@@ -64,7 +69,7 @@ impl Resolver<'_> {
     fn refuse_empty<T>(&mut self, list: &Given<file::List<T>>, key: &str, absent: &str) {
         if let Some((span, _)) = list.located().filter(|(_, list)| list.is_empty()) {
             let title = format!("{} is an empty list", quote(key));
-            self.tell(span, title, "nothing in it", format!("name at least one, or leave the key out ({absent})"));
+            self.report(span, title, "nothing in it", format!("name at least one, or leave the key out ({absent})"));
         }
     }
 
@@ -73,7 +78,7 @@ impl Resolver<'_> {
         let items: Vec<_> = list.value().into_iter().flatten().filter_map(Given::located).collect();
         for (at, (span, item)) in items.iter().enumerate() {
             if items[..at].iter().any(|(_, earlier)| earlier == item) {
-                self.tell(span, format!("this {kind} is listed twice"), "listed before", "remove one of the two");
+                self.report(span, format!("this {kind} is listed twice"), "listed before", "remove one of the two");
             }
         }
     }
@@ -87,14 +92,14 @@ impl Resolver<'_> {
     ) -> Option<Name> {
         let (span, Reference(name)) = given.located()?;
         let is_known = tables.value().is_some_and(|tables| tables.get(name).is_some());
-        // A table that could not be read at all is told; what it would have held is not known.
+        // A table that could not be read is already reported; its content is not known.
         if !matches!(tables, Given::Wrong) && !is_known {
             let known: Vec<&str> = keys(tables).map(|key| key.name.as_str()).collect();
             let repair = match known.is_empty() {
                 true => format!("add a table `[{table}.{name}]`"),
                 false => format!("{} Or add a table `[{table}.{name}]`", suggest(name.as_str(), known)),
             };
-            self.tell(span, format!("there is no {kind} {}", quote(name.as_str())), "unknown", repair);
+            self.report(span, format!("there is no {kind} {}", quote(name.as_str())), "unknown", repair);
         }
         Some(name.clone())
     }

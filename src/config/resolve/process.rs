@@ -26,7 +26,7 @@ pub(super) fn runtime(section: Option<&file::Runtime>, resolver: &mut Resolver<'
     let workers = section.and_then(|runtime| runtime.workers.located());
     if let Some((span, _)) = workers.filter(|(_, count)| count.0 > MOST_WORKERS) {
         let repair = format!("write at most {MOST_WORKERS}, or leave the key out for one per processor");
-        resolver.tell(span, "so many worker threads are more than any machine has use for", "too many", repair);
+        resolver.report(span, "so many worker threads are more than any machine has use for", "too many", repair);
     }
     let affinity = section.map(|runtime| &runtime.affinity);
     if let Some(affinity) = affinity {
@@ -52,12 +52,13 @@ pub(super) fn dns(section: Option<&file::Dns>, resolver: &mut Resolver<'_>) -> D
         return Dns { servers: Vec::new(), min_ttl: MIN_TTL, max_ttl: MAX_TTL };
     };
     resolver.refuse_repeated(&section.servers, "name server");
-    let (min_ttl, max_ttl) = (section.min_ttl.or(MIN_TTL), section.max_ttl.or(MAX_TTL));
+    let min_ttl = section.min_ttl.or(MIN_TTL);
+    let max_ttl = section.max_ttl.or(MAX_TTL);
     // One of the two was typed, else the defaults would hold, which do not contradict.
     let typed = section.min_ttl.span().or_else(|| section.max_ttl.span());
     if let Some(span) = typed.filter(|_| min_ttl > max_ttl) {
         let title = format!("`min_ttl` ({min_ttl:?}) is longer than `max_ttl` ({max_ttl:?})");
-        resolver.tell(span, title, "contradicts the other", "make `min_ttl` the shorter of the two");
+        resolver.report(span, title, "contradicts the other", "make `min_ttl` the shorter of the two");
     }
     let servers = list(&section.servers).into_iter().map(|server| server.0).collect();
     Dns { servers, min_ttl, max_ttl }

@@ -1,4 +1,4 @@
-//! Where a listener's connections go.
+//! The destinations of a listener's connections.
 
 use crate::config::file::{self, File};
 use crate::config::formats::{Alpn, Reference};
@@ -27,7 +27,7 @@ fn rule(section: &file::Route, file: &File, resolver: &mut Resolver<'_>) -> Opti
     resolver.need(upstream, at, "upstream", "upstream = \"NAME\"");
     if let Some((span, _)) = server_names.located().filter(|(_, names)| names.is_empty()) {
         let repair = "name at least one; clients that no route is for go to the listener's `upstream`";
-        resolver.tell(span, "`server_names` is an empty list", "nothing in it", repair);
+        resolver.report(span, "`server_names` is an empty list", "nothing in it", repair);
     }
     resolver.refuse_repeated(server_names, "name");
     resolver.refuse_repeated(alpn, "protocol");
@@ -56,7 +56,7 @@ fn refer_passing(given: &Given<Reference>, file: &File, resolver: &mut Resolver<
             "write `passthrough = true` in `[upstreams.{name}]` in place of `tls`; clients that speak plaintext need a \
              listener of their own without `routes`"
         );
-        resolver.tell(span, title, "speaks TLS itself", repair);
+        resolver.report(span, title, "speaks TLS itself", repair);
     }
     Some(name)
 }
@@ -69,14 +69,15 @@ fn refuse_shared_names(sections: &[&file::Route], resolver: &mut Resolver<'_>) {
             if rivals.iter().any(|rival| names(rival).any(|(_, earlier)| earlier == pattern)) {
                 let title = format!("{} has a route already", quote(&pattern.to_string()));
                 let repair = "remove one of the two, or tell them apart by `alpn`";
-                resolver.tell(span, title, "routed above", repair);
+                resolver.report(span, title, "routed above", repair);
             }
         }
     }
 }
 
 fn rival(one: &file::Route, other: &file::Route) -> bool {
-    let (one, other) = (list::<Alpn>(&one.alpn), list::<Alpn>(&other.alpn));
+    let one = list::<Alpn>(&one.alpn);
+    let other = list::<Alpn>(&other.alpn);
     one.is_empty() && other.is_empty() || one.iter().any(|protocol| other.contains(protocol))
 }
 

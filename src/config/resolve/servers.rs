@@ -15,7 +15,7 @@ pub(super) fn servers(section: &file::Upstream, resolver: &mut Resolver<'_>) -> 
     resolver.refuse_repeated(&section.servers, "server");
     resolver.need(&section.servers, &section.at, "servers", "servers = [\"db.example.com:443\"]");
     if let Some((span, _)) = section.servers.located().filter(|(_, servers)| servers.is_empty()) {
-        resolver.tell(span, "there is no server", "nothing in it", "write `servers = [\"db.example.com:443\"]`");
+        resolver.report(span, "there is no server", "nothing in it", "write `servers = [\"db.example.com:443\"]`");
     }
     for table in tables(section) {
         resolver.need(&table.address, &table.at, "address", "address = \"db.example.com:443\"");
@@ -77,14 +77,14 @@ pub(super) fn ejection(section: &file::Upstream, resolver: &mut Resolver<'_>) ->
     for given in [&typed.backoff, &typed.max_backoff] {
         if let Some((span, _)) = given.located().filter(|(_, duration)| duration.is_zero()) {
             let repair = "write a longer duration; `max_share = 0` switches ejection off";
-            resolver.tell(span, "no time at all: nothing would be ejected", "zero", repair);
+            resolver.report(span, "no time at all: nothing would be ejected", "zero", repair);
         }
     }
     let backoff = typed.backoff.or(default.backoff);
     let max_backoff = typed.max_backoff.or(default.max_backoff.max(backoff));
     if let Some(span) = typed.max_backoff.span().filter(|_| max_backoff < backoff) {
         let title = format!("`max_backoff` ({max_backoff:?}) is shorter than `backoff` ({backoff:?})");
-        resolver.tell(span, title, "shorter than the first time", "make it longer, or `backoff` shorter");
+        resolver.report(span, title, "shorter than the first time", "make it longer, or `backoff` shorter");
     }
     Ejection {
         failures: typed.failures.value().map_or(default.failures, |failures| count(failures.0)),
@@ -97,13 +97,13 @@ pub(super) fn ejection(section: &file::Upstream, resolver: &mut Resolver<'_>) ->
 pub(super) fn active_check(section: &file::Upstream, resolver: &mut Resolver<'_>) -> Option<ActiveCheck> {
     let typed = section.active_check.value()?;
     if let Some((span, _)) = typed.interval.located().filter(|(_, interval)| interval.is_zero()) {
-        resolver.tell(span, "checks without a pause between them", "zero", "write a longer duration");
+        resolver.report(span, "checks without a pause between them", "zero", "write a longer duration");
     }
     let passthrough = section.passthrough.or(false);
     let kind = typed.kind.or(if passthrough { CheckKind::Tcp } else { CheckKind::Tls });
     if let Some(span) = typed.kind.span().filter(|_| passthrough && kind == CheckKind::Tls) {
         let title = "egret speaks no TLS to an upstream with `passthrough`, so it cannot check with it";
-        resolver.tell(span, title, "not with `passthrough`", "write `kind = \"tcp\"`");
+        resolver.report(span, title, "not with `passthrough`", "write `kind = \"tcp\"`");
     }
     Some(ActiveCheck { interval: typed.interval.or(CHECK_INTERVAL), kind })
 }

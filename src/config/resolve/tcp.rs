@@ -32,12 +32,12 @@ fn refuse_outside(given: &Given<Limit>, range: &RangeInclusive<Duration>, title:
     if let Some((span, Limit(Some(duration)))) = given.located()
         && !range.contains(duration)
     {
-        resolver.tell(span, title, "not taken by the kernel", "write a duration of that range, or \"never\"");
+        resolver.report(span, title, "not taken by the kernel", "write a duration of that range, or \"never\"");
     }
 }
 
 pub(super) fn refuse_on_unix(section: &file::Listener, listen: &ListenAddress, resolver: &mut Resolver<'_>) {
     if let (Some(span), ListenAddress::Unix { .. }) = (section.tcp.span(), listen) {
-        resolver.tell(span, "`tcp` is for listeners on TCP", "this is a Unix socket", "remove `tcp`");
+        resolver.report(span, "`tcp` is for listeners on TCP", "this is a Unix socket", "remove `tcp`");
     }
 }

@@ -1,4 +1,4 @@
-//! Whom egret believes: exactly one way of believing per trust.
+//! What makes a server trusted: exactly one of roots, certificate and pins for each trust.
 
 use crate::config::file;
 use crate::config::formats::CertificateText;
@@ -48,7 +48,7 @@ fn anchors(section: &file::Trust, resolver: &mut Resolver<'_>) -> Option<Anchors
     if let Some(span) = section.system_roots.span().filter(|_| !system && section.roots.is_absent()) {
         let repair =
             "name root certificates: `roots = [\"ca.pem\"]`; or one certificate: `certificate = \"server.pem\"`";
-        resolver.tell(span, "this trust believes nobody", "nothing else is believed", repair);
+        resolver.report(span, "this trust believes nobody", "nothing else is believed", repair);
     }
     let paths = list(&section.roots).iter().map(|path| path.within(folder)).collect();
     Some(Anchors::Roots { system, paths })
@@ -67,16 +67,16 @@ fn refuse_mixtures(section: &file::Trust, pins_only: Option<&Span>, resolver: &m
     if !section.certificate.is_absent() {
         for (key, span) in others.iter().copied().chain(pins_only.map(|span| ("pins_only", span))) {
             let title = format!("`{key}` has no meaning beside `certificate`, which believes exactly one certificate");
-            resolver.tell(span, title, "has no effect", format!("remove `{key}`, or `certificate`"));
+            resolver.report(span, title, "has no effect", format!("remove `{key}`, or `certificate`"));
         }
     } else if let Some(pins_only) = pins_only {
         for (key, span) in others {
             let title = format!("`{key}` has no meaning beside `pins_only = true`: no chain is built");
-            resolver.tell(span, title, "has no effect", format!("remove `{key}`, or `pins_only`"));
+            resolver.report(span, title, "has no effect", format!("remove `{key}`, or `pins_only`"));
         }
         if section.pins.is_absent() {
             let repair = "add `pins = [\"sha256/...\"]`, or remove `pins_only`";
-            resolver.tell(pins_only, "`pins_only` without `pins` believes nobody", "no pins", repair);
+            resolver.report(pins_only, "`pins_only` without `pins` believes nobody", "no pins", repair);
         }
     }
 }

@@ -57,11 +57,11 @@ fn pool(pool: &file::Pool, section: &file::Upstream, resolver: &mut Resolver<'_>
     let max_idle_age = pool.max_idle_age.or(if upgrades { UPGRADED_IDLE_AGE } else { MAX_IDLE_AGE });
     if let Some(span) = pool.min_idle.span().filter(|_| min_idle > max_idle) {
         let title = format!("`min_idle` ({min_idle}) is more than `max_idle` ({max_idle})");
-        resolver.tell(span, title, "more than there may be", "make `max_idle` at least `min_idle`");
+        resolver.report(span, title, "more than there may be", "make `max_idle` at least `min_idle`");
     }
     if let Some((span, _)) = pool.max_idle_age.located().filter(|(_, age)| age.is_zero()) {
         let repair = "write a longer duration, or remove `pool`";
-        resolver.tell(span, "no time at all: nothing would ever be ready", "zero", repair);
+        resolver.report(span, "no time at all: nothing would ever be ready", "zero", repair);
     }
     Pool { min_idle, max_idle, max_idle_age }
 }
@@ -81,7 +81,7 @@ fn refuse_with_passthrough(section: &file::Upstream, resolver: &mut Resolver<'_>
         if let Some(span) = span {
             let title = format!("`{key}` has no meaning with `passthrough`: {why}");
             let repair = format!("remove `{key}`; or remove `passthrough`, and egret speaks TLS in the client's place");
-            resolver.tell(span, title, "not with `passthrough`", repair);
+            resolver.report(span, title, "not with `passthrough`", repair);
         }
     }
 }
@@ -95,7 +95,7 @@ fn refuse_zero(section: &file::Upstream, resolver: &mut Resolver<'_>) {
         section.max_lifetime.located().filter(|(_, duration)| limit(duration)).map(|(span, _)| span),
     ];
     for span in zero.into_iter().flatten() {
-        resolver.tell(span, "no time at all: every stream would end at once", "zero", "write a longer duration");
+        resolver.report(span, "no time at all: every stream would end at once", "zero", "write a longer duration");
     }
 }
 
@@ -105,13 +105,13 @@ fn stream(section: &file::Upstream, resolver: &mut Resolver<'_>) -> StreamLimits
     let half_closed = section.half_closed_timeout.or(HALF_CLOSED_TIMEOUT.min(idle.unwrap_or(Duration::MAX)));
     if let (Some(span), Some(idle)) = (section.half_closed_timeout.span(), idle.filter(|idle| *idle < half_closed)) {
         let title = format!("`half_closed_timeout` ({half_closed:?}) is longer than the idle timeout ({idle:?})");
-        resolver.tell(span, title, "would never be reached", "make it shorter, or `idle_timeout` longer");
+        resolver.report(span, title, "would never be reached", "make it shorter, or `idle_timeout` longer");
     }
     if let (Some(span), Some(idle), Some(lifetime)) = (section.idle_timeout.span(), idle, lifetime)
         && idle > lifetime
     {
         let title = format!("`idle_timeout` ({idle:?}) is longer than `max_lifetime` ({lifetime:?})");
-        resolver.tell(span, title, "would never be reached", "make it shorter, or leave it out");
+        resolver.report(span, title, "would never be reached", "make it shorter, or leave it out");
     }
     StreamLimits { idle, lifetime, half_closed, eof: section.eof.or(Eof::Strict) }
 }
@@ -126,7 +126,7 @@ fn refuse_sni_for_ip(tls: &file::Tls, section: &file::Upstream, resolver: &mut R
     };
     if nameless {
         let repair = "add the server's name: `server_name = \"db.example.com\"`; or remove `sni`";
-        resolver.tell(span, "an IP address is never sent as SNI (RFC 6066)", "no name to send", repair);
+        resolver.report(span, "an IP address is never sent as SNI (RFC 6066)", "no name to send", repair);
     }
 }
 
@@ -141,7 +141,7 @@ fn tls(section: &file::Tls, file: &File, resolver: &mut Resolver<'_>) -> Option<
         && min_version == TlsVersion::V1_2
     {
         let repair = "add a group that TLS 1.2 has, such as \"x25519\", or write `min_version = \"1.3\"`";
-        resolver.tell(span, "TLS 1.2 has no group in common with this list", "exists in TLS 1.3 only", repair);
+        resolver.report(span, "TLS 1.2 has no group in common with this list", "exists in TLS 1.3 only", repair);
     }
     let key_share = key_share(section, &key_exchange, max_version, resolver);
     Some(Tls {
@@ -173,10 +173,10 @@ fn key_share(section: &file::Tls, groups: &[KeyExchange], max: TlsVersion, resol
     };
     if share == KeyShare::Hybrid && max == TlsVersion::V1_2 {
         let title = "`key_exchange_share = \"hybrid\"` needs TLS 1.3, which `max_version` excludes";
-        resolver.tell(span, title, "exists in TLS 1.3 only", "remove it, or write `max_version = \"1.3\"`");
+        resolver.report(span, title, "exists in TLS 1.3 only", "remove it, or write `max_version = \"1.3\"`");
     } else if !listed {
         let title = "`key_exchange` lists no group of the kind that `key_exchange_share` asks for";
-        resolver.tell(span, title, "not on the list", "add such a group to `key_exchange`, or write \"auto\"");
+        resolver.report(span, title, "not on the list", "add such a group to `key_exchange`, or write \"auto\"");
     }
     share
 }
@@ -186,7 +186,7 @@ fn versions(section: &file::Tls, resolver: &mut Resolver<'_>) -> (TlsVersion, Tl
     let max = section.max_version.or(TlsVersion::V1_3);
     if let Some(span) = section.min_version.span().filter(|_| min > max) {
         let repair = "make `max_version` at least `min_version`, or leave one of them out";
-        resolver.tell(span, "`min_version` is higher than `max_version`: no version is left", "higher", repair);
+        resolver.report(span, "`min_version` is higher than `max_version`: no version is left", "higher", repair);
     }
     (min, max)
 }
@@ -218,7 +218,7 @@ fn refuse_unreasoned(span: &Span, word: VerifyWord, resolver: &mut Resolver<'_>)
     };
     let repair = "remove it; or say why it is allowed: `insecure_reason = \"...\"`. A self-signed server needs neither: \
                   `trust` with `certificate = \"server.pem\"`";
-    resolver.tell(span, title, label, repair);
+    resolver.report(span, title, label, repair);
 }
 
 fn refuse_needless_reason(section: &file::Tls, resolver: &mut Resolver<'_>) {
@@ -226,6 +226,6 @@ fn refuse_needless_reason(section: &file::Tls, resolver: &mut Resolver<'_>) {
     let verified = section.verify.is_absent() || section.verify.value().is_some();
     if let Some(span) = section.insecure_reason.span().filter(|_| verified) {
         let title = "`insecure_reason` is given, but nothing insecure is asked for";
-        resolver.tell(span, title, "no reason is needed", "remove it, or write the `verify` that it is meant for");
+        resolver.report(span, title, "no reason is needed", "remove it, or write the `verify` that it is meant for");
     }
 }

@@ -1,4 +1,4 @@
-//! What will run: plain values, checked, free of files and sockets. The vocabulary every room shares.
+//! The configuration that runs: plain values, checked, without files and sockets. Every module uses them.
 //!
 //! A value of these types has passed every check that needs neither a file nor a socket. `config::file`
 //! holds what was typed, `config::resolve` is the border between the two.
@@ -292,7 +292,7 @@ pub struct Upstream {
     pub tcp: Tcp,
 }
 
-/// Finished originations that nobody has used yet.
+/// Finished originations, not used yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// Connections kept ready even without traffic. At most `max_idle`.
@@ -360,7 +360,7 @@ impl Host {
     pub fn server_name(&self) -> ServerName<'static> {
         match self {
             Self::Dns(name) => ServerName::DnsName(name.clone()),
-            // DNS is not to be believed on the hosts of a service: what counts is the domain that was asked for
+            // DNS is not trusted for the hosts of a service: the certificate must match the domain that was asked for
             // (RFC 6125, section 1.8: a derived domain).
             Self::Service(name) => ServerName::DnsName(domain_of(name).unwrap_or_else(|| name.clone())),
             Self::Ip(ip) => ServerName::IpAddress((*ip).into()),

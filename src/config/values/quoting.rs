@@ -1,4 +1,4 @@
-//! Text as it has to stand in a configuration, for all who write lines of it.
+//! Strings and keys, quoted for a configuration.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! Servers of an upstream: who gets a stream, and what becomes of one that fails.
+//! Servers of an upstream: balancing, ejection of failing addresses, active checks.
 
 use std::collections::HashMap;
 use std::time::Duration;

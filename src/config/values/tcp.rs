@@ -21,7 +21,9 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 impl Default for Tcp {
     fn default() -> Self {
-        let (keepalive, user_timeout, congestion) = (Some(KEEPALIVE), None, None);
+        let keepalive = Some(KEEPALIVE);
+        let user_timeout = None;
+        let congestion = None;
         Self { keepalive, user_timeout, fast_open: false, multipath: false, congestion }
     }
 }

@@ -1,4 +1,4 @@
-//! The exchanges under way: how many there may be, which gives way to a new one, and how they end with the process.
+//! The exchanges under way: their bound, which one a new one replaces, and how they end with the process.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ impl Exchanges {
                 task.abort();
             }
         }
-        // What is left after that is cut with the set.
+        // Exchanges that remain after that are dropped with the set.
         let _ = timeout(ANSWER_GRACE, async { while self.ended().await {} }).await;
     }
 }

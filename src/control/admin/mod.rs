@@ -1,4 +1,4 @@
-//! Where the process is watched and steered: HTTP/1.1 on a loopback address or a Unix socket.
+//! The admin endpoint, to observe and control the process: HTTP/1.1 on a loopback address or a Unix socket.
 //!
 //! One request a connection, a bounded number of connections, a deadline for each: nothing a client
 //! does here can take more than that from the streams, nor keep another client from its answer.
@@ -96,7 +96,7 @@ pub async fn serve(
         () = stop => {}
         () = acceptor.serve() => {}
     }
-    // Whoever asked for the drain waits for its answer.
+    // The client that asked for the drain waits for its answer.
     let _ = timeout(LAST_REQUESTS, acceptor.serve_waiting()).await;
     acceptor.exchanges.finish().await;
 }

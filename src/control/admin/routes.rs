@@ -164,14 +164,14 @@ async fn reload(routes: &Routes) -> Response<Full<Bytes>> {
         return text(StatusCode::SERVICE_UNAVAILABLE, format!("{MAX_RELOADS} reloads are waiting already"));
     };
     match routes.control.reload().await {
-        Ok(swapped) => text(StatusCode::OK, told(&swapped)),
+        Ok(swapped) => text(StatusCode::OK, generation(&swapped)),
         Err(Kept::Rejected(problems)) => text(StatusCode::UNPROCESSABLE_ENTITY, problems),
         Err(Kept::Draining) => text(StatusCode::CONFLICT, "draining"),
     }
 }
 
 /// The generation, and a line for each part whose files cannot be used.
-fn told(swapped: &Swapped) -> String {
+fn generation(swapped: &Swapped) -> String {
     let lines = swapped.troubled.iter().map(|line| format!("\n{line}"));
     format!("generation {}", swapped.generation) + &lines.collect::<String>()
 }

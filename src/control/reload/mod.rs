@@ -199,7 +199,9 @@ impl Reloader {
         for advice in config::lint(&loaded) {
             tracing::warn!(code = advice.code, "{}", advice.problem.title);
         }
-        let (registry, previous, rigour) = (self.registry.clone(), Arc::clone(old), self.rigour);
+        let registry = self.registry.clone();
+        let previous = Arc::clone(old);
+        let rigour = self.rigour;
         // Dropped with this future: by a deadline, or a stop that came first.
         let wanted = Arc::new(());
         let asked = Arc::downgrade(&wanted);
@@ -297,7 +299,9 @@ impl Reloader {
 
     fn accept_from(&mut self, bound: Vec<Listener>) {
         for listener in bound {
-            let (key, address, socket) = (listener.key().clone(), listener.local_address(), listener.socket());
+            let key = listener.key().clone();
+            let address = listener.local_address();
+            let socket = listener.socket();
             tracing::info!(listener = %listener.name(&self.shared), address, "listening");
             let task = tokio::spawn(listener.run(self.shared.clone(), self.registry.clone()));
             self.listeners.insert(key, Running { address, socket, task });

@@ -1,4 +1,4 @@
-//! What a listener needs of a generation.
+//! The part of a generation that a listener uses.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

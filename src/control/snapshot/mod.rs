@@ -1,6 +1,6 @@
 //! Values + the previous generation -> one immutable generation of everything that lives.
 //!
-//! This is the only builder of live things. What did not change is carried over as the same object, since
+//! This is the only builder of live objects. Unchanged ones are carried over as the same object, since
 //! rustls resumes a session only under the very verifier and certificate resolver that made it; what did
 //! change is built new, with an empty store, since a session must never outlive the identity or the trust
 //! that it was made under.
@@ -110,7 +110,7 @@ impl Snapshot {
         let resolver = resolver(&config, previous, registry, &mut errors);
         let (Some(resolver), true) = (resolver, errors.is_empty()) else { return Err(errors) };
 
-        // Asked once: origins that are carried over keep what they were told.
+        // Probed once: origins that are carried over keep the result.
         let kernel = previous.map_or_else(|| kernel_offers(&config), |previous| previous.kernel.clone());
         let warm = match previous {
             Some(previous) => Arc::clone(&previous.warm),
@@ -191,7 +191,8 @@ impl Snapshot {
         registry: &Registry,
     ) -> Result<Originator, origin::Error> {
         if let Some(broken) = self.lacking(spec) {
-            let (metrics, resolver) = (UpstreamMetrics::new(registry, name), Arc::clone(&self.resolver));
+            let metrics = UpstreamMetrics::new(registry, name);
+            let resolver = Arc::clone(&self.resolver);
             return Ok(Originator::unavailable(name.clone(), spec, resolver, metrics, Arc::clone(broken)));
         }
         let mut servers: Vec<UpstreamServer> = Vec::with_capacity(spec.servers.len());

@@ -71,7 +71,8 @@ impl Loading {
             });
             loaded.map_err(|error| Fault::of_identity(name, &error, &written))
         };
-        let (specs, previous) = (config.identities.clone(), previous.map(Snapshot::identities));
+        let specs = config.identities.clone();
+        let previous = previous.map(Snapshot::identities);
         each(&self.identities, PartKind::Identity, specs, previous, is_wanted, load)
     }
 
@@ -80,7 +81,8 @@ impl Loading {
         let load = move |(name, spec): &(Name, values::Trust)| {
             Trust::load(name, spec).map_err(|error| Fault::of_trust(name, &error, &written))
         };
-        let (specs, previous) = (with_default_trust(config), previous.map(Snapshot::trusts));
+        let specs = with_default_trust(config);
+        let previous = previous.map(Snapshot::trusts);
         each(&self.trusts, PartKind::Trust, specs, previous, is_wanted, load)
     }
 }
@@ -95,7 +97,7 @@ fn each<S: Clone + PartialEq + Send + Sync + 'static, T: Send + 'static>(
 ) -> Option<Parts<T>> {
     let names: Vec<Name> = specs.keys().cloned().collect();
     let asked = Arc::clone(is_wanted);
-    // Those that follow are not tried once nobody waits: what is missing then is of no account.
+    // Once the load is no longer wanted, the rest is not tried, and missing results do not matter.
     let loaded = running.each(specs.into_iter().collect(), move |spec| asked().then(|| load(spec)));
     let part = |(name, loaded): (Name, Option<Option<Result<T, Fault>>>)| {
         let loaded = loaded.unwrap_or_else(|| Some(Err(Fault::too_late(kind, &name, PATIENCE))))?;
@@ -150,7 +152,7 @@ impl Snapshot {
         self.upstreams.values().all(|upstream| upstream.lacks().is_none())
     }
 
-    /// A generation that could serve nobody is not run: it would look alive, and nothing would start it again.
+    /// A generation that could serve no client is not run: it would look alive, and no supervisor would restart it.
     ///
     /// # Errors
     /// Every upstream that a listener leads to lacks its identity or its trust; with the parts that are unavailable.

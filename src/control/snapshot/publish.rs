@@ -1,4 +1,4 @@
-//! What the metrics show of a generation.
+//! The metrics of a generation.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ impl Snapshot {
             let end = first.not_after.map(|end| (Published::NotAfter(kind, first.name.clone()), seconds(end)));
             gauges.extend(end);
         }
-        // Whom to believe is the client's affair where its own TLS goes through.
+        // With passthrough the client verifies the server itself.
         for (name, upstream) in self.config.upstreams.iter().filter(|(_, upstream)| !upstream.passthrough) {
             let insecure = !matches!(upstream.tls.verify, values::Verify::Full);
             gauges.push((Published::Insecure(name.clone()), f64::from(u8::from(insecure))));

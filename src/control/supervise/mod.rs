@@ -208,7 +208,7 @@ impl Running {
                 Asked::Drain => break,
                 Asked::Quit => return Ended::Quit,
             };
-            // A reload waits for disks: whoever asks to stop meanwhile does not.
+            // A reload waits for disks: a request to stop meanwhile does not.
             let result = tokio::select! {
                 result = reload(&mut self.reloader, cause) => result,
                 asked = self.requests.stop() => match asked {

@@ -1,4 +1,4 @@
-//! Who may ask for what: signals and the admin endpoint; and what has to be done on a timer meanwhile.
+//! Requests by signals and the admin endpoint, and the work that is due on a timer meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the admin endpoint shows of the running process, and hands on to it.
+//! The running process as the admin endpoint shows it, and the requests that it passes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -45,7 +45,8 @@ impl StatusView {
         max_connections: usize,
         permits: Arc<Semaphore>,
     ) -> (Self, Ordered) {
-        let (started, ready) = (Instant::now(), AtomicBool::new(false));
+        let started = Instant::now();
+        let ready = AtomicBool::new(false);
         let (orders, ordered) = orders();
         (
             Self {
@@ -162,7 +163,8 @@ fn upstream(snapshot: &Snapshot, originator: &Originator) -> Value {
 }
 
 fn shown(pool: &Pool, warm: usize) -> Value {
-    let (spec, tally) = (pool.spec(), pool.tally());
+    let spec = pool.spec();
+    let tally = pool.tally();
     json!({
         "min_idle": spec.min_idle,
         "max_idle": spec.max_idle,
@@ -176,7 +178,8 @@ fn shown(pool: &Pool, warm: usize) -> Value {
 
 fn endpoint(member: &Member) -> Value {
     let Member { endpoint, tier, weight, max_connections, .. } = member;
-    let (status, account) = (endpoint.health_status(tokio::time::Instant::now()), endpoint.account());
+    let status = endpoint.health_status(tokio::time::Instant::now());
+    let account = endpoint.account();
     json!({
         "endpoint": endpoint.address().to_string(),
         "server": endpoint.server().to_string(),
@@ -209,11 +212,11 @@ fn times(times: &Times) -> Value {
 
 fn unresolved(originator: &Originator) -> Value {
     let missing = originator.endpoints().missing().into_iter();
-    let told = missing.filter_map(|(server, error)| {
+    let listed = missing.filter_map(|(server, error)| {
         let error = error?;
         Some(json!({ "server": server.to_string(), "reason": error.reason(), "detail": error.to_string() }))
     });
-    told.collect()
+    listed.collect()
 }
 
 fn parts(snapshot: &Snapshot) -> Value {

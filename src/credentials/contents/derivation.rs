@@ -73,7 +73,8 @@ impl Format {
 /// Refuses a file that asks for too much. The encrypted parts of PKCS#12 are not visible here; the library bounds each
 /// of their derivations itself.
 pub(crate) fn check(der: &[u8], format: Format) -> Result<(), Error> {
-    let (mut iterations, mut work) = (0_u64, 0_u64);
+    let mut iterations = 0_u64;
+    let mut work = 0_u64;
     for derivation in derivations(der, format) {
         match derivation {
             Derivation::Iterated(count) => {

@@ -1,4 +1,4 @@
-//! What a file of certificates, keys or revocation lists holds, part by part, in whatever form tools write it.
+//! The parts of a file of certificates, keys or revocation lists, in every form that tools write.
 //!
 //! The only reader of such files: identities, trusts, `egret trust show` and the list of what expires read through it, so
 //! that a file means the same everywhere. No part is dropped: a reader that has no use for one reports it by its line.

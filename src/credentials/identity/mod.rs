@@ -1,4 +1,4 @@
-//! Who egret is: a certificate chain and its private key, read from files.
+//! A client identity: a certificate chain and its private key, read from files.
 
 mod error;
 mod key;

@@ -1,4 +1,4 @@
-//! Who may read or replace a key may use the identity: what modes of its file are accepted, and what repairs others.
+//! A user who may read or replace a key may use the identity: accepted modes of its file, and repairs of others.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

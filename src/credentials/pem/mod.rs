@@ -2,7 +2,7 @@
 //!
 //! Read here and not by a library, since the label and the line of every section matter: a key that is encrypted in
 //! OpenSSL's old way, or a certificate where a key should be, is reported by name. A marker that is not quite one is an
-//! error and never text between sections: what stands behind it would be lost in silence.
+//! error and never text between sections: the text after it would be lost in silence.
 
 mod base64;
 mod text;

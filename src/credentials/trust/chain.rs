@@ -1,4 +1,4 @@
-//! Trust in whom a root vouches for (RFC 5280 section 6), with pins, names and revocation lists.
+//! Verification of a chain to a root (RFC 5280 section 6), with pins, names and revocation lists.
 
 use std::cell::Cell;
 
@@ -107,7 +107,8 @@ impl Authorities<'_> {
 }
 
 fn out_of_date_root(root: &RootFacts, now: Date) -> Refusal {
-    let (from, until) = (root.not_before, root.not_after);
+    let from = root.not_before;
+    let until = root.not_after;
     Refusal::RootOutOfDate {
         subject: root.subject.clone(),
         expired: until < now,
@@ -164,7 +165,7 @@ fn explain(
     authorities: Authorities<'_>,
 ) -> Refusal {
     use webpki::Error as E;
-    // Whatever else was sent with it, nobody but itself vouches for it.
+    // It is self-signed, whatever else was sent with it.
     let self_signed = leaf.is_some_and(|leaf| leaf.self_signed);
     match error {
         E::UnknownIssuer if self_signed => Refusal::SelfSigned { among_roots: false },

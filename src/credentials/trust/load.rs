@@ -122,7 +122,8 @@ impl Roots {
 
     /// A root that cannot be used is skipped and named in the remarks; a file without a usable root is refused.
     fn add_all(&mut self, file: &Path, parts: &[Part]) -> Result<(), Error> {
-        let (usable, remarks) = (self.usable, self.remarks.len());
+        let usable = self.usable;
+        let remarks = self.remarks.len();
         self.add_parts(file, parts);
         if self.usable == usable {
             let why = self.remarks.split_off(remarks).join("; ");

@@ -1,4 +1,4 @@
-//! Whom egret believes: roots, one certificate or pins; names; revocation lists.
+//! What makes a server trusted: roots, one certificate or pins; names; revocation lists.
 
 mod chain;
 mod error;
@@ -110,7 +110,7 @@ impl Trust {
         fields.add_set("crls", lists.digests);
         let candidates =
             (!spec.candidate_roots.is_empty()).then(|| load::roots(false, &spec.candidate_roots)).transpose()?;
-        // They decide about nobody; but an origin that is carried over would not ask new ones.
+        // They decide nothing; but an origin that is carried over would not check new ones.
         fields.add_set("candidates", candidates.iter().flat_map(|loaded| loaded.digests.iter().copied()));
         remarks.extend(candidates.iter().flat_map(|loaded| loaded.remarks.iter().cloned()));
         let candidates = candidates.and_then(|loaded| match loaded.anchors {

@@ -106,7 +106,8 @@ mod tests {
             presented in proptest::collection::vec(label(), 1..5),
             name in proptest::collection::vec("[abAB]{1,2}", 1..5),
         ) {
-            let (presented, name) = (presented.join("."), host(&name.join(".")));
+            let presented = presented.join(".");
+            let name = host(&name.join("."));
             let key = rcgen::KeyPair::generate().expect("a key");
             let mut params = rcgen::CertificateParams::default();
             params.subject_alt_names = vec![rcgen::SanType::DnsName(presented.clone().try_into().expect("ASCII"))];

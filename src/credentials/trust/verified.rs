@@ -1,6 +1,6 @@
-//! Chains that were believed, so that the same one need not be built again a moment later.
+//! Chains that were accepted, so that the same one need not be built again a moment later.
 //!
-//! What a full handshake costs the client is, for the most part, two signatures to check: the authority's under
+//! Most of the cost of a full handshake for the client is two signatures to check: the authority's under
 //! the certificate, and the server's under the handshake. The second proves that the server has the key, and is
 //! checked every time. The first is about bytes that a server shows unchanged for months.
 
@@ -72,7 +72,8 @@ impl Verified {
         if presented.size() > MAX_SIZE || !good.holds(now) {
             return;
         }
-        let (presented, server_name) = (presented.clone(), server_name.to_owned());
+        let presented = presented.clone();
+        let server_name = server_name.to_owned();
         let mut entries = self.lock();
         if entries.len() >= MAX_CHAINS
             && let Some(oldest) = (0..entries.len()).min_by_key(|index| entries[*index].good.from)

@@ -102,7 +102,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        // What a server says of its own revocation is not asked either way, so it can neither help nor harm.
+        // A stapled OCSP response is ignored, so it can neither help nor harm.
         if let Some((presented, believed, valid)) = self.verified.find(end_entity, intermediates, server_name, now) {
             self.metrics.chains_remembered.increment(1);
             self.count(&believed);

@@ -1,4 +1,4 @@
-//! What a watched path holds, as a digest.
+//! The content of a watched path, as a digest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
@@ -64,7 +64,7 @@ fn add_folder(digest: &mut Context, folder: &Path) -> io::Result<()> {
         fs::read_dir(folder)?.take(MAX_ENTRIES).map(|entry| entry.map(|entry| entry.file_name())).collect();
     for name in names? {
         let path = folder.join(&name);
-        // What cannot be read in a folder differs from what can by its absence from the digest.
+        // A file of a folder that cannot be read is absent from the digest.
         if let Ok(about) = fs::metadata(&path)
             && about.is_file()
         {

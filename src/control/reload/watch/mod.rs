@@ -1,7 +1,7 @@
-//! Tells when the content of a watched file has changed, however it was replaced.
+//! Reports when the content of a watched file has changed, however it was replaced.
 //!
-//! Events of the kernel say only *look now*; a digest of what the files hold says whether anything
-//! changed. So a missed event costs time (the poll finds the change), a needless one costs a look, and
+//! Events of the kernel say only *read now*; a digest of what the files hold says whether anything
+//! changed. So a missed event costs time (the poll finds the change), a needless one costs a read, and
 //! identical bytes are no change. What is watched are folders: a watch on a file dies with the first
 //! swap of a symlink in front of it, which is how Kubernetes replaces mounted secrets.
 

@@ -94,7 +94,7 @@ fn steps(path: &Path) -> Vec<(PathBuf, OsString)> {
                 ahead.extend(reversed(&target));
             }
             None if next.exists() => here = next,
-            // The way ends here, for now.
+            // The path ends here, for now.
             None => break,
         }
     }
