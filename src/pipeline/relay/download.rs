@@ -310,7 +310,11 @@ impl<'a> Download<'a> {
     fn poll_receive(&mut self, cx: &mut Context<'_>, from: &impl Duplex, most: usize) -> Poll<Result<usize, Ended>> {
         loop {
             self.inbox = self.inbox.take().filter(|inbox| inbox.sealed < inbox.end);
-            if from.poll_read_ready(cx).map_err(|error| Ended::from_upstream(&error))?.is_pending() {
+            let is_ready = from.poll_read_ready(cx).map_err(|error| Ended::from_upstream(&error))?.is_ready();
+            // A server's urgent byte is the last of a record, and a read ends before it: what is behind is announced by
+            // no event, and a part of a record waits here.
+            let is_cut = || self.inbox.is_some() && net::unread(from).is_ok_and(|bytes| bytes > 0);
+            if !(is_ready || is_cut()) {
                 if let Some(inbox) = &mut self.inbox {
                     inbox.shrink();
                 }
@@ -324,7 +328,8 @@ impl<'a> Download<'a> {
                 }
             };
             let room = inbox.room(self.long).min(most);
-            match net::try_read(from, &mut inbox.buffer[inbox.end..room]) {
+            let free = &mut inbox.buffer[inbox.end..room];
+            match if is_ready { net::try_read_unchecked(from, free) } else { net::read_now(from, free) } {
                 Ok(n) => {
                     if n > 0 {
                         self.size = self.size.after(n, room - inbox.end);
