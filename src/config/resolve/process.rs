@@ -26,7 +26,7 @@ pub(super) fn runtime(section: Option<&file::Runtime>, resolver: &mut Resolver<'
     let workers = section.and_then(|runtime| runtime.workers.located());
     if let Some((span, _)) = workers.filter(|(_, count)| count.0 > MOST_WORKERS) {
         let repair = format!("write at most {MOST_WORKERS}, or leave the key out for one per processor");
-        resolver.report(span, "so many worker threads are more than any machine has use for", "too many", repair);
+        resolver.report(span, "more worker threads than any machine can use", "too many", repair);
     }
     let affinity = section.map(|runtime| &runtime.affinity);
     if let Some(affinity) = affinity {

@@ -20,7 +20,7 @@ pub enum BuildError {
     /// TLS cannot be spoken as an upstream says.
     #[error("upstream {0}: {1}")]
     Upstream(Name, origin::Error),
-    /// A listener's access list names a user whom this machine does not know.
+    /// A listener's `allow_users` has a user that this machine does not have.
     #[error("listener {0}: {1}")]
     Listener(Name, admit::Error),
     /// Names cannot be resolved as the configuration says.

@@ -65,7 +65,7 @@ pub enum Error {
     /// An address cannot be bound.
     #[error(transparent)]
     Bind(BindError),
-    /// The admin endpoint's access list names a user whom this machine does not know.
+    /// The admin endpoint's `allow_users` has a user that this machine does not have.
     #[error("admin: {0}")]
     Admin(admit::Error),
     /// Signals cannot be received.
