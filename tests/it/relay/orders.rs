@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 
 use egret::config::values::Eof;
 use egret::pipeline::relay::Ended;
-use rustls::{ContentType, StreamOwned};
+use rustls::{ContentType, StreamOwned, SupportedProtocolVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -72,6 +72,19 @@ async fn bare_fin_while_the_client_waits_is_a_truncation() {
     }
 }
 
+/// The server has sent `whole`; the client has ended its direction, or not.
+async fn answering(version: &'static SupportedProtocolVersion, eof: Eof, client_ends: bool) -> Stage {
+    let mut setup = Setup { version, ..Setup::new() };
+    setup.limits.eof = eof;
+    let mut stage = setup.start().await;
+    if client_ends {
+        stage.client.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut stage.server).await, b"");
+    }
+    stage.server.write_all(b"whole").await.unwrap();
+    stage
+}
+
 /// Part of the record is missing, so part of the data is: neither the configuration nor the client's end makes that
 /// clean.
 #[tokio::test]
@@ -81,14 +94,8 @@ async fn fin_amid_a_record_is_a_truncation_always() {
             for client_ends in [false, true] {
                 // Up to within the header, the body, and the tag.
                 for kept in [1, 2, 4, 5, 6, 20, -16, -1] {
-                    let mut setup = Setup { version, ..Setup::new() };
-                    setup.limits.eof = eof;
-                    let Stage { mut client, mut server, relay, counted, .. } = setup.start().await;
-                    if client_ends {
-                        client.shutdown().await.unwrap();
-                        assert_eq!(read_all(&mut server).await, b"");
-                    }
-                    server.write_all(b"whole").await.unwrap();
+                    let stage = answering(version, eof, client_ends).await;
+                    let Stage { mut client, server, relay, counted, .. } = stage;
                     let (mut tcp, mut session) = server.into_inner();
                     session.writer().write_all(b"cut off").unwrap();
                     let mut record = Vec::new();
@@ -116,14 +123,8 @@ async fn fin_amid_a_handshake_message_is_a_truncation_always() {
     for (version, messages) in VERSIONS.into_iter().zip([&tls12[..], &tls13]) {
         for records in messages {
             for (eof, client_ends) in [(Eof::Strict, false), (Eof::Strict, true), (Eof::Lenient, false)] {
-                let mut setup = Setup { version, ..Setup::new() };
-                setup.limits.eof = eof;
-                let Stage { mut client, mut server, relay, counted, .. } = setup.start().await;
-                if client_ends {
-                    client.shutdown().await.unwrap();
-                    assert_eq!(read_all(&mut server).await, b"");
-                }
-                server.write_all(b"whole").await.unwrap();
+                let stage = answering(version, eof, client_ends).await;
+                let Stage { mut client, mut server, relay, counted, .. } = stage;
                 server.flush().await.unwrap();
                 let (tcp, session) = server.into_inner();
                 let tcp = tcp.into_std().unwrap();
