@@ -105,6 +105,11 @@ pub(crate) fn for_socket_buffer(streams: usize) -> Option<usize> {
     (spare != UNBOUNDED).then(|| socket_buffer(spare, streams))
 }
 
+/// Bytes of the kernel's receive buffer of a connection that waits to be accepted; `None`: the kernel decides.
+pub(crate) fn for_waiting_socket() -> Option<usize> {
+    (SPARE_SOCKETS.load(Ordering::Relaxed) != UNBOUNDED).then_some(SOCKETS as usize / 4)
+}
+
 /// The k-th of the open streams began when at least k were open. So their sum is bounded by the harmonic series, in
 /// whatever order others ended.
 fn socket_buffer(spare: usize, streams: usize) -> usize {

@@ -31,6 +31,21 @@ impl SocketBuffers {
     }
 }
 
+/// Whether a write of this many bytes stays in proportion to a socket's buffer: the kernel takes up to 64 KiB more than the
+/// buffer's size if there is any room in it.
+pub(crate) fn suits_write_of(bytes: usize) -> bool {
+    memory::for_socket_buffer(STREAMS.load(Ordering::Relaxed)).is_none_or(|size| bytes <= size)
+}
+
+/// Bounds what a client can send before it is accepted, where memory is small: a connection inherits the listener's
+/// buffer and gets its own size when its stream begins. Until then the kernel would take 128 KiB for each
+/// (`net.ipv4.tcp_rmem`), however many wait. It also keeps the window of such a connection below 64 KiB for good.
+pub(super) fn bound_waiting(listener: &impl AsFd) {
+    if let Some(bytes) = memory::for_waiting_socket() {
+        let _ = SockRef::from(listener).set_recv_buffer_size(bytes / 2);
+    }
+}
+
 impl Drop for SocketBuffers {
     fn drop(&mut self) {
         STREAMS.fetch_sub(1, Ordering::Relaxed);

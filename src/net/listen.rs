@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockRef, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use super::buffers::bound_waiting;
 use super::options::keep_urgent_in_line;
 use super::{Options, Peer, Role, Stream};
 use crate::config::values::ListenAddress;
@@ -114,6 +115,7 @@ fn bind_tcp(address: SocketAddr, options: &Options) -> io::Result<Bound> {
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;
+    bound_waiting(&socket);
     socket.listen(BACKLOG)?;
     // Multipath sockets do not inherit.
     let own = options.multipath().then(|| options.clone());

@@ -19,7 +19,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
-pub(crate) use buffers::SocketBuffers;
+pub(crate) use buffers::{SocketBuffers, suits_write_of};
 pub(crate) use duplex::{
     Duplex, finish, read_now, try_read, try_read_unchecked, try_read_vectored, try_write, try_write_last,
     unacknowledged, unread,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::record::MAX_PLAINTEXT;
 use super::session::CONTROL;
-use crate::memory;
+use crate::{memory, net};
 
 /// How much is moved at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,10 +62,11 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// One of this size, or the smallest if all streams together hold too much memory: they then go on
-    /// record by record.
+    /// One of this size, or the smallest if all streams together hold too much memory, or the kernel's buffers are
+    /// small: they then go on record by record.
     pub(crate) fn take(size: Size) -> Self {
-        let granted = size == Size::Small || LENT.load(Ordering::Relaxed) + size.bytes() <= memory::for_buffers();
+        let fits = || LENT.load(Ordering::Relaxed) + size.bytes() <= memory::for_buffers();
+        let granted = size == Size::Small || (net::suits_write_of(size.bytes()) && fits());
         Self::exactly(if granted { size } else { Size::Small })
     }
 
