@@ -15,7 +15,8 @@ fuzz_target!(|data: &[u8]| {
             Step::Send(_) => 0,
             Step::Read(_) if left.is_empty() => return,
             Step::Read(most) | Step::ReadReason(most) => most,
-            Step::Done(()) => {
+            Step::Done(greeting) => {
+                assert!(greeting.is_empty());
                 assert_eq!((data.len() - left.len(), data[0]), (1, b'S'));
                 return;
             }

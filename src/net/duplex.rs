@@ -137,6 +137,11 @@ pub(crate) fn try_write(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Resul
     send(socket, bufs, SendFlags::NOSIGNAL)
 }
 
+/// Writes a few bytes to a peer that was sent nothing before, so that its buffer has room. False: it is gone.
+pub(crate) fn say(socket: &impl Duplex, bytes: &[u8]) -> bool {
+    bytes.is_empty() || try_write(socket, &[IoSlice::new(bytes)]).is_ok_and(|written| written == bytes.len())
+}
+
 /// As [`try_write`], of the last bytes of this direction: [`finish`] or a close has to follow at once. A remainder
 /// shorter than a segment waits for the FIN and leaves with it, so that the peer is woken once instead of twice
 /// (MSG_MORE, send(2)).

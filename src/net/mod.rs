@@ -21,7 +21,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 pub(crate) use buffers::{SocketBuffers, suits_write_of};
 pub(crate) use duplex::{
-    Duplex, finish, read_now, try_read, try_read_unchecked, try_read_vectored, try_write, try_write_last,
+    Duplex, finish, read_now, say, try_read, try_read_unchecked, try_read_vectored, try_write, try_write_last,
     unacknowledged, unread,
 };
 pub use listen::{BindError, Socket, set_mode};

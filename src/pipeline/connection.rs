@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::drain::Watch;
-use crate::net::{Peer, SocketBuffers, Stream};
+use crate::net::{self, Peer, SocketBuffers, Stream};
 use crate::pipeline::classify;
 use crate::pipeline::originate::servers::endpoint::Endpoint;
 use crate::pipeline::originate::{Client, Distrust, Wire};
@@ -53,6 +53,9 @@ pub(crate) async fn serve(accepted: Accepted, watch: Watch) {
     let early = class.early;
     let limits = &route.limits;
     let counters = &route.counters;
+    if !net::say(&stream, upstream.greeting()) {
+        return report.over(Some(route), &Ended::DownstreamReset, stream);
+    }
     let outcome = match upstream {
         Wire::Tls(upstream) => relay::relay(stream, early, upstream, limits, counters, forced).await,
         Wire::Plain(upstream) => relay::pass_through(stream, early, upstream, limits, counters, forced).await,

@@ -38,8 +38,9 @@ pub enum Step<T, R> {
 /// and belong to the server.
 pub type ClientSide = dyn Exchange<Outcome = Bytes, Refusal = ClientRefusal> + Send;
 
-/// The side towards a server that is to begin TLS.
-pub type ServerSide = dyn Exchange<Outcome = (), Refusal = ServerRefusal> + Send;
+/// The side towards a server that is to begin TLS. Its outcome is what the server said of its own accord and the client
+/// has to read first: the greeting of a protocol in which the server speaks first, without its offer of TLS.
+pub type ServerSide = dyn Exchange<Outcome = Bytes, Refusal = ServerRefusal> + Send;
 
 /// Why a client cannot be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,4 +60,6 @@ pub enum ServerRefusal {
     Error(String),
     /// It answered with a byte that is not of the protocol.
     NotTheProtocol(u8),
+    /// It sent more than its agreement, before TLS.
+    Injection,
 }

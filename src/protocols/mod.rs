@@ -19,16 +19,28 @@ pub struct Protocol {
     pub(crate) port: u16,
     pub(crate) schemes: &'static [&'static str],
     pub(crate) stunnel: &'static [&'static str],
-    pub(crate) client: fn() -> Box<ClientSide>,
-    pub(crate) server: fn() -> Box<ServerSide>,
-    pub(crate) tls_request: &'static [u8],
+    /// `None`: the server speaks first, or its clients ask for nothing before TLS.
+    pub(crate) client: Option<ClientFirst>,
+    /// Made with the name that the server's certificate is verified for.
+    pub(crate) server: fn(&str) -> Box<ServerSide>,
     /// Whether these first bytes of a server, in answer to a ClientHello, are of this protocol.
     pub(crate) is_answer: fn(&[u8]) -> bool,
-    /// Reason for a client that does not speak it.
-    pub(crate) not_spoken: &'static str,
-    pub(crate) client_without_tls: &'static str,
-    pub(crate) client_content_with_plaintext: &'static str,
+    /// How a server is made to offer TLS.
     pub(crate) server_with_tls: &'static str,
+}
+
+/// Clients that speak first, and have to be answered before a server is there.
+#[derive(Debug)]
+pub struct ClientFirst {
+    pub(crate) side: fn() -> Box<ClientSide>,
+    /// How one asks for TLS.
+    pub(crate) tls_request: &'static [u8],
+    /// The reason for one that does not speak the protocol.
+    pub(crate) not_spoken: &'static str,
+    /// How one is made to begin without TLS.
+    pub(crate) without_tls: &'static str,
+    /// How one is made to go on when its request for TLS is declined.
+    pub(crate) content_with_plaintext: &'static str,
 }
 
 /// Sorted by `word`. A new one is a file beside this one and a row here.
@@ -54,7 +66,8 @@ impl Upgrade {
     }
 
     pub(crate) fn asked_for(bytes: &[u8]) -> Option<Self> {
-        Self::all().find(|protocol| bytes.starts_with(protocol.tls_request))
+        Self::all()
+            .find(|protocol| protocol.client.as_ref().is_some_and(|client| bytes.starts_with(client.tls_request)))
     }
 
     /// The protocol of a server that answers a ClientHello with these bytes.
@@ -68,6 +81,10 @@ impl Upgrade {
 
     pub(crate) fn of_stunnel(word: &str) -> Option<Self> {
         Self::all().find(|protocol| protocol.stunnel.contains(&word))
+    }
+
+    pub(crate) fn row(self) -> &'static Protocol {
+        self.0
     }
 
     /// The protocol of a word of the configuration.

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::Protocol;
 use super::exchange::{ClientRefusal, Exchange, ServerRefusal, Step};
+use super::{ClientFirst, Protocol};
 use crate::escape;
 
 pub(super) const PROTOCOL: Protocol = Protocol {
@@ -17,13 +17,15 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     port: 5432,
     schemes: &["postgres", "postgresql"],
     stunnel: &["pgsql"],
-    client: || Box::new(Client::default()),
-    server: || Box::new(Server::default()),
-    tls_request: &SSL_REQUEST,
+    client: Some(ClientFirst {
+        side: || Box::new(Client::default()),
+        tls_request: &SSL_REQUEST,
+        not_spoken: "downstream_not_postgres",
+        without_tls: "in its connection string:\n    sslmode=disable sslnegotiation=postgres",
+        content_with_plaintext: "in its connection string:\n    sslmode=disable gssencmode=disable",
+    }),
+    server: |_| Box::new(Server::default()),
     is_answer,
-    not_spoken: "downstream_not_postgres",
-    client_without_tls: "in its connection string:\n    sslmode=disable sslnegotiation=postgres",
-    client_content_with_plaintext: "in its connection string:\n    sslmode=disable gssencmode=disable",
     server_with_tls: "in its postgresql.conf, then reload it:\n    ssl = on\n    ssl_cert_file = 'server.crt'\n    \
                       ssl_key_file = 'server.key'",
 };
@@ -137,10 +139,10 @@ pub enum Server {
 }
 
 impl Exchange for Server {
-    type Outcome = ();
+    type Outcome = Bytes;
     type Refusal = ServerRefusal;
 
-    fn step(&mut self, input: &mut BytesMut) -> Step<(), ServerRefusal> {
+    fn step(&mut self, input: &mut BytesMut) -> Step<Bytes, ServerRefusal> {
         match self {
             Self::Start => {
                 *self = Self::Asked;
@@ -149,7 +151,7 @@ impl Exchange for Server {
             // Exactly one byte: what follows an `S` is TLS.
             Self::Asked if input.is_empty() => Step::Read(1),
             Self::Asked => match input.get_u8() {
-                b'S' => Step::Done(()),
+                b'S' => Step::Done(Bytes::new()),
                 b'N' => Step::Refuse(ServerRefusal::NoTls),
                 b'E' => {
                     *self = Self::Complaining;
@@ -266,7 +268,7 @@ mod tests {
             .prop_map(|(packets, noise)| [packets.concat(), noise].concat())
     }
 
-    fn answered(answer: &[u8]) -> (Server, Step<(), ServerRefusal>) {
+    fn answered(answer: &[u8]) -> (Server, Step<Bytes, ServerRefusal>) {
         let mut server = Server::default();
         assert_eq!(server.step(&mut BytesMut::new()), Step::Send(Cow::Borrowed(&SSL_REQUEST)));
         assert_eq!(server.step(&mut BytesMut::new()), Step::Read(1));
@@ -276,7 +278,7 @@ mod tests {
 
     #[test]
     fn one_byte_decides() {
-        assert_eq!(answered(b"S").1, Step::Done(()));
+        assert_eq!(answered(b"S").1, Step::Done(Bytes::new()));
         assert_eq!(answered(b"N").1, Step::Refuse(ServerRefusal::NoTls));
         assert_eq!(answered(b"H").1, Step::Refuse(ServerRefusal::NotTheProtocol(b'H')));
         assert_eq!(answered(b"E").1, Step::ReadReason(MAX_ERROR));
@@ -316,7 +318,7 @@ mod tests {
         #[test]
         fn only_an_s_is_a_yes(byte in any::<u8>(), rest in prop::collection::vec(any::<u8>(), 0..2048)) {
             let (mut server, step) = answered(&[byte]);
-            prop_assert_eq!(step == Step::Done(()), byte == b'S');
+            prop_assert_eq!(step == Step::Done(Bytes::new()), byte == b'S');
             if byte == b'E' {
                 let Step::Refuse(ServerRefusal::Error(text)) = server.step(&mut BytesMut::from(&rest[..])) else {
                     panic!("an error is an error")

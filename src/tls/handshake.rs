@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use rustls::AlertDescription;
 use rustls::client::UnbufferedClientConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
@@ -27,6 +28,8 @@ pub struct Established {
     /// The client's last flight. Nothing else may be sent before it; the first write sends both at once, which saves a
     /// system call and a packet.
     pub unsent: Vec<u8>,
+    /// What the server said in plaintext before TLS, if its client has to read it first.
+    pub greeting: Bytes,
     /// Bytes of the client that were sent already, or are sealed at the end of `unsent`.
     pub(crate) said: u64,
 }
@@ -175,7 +178,7 @@ pub(crate) fn establish_for(
         let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
         Session::new(secrets, kernel, offers)
     })?;
-    Ok(Established { tcp, session, received: rest.received, unsent: rest.unsent, said: 0 })
+    Ok(Established { tcp, session, received: rest.received, unsent: rest.unsent, greeting: Bytes::new(), said: 0 })
 }
 
 impl Established {

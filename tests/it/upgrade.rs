@@ -1,5 +1,6 @@
 //! The plaintext before TLS, against servers that behave and servers that do not.
 
+use bytes::Bytes;
 use egret::config::values::Name;
 use egret::pipeline::originate::upgrade::{Error, upgrade};
 use egret::protocols::postgres::Server;
@@ -24,8 +25,10 @@ async fn answered(answer: &[u8]) -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-async fn postgres(tcp: &mut TcpStream) -> Result<(), Error> {
-    timeout(Duration::from_secs(10), upgrade(Upgrade::of("postgres").unwrap(), tcp)).await.expect("bounded")
+async fn postgres(tcp: &mut TcpStream) -> Result<Bytes, Error> {
+    timeout(Duration::from_secs(10), upgrade(Upgrade::of("postgres").unwrap(), tcp, "db.example.com"))
+        .await
+        .expect("bounded")
 }
 
 async fn fails(answer: &[u8]) -> Error {

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::net;
 use crate::protocols::exchange::ClientRefusal;
-use crate::protocols::{self, Upgrade, drive};
+use crate::protocols::{self, ClientFirst, Upgrade, drive};
 use hello::{ClientHello, Hello};
 
 /// What the clients of a listener send first.
@@ -68,10 +68,13 @@ pub async fn classify(expect: Expect, downstream: &mut net::Stream, wait: Durati
 }
 
 async fn start(protocol: Upgrade, downstream: &mut net::Stream) -> Result<Class, Error> {
-    let started = drive(&mut *(protocol.client)(), downstream).await;
+    let Some(client) = &protocol.row().client else {
+        return Ok(Class { protocol: Protocol::Plaintext, early: Bytes::new() });
+    };
+    let started = drive(&mut *(client.side)(), downstream).await;
     let early = started.map_err(|error| match error {
-        protocols::Error::Refused(refusal) => Error::Client(protocol, refusal),
-        protocols::Error::Closed { answered: true } => Error::Discontent(protocol),
+        protocols::Error::Refused(refusal) => Error::Client(protocol, client, refusal),
+        protocols::Error::Closed { answered: true } => Error::Discontent(client),
         protocols::Error::Closed { answered: false } => Error::Closed,
         protocols::Error::Io(error) => Error::Io(error),
     })?;
@@ -90,8 +93,8 @@ fn of_hello(error: protocols::Error<hello::Refusal>) -> Error {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It does not speak the upstream's protocol.
-    #[error("{}", client_text(*.0, *.1))]
-    Client(Upgrade, ClientRefusal),
+    #[error("{}", client_text(*.0, *.2))]
+    Client(Upgrade, &'static ClientFirst, ClientRefusal),
     /// It does not begin with a ClientHello that can be read.
     #[error("{0}")]
     Hello(hello::Refusal),
@@ -100,7 +103,7 @@ pub enum Error {
         "the client closed before it started a session, after its request for encryption was declined: this listener \
          takes plaintext"
     )]
-    Discontent(Upgrade),
+    Discontent(&'static ClientFirst),
     /// It closed before the decision.
     #[error("the client closed before it started a session")]
     Closed,
@@ -128,8 +131,8 @@ impl Error {
     /// The class, for logs and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Client(_, ClientRefusal::SpeaksTls) => "downstream_speaks_tls",
-            Self::Client(protocol, ClientRefusal::NotTheProtocol(_)) => protocol.not_spoken,
+            Self::Client(_, _, ClientRefusal::SpeaksTls) => "downstream_speaks_tls",
+            Self::Client(_, client, ClientRefusal::NotTheProtocol(_)) => client.not_spoken,
             Self::Hello(hello::Refusal::NotTls(_) | hello::Refusal::Asks(_)) => "downstream_not_tls",
             Self::Hello(hello::Refusal::Malformed(_)) => "downstream_hello_malformed",
             Self::Discontent(_) | Self::Closed => "downstream_closed",
@@ -141,14 +144,14 @@ impl Error {
     /// What to change, if the failure shows it; always at the client.
     pub fn repair(&self) -> Option<String> {
         match self {
-            Self::Client(protocol, ClientRefusal::SpeaksTls) => {
-                Some(format!("egret speaks TLS to the server, the client must not; {}", protocol.client_without_tls))
+            Self::Client(_, client, ClientRefusal::SpeaksTls) => {
+                Some(format!("egret speaks TLS to the server, the client must not; {}", client.without_tls))
             }
-            Self::Discontent(protocol) => Some(format!(
+            Self::Discontent(client) => Some(format!(
                 "the client demands TLS, which egret speaks to the server in its place; {}",
-                protocol.client_content_with_plaintext
+                client.content_with_plaintext
             )),
-            Self::Client(protocol, ClientRefusal::NotTheProtocol(_)) => Some(format!(
+            Self::Client(protocol, _, ClientRefusal::NotTheProtocol(_)) => Some(format!(
                 "listeners of an upstream with upgrade = \"{}\" serve {} clients only",
                 protocol.word, protocol.name
             )),

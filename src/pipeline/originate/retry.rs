@@ -7,7 +7,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::values::Name;
@@ -20,7 +19,7 @@ use crate::pipeline::originate::hello::{Evidence, Feature, Offer};
 use crate::pipeline::originate::origin::Origin;
 use crate::pipeline::originate::origin::resumption::Resumption;
 use crate::pipeline::originate::servers::endpoint::Endpoint;
-use crate::pipeline::originate::upstream::{Originated, Originator, Wire};
+use crate::pipeline::originate::upstream::{Originated, Originator, Upgraded, Wire};
 use crate::tls::handshake::Established;
 
 /// The part of its time after which a handshake without a single byte of answer gets a rival that offers less. The first
@@ -38,12 +37,12 @@ type Made = Result<(Established, Negotiated), Stage>;
 impl Originator {
     /// Connects to the first of the attempt's candidates that answers, with TLS if egret makes it.
     pub(super) async fn originate_in(&self, attempt: &Attempt) -> Result<Originated, Failure> {
-        let (tcp, endpoint) = self.connect(attempt).await?;
+        let (upgraded, endpoint) = self.connect(attempt).await?;
         let made = match endpoint.origin() {
-            None => Ok((Wire::Plain(tcp), None)),
+            None => Ok((Wire::Plain(upgraded.tcp), None)),
             Some(origin) => {
                 let attempts = Attempts { originator: self, endpoint: &endpoint, origin, deadline: attempt.deadline };
-                let made = attempts.make(tcp).await;
+                let made = attempts.make(upgraded).await;
                 made.map(|(stream, negotiated)| (Wire::Tls(stream), Some(negotiated)))
             }
         };
@@ -77,9 +76,9 @@ struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    async fn make(&self, tcp: TcpStream) -> Made {
+    async fn make(&self, upgraded: Upgraded) -> Made {
         let first = self.handshake(self.endpoint.tolerances().offer(Instant::now()));
-        let mut running = pin!(self.run(&first, tcp));
+        let mut running = pin!(self.run(&first, upgraded));
         let Ok(done) = timeout_at(self.patience(), &mut running).await else {
             return self.silent(&first, running).await;
         };
@@ -175,18 +174,16 @@ impl<'a> Attempts<'a> {
         let address = self.endpoint.address();
         let options = &self.originator.options;
         let dialed = dial::race(&[address], options, Some(self.deadline)).await;
-        let mut tcp = dialed.map_err(Stage::Dial)?.tcp;
-        self.originator.upgrade(&mut tcp, self.deadline).await?;
-        self.run(handshake, tcp).await.map_err(Stage::Handshake)
+        let tcp = dialed.map_err(Stage::Dial)?.tcp;
+        let upgraded = self.originator.upgrade(tcp, self.endpoint.origin(), self.deadline).await?;
+        self.run(handshake, upgraded).await.map_err(Stage::Handshake)
     }
 
-    async fn run(&self, handshake: &Handshake<'_>, tcp: TcpStream) -> Done {
+    async fn run(&self, handshake: &Handshake<'_>, Upgraded { tcp, greeting }: Upgraded) -> Done {
         let began = Instant::now();
-        let done = handshake.run_until(tcp, self.deadline).await;
-        if let Ok((_, negotiated)) = &done {
-            self.originator.count(self.endpoint, negotiated, began.elapsed());
-        }
-        done
+        let (stream, negotiated) = handshake.run_until(tcp, self.deadline).await?;
+        self.originator.count(self.endpoint, &negotiated, began.elapsed());
+        Ok((Established { greeting, ..stream }, negotiated))
     }
 
     fn patience(&self) -> Instant {

@@ -7,6 +7,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 
+use bytes::Bytes;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -15,15 +16,16 @@ use crate::config::values::quoting::key;
 use crate::protocols::exchange::ServerRefusal;
 use crate::protocols::{self, Upgrade, drive};
 
-/// Makes a fresh connection ready for TLS: on success the next bytes in both directions are TLS records.
+/// Makes a fresh connection ready for TLS: on success the next bytes in both directions are TLS records. Returns what the
+/// client has to read first. `name` is the one that the server's certificate is verified for.
 ///
 /// Has no deadline of its own; the caller bounds it. Not cancel safe: close the connection after a dropped call.
 ///
 /// # Errors
 /// The server did not agree, or sent more than its agreement.
-pub async fn upgrade(protocol: Upgrade, tcp: &mut TcpStream) -> Result<(), Error> {
-    let agreed = drive(&mut *(protocol.server)(), tcp).await.map_err(Cause::from);
-    agreed.and_then(|()| nothing_more(tcp)).map_err(|cause| Error { protocol, cause })
+pub async fn upgrade(protocol: Upgrade, tcp: &mut TcpStream, name: &str) -> Result<Bytes, Error> {
+    let agreed = drive(&mut *(protocol.server)(name), tcp).await.map_err(Cause::from);
+    agreed.and_then(|greeting| nothing_more(tcp).map(|()| greeting)).map_err(|cause| Error { protocol, cause })
 }
 
 /// Peeks whether the server has sent more than its agreement.
@@ -31,7 +33,7 @@ pub(crate) fn nothing_more(tcp: &TcpStream) -> Result<(), Cause> {
     // Peeks at the socket itself: tokio's own peek relies on readiness that it has seen before.
     match SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]) {
         Ok(0) => Err(Cause::Closed),
-        Ok(_) => Err(Cause::PlaintextInjection),
+        Ok(_) => Err(Cause::Refusal(ServerRefusal::Injection)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
         Err(error) => Err(Cause::Io(error)),
     }
@@ -49,9 +51,6 @@ pub struct Error {
 pub(crate) enum Cause {
     #[error("{}", text(.0))]
     Refusal(ServerRefusal),
-    /// There were bytes behind the server's agreement that TLS does not cover.
-    #[error("plaintext follows the server's agreement to TLS: something on the way, or the server, injects it")]
-    PlaintextInjection,
     #[error("the server closed the connection instead of agreeing to TLS")]
     Closed,
     #[error("the connection failed: {0}")]
@@ -63,6 +62,10 @@ fn text(refusal: &ServerRefusal) -> String {
         ServerRefusal::NoTls => "the server does not offer TLS".to_owned(),
         ServerRefusal::Error(text) => format!("the server answered with an error (not authenticated): {text}"),
         ServerRefusal::NotTheProtocol(byte) => format!("the server's answer, 0x{byte:02x}, is not one of the protocol"),
+        ServerRefusal::Injection => {
+            "plaintext follows the server's agreement to TLS: something on the way, or the server, injects it"
+                .to_owned()
+        }
     }
 }
 
@@ -83,7 +86,7 @@ impl Error {
             Cause::Refusal(ServerRefusal::NoTls) => "upgrade_refused",
             Cause::Refusal(ServerRefusal::Error(_)) => "upgrade_error",
             Cause::Refusal(ServerRefusal::NotTheProtocol(_)) => "upgrade_not_the_protocol",
-            Cause::PlaintextInjection => "upgrade_plaintext_injection",
+            Cause::Refusal(ServerRefusal::Injection) => "upgrade_plaintext_injection",
             Cause::Closed => "upgrade_closed",
             Cause::Io(_) => "upgrade_io",
         }
@@ -108,7 +111,7 @@ impl Error {
                 key(upstream.as_str()),
                 protocol.word
             )),
-            Cause::Refusal(ServerRefusal::Error(_)) | Cause::PlaintextInjection | Cause::Io(_) => None,
+            Cause::Refusal(ServerRefusal::Error(_) | ServerRefusal::Injection) | Cause::Io(_) => None,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use metrics::Histogram;
 use rustls::AlertDescription;
 use tokio::net::TcpStream;
@@ -20,6 +21,7 @@ use crate::pipeline::originate::attempts::{Attempt, Attempts, Exhausted, Rules};
 use crate::pipeline::originate::dial;
 use crate::pipeline::originate::failure::{Failure, NextTrial, Phase, Stage};
 use crate::pipeline::originate::handshake::Negotiated;
+use crate::pipeline::originate::origin::Origin;
 use crate::pipeline::originate::pool::Pool;
 use crate::pipeline::originate::pool::hand_over::Client;
 use crate::pipeline::originate::pool::waiting::Waiting;
@@ -81,6 +83,21 @@ impl Wire {
             Self::Plain(tcp) => tcp,
         }
     }
+
+    /// What the server said before TLS, for its client.
+    pub(crate) fn greeting(&self) -> &[u8] {
+        match self {
+            Self::Tls(established) => &established.greeting,
+            Self::Plain(_) => &[],
+        }
+    }
+}
+
+/// A connection on which TLS can begin.
+pub(super) struct Upgraded {
+    pub(super) tcp: TcpStream,
+    /// What the client has to read first.
+    pub(super) greeting: Bytes,
 }
 
 /// An origination for a client, counted at its endpoint while the guard lives.
@@ -284,9 +301,9 @@ impl Originator {
         Ok(())
     }
 
-    /// A connection on which TLS can begin: dial and upgrade. The first of the attempt's candidates that answers is
+    /// Dial and upgrade. The first of the attempt's candidates that answers is
     /// used. Failures count for health; a success does not yet if a handshake follows.
-    pub(super) async fn connect(&self, attempt: &Attempt) -> Result<(TcpStream, Arc<Endpoint>), Failure> {
+    pub(super) async fn connect(&self, attempt: &Attempt) -> Result<(Upgraded, Arc<Endpoint>), Failure> {
         let candidates = attempt.candidates();
         let addresses: Vec<_> = candidates.iter().map(|endpoint| endpoint.address()).collect();
         let dialed = dial::race(&addresses, &self.options, Some(attempt.deadline)).await;
@@ -295,23 +312,35 @@ impl Originator {
             &candidates,
             dialed.as_ref().map_or_else(|error| &error.attempts, |won| &won.lost),
         );
-        let mut dialed = dialed.map_err(|error| Failure::at(attempt.endpoint(), Stage::Dial(error)))?;
+        let dialed = dialed.map_err(|error| Failure::at(attempt.endpoint(), Stage::Dial(error)))?;
         let began = record_since(attempt.began, &self.metrics.dial);
         let won = candidates.into_iter().find(|endpoint| endpoint.address() == dialed.address);
         let won = won.expect("the race is won by an address that was in it");
-        if let Err(stage) = self.upgrade(&mut dialed.tcp, attempt.deadline).await {
-            let failure = Failure::at(&won, stage);
-            self.record_outcome(attempt, &won, Some(&failure));
-            return Err(failure);
+        match self.upgrade(dialed.tcp, won.origin(), attempt.deadline).await {
+            Ok(upgraded) => {
+                record_since(began, &self.metrics.upgrade);
+                Ok((upgraded, won))
+            }
+            Err(stage) => {
+                let failure = Failure::at(&won, stage);
+                self.record_outcome(attempt, &won, Some(&failure));
+                Err(failure)
+            }
         }
-        record_since(began, &self.metrics.upgrade);
-        Ok((dialed.tcp, won))
     }
 
-    pub(super) async fn upgrade(&self, tcp: &mut TcpStream, deadline: Instant) -> Result<(), Stage> {
-        let Some(kind) = self.upgrade else { return Ok(()) };
-        match timeout_at(deadline, upgrade::upgrade(kind, tcp)).await {
-            Ok(done) => done.map_err(Stage::Upgrade),
+    pub(super) async fn upgrade(
+        &self,
+        mut tcp: TcpStream,
+        origin: Option<&Arc<Origin>>,
+        deadline: Instant,
+    ) -> Result<Upgraded, Stage> {
+        let (Some(protocol), Some(origin)) = (self.upgrade, origin) else {
+            return Ok(Upgraded { tcp, greeting: Bytes::new() });
+        };
+        let name = origin.server_name().to_str();
+        match timeout_at(deadline, upgrade::upgrade(protocol, &mut tcp, &name)).await {
+            Ok(done) => done.map(|greeting| Upgraded { tcp, greeting }).map_err(Stage::Upgrade),
             Err(_) => Err(Stage::Deadline(Phase::Upgrade)),
         }
     }

@@ -30,7 +30,7 @@ async fn send(mut left: usize, piece: usize, key: u64) -> (Ended, u64, u64) {
     let (downstream, mut client) = connection();
     let (tcp, mut server) = connection();
     let session = limited_to(key);
-    let upstream = Established { tcp, session, received: None, unsent: Vec::new(), said: 0 };
+    let upstream = Established { tcp, session, received: None, unsent: Vec::new(), greeting: Bytes::new(), said: 0 };
     let warned = Arc::new(AtomicU64::new(0));
     let near_key_limit = Counter::from_arc(Arc::clone(&warned));
     let counters = Counters { sent: Counter::noop(), received: Counter::noop(), near_key_limit };

@@ -81,7 +81,7 @@ async fn chain_in_time(wanted: &Wanted) -> Result<Vec<Item>, Error> {
     let addresses: Vec<_> = addresses.iter().map(|ip| (*ip, wanted.server.port).into()).collect();
     let (mut tcp, _) = dial::dial_before(&addresses, &Options::default(), None).await.map_err(Error::Dial)?;
     if let Some(kind) = wanted.upgrade {
-        upgrade::upgrade(kind, &mut tcp).await.map_err(Error::Upgrade)?;
+        upgrade::upgrade(kind, &mut tcp, &wanted.server_name.to_str()).await.map_err(Error::Upgrade)?;
     }
     present(tcp, wanted.server_name.clone()).await.map_err(Error::NoCertificate)
 }

@@ -38,9 +38,14 @@ pub(crate) async fn listen(endpoint: SocketAddr, limit: Duration) -> Option<Gree
 }
 
 /// Requests TLS in every protocol but the configured one; returns the first in which the server agrees or declines.
-pub(crate) async fn ask_for_tls(endpoint: SocketAddr, configured: Option<Upgrade>, limit: Duration) -> Option<Upgrade> {
+pub(crate) async fn ask_for_tls(
+    endpoint: SocketAddr,
+    name: &str,
+    configured: Option<Upgrade>,
+    limit: Duration,
+) -> Option<Upgrade> {
     for protocol in Upgrade::all().filter(|protocol| Some(*protocol) != configured) {
-        if timeout(limit, answers_in(protocol, endpoint)).await.unwrap_or(false) {
+        if timeout(limit, answers_in(protocol, endpoint, name)).await.unwrap_or(false) {
             return Some(protocol);
         }
     }
@@ -48,10 +53,10 @@ pub(crate) async fn ask_for_tls(endpoint: SocketAddr, configured: Option<Upgrade
 }
 
 /// Whether the answer is of this protocol and nothing follows it: answers of other protocols are longer.
-async fn answers_in(protocol: Upgrade, endpoint: SocketAddr) -> bool {
+async fn answers_in(protocol: Upgrade, endpoint: SocketAddr, name: &str) -> bool {
     let Ok(mut tcp) = TcpStream::connect(endpoint).await else { return false };
-    match upgrade(protocol, &mut tcp).await {
-        Ok(()) => true,
+    match upgrade(protocol, &mut tcp, name).await {
+        Ok(_) => true,
         Err(error) => error.is_no() && nothing_more(&tcp).is_ok(),
     }
 }

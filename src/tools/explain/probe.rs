@@ -164,7 +164,7 @@ async fn observe(
         answer: None,
     };
     let deadline = began + limit;
-    match begin(attempt, endpoint, deadline).await {
+    match begin(attempt, endpoint, &origin.server_name().to_str(), deadline).await {
         Ok(tcp) => {
             let round_trip = began.elapsed();
             let judge = Judge { origin, endpoint, deadline, patience: QUIET.max(round_trip * 4) };
@@ -180,13 +180,13 @@ async fn observe(
 /// the connect: servers of all makes do either within a millisecond of the client's last flight.
 const QUIET: Duration = Duration::from_millis(400);
 
-async fn begin(attempt: &Attempt, endpoint: SocketAddr, deadline: Instant) -> Result<TcpStream, Failure> {
+async fn begin(attempt: &Attempt, endpoint: SocketAddr, name: &str, deadline: Instant) -> Result<TcpStream, Failure> {
     let early = |reason, detail, stage| Failure { reason, detail, late: false, stage };
     let dialed = dial::dial_before(&[endpoint], &Options::default(), Some(deadline)).await;
     let (mut tcp, _) = dialed.map_err(|error| early(error.reason(), error.to_string(), Stage::Dial))?;
     let Some(kind) = attempt.spec.upgrade else { return Ok(tcp) };
-    match timeout_at(deadline, upgrade::upgrade(kind, &mut tcp)).await {
-        Ok(Ok(())) => Ok(tcp),
+    match timeout_at(deadline, upgrade::upgrade(kind, &mut tcp, name)).await {
+        Ok(Ok(_)) => Ok(tcp),
         Ok(Err(error)) => Err(early(error.reason(), error.to_string(), Stage::Upgrade)),
         Err(_) => {
             let detail = "the server did not answer the request for TLS in time".to_owned();

@@ -189,7 +189,9 @@ impl Run<'_> {
         let upgrade = self.target.plan.upstream.upgrade;
         (self.report_progress)(Progress::ProbePlaintext(endpoint));
         if silent {
-            let asked = plaintext_probe::ask_for_tls(endpoint, upgrade, limit);
+            let name = self.target.server_name();
+            let name = name.to_str();
+            let asked = plaintext_probe::ask_for_tls(endpoint, &name, upgrade, limit);
             (plaintext.greeting, plaintext.plaintext_protocol) =
                 tokio::join!(plaintext_probe::listen(endpoint, limit), asked);
         }

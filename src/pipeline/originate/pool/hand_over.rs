@@ -33,7 +33,7 @@ pub(crate) async fn hand_over(
     until: Instant,
 ) -> Result<(Established, Negotiated), Discard> {
     warm.check_open()?;
-    if client.early.is_empty() && !warm.has_greeting() {
+    if client.early.is_empty() && !warm.speaks_first() {
         tokio::select! {
             biased;
             () = client.read_first_bytes() => {}

@@ -283,7 +283,7 @@ impl Originator {
     /// is logged and counted as a failure.
     fn refused_late(&self, warm: &Warm, discard: Discard) -> bool {
         let Discard::Alert(alert) = discard else { return false };
-        if warm.has_greeting() || handshake::late_refusal(alert, warm.negotiated()).is_none() {
+        if warm.has_plain() || handshake::late_refusal(alert, warm.negotiated()).is_none() {
             return false;
         }
         let members = self.endpoints.known();

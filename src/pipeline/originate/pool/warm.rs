@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustls::AlertDescription;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -26,7 +27,10 @@ pub(crate) struct Warm {
     address: Option<SocketAddr>,
     session: Session,
     negotiated: Negotiated,
-    greeting: Vec<u8>,
+    /// What the server said before TLS.
+    greeting: Bytes,
+    /// What it has said since, which a client reads next.
+    plain: Vec<u8>,
     /// Part of a record whose rest has not come.
     sealed: Vec<u8>,
     /// The server has sent a record since its handshake was over.
@@ -95,13 +99,13 @@ impl Warm {
         quiet: Duration,
         account: &Arc<Account>,
     ) -> Result<Self, Discard> {
-        let Established { tcp, session, received, unsent, .. } = established;
-        let greeting = Vec::new();
+        let Established { tcp, session, received, unsent, greeting, .. } = established;
+        let plain = Vec::new();
         let sealed = Vec::new();
         let born = Instant::now();
         let address = tcp.peer_addr().ok();
         let account = Arc::clone(account);
-        let mut warm = Self { tcp, address, session, negotiated, greeting, sealed, heard: false, born, account };
+        let mut warm = Self { tcp, address, session, negotiated, greeting, plain, sealed, heard: false, born, account };
         warm.tcp.write_all(&unsent).await.map_err(|_| Discard::Reset)?;
         if let Some(Received { mut buffer, start, end, .. }) = received {
             warm.open(&mut buffer[start..end])?;
@@ -137,9 +141,9 @@ impl Warm {
         Poll::Pending
     }
 
-    /// Reads until it has to be discarded, or has a greeting. Cancel safe.
+    /// Reads until it has to be discarded, or has something for its client. Cancel safe.
     pub(crate) async fn listen(&mut self) -> Result<(), Discard> {
-        while !self.has_greeting() {
+        while !self.speaks_first() {
             self.tcp.readable().await.map_err(|_| Discard::Reset)?;
             self.read_all()?;
         }
@@ -157,9 +161,14 @@ impl Warm {
         Ok(())
     }
 
-    /// Whether the server has spoken first.
-    pub(crate) fn has_greeting(&self) -> bool {
-        !self.greeting.is_empty()
+    /// Whether there is something for the client to read.
+    pub(crate) fn speaks_first(&self) -> bool {
+        !self.greeting.is_empty() || self.has_plain()
+    }
+
+    /// Whether the server has sent data inside TLS.
+    pub(crate) fn has_plain(&self) -> bool {
+        !self.plain.is_empty()
     }
 
     /// Closes with close_notify. Best effort: nothing is waited for.
@@ -189,8 +198,9 @@ impl Warm {
 
     /// As a new stream. `unsent` are records for the server.
     pub(crate) fn into_established(self, unsent: Vec<u8>, said: u64) -> (Established, Negotiated) {
-        let received = (self.greeting.len() + self.sealed.len() > 0).then(|| received(&self.greeting, &self.sealed));
-        (Established { tcp: self.tcp, session: self.session, received, unsent, said }, self.negotiated)
+        let received = (self.plain.len() + self.sealed.len() > 0).then(|| received(&self.plain, &self.sealed));
+        let Self { tcp, session, greeting, negotiated, .. } = self;
+        (Established { tcp, session, received, unsent, greeting, said }, negotiated)
     }
 
     fn read_all(&mut self) -> Result<(), Discard> {
@@ -226,12 +236,12 @@ impl Warm {
                 Opened::Closed => return Err(Discard::Closed),
                 Opened::Quiet { wire } => wire,
                 Opened::Data { wire, plain } => {
-                    self.greeting.extend_from_slice(&records[plain]);
+                    self.plain.extend_from_slice(&records[plain]);
                     wire
                 }
             };
             self.heard = true;
-            if self.greeting.len() > GREETING {
+            if self.plain.len() > GREETING {
                 return Err(Discard::Overflow);
             }
             records = &mut records[wire..];
@@ -257,14 +267,14 @@ impl From<session::Error> for Discard {
 }
 
 /// The received bytes in the form that a stream gets.
-fn received(greeting: &[u8], sealed: &[u8]) -> Received {
-    let opened = 0..greeting.len();
-    let end = greeting.len() + sealed.len();
+fn received(plain: &[u8], sealed: &[u8]) -> Received {
+    let opened = 0..plain.len();
+    let end = plain.len() + sealed.len();
     let mut buffer = Buffer::exactly(Size::Small);
     if end > buffer.len() {
         buffer = Buffer::exactly(Size::Medium);
     }
-    buffer[opened.clone()].copy_from_slice(greeting);
+    buffer[opened.clone()].copy_from_slice(plain);
     buffer[opened.end..end].copy_from_slice(sealed);
     Received { buffer, start: opened.end, opened, end }
 }
