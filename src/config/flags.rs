@@ -8,7 +8,7 @@ use crate::config::load::{Loaded, finish};
 use crate::config::problems::Problems;
 use crate::config::read::{Given, Key, Named, Reader, Text};
 use crate::config::source::{COMMAND_LINE, Source, Span};
-use crate::config::values::{Name, Server};
+use crate::config::terms::{Name, Server};
 
 /// What arguments can set. Paths are relative to the working folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

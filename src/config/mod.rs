@@ -20,6 +20,7 @@ pub(crate) mod read;
 mod resolve;
 mod schema;
 pub(crate) mod source;
+mod terms;
 pub mod values;
 mod variables;
 pub(crate) mod write;

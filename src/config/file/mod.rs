@@ -15,7 +15,7 @@ use crate::config::formats::{
     Reference, ServedName, VerifyWord,
 };
 use crate::config::read::{Amount, Count, Given, Named, Processor, section};
-use crate::config::values::{
+use crate::config::terms::{
     Eof, ExpectedName, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Strategy, TlsVersion, User,
 };
 use crate::protocols::Upgrade;

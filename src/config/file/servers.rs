@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use crate::config::read::{Count, Fraction, Given, Reader, Value, section};
-use crate::config::values::{CheckKind, Server};
+use crate::config::terms::{CheckKind, Server};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Listed {

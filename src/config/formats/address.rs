@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use crate::config::formats::word::Location;
 use crate::config::problems::{Problem, quote};
 use crate::config::read::{Fault, Reader, Text, Value};
-use crate::config::values::User;
+use crate::config::terms::User;
 
 /// Where to listen, as it is typed: the path may be relative, the socket's mode has a key of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]

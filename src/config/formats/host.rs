@@ -6,7 +6,7 @@ use rustls::pki_types::{DnsName, ServerName};
 
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text};
-use crate::config::values::{ExpectedName, Host, NamePattern, Server};
+use crate::config::terms::{ExpectedName, Host, NamePattern, Server};
 use crate::protocols::Upgrade;
 
 impl Text for Server {

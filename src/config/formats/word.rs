@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::config::nearest::{nearest, suggest};
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text};
-use crate::config::values::{
-    CheckKind, Eof, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Strategy, TlsVersion, Verify,
-};
+use crate::config::terms::{CheckKind, Eof, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Strategy, TlsVersion};
+use crate::config::values::Verify;
 use crate::protocols::{self, Upgrade};
 
 /// A type whose values are a few words: read, listed and written from one table.

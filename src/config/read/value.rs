@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use crate::config::problems::{Problem, quote};
 use crate::config::read::{Fault, Given, Reader};
 use crate::config::source::Span;
-use crate::config::values::Name;
+use crate::config::terms::Name;
 
 pub(crate) trait Value: Sized {
     /// The type's name in messages, with its article.

@@ -15,45 +15,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rustls::pki_types::{DnsName, ServerName};
+use rustls::pki_types::ServerName;
 
 use crate::config::source::Source;
 use crate::protocols::Upgrade;
 
-pub use self::servers::{ActiveCheck, Balance, CheckKind, Ejection, Share, Strategy};
+pub use self::servers::{ActiveCheck, Balance, Ejection, Share};
 pub use self::tcp::Tcp;
-
-/// The name of a listener, upstream, identity or trust: what the configuration calls it, and the
-/// label of its metrics.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Arc<str>);
-
-impl Name {
-    /// A name as it was typed; which characters are allowed is checked in `config::resolve`.
-    pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self(name.into())
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    pub(crate) fn shared(&self) -> Arc<str> {
-        Arc::clone(&self.0)
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
-    }
-}
+pub use crate::config::terms::{
+    CheckKind, Eof, ExpectedName, Host, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Server,
+    Strategy, TlsVersion, User,
+};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,15 +79,6 @@ pub struct Log {
     pub level: String,
 }
 
-/// The shape of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One line of text for people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 /// Threads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runtime {
@@ -125,17 +88,6 @@ pub struct Runtime {
     pub affinity: Vec<usize>,
     /// Whether the kernel may make the records of TLS. Default off.
     pub(crate) kernel_tls: KernelTls,
-}
-
-/// Whether the kernel may make the records of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KernelTls {
-    /// All records are made in user space.
-    Off,
-    /// The kernel, where it can do all that the version of TLS needs: TLS 1.3 needs one that accepts key updates.
-    Auto,
-    /// The kernel, wherever it can. One that accepts no key update ends a stream that needs one.
-    Prefer,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,34 +187,6 @@ pub enum ExactCertificate {
     Sha256([u8; 32]),
 }
 
-/// A name that a server's certificate has to carry: as subject alternative name, unless its kind says otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExpectedName {
-    /// A host name; a wildcard in the certificate may cover it (RFC 9525).
-    Dns(DnsName<'static>),
-    /// An address.
-    Ip(IpAddr),
-    /// A URI, compared to the letter (a SPIFFE ID).
-    Uri(String),
-    /// The common name of its subject, compared to the letter.
-    CommonName(String),
-    /// An organizational unit of its subject, compared to the letter.
-    OrganizationalUnit(String),
-}
-
-/// As `trust.NAME.names` takes it.
-impl fmt::Display for ExpectedName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dns(name) => write!(f, "dns:{}", name.as_ref()),
-            Self::Ip(ip) => write!(f, "ip:{ip}"),
-            Self::Uri(uri) => write!(f, "uri:{uri}"),
-            Self::CommonName(name) => write!(f, "cn:{name}"),
-            Self::OrganizationalUnit(name) => write!(f, "ou:{name}"),
-        }
-    }
-}
-
 /// A named destination.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
@@ -316,65 +240,6 @@ pub struct StreamLimits {
     pub eof: Eof,
 }
 
-/// What an upstream's FIN without close_notify means while the client has not ended its side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Eof {
-    /// A truncation: the client gets a reset.
-    Strict,
-    /// A clean end.
-    Lenient,
-}
-
-/// One server of an upstream, as it was written.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Server {
-    /// Its address or name.
-    pub host: Host,
-    /// Its TCP port; 0 for a service, whose ports come from DNS.
-    pub port: u16,
-}
-
-impl fmt::Display for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            Host::Dns(name) => write!(f, "{}:{}", name.as_ref(), self.port),
-            Host::Service(name) => f.write_str(name.as_ref()),
-            Host::Ip(ip) => write!(f, "{}", SocketAddr::new(*ip, self.port)),
-        }
-    }
-}
-
-/// The address or name of a server.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Host {
-    /// A host name; looked up when the last answer has expired.
-    Dns(DnsName<'static>),
-    /// The name of a service, `_service._proto.name` (RFC 2782); looked up when the last answer has expired.
-    Service(DnsName<'static>),
-    /// An address.
-    Ip(IpAddr),
-}
-
-impl Host {
-    /// The name to verify, and to send as SNI if it is a DNS name.
-    pub fn server_name(&self) -> ServerName<'static> {
-        match self {
-            Self::Dns(name) => ServerName::DnsName(name.clone()),
-            // DNS is not trusted for the hosts of a service: the certificate must match the domain that was asked for
-            // (RFC 6125, section 1.8: a derived domain).
-            Self::Service(name) => ServerName::DnsName(domain_of(name).unwrap_or_else(|| name.clone())),
-            Self::Ip(ip) => ServerName::IpAddress((*ip).into()),
-        }
-    }
-}
-
-/// The domain of a service: without `_service._proto.`.
-fn domain_of(service: &DnsName<'_>) -> Option<DnsName<'static>> {
-    let mut labels = service.as_ref().splitn(3, '.');
-    let domain = labels.nth(2)?;
-    DnsName::try_from(domain.to_owned()).ok()
-}
-
 /// How TLS is spoken to an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
@@ -426,40 +291,6 @@ pub enum Verify {
     },
 }
 
-/// A version of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TlsVersion {
-    /// RFC 5246.
-    V1_2,
-    /// RFC 8446.
-    V1_3,
-}
-
-/// A group for the key exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeyExchange {
-    /// Hybrid of X25519 and ML-KEM-768 (draft-ietf-tls-ecdhe-mlkem).
-    X25519Mlkem768,
-    /// RFC 7748.
-    X25519,
-    /// NIST P-256.
-    Secp256r1,
-    /// NIST P-384.
-    Secp384r1,
-}
-
-/// The group whose key share is sent with the first ClientHello.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum KeyShare {
-    /// The first of the list; a classic one for an endpoint that does not tolerate the hybrid one.
-    #[default]
-    Auto,
-    /// The hybrid group.
-    Hybrid,
-    /// The first group that is not hybrid.
-    Classic,
-}
-
 /// An address on which connections are accepted, and their destination.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
@@ -509,15 +340,6 @@ pub struct Rule {
     pub upstream: Name,
 }
 
-/// One name or all below it; in lower case, as DNS compares.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum NamePattern {
-    /// This name.
-    Exactly(String),
-    /// Every name that ends with a dot and this.
-    Below(String),
-}
-
 impl Destination {
     /// Every upstream that is a destination; one may occur several times.
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Name> {
@@ -526,15 +348,6 @@ impl Destination {
             Self::ByHello { rules, default } => (&rules[..], default.as_ref()),
         };
         rules.iter().map(|rule| &rule.upstream).chain(last)
-    }
-}
-
-impl fmt::Display for NamePattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exactly(name) => f.write_str(name),
-            Self::Below(name) => write!(f, "*.{name}"),
-        }
     }
 }
 
@@ -579,13 +392,4 @@ pub struct Access {
     pub networks: Vec<IpNet>,
     /// Users at the other end of a Unix socket (SO_PEERCRED); empty: every user that the mode of the file lets in.
     pub users: Vec<User>,
-}
-
-/// A user of this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum User {
-    /// By user id.
-    Id(u32),
-    /// Looked up in the user database when the configuration is loaded.
-    Name(String),
 }

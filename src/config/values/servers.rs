@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::config::values::Server;
+use crate::config::terms::{CheckKind, Server, Strategy};
 
 /// Which address gets the next stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,18 +18,6 @@ impl Balance {
     pub(crate) fn share(&self, server: &Server) -> Share {
         self.shares.get(server).copied().unwrap_or_default()
     }
-}
-
-/// How one of several addresses is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Strategy {
-    /// Of two addresses, drawn in proportion to their weights, the one with fewer streams for its weight.
-    #[default]
-    LeastConnections,
-    /// Each in turn, in proportion to the weights.
-    RoundRobin,
-    /// The first of the list that is available.
-    Priority,
 }
 
 /// The share of one server.
@@ -76,13 +64,4 @@ pub struct ActiveCheck {
     /// From the end of one check to the start of the next. Default 10 s.
     pub(crate) interval: Duration,
     pub(crate) kind: CheckKind,
-}
-
-/// What a check does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckKind {
-    /// A TCP connection.
-    Tcp,
-    /// Upgrade and TLS handshake as for a stream.
-    Tls,
 }
