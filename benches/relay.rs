@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use divan::Bencher;
@@ -11,7 +10,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use egret::config::values::{Eof, StreamLimits};
 use egret::net;
 use egret::pipeline::relay::{Counters, relay};
-use egret::tls::handshake::{establish, handshake};
+use egret::tls::handshake::{Progress, establish, handshake};
 use metrics::Counter;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::client::UnbufferedClientConnection;
@@ -113,7 +112,7 @@ async fn serve_one(plain: std::net::TcpListener, upstream: SocketAddr, config: A
     options.set(&downstream).and_then(|()| options.set(&tcp)).expect("options");
     let name = "localhost".try_into().expect("a name");
     let mut session = UnbufferedClientConnection::new(config, name).expect("a session");
-    let rest = handshake(&mut tcp, &mut session, &AtomicBool::new(false)).await.expect("a handshake");
+    let rest = handshake(&mut tcp, &mut session, &Progress::default()).await.expect("a handshake");
     let upstream = establish(tcp, session, rest).expect("secrets");
     let hour = Duration::from_secs(3600);
     let limits = StreamLimits { idle: Some(hour), lifetime: None, half_closed: hour, eof: Eof::Strict };

@@ -18,7 +18,10 @@ tokio::task_local! {
 
 /// The observation of one handshake.
 #[derive(Debug, Default)]
-pub struct Observed(Mutex<Facts>);
+pub struct Observed {
+    facts: Mutex<Facts>,
+    keeps_chain: bool,
+}
 
 /// The facts so far.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +72,11 @@ impl Facts {
 }
 
 impl Observed {
+    /// For a handshake whose chain is shown to a person: [`Observed::take`] leaves it here.
+    pub(crate) fn keeping_chain() -> Self {
+        Self { keeps_chain: true, ..Self::default() }
+    }
+
     /// Polls `handshake` so that verifier and resolver write here.
     ///
     /// No `async fn`: that would lay `handshake` out twice.
@@ -84,6 +92,9 @@ impl Observed {
     /// kilobytes for it.
     pub(crate) fn take(&self) -> Facts {
         let mut facts = self.lock();
+        if self.keeps_chain {
+            return facts.clone();
+        }
         let presented = facts.presented.take();
         if let Some(presented) = &presented {
             facts.server = presented.server();
@@ -93,7 +104,7 @@ impl Observed {
 
     fn lock(&self) -> MutexGuard<'_, Facts> {
         // No write can fail halfway, so the facts of a poisoned lock are good.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

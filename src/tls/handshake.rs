@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -77,6 +78,38 @@ pub(crate) enum Error {
 /// that its encoding cannot hold.
 const MAX_HELLO: usize = HEADER + 16_384;
 
+/// How far a handshake has come: can be read while it is under way.
+#[derive(Debug, Default)]
+pub struct Progress {
+    answered: AtomicBool,
+    /// What was sent before the server answered; `None`: it is not kept.
+    hello: Option<Mutex<Vec<u8>>>,
+}
+
+impl Progress {
+    /// For a handshake whose ClientHello is shown to a person.
+    pub(crate) fn keeping_hello() -> Self {
+        Self { hello: Some(Mutex::default()), ..Self::default() }
+    }
+
+    /// The server has begun to answer.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// The records of the ClientHello; empty if they are not kept.
+    pub(crate) fn hello(&self) -> Vec<u8> {
+        let hello = self.hello.as_ref();
+        hello.map(|hello| hello.lock().expect("no writer panics").clone()).unwrap_or_default()
+    }
+
+    fn sending(&self, bytes: &[u8]) {
+        if let Some(hello) = self.hello.as_ref().filter(|_| !self.is_answered()) {
+            hello.lock().expect("no writer panics").extend_from_slice(bytes);
+        }
+    }
+}
+
 /// The rest of a handshake that `establish` needs.
 pub struct Rest {
     received: Option<Received>,
@@ -91,16 +124,14 @@ pub struct Rest {
 /// # Cancel safety
 ///
 /// Not cancel safe: a handshake that was given up cannot go on. The caller bounds its time.
-///
-/// `answered` is set when the first byte comes: it can be read while the handshake is under way.
 pub async fn handshake(
     tcp: &mut TcpStream,
     connection: &mut UnbufferedClientConnection,
-    answered: &AtomicBool,
+    progress: &Progress,
 ) -> Result<Rest, Failed> {
     let mut incoming = Incoming::default();
     let mut outgoing = Vec::new();
-    let done = drive(tcp, connection, &mut incoming, &mut outgoing, answered).await;
+    let done = drive(tcp, connection, &mut incoming, &mut outgoing, progress).await;
     match done {
         Ok(()) => Ok(Rest { received: incoming.rest(), unsent: outgoing }),
         Err(error) => {
@@ -115,7 +146,7 @@ async fn drive(
     connection: &mut UnbufferedClientConnection,
     incoming: &mut Incoming,
     outgoing: &mut Vec<u8>,
-    answered: &AtomicBool,
+    progress: &Progress,
 ) -> Result<(), Error> {
     loop {
         let (discard, step) = handed::with(incoming.received, || step(connection, incoming.shown(), outgoing));
@@ -130,10 +161,11 @@ async fn drive(
                     let bytes = std::mem::take(outgoing).len();
                     return Err(Error::LongHello(bytes));
                 }
+                progress.sending(outgoing);
                 tcp.write_all(outgoing).await.map_err(Error::Io)?;
                 outgoing.clear();
                 let received = incoming.receive(tcp).await;
-                answered.store(incoming.received > 0, Ordering::Relaxed);
+                progress.answered.store(incoming.received > 0, Ordering::Relaxed);
                 received?;
             }
             Step::Finished if incoming.is_amid() => return Err(Error::Protocol),

@@ -78,6 +78,7 @@ const EXPLAIN: &[&[&str]] = &[
     &["tools::explain::repair"],
     &["tools::explain::cause"],
     &["tools::explain::chain", "tools::explain::plaintext_probe", "tools::explain::probe"],
+    &["tools::explain::wire"],
     &["tools::explain::attempt", "tools::explain::hello", "tools::explain::question", "tools::explain::report"],
     &["tools::explain::legacy_hello"],
 ];

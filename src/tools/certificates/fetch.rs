@@ -4,30 +4,30 @@
 //! believed by that: a person compares fingerprints, or says that the first sight is trusted.
 
 use std::fmt::Write;
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::AlertDescription;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
-use super::read::Item;
-use crate::config::values::{Dns, Server};
+use super::read::{self, Item};
+use crate::config::values::{Anchors, Dns, ExactCertificate, Name, Server, Trust as TrustSpec};
 use crate::credentials::certificate::CertificateFacts;
 use crate::credentials::fingerprint::Sha256;
+use crate::credentials::trust::Trust;
 use crate::net::Options;
 use crate::observe::metrics::Registry;
+use crate::pipeline::originate::handshake::{self, Handshake};
+use crate::pipeline::originate::hello::Offer;
+use crate::pipeline::originate::origin::{Origin, OriginKey};
 use crate::pipeline::originate::servers::resolve::{self, Resolver};
 use crate::pipeline::originate::{dial, upgrade};
 use crate::protocols::Upgrade;
-use crate::wording;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
@@ -47,8 +47,8 @@ pub(crate) enum Error {
     Dial(dial::Error),
     #[error(transparent)]
     Upgrade(upgrade::Error),
-    #[error("the server presented no certificate: {}", wording::sentence(.0))]
-    NoCertificate(io::Error),
+    #[error("the server presented no certificate{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
+    NoCertificate(Option<handshake::Error>),
     #[error("no certificate came in time")]
     Timeout,
 }
@@ -79,83 +79,34 @@ async fn chain_in_time(wanted: &Wanted) -> Result<Vec<Item>, Error> {
     let resolver = Resolver::new(&dns, &Registry::silent()).map_err(Error::Resolve)?;
     let addresses = resolver.resolve(&wanted.server.host).await.map_err(Error::Resolve)?;
     let addresses: Vec<_> = addresses.iter().map(|ip| (*ip, wanted.server.port).into()).collect();
-    let (mut tcp, _) = dial::dial_before(&addresses, &Options::default(), None).await.map_err(Error::Dial)?;
+    let (mut tcp, address) = dial::dial_before(&addresses, &Options::default(), None).await.map_err(Error::Dial)?;
     if let Some(kind) = wanted.upgrade {
         upgrade::upgrade(kind, &mut tcp, &wanted.server_name.to_str()).await.map_err(Error::Upgrade)?;
     }
-    present(tcp, wanted.server_name.clone()).await.map_err(Error::NoCertificate)
+    presented(tcp, address, &origin(wanted)).await
 }
 
-async fn present(tcp: TcpStream, server_name: ServerName<'static>) -> io::Result<Vec<Item>> {
-    let witness = Arc::new(Witness::default());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&witness.provider))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .dangerous() // whatever comes is looked at; nothing is sent
-        .with_custom_certificate_verifier(Arc::clone(&witness) as _)
-        .with_no_client_auth();
-    let ended = TlsConnector::from(Arc::new(config)).connect(server_name, tcp).await.map(drop);
-    let seen = std::mem::take(&mut *witness.seen.lock().unwrap_or_else(PoisonError::into_inner));
-    match (seen.is_empty(), ended) {
+/// An origin that verifies nothing. If it did, its trust would accept nobody: no certificate has this digest.
+fn origin(wanted: &Wanted) -> Origin {
+    let nobody = TrustSpec { anchors: Anchors::Certificate(ExactCertificate::Sha256([0; 32])), ..TrustSpec::default() };
+    let trust = Trust::load(&Name::new("nobody"), &nobody).expect("a digest is in no file");
+    let key = OriginKey::unverified(wanted.server.clone(), wanted.server_name.clone(), &trust);
+    Origin::new(key, None, Arc::new(trust)).expect("both versions and all groups are allowed")
+}
+
+async fn presented(tcp: TcpStream, address: SocketAddr, origin: &Origin) -> Result<Vec<Item>, Error> {
+    let handshake = Handshake::shown(address, origin, Offer::default());
+    let ended = match handshake.run(tcp).await {
+        Ok((established, _)) => {
+            established.leave(AlertDescription::CloseNotify).await;
+            None
+        }
+        Err(error) => Some(error),
+    };
+    match handshake.facts().presented {
         // A server that wants a certificate of ours ends the handshake after it has shown its own.
-        (false, _) => Ok(seen),
-        (true, Err(error)) => Err(error),
-        (true, Ok(())) => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
-}
-
-/// Records the chain; checks also that the server holds the key of the first certificate.
-#[derive(Debug)]
-struct Witness {
-    provider: Arc<CryptoProvider>,
-    seen: Mutex<Vec<Item>>,
-}
-
-impl Default for Witness {
-    fn default() -> Self {
-        Self { provider: Arc::new(aws_lc_rs::default_provider()), seen: Mutex::default() }
-    }
-}
-
-impl ServerCertVerifier for Witness {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let chain = std::iter::once(end_entity).chain(intermediates).map(|der| match CertificateFacts::read(der) {
-            Some(facts) => Item::Certificate(Box::new(facts), der.to_vec()),
-            None => Item::Other("CERTIFICATE".to_owned()),
-        });
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = chain.collect();
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        Some(chain) => Ok(chain.certificates().iter().map(|der| read::presented(der)).collect()),
+        None => Err(Error::NoCertificate(ended)),
     }
 }
 

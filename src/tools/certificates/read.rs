@@ -102,6 +102,11 @@ fn item(part: &Part) -> Item {
     found.unwrap_or_else(|| Item::Other(clean(&part.label)))
 }
 
+/// A certificate that a server presented.
+pub(super) fn presented(der: &[u8]) -> Item {
+    certificate(der).unwrap_or_else(|| Item::Other("CERTIFICATE".to_owned()))
+}
+
 fn certificate(der: &[u8]) -> Option<Item> {
     Some(Item::Certificate(Box::new(CertificateFacts::read(der)?), der.to_vec()))
 }

@@ -23,6 +23,7 @@ pub mod report;
 mod run;
 mod target;
 pub(crate) mod text;
+mod wire;
 
 pub(crate) use self::redact::redact;
 pub(crate) use self::run::{Progress, explain};

@@ -419,7 +419,7 @@ fn of_observation(seen: &Observation) -> report::Attempt {
         version: agreed.map(|agreed| agreed.version.into()),
         suite: agreed.map(|agreed| agreed.suite.into()),
         group: agreed.map(|agreed| agreed.group.into()),
-        alpn: agreed.and_then(|agreed| agreed.alpn.clone()),
+        alpn: agreed.and_then(|agreed| agreed.alpn.as_deref()).map(|alpn| String::from_utf8_lossy(alpn).into_owned()),
         resumption: agreed.map(|agreed| agreed.resumed.as_str().into()),
         certificate: leaf.map(|leaf| labelled_hex(&leaf.sha256)),
         milliseconds: u64::try_from(seen.took.as_millis()).unwrap_or(u64::MAX),

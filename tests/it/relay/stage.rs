@@ -1,14 +1,14 @@
 //! A client, the relay and a TLS server, over real sockets of loopback.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use egret::config::values::{Eof, StreamLimits};
 use egret::net;
 use egret::pipeline::relay::{Counters, Ended, Outcome, relay};
-use egret::tls::handshake::{Established, establish, handshake};
+use egret::tls::handshake::{Established, Progress, establish, handshake};
 use metrics::Counter;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::client::UnbufferedClientConnection;
@@ -68,7 +68,7 @@ impl Setup {
         let (client_config, server_config) = configs(self.version);
         let accepted = tokio::spawn(TlsAcceptor::from(server_config).accept(far));
         let mut session = UnbufferedClientConnection::new(client_config, "localhost".try_into().unwrap()).unwrap();
-        let rest = handshake(&mut near, &mut session, &AtomicBool::new(false)).await.unwrap();
+        let rest = handshake(&mut near, &mut session, &Progress::default()).await.unwrap();
         let upstream = establish(near, session, rest).unwrap();
         assert_eq!(upstream.unsent.is_empty(), self.version.version == rustls::ProtocolVersion::TLSv1_2);
         let (relay, force, counted) = self.relay(net::Stream::Tcp(downstream), upstream);
@@ -105,7 +105,7 @@ impl Setup {
         let (client_config, server_config) = configs(self.version);
         let connect = async {
             let mut session = UnbufferedClientConnection::new(client_config, "localhost".try_into().unwrap()).unwrap();
-            let mut rest = handshake(&mut near, &mut session, &AtomicBool::new(false)).await.unwrap();
+            let mut rest = handshake(&mut near, &mut session, &Progress::default()).await.unwrap();
             rest.flush(&mut near).await.unwrap();
             establish(near, session, rest).unwrap()
         };

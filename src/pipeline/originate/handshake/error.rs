@@ -123,16 +123,6 @@ impl Error {
         Self { cause, scene: Box::new(Scene::new(seen, origin, endpoint)) }
     }
 
-    /// Classifies a handshake that other code drove under `origin`, as for our own.
-    pub(crate) fn of(failed: Failed, observed: &Observed, origin: &Origin, endpoint: SocketAddr) -> Self {
-        let broken = Broken::of(failed, observed);
-        Self::new(broken, observed.read(Clone::clone), origin, endpoint)
-    }
-
-    pub(crate) fn without_protocol(observed: &Observed, origin: &Origin, endpoint: SocketAddr) -> Self {
-        Self::new(Broken::NoAlpn, observed.read(Clone::clone), origin, endpoint)
-    }
-
     pub(crate) fn timed_out(waited: Duration, endpoint: SocketAddr, origin: &Origin) -> Self {
         let scene = Box::new(Scene::new(Facts::default(), origin, endpoint));
         Self { cause: Cause::TimedOut(Some(waited)), scene }

@@ -9,9 +9,8 @@ mod repair;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustls::client::UnbufferedClientConnection;
+use rustls::client::{Resumption as SessionConfig, UnbufferedClientConnection};
 use rustls::{AlertDescription, HandshakeKind, ProtocolVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -22,13 +21,13 @@ pub use self::error::{Cause, Error, Flight};
 pub use self::first_bytes::{Plaintext, plaintext};
 pub use self::late::late_refusal;
 pub(crate) use self::repair::late_repair;
-use crate::credentials::observation::Observed;
+use crate::credentials::observation::{Facts, Observed};
 use crate::pipeline::originate::hello::{Feature, Offer};
 pub use crate::pipeline::originate::negotiated::Negotiated;
 use crate::pipeline::originate::origin::resumption::{Resumption, View};
 use crate::pipeline::originate::origin::{Origin, Prepared};
 use crate::tls;
-use crate::tls::handshake::Established;
+use crate::tls::handshake::{Established, Failed, Progress};
 
 /// Speaks TLS with `endpoint` as `origin` says, on a stream where TLS begins with the next byte. The caller
 /// bounds the time; dropping the future drops the stream.
@@ -52,20 +51,67 @@ pub(crate) struct Handshake<'a> {
     offer: Offer,
     prepared: Prepared,
     observed: Arc<Observed>,
-    answered: AtomicBool,
+    progress: Progress,
 }
 
 impl<'a> Handshake<'a> {
     pub(crate) fn new(endpoint: SocketAddr, origin: &'a Origin, offer: Offer) -> Self {
-        let observed = Arc::new(Observed::default());
+        Self::with(endpoint, origin, offer, Observed::default(), Progress::default())
+    }
+
+    /// For a tool that shows people what was sent and received: keeps ClientHello and chain.
+    pub(crate) fn shown(endpoint: SocketAddr, origin: &'a Origin, offer: Offer) -> Self {
+        Self::with(endpoint, origin, offer, Observed::keeping_chain(), Progress::keeping_hello())
+    }
+
+    fn with(endpoint: SocketAddr, origin: &'a Origin, offer: Offer, observed: Observed, progress: Progress) -> Self {
+        let observed = Arc::new(observed);
         let prepared = origin.for_handshake(endpoint, &observed, offer);
-        Self { endpoint, origin, offer, prepared, observed, answered: AtomicBool::new(false) }
+        Self { endpoint, origin, offer, prepared, observed, progress }
+    }
+
+    /// Offers the sessions of another origin. rustls resumes a session only under the verifier and the resolver that
+    /// made it: a tool proves it by this.
+    pub(crate) fn offer_sessions_of(&mut self, other: &Origin) {
+        let Some(theirs) = other.for_handshake(self.endpoint, &self.observed, self.offer).view else { return };
+        Arc::make_mut(&mut self.prepared.config).resumption = SessionConfig::store(Arc::clone(&theirs) as _);
+        self.prepared.view = Some(theirs);
     }
 
     /// As [`handshake`], to be called once.
     pub(crate) async fn run(&self, tcp: TcpStream) -> Result<(Established, Negotiated), Error> {
+        let (established, negotiated) = self.run_any_protocol(tcp).await?;
+        match self.check_protocol(&negotiated) {
+            Ok(()) => Ok((established, negotiated)),
+            Err(error) => {
+                established.leave(AlertDescription::NoApplicationProtocol).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// As [`Handshake::run`], also with a server that chose no protocol of ALPN.
+    pub(crate) async fn run_any_protocol(&self, tcp: TcpStream) -> Result<(Established, Negotiated), Error> {
         let done = self.observed.during(self.handshake(tcp)).await;
-        done.map_err(|broken| Error::new(broken, self.observed.take(), self.origin, self.endpoint))
+        done.map_err(|broken| self.error(broken))
+    }
+
+    /// # Errors
+    /// ALPN was offered, and the server chose no protocol of it.
+    pub(crate) fn check_protocol(&self, negotiated: &Negotiated) -> Result<(), Error> {
+        match negotiated.alpn {
+            None if !self.origin.key().alpn().is_empty() => Err(self.error(Broken::NoAlpn)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Classifies a stream that broke after this handshake, as if it had broken in it.
+    pub(crate) fn broke_after(&self, error: tls::handshake::Error) -> Error {
+        self.error(Broken::of(Failed { error, answered: true }, &self.observed))
+    }
+
+    fn error(&self, broken: Broken) -> Error {
+        Error::new(broken, self.observed.take(), self.origin, self.endpoint)
     }
 
     /// As [`Handshake::run`], with a bound.
@@ -80,7 +126,16 @@ impl<'a> Handshake<'a> {
     }
 
     pub(crate) fn is_answered(&self) -> bool {
-        self.answered.load(Ordering::Relaxed)
+        self.progress.is_answered()
+    }
+
+    /// The records of the ClientHello; empty unless it is [`Handshake::shown`].
+    pub(crate) fn hello(&self) -> Vec<u8> {
+        self.progress.hello()
+    }
+
+    pub(crate) fn facts(&self) -> Facts {
+        self.observed.take()
     }
 
     /// `Some(true)`: a session of another endpoint was offered; `None`: none was.
@@ -128,10 +183,9 @@ impl<'a> Handshake<'a> {
     async fn handshake(&self, mut tcp: TcpStream) -> Result<(Established, Negotiated), Broken> {
         let config = Arc::clone(&self.prepared.config);
         let view = self.prepared.view.as_deref();
-        let wants_alpn = !config.alpn_protocols.is_empty();
         let name = self.origin.server_name().clone();
         let mut session = UnbufferedClientConnection::new(config, name).map_err(Broken::Tls)?;
-        let rest = match tls::handshake::handshake(&mut tcp, &mut session, &self.answered).await {
+        let rest = match tls::handshake::handshake(&mut tcp, &mut session, &self.progress).await {
             Ok(rest) => rest,
             Err(failed) => {
                 part(tcp).await;
@@ -142,10 +196,6 @@ impl<'a> Handshake<'a> {
         let negotiated = negotiated(&session, view, &self.observed, keeps_chain);
         let kernel = self.origin.kernel();
         let established = tls::handshake::establish_for(kernel, tcp, session, rest).map_err(Broken::Tls)?;
-        if wants_alpn && negotiated.alpn.is_none() {
-            established.leave(AlertDescription::NoApplicationProtocol).await;
-            return Err(Broken::NoAlpn);
-        }
         Ok((established, negotiated))
     }
 }

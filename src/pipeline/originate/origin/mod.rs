@@ -252,6 +252,26 @@ impl OriginKey {
         }
     }
 
+    /// The key of a server that is only looked at: nothing is verified, and no client certificate is presented.
+    pub(crate) fn unverified(server: Server, server_name: ServerName<'static>, trust: &Trust) -> Self {
+        Self {
+            servers: vec![server],
+            upgrade: None,
+            server_name,
+            sni: true,
+            identity: None,
+            trust: *trust.digest(),
+            mode: Mode::None,
+            min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
+            alpn: Vec::new(),
+            key_exchange: KEY_EXCHANGE.to_vec(),
+            key_share: KeyShare::Auto,
+            resumption: false,
+            keeps_chain: false,
+        }
+    }
+
     /// Its parts by name, to report what differs between two keys. None is secret.
     pub(crate) fn parts(&self) -> Vec<(&'static str, String)> {
         let identity = self
