@@ -14,6 +14,8 @@ use crate::config::values::Name;
 pub(crate) enum Event {
     OriginationFailed,
     FillFailed,
+    ProofFailed,
+    Unproven,
     /// A connection whose upstream was never ready.
     Unserved,
     ClientDenied,
@@ -29,10 +31,12 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::OriginationFailed => "origination failed",
             Self::FillFailed => "filling the pool failed",
+            Self::ProofFailed => "upstream not proven yet",
+            Self::Unproven => "upstream not proven in time",
             Self::Unserved => "connection",
             Self::ClientDenied => "client denied",
             Self::AcceptingPauses => "accepting pauses",

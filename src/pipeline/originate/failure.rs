@@ -74,6 +74,11 @@ impl Failure {
         }
     }
 
+    /// False: the circuit was open, and an earlier failure is the cause.
+    pub(crate) fn was_tried(&self) -> bool {
+        !matches!(self.stage, Stage::CircuitOpen(_))
+    }
+
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         match &self.stage {
             Stage::Dial(error) => error.attempts.iter().map(|attempt| attempt.address).collect(),

@@ -10,7 +10,8 @@
 //! | [`origin`] | one identity, trust and server name, with its sessions |
 //! | [`pool`] | finished handshakes that wait for clients |
 //! | [`servers`] | names, addresses, health |
-//! | `judge`, `background` | what attempts say of health; checks while no stream comes |
+//! | `outcome`, `background` | what attempts say of health; checks while no stream comes |
+//! | `prove` | one origination without a client, to know that an upstream can be reached |
 //! | `failure` | why a server could not be originated to |
 //!
 //! An [`Originator`] is one upstream's way out. It owns an [`origin::Origin`] per server name, and each origin owns its
@@ -30,6 +31,7 @@ pub(crate) mod negotiated;
 pub mod origin;
 mod outcome;
 pub mod pool;
+mod prove;
 mod retry;
 pub mod servers;
 pub mod upgrade;

@@ -95,6 +95,28 @@ impl Originator {
         }
     }
 
+    /// Logs the failure of an origination that no client waited for.
+    pub(super) fn log_failure(&self, event: Event, failure: &Failure) {
+        let key = Key::new(event, failure.reason()).upstream(&self.name).endpoint(failure.endpoint);
+        if !flood::is_first(key) {
+            return;
+        }
+        let facts: serde_json::Map<String, serde_json::Value> =
+            failure.facts().into_iter().map(|(fact, value)| (fact.to_owned(), value.into())).collect();
+        tracing::warn!(
+            upstream = %self.name,
+            server = %failure.server,
+            endpoint = failure.endpoint.map(tracing::field::display),
+            identity = self.identity.as_ref().map(tracing::field::display),
+            reason = failure.reason(),
+            detail = %failure,
+            facts = %serde_json::Value::Object(facts),
+            repair = failure.repair(&self.name).map(|repair| self.fit(repair)).map(tracing::field::display),
+            "{}",
+            event.as_str(),
+        );
+    }
+
     fn log_ejected(&self, endpoint: &Endpoint, reason: &'static str) {
         let key = Key::new(Event::EndpointEjected, reason).upstream(&self.name).endpoint(Some(endpoint.address()));
         if !flood::is_first(key) {

@@ -273,8 +273,11 @@ impl Originator {
     }
 
     pub(super) async fn attempts(&self, rules: Rules) -> Attempts {
+        self.attempts_until(rules, Instant::now() + self.timeout).await
+    }
+
+    pub(super) async fn attempts_until(&self, rules: Rules, deadline: Instant) -> Attempts {
         let began = Instant::now();
-        let deadline = began + self.timeout;
         let members = self.endpoints.current(deadline).await;
         record_since(began, &self.metrics.resolve);
         Attempts::new(rules, members, self.timeout, deadline)

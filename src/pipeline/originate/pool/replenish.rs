@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::observe::logging::flood::{self, Event, Key};
+use crate::observe::logging::flood::Event;
 use crate::observe::tasks::{self, Task};
 use crate::pipeline::originate::attempts::Attempt;
 use crate::pipeline::originate::failure::{Failure, Stage};
@@ -188,7 +188,7 @@ async fn fill(originator: &Originator, age: Duration) -> Filled {
             }
             Err(failure) => {
                 pool.failed();
-                log_failure(originator, &failure);
+                originator.log_failure(Event::FillFailed, &failure);
                 if is_refusal(&failure) {
                     return Filled::Failed(Trouble::Refused);
                 }
@@ -219,26 +219,6 @@ fn put(pool: &Pool, place: Place<Warm>, endpoint: &Endpoint, warm: Warm, until: 
 fn is_refusal(failure: &Failure) -> bool {
     let Stage::Handshake(error) = &failure.stage else { return false };
     matches!(error.cause(), Cause::ClientCertificateRejected(_) | Cause::ClientCertificateRequired)
-}
-
-fn log_failure(originator: &Originator, failure: &Failure) {
-    let key = Key::new(Event::FillFailed, failure.reason()).upstream(originator.name()).endpoint(failure.endpoint);
-    if !flood::is_first(key) {
-        return;
-    }
-    let facts: serde_json::Map<String, serde_json::Value> =
-        failure.facts().into_iter().map(|(fact, value)| (fact.to_owned(), value.into())).collect();
-    tracing::warn!(
-        upstream = %originator.name(),
-        server = %failure.server,
-        endpoint = failure.endpoint.map(tracing::field::display),
-        identity = originator.identity().map(tracing::field::display),
-        reason = failure.reason(),
-        detail = %failure,
-        facts = %serde_json::Value::Object(facts),
-        repair = failure.repair(originator.name()).map(|repair| originator.fit(repair)).map(tracing::field::display),
-        "filling the pool failed",
-    );
 }
 
 impl Originator {
@@ -293,7 +273,7 @@ impl Originator {
             let error = handshake::Error::late(discard, warm.negotiated(), endpoint.address(), origin);
             let failure = Failure::at(endpoint, Stage::Handshake(error));
             self.failed_late(endpoint, failure.reason());
-            log_failure(self, &failure);
+            self.log_failure(Event::FillFailed, &failure);
         }
         true
     }
