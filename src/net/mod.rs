@@ -27,7 +27,10 @@ pub(crate) use duplex::{
 pub use listen::{BindError, Socket, set_mode};
 pub use options::{Missing, Options, Role};
 pub use pipe::{Pipe, pipes_within};
-pub(crate) use syscall::trim_heap;
+pub(crate) use syscall::{
+    block_signal, leads_session, own_process_group, send_signal, stop_until_continued, take_terminal_at_start,
+    trim_heap,
+};
 
 /// A stream socket of either family.
 #[derive(Debug)]

@@ -1,16 +1,22 @@
-//! The system calls that no crate has a safe form of, made safe: socket options of any name, and control messages
-//! that carry a byte. All the unsafe code of egret is here, and each block says why it is sound.
+//! The system calls that no crate has a safe form of, made safe: socket options of any name, control messages that
+//! carry a byte, signals of any number. All the unsafe code of egret is here, and each block says why it is sound.
 //!
 //! `rustix` and `socket2` know neither TCP Fast Open nor kernel TLS, `nix` cannot send the type of a record, and the
-//! crates made for kernel TLS receive into memory of their own.
+//! crates made for kernel TLS receive into memory of their own. `rustix` has neither real-time signals nor the mask of
+//! a thread, and takes for granted that the process group has a number in this PID namespace.
 //!
 //! `tests/sanitize/run` compiles this file by itself and runs its tests under AddressSanitizer, Valgrind and Miri, so
 //! it uses nothing but the standard library and `libc`.
-#![expect(unsafe_code, reason = "setsockopt, ioctl, sendmsg, recvmsg and malloc_trim as no safe crate offers them")]
+#![expect(
+    unsafe_code,
+    reason = "setsockopt, ioctl, sendmsg, recvmsg, malloc_trim, signals, process groups as no safe crate offers them"
+)]
 
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use libc::{c_int, c_void};
 
@@ -41,6 +47,70 @@ pub(crate) fn trim_heap() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// Sends a signal of any number to one process. Zero and negative numbers, which are groups to kill(2), are refused.
+pub(crate) fn send_signal(process: i32, signal: c_int) -> io::Result<()> {
+    if process <= 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the call takes two numbers and no pointer. What the receiver does with a signal is its own affair.
+    let done = unsafe { libc::kill(process, signal) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The process group of this process. `None`: it is of another PID namespace, and has no number in this one.
+pub(crate) fn own_process_group() -> Option<i32> {
+    // SAFETY: the call takes nothing and cannot fail.
+    let group = unsafe { libc::getpgrp() };
+    (group > 0).then_some(group)
+}
+
+/// Whether this process leads its session: then no shell has it as a job.
+pub(crate) fn leads_session() -> bool {
+    // SAFETY: both calls take a number at most and no pointer. A session of another PID namespace is 0.
+    unsafe { libc::getsid(0) == libc::getpid() }
+}
+
+/// Stops this process, as a shell's job is stopped; returns when it is continued. The signal goes to this thread, which so
+/// takes it before the call returns: one to the process might be taken by another thread a moment later.
+pub(crate) fn stop_until_continued() {
+    // SAFETY: the call takes a number. SIGSTOP has no handler.
+    unsafe { libc::raise(libc::SIGSTOP) };
+}
+
+/// Blocks a signal for this thread and all that it starts from now on. A program that is started by `std` gets an empty
+/// mask.
+pub(crate) fn block_signal(signal: c_int) -> io::Result<()> {
+    change_mask(libc::SIG_BLOCK, signal)
+}
+
+fn change_mask(how: c_int, signal: c_int) -> io::Result<()> {
+    let mut set = mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset(3) initialises the set that the other two calls read; all three get a pointer that is valid
+    // for the call and keep none. A null pointer in place of the former mask is allowed.
+    let failed = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), signal);
+        libc::pthread_sigmask(how, set.as_ptr(), std::ptr::null_mut())
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
+}
+
+/// Lets the program that `command` starts put its process group into the foreground of the terminal on standard input,
+/// before it is executed: from outside it would come too late for a program that reads at once. Best effort.
+pub(crate) fn take_terminal_at_start(command: &mut Command) {
+    let take = || {
+        // Out of the background, which stops a process that does not block the signal.
+        let _ = change_mask(libc::SIG_BLOCK, libc::SIGTTOU);
+        // SAFETY: both calls take numbers.
+        unsafe { libc::tcsetpgrp(libc::STDIN_FILENO, libc::getpgrp()) };
+        let _ = change_mask(libc::SIG_UNBLOCK, libc::SIGTTOU);
+        Ok(())
+    };
+    // SAFETY: between fork and exec `take` makes only calls that are safe in a signal handler (signal-safety(7)), and
+    // allocates nothing: the errors that it makes hold a number.
+    unsafe { command.pre_exec(take) };
 }
 
 /// A control message: ancillary data of one byte.
@@ -143,6 +213,33 @@ mod tests {
 
     fn switch(socket: &UdpSocket, level: c_int, name: c_int) {
         set_option(socket.as_fd(), level, name, &1_i32.to_ne_bytes()).unwrap();
+    }
+
+    #[test]
+    fn signals_go_to_one_process_and_never_to_a_group() {
+        for group in [0, -1, i32::MIN] {
+            assert_eq!(send_signal(group, 0).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+        // Zero only checks that the process is there.
+        send_signal(std::process::id() as i32, 0).unwrap();
+        assert!(send_signal(std::process::id() as i32, 4096).is_err());
+    }
+
+    #[test]
+    fn a_blocked_signal_of_a_thread_is_blocked_in_those_that_it_starts() {
+        let blocked = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap().trim();
+            u64::from_str_radix(mask, 16).unwrap() & (1 << (libc::SIGTTOU - 1)) != 0
+        };
+        let of_child = move || {
+            block_signal(libc::SIGTTOU).unwrap();
+            std::thread::spawn(blocked).join().unwrap()
+        };
+        assert!(!blocked());
+        assert!(std::thread::spawn(of_child).join().unwrap());
+        assert!(!blocked(), "another thread's mask is its own");
+        assert!(block_signal(4096).is_ok(), "a number that is no signal blocks nothing");
     }
 
     #[test]
