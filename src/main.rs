@@ -1,16 +1,17 @@
 //! The program: arguments in, exit code out.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use egret::cli::{self, Check, Cli, Command, Diff, Explain, Run, Trust, Verdict};
-use egret::config::{self, Loaded, values};
-use egret::control::supervise::{self, Ended, Start};
+use egret::cli::{self, Check, Cli, Command, Diff, Exec, Explain, Options, Trust, Verdict};
+use egret::config::{self, Loaded, Problems, values};
+use egret::control::program;
+use egret::control::supervise::{self, EXEC_FAILED, Ended, Entrypoint, Start};
 use egret::observe::logging;
 use egret::observe::writer;
 use egret::pipeline::originate::key_log::KeyLogFile;
@@ -19,7 +20,8 @@ use egret::tools::demo;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::runtime::{Builder, Runtime};
 
-/// Exit codes: 0 success, 1 failure at run time, 2 unusable configuration, 3 (`explain`) a cause was found.
+/// Exit codes: 0 success, 1 failure at run time, 2 unusable configuration, 3 (`explain`) a cause was found; those of
+/// `exec` are the program's, and 124 to 127.
 fn main() -> ExitCode {
     // Dropped however this ends, by a panic too.
     let _output = Output;
@@ -28,7 +30,8 @@ fn main() -> ExitCode {
         Err(error) => return report_usage(&error),
     };
     let result = match command {
-        Command::Run(run) => load_and_serve(run),
+        Command::Run(run) => load_and_serve(&Arc::new(Launch::of_run(*run))),
+        Command::Exec(exec) => run_exec(*exec),
         Command::Check(check) => run_check(&check),
         Command::Diff(diff) => run_diff(&diff),
         Command::Trust(trust) => run_trust(&trust),
@@ -66,7 +69,7 @@ fn report_usage(error: &clap::Error) -> ExitCode {
         // Nothing is left to do if even that cannot be written.
         let _ = error.print();
     }
-    ExitCode::from(if error.use_stderr() { Verdict::Bad } else { Verdict::Good }.code())
+    ExitCode::from(if error.use_stderr() { cli::usage_code(std::env::args_os()) } else { Verdict::Good.code() })
 }
 
 fn log_json(level: Option<&str>) -> Result<logging::Handle, logging::Error> {
@@ -88,20 +91,62 @@ fn run_trust(trust: &Trust) -> anyhow::Result<u8> {
     Ok(runtime.block_on(trust.run(&mut io::stdin().lock(), &mut io::stdout(), &mut io::stderr()))?)
 }
 
-fn load_and_serve(run: Box<Run>) -> anyhow::Result<u8> {
+/// What `egret run` and `egret exec` start.
+struct Launch {
+    file: Option<PathBuf>,
+    options: Options,
+    entrypoint: Option<Entrypoint>,
+}
+
+impl Launch {
+    fn of_run(run: cli::Run) -> Self {
+        Self { file: run.file, options: run.options, entrypoint: None }
+    }
+
+    fn load(&self) -> Result<Loaded, Problems> {
+        self.options.load(self.file.as_deref(), &cli::environment)
+    }
+
+    /// A failure at run time.
+    fn failed(&self) -> u8 {
+        if self.entrypoint.is_some() { EXEC_FAILED } else { 1 }
+    }
+
+    fn misconfigured(&self) -> u8 {
+        if self.entrypoint.is_some() { EXEC_FAILED } else { Verdict::Bad.code() }
+    }
+
+    fn code(&self, error: &supervise::Error) -> u8 {
+        match self.entrypoint {
+            Some(_) => error.exec_code(),
+            None if error.is_of_configuration() => self.misconfigured(),
+            None => self.failed(),
+        }
+    }
+}
+
+fn run_exec(exec: Exec) -> anyhow::Result<u8> {
+    // Before the log has its thread. It can fail in a sandbox only, and matters on a terminal only.
+    let _ = program::write_from_the_background();
+    let entrypoint = Some(exec.entrypoint());
+    load_and_serve(&Arc::new(Launch { file: exec.config, options: exec.options, entrypoint }))
+}
+
+fn load_and_serve(launch: &Arc<Launch>) -> anyhow::Result<u8> {
     // Not written to stderr directly: a reader of stderr that has stopped must not block the start.
     let mut err = &logging::stderr()?;
     let style = cli::style_for(&io::stderr());
-    let loaded = match run.load(&cli::environment) {
+    let options = &launch.options;
+    let loaded = match launch.load() {
         Ok(loaded) => loaded,
         Err(problems) => {
-            if run.log.or_else(|| config::log_format(problems.source())) == Some(values::LogFormat::Json) {
-                log_json(run.log_level.as_deref())?;
+            if options.log.or_else(|| config::log_format(problems.source())) == Some(values::LogFormat::Json) {
+                log_json(options.log_level.as_deref())?;
                 cli::log_problems(&problems);
             } else {
                 cli::print_problems(&problems, &mut err, style)?;
             }
-            return Ok(Verdict::Bad.code());
+            return Ok(launch.misconfigured());
         }
     };
     let advice = config::lint(&loaded);
@@ -113,9 +158,9 @@ fn load_and_serve(run: Box<Run>) -> anyhow::Result<u8> {
     if !is_text {
         cli::log_advice(&loaded, &advice);
     }
-    Ok(serve(run, log, loaded).unwrap_or_else(|error| {
+    Ok(serve(launch, log, loaded).unwrap_or_else(|error| {
         tracing::error!("{error:#}");
-        1
+        launch.failed()
     }))
 }
 
@@ -125,22 +170,25 @@ fn open_key_log(path: &Path) -> anyhow::Result<Arc<KeyLogFile>> {
     Ok(Arc::new(file))
 }
 
-fn serve(run: Box<Run>, log: logging::Handle, loaded: Loaded) -> anyhow::Result<u8> {
-    let key_log = run.key_log.as_deref().map(open_key_log).transpose()?;
+fn serve(launch: &Arc<Launch>, log: logging::Handle, loaded: Loaded) -> anyhow::Result<u8> {
+    let key_log = launch.options.key_log.as_deref().map(open_key_log).transpose()?;
     let runtime = build_runtime(&loaded.config.runtime)?;
-    let file = run.file.clone();
+    let file = launch.file.clone();
     let config = loaded.config;
-    let rigour = run.rigour();
+    let rigour = launch.options.rigour();
+    let entrypoint = launch.entrypoint.clone();
     let written = config.source.clone();
-    let source = Arc::new(move || run.load(&cli::environment));
-    let ended = runtime.block_on(supervise::run(Start { source, file, config, log, key_log, rigour }));
+    let of_reload = Arc::clone(launch);
+    let source = Arc::new(move || of_reload.load());
+    let ended = runtime.block_on(supervise::run(Start { source, file, config, log, key_log, rigour, entrypoint }));
     runtime.shutdown_background();
     match ended {
         Ok(Ended::Drained) => Ok(0),
         Ok(Ended::Quit) => Ok(1),
+        Ok(Ended::Program(code)) => Ok(code),
         Err(error) => {
             log_failure(&error, &written);
-            Ok(if error.is_of_configuration() { Verdict::Bad.code() } else { 1 })
+            Ok(launch.code(&error))
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Arguments and output, nothing else: what was asked for, and how the answer is printed.
 
 mod diff;
+mod exec;
 mod explain;
 mod import;
+mod run;
 mod trust;
 
 use std::ffi::OsString;
@@ -10,18 +12,17 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 pub use self::diff::Diff;
+pub use self::exec::Exec;
 pub(crate) use self::import::Import;
+pub use self::run::{Options, Run};
 pub use self::trust::Trust;
 
 use clap::{Args, Parser, Subcommand};
 
 pub use self::explain::Explain;
-use crate::config::flags::{Flags, from_flags};
-use crate::config::formats::LogLevel;
 use crate::config::read::Text;
-use crate::config::values::LogFormat;
 use crate::config::{self, Advice, Environment, Loaded, Problems, Style};
-use crate::control::snapshot::Rigour;
+use crate::control::supervise::EXEC_FAILED;
 use crate::credentials::certificate::Date;
 use crate::tools::check::format::{self, Format};
 use crate::tools::check::{self, FileCheck, Scope};
@@ -40,6 +41,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the proxy, from a configuration file or from arguments
     Run(Box<Run>),
+    /// Run the proxy beside a program, whose end is the end of both: as a container's entrypoint
+    Exec(Box<Exec>),
     /// Check a configuration file and the files it names, without listening
     Check(Check),
     /// Show what a reload would change: listeners, identities, sessions, pooled connections
@@ -56,64 +59,6 @@ pub enum Command {
     #[cfg(feature = "demo")]
     /// Run a demonstration: a server that asks for client certificates, and egret in front of it
     Demo,
-}
-
-/// `egret run FILE`, or `egret run --listen ADDRESS --to HOST:PORT`.
-#[derive(Debug, Args)]
-pub struct Run {
-    /// The configuration file.
-    #[arg(required_unless_present = "listen", conflicts_with = "listen")]
-    pub file: Option<PathBuf>,
-    /// One tunnel, without a file.
-    #[command(flatten)]
-    pub(crate) tunnel: Tunnel,
-    /// Log format: `text` or `json`; overrides the file
-    #[arg(long, value_name = "FORMAT", value_parser = parse_text::<LogFormat>)]
-    pub log: Option<LogFormat>,
-    /// Log level, with levels of modules (`info,egret::pipeline=debug`); overrides the file
-    #[arg(long, value_name = "LEVEL", value_parser = parse_level)]
-    pub log_level: Option<String>,
-    /// Accept private keys that other users may read, for every identity
-    #[arg(long)]
-    pub(crate) allow_loose_key_permissions: bool,
-    /// Start and reload only if every file that the configuration names can be used
-    #[arg(long)]
-    pub(crate) strict: bool,
-    /// Append the secrets of every TLS session to FILE, for Wireshark; whoever has the file can read the traffic
-    #[arg(long, value_name = "FILE")]
-    pub key_log: Option<PathBuf>,
-}
-
-/// A listener, an upstream, an identity and a trust, without a file.
-#[derive(Debug, Args)]
-pub(crate) struct Tunnel {
-    /// Address to listen on: `IP:PORT` or `unix:/PATH`
-    #[arg(long, value_name = "ADDRESS", requires = "to")]
-    pub(crate) listen: Option<String>,
-    /// TLS server (repeatable; connections are spread over all)
-    #[arg(long, value_name = "HOST:PORT", requires = "listen")]
-    pub(crate) to: Vec<String>,
-    /// Client certificate: PEM chain or PKCS#12
-    #[arg(long, value_name = "FILE", requires = "listen")]
-    pub(crate) cert: Option<String>,
-    /// Private key of the certificate [default: in the certificate's file]
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    pub(crate) key: Option<String>,
-    /// File with the password of the private key in its first line
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    pub(crate) password_file: Option<String>,
-    /// Name to verify and to send as SNI [default: the server's host]
-    #[arg(long, value_name = "NAME", requires = "listen")]
-    pub(crate) server_name: Option<String>,
-    /// Root certificates, in place of the system's (repeatable)
-    #[arg(long, value_name = "FILE|DIR", requires = "listen")]
-    pub(crate) trust: Vec<String>,
-    /// STARTTLS-style protocol spoken before TLS: `postgres`
-    #[arg(long, value_name = "PROTOCOL", requires = "listen")]
-    pub(crate) upgrade: Option<String>,
-    /// Allow clients from this network (repeatable); required unless the address is loopback
-    #[arg(long, value_name = "NETWORK", requires = "listen")]
-    pub(crate) allow: Vec<String>,
 }
 
 /// `egret check FILE`.
@@ -164,52 +109,6 @@ impl Verdict {
 /// The variables of this process.
 pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
-}
-
-impl Run {
-    /// The requested configuration. Reload reads it by the same call.
-    ///
-    /// # Errors
-    ///
-    /// Every problem of the configuration.
-    pub fn load(&self, environment: Environment<'_>) -> Result<Loaded, Problems> {
-        let mut loaded = match &self.file {
-            Some(file) => config::load(file, environment)?,
-            None => from_flags(&self.tunnel.flags())?,
-        };
-        let config = &mut loaded.config;
-        config.log.format = self.log.unwrap_or(config.log.format);
-        if let Some(level) = &self.log_level {
-            config.log.level.clone_from(level);
-        }
-        for identity in config.identities.values_mut() {
-            identity.allow_loose_key_permissions |= self.allow_loose_key_permissions;
-        }
-        Ok(loaded)
-    }
-}
-
-impl Run {
-    /// How unusable files are treated, by `--strict`.
-    pub fn rigour(&self) -> Rigour {
-        if self.strict { Rigour::Strict } else { Rigour::PartByPart }
-    }
-}
-
-impl Tunnel {
-    fn flags(&self) -> Flags {
-        Flags {
-            listen: self.listen.clone().unwrap_or_default(),
-            to: self.to.clone(),
-            cert: self.cert.clone(),
-            key: self.key.clone(),
-            password_file: self.password_file.clone(),
-            server_name: self.server_name.clone(),
-            trust: self.trust.clone(),
-            upgrade: self.upgrade.clone(),
-            allow: self.allow.clone(),
-        }
-    }
 }
 
 impl Check {
@@ -305,12 +204,18 @@ pub fn log_problems(problems: &Problems) {
     tracing::error!(reason = problems.reason(), problems = problems.count(), "the configuration cannot be used");
 }
 
-/// Whether these arguments, which do not parse as a whole, ask `egret run` for a log in JSON.
+/// Whether these arguments, which do not parse as a whole, ask `egret run` or `egret exec` for a log in JSON.
 pub fn asks_for_json(arguments: impl Iterator<Item = OsString>) -> bool {
-    let arguments: Vec<_> = arguments.skip(1).collect();
-    let is_run = arguments.first().is_some_and(|command| command == "run");
+    // What follows `--` are arguments of a program.
+    let arguments: Vec<_> = arguments.skip(1).take_while(|argument| argument != "--").collect();
+    let logs = arguments.first().is_some_and(|command| command == "run" || command == "exec");
     let has_pair = arguments.windows(2).any(|pair| pair[0] == "--log" && pair[1] == "json");
-    is_run && (has_pair || arguments.iter().any(|argument| argument == "--log=json"))
+    logs && (has_pair || arguments.iter().any(|argument| argument == "--log=json"))
+}
+
+/// The exit code for arguments that cannot be used. That of `egret exec` is none that its program is likely to have.
+pub fn usage_code(mut arguments: impl Iterator<Item = OsString>) -> u8 {
+    if arguments.nth(1).is_some_and(|command| command == "exec") { EXEC_FAILED } else { Verdict::Bad.code() }
 }
 
 /// Colours for terminals, unless `NO_COLOR` is set (no-color.org).
@@ -336,10 +241,6 @@ fn parse_parameter(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn parse_level(text: &str) -> Result<String, String> {
-    parse_text::<LogLevel>(text).map(|level| level.0)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -349,22 +250,5 @@ mod tests {
     #[test]
     fn arguments_are_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn run_takes_a_file_or_a_tunnel() {
-        let run = |line: &str| Cli::try_parse_from(line.split(' '));
-        assert!(run("egret run egret.toml").is_ok());
-        assert!(run("egret run --listen 127.0.0.1:1 --to a.example.com:443 --cert c --key k --log json").is_ok());
-        for wrong in [
-            "egret run",
-            "egret run --listen 127.0.0.1:1",
-            "egret run --to a.example.com:443",
-            "egret run x.toml --listen 127.0.0.1:1 --to a.example.com:443",
-            "egret run x.toml --server-name a.example.com",
-            "egret run x.toml --log xml",
-        ] {
-            assert!(run(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -7,11 +7,13 @@
 //! | [`reload`] | replaces one generation by the next; watches the files |
 //! | [`reload_fingerprint`] | what a reload compares |
 //! | [`disk`] | reads from disks that may hang |
+//! | [`program`] | the program of `egret exec`: started, signalled, reaped |
 //! | [`admin`] | the HTTP endpoint: metrics, health, status, reload, drain |
 //! | [`signals`], [`systemd`] | requests by the system, and reports to it |
 
 pub mod admin;
 pub(crate) mod disk;
+pub mod program;
 pub mod reload;
 pub(crate) mod reload_fingerprint;
 pub mod signals;

@@ -26,6 +26,15 @@ pub enum Stop {
     Int,
 }
 
+impl Stop {
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Term => libc::SIGTERM as u8,
+            Self::Int => libc::SIGINT as u8,
+        }
+    }
+}
+
 /// The signals of this process that mean something to egret.
 ///
 /// From its creation on, for the life of the process, these signals no longer have their default

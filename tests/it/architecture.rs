@@ -15,7 +15,7 @@ const ORDER: &[&[&str]] = &[
     &["control::supervise"],
     &["control::admin"],
     &["control::reload"],
-    &["control::reload_fingerprint", "control::signals"],
+    &["control::program", "control::reload_fingerprint", "control::signals"],
     &["control::snapshot"],
     &["control::disk", "control::systemd"],
     &["pipeline::accept"],
@@ -37,7 +37,7 @@ const ORDER: &[&[&str]] = &[
 const ORIGINATE: &[&[&str]] = &[
     &["pipeline::originate"],
     &["pipeline::originate::background"],
-    &["pipeline::originate::pool::take"],
+    &["pipeline::originate::pool::take", "pipeline::originate::prove"],
     &["pipeline::originate::pool::replenish"],
     &["pipeline::originate::distrust", "pipeline::originate::outcome", "pipeline::originate::retry"],
     &["pipeline::originate::upstream"],

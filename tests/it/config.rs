@@ -215,7 +215,7 @@ mod arguments {
     fn run(line: &str) -> Result<Loaded, Problems> {
         let cli = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{error}"));
         let Command::Run(run) = cli.command else { panic!("{line} is not run") };
-        run.load(&environment)
+        run.options.load(run.file.as_deref(), &environment)
     }
 
     #[test]

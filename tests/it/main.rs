@@ -28,6 +28,7 @@ mod diff;
 mod docs;
 mod document;
 mod drain;
+mod exec;
 mod explain;
 mod failures;
 mod failures_steps;

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::config::values::{self, Anchors, Config, ExactCertificate, ListenAddress, ListenerKey};
 use crate::config::{self, Loaded, Problems, Style};
+use crate::control::program::environment::{Address, Reached};
 use crate::control::snapshot::{BuildErrors, Rigour, Snapshot, Wanted};
 use crate::net::{self, BindError, Options, Role, Socket};
 use crate::observe::logging;
@@ -262,6 +263,14 @@ impl Reloader {
 
     pub(crate) fn config(&self) -> Config {
         self.shared.snapshot.load().config.clone()
+    }
+
+    /// Where each listener can be reached, with the port that the kernel chose where the configuration says 0.
+    pub(crate) fn reached(&self) -> Vec<Reached> {
+        let config = self.config();
+        let bound = |spec: &values::Listener| self.listeners.get(&spec.key())?.socket.tcp_address();
+        let address = |spec: &values::Listener| bound(spec).map_or_else(|| (&spec.listen).into(), Address::Tcp);
+        config.listeners.iter().map(|spec| Reached { listener: spec.name.clone(), address: address(spec) }).collect()
     }
 
     /// A line for each identity and trust of the running generation whose files cannot be used.

@@ -3,6 +3,8 @@
 mod budget;
 mod descriptors;
 mod endpoints;
+mod entrypoint;
+mod proof;
 mod requests;
 mod status;
 mod trim;
@@ -17,9 +19,10 @@ use arc_swap::ArcSwap;
 use rustix::process::{Resource, Rlimit};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::config::values::{self, Config};
+use crate::config::values::{self, Config, Name};
 use crate::config::{Loaded, Place, Problem};
 use crate::control::admin::{self, Kept, Swapped};
+use crate::control::program::{self, environment};
 use crate::control::reload::watch;
 use crate::control::reload::{Cause, Files, Reloader, Source};
 use crate::control::signals::{self, Signal, Signals};
@@ -35,7 +38,9 @@ use crate::observe::tasks::{self, Task};
 use crate::pipeline::accept::{Bound, Shared};
 use crate::pipeline::admit::{self, Admission};
 use crate::pipeline::originate::key_log::KeyLogFile;
-use requests::{Asked, Requests, Stop};
+pub use entrypoint::{Entrypoint, Wait};
+use entrypoint::{Prepared, Supervised};
+use requests::{Asked, Requests, Stop, System};
 use status::StatusView;
 use trim::Trim;
 
@@ -53,6 +58,8 @@ pub struct Start {
     pub key_log: Option<Arc<KeyLogFile>>,
     /// What a file that cannot be used does, now and at every reload.
     pub rigour: Rigour,
+    /// The program of `egret exec`.
+    pub entrypoint: Option<Entrypoint>,
 }
 
 /// Why the process did not start or had to end.
@@ -77,9 +84,25 @@ pub enum Error {
     /// The thread that built the first generation ended early.
     #[error("the start was interrupted")]
     Interrupted,
-    /// The main loop panicked; the log has the place.
+    /// A task without which the process cannot go on panicked; the log has the place.
     #[error("the process ends after a panic of its main loop")]
     Panicked,
+    /// The program of `egret exec` cannot be started.
+    #[error(transparent)]
+    Program(program::Error),
+    /// A variable of the program's environment refers to nothing.
+    #[error(transparent)]
+    Environment(environment::Error),
+    /// An upstream to wait for is not in the configuration.
+    #[error("--wait-upstreams: there is no upstream {0}")]
+    UnknownUpstream(Name),
+    /// Upstreams for which no origination succeeded in time.
+    #[error("not proven within {} s: {}; the program was not started", .1.as_secs_f64(), list(.0))]
+    Unproven(Vec<Name>, Duration),
+}
+
+fn list(names: &[Name]) -> String {
+    names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
 }
 
 impl Error {
@@ -93,6 +116,10 @@ impl Error {
             Self::Watch(error) => error.reason(),
             Self::Interrupted => "interrupted",
             Self::Panicked => "panicked",
+            Self::Program(error) => error.reason(),
+            Self::Environment(error) => error.reason(),
+            Self::UnknownUpstream(_) => "unknown_upstream",
+            Self::Unproven(..) => "wait_timeout",
         }
     }
 
@@ -100,7 +127,20 @@ impl Error {
     pub fn is_of_configuration(&self) -> bool {
         matches!(self, Self::Build(_) | Self::Admin(_))
     }
+
+    /// The exit code of `egret exec`, by the custom of timeout(1), env(1) and shells.
+    pub fn exec_code(&self) -> u8 {
+        match self {
+            Self::Unproven(..) => 124,
+            Self::Program(program::Error::NotExecutable { .. }) => 126,
+            Self::Program(program::Error::NotFound { .. }) => 127,
+            _ => EXEC_FAILED,
+        }
+    }
 }
+
+/// The exit code of `egret exec` if egret itself fails: a program rarely has this one.
+pub const EXEC_FAILED: u8 = 125;
 
 /// How the process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +149,8 @@ pub enum Ended {
     Drained,
     /// By a second signal, without waiting.
     Quit,
+    /// With the program of `egret exec`, whose exit code this is.
+    Program(u8),
 }
 
 /// Runs until a request to stop. Everything is loaded and bound before the first connection is accepted.
@@ -126,17 +168,18 @@ pub async fn run(start: Start) -> Result<Ended, Error> {
 /// # Errors
 /// Those of [`run`].
 pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Error> {
-    forbid_core_dumps();
+    let Start { source, file, config, log, key_log, rigour, entrypoint } = start;
+    let program = entrypoint.map(|entrypoint| prepare(entrypoint, &config)).transpose()?;
+    forbid_core_dumps(program.is_some());
     let descriptors = descriptors::raise_limit();
     let registry = Registry::new();
     logging::count_dropped(&registry);
     systemd::count_dropped(&registry);
-    let Start { source, file, config, log, key_log, rigour } = start;
     key_log.iter().for_each(|key_log| key_log.count_dropped(&registry));
     let shares = budget::share_out(&config);
     let (files, snapshot) = tokio::select! {
         loaded = first_generation(file, config, &registry, key_log, rigour) => loaded?,
-        () = stop_asked(&mut signals) => return Ok(Ended::Drained),
+        stop = stop_asked(&mut signals) => return Ok(stopped_early(stop, program.is_some())),
     };
     let (bound, bound_by) = connections(&snapshot, descriptors, shares);
     let (drain, streams) = drain::channel();
@@ -150,8 +193,8 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
     let config = shared.snapshot.load().config.clone();
 
     let admin = bind_admin(&config)?;
-    let (status, orders) =
-        StatusView::new(Arc::clone(&shared.snapshot), registry.clone(), bound, Arc::clone(&shared.permits));
+    let snapshot = Arc::clone(&shared.snapshot);
+    let (status, orders) = StatusView::new(Arc::clone(&snapshot), registry.clone(), bound, Arc::clone(&shared.permits));
     let status = Arc::new(status);
     let trim = Trim::new(bound, Arc::clone(&shared.permits));
     let reloader = Reloader::start(source, files, log, registry.clone(), shared, rigour).map_err(Error::Bind)?;
@@ -162,15 +205,50 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
     }
     drop(admin_ends);
     status.set_ready(true);
-    systemd::ready(&running(1, reloader.troubled().len()));
-    let running = Running { requests: Requests::new(signals, orders, registry, trim), reloader };
+    let program = program.map(|program| program.start(snapshot, reloader.reached(), &registry));
+    let system = match &program {
+        Some(program) => System::Program(program.handle()),
+        None => {
+            systemd::ready(&running(1, reloader.troubled().len()));
+            System::Signals(signals)
+        }
+    };
+    let running = Running { requests: Requests::new(system, orders, registry, trim), reloader };
     let ended = tasks::caught_in(Task::Main, pin!(running.until_stopped(&status, drain))).await;
+    let ended = with_program(program, ended.map_err(|_| Error::Panicked), config.drain_timeout).await;
     match ended {
         Ok(Ended::Quit) => no_admin.stop(),
         // The client that asked for the drain has yet to get its answer.
         _ => drop(no_admin.drain(ADMIN_GRACE).await),
     }
-    ended.map_err(|_| Error::Panicked)
+    ended
+}
+
+fn prepare(entrypoint: Entrypoint, config: &Config) -> Result<Prepared, Error> {
+    entrypoint.check(config)?;
+    Prepared::new(entrypoint)
+}
+
+/// A stop before there was anything to drain.
+fn stopped_early(stop: signals::Stop, has_program: bool) -> Ended {
+    if has_program { Ended::Program(program::SIGNALLED + stop.number()) } else { Ended::Drained }
+}
+
+/// The end of the process as its program makes it. If egret cannot go on, the program has to end.
+async fn with_program(
+    program: Option<Supervised>,
+    ended: Result<Ended, Error>,
+    patience: Duration,
+) -> Result<Ended, Error> {
+    match (program, ended) {
+        (None, ended) => ended,
+        (Some(program), Ok(_)) => program.finish().await.map(Ended::Program),
+        (Some(program), Err(error)) => {
+            tracing::error!(reason = error.reason(), "egret cannot go on, and stops the program");
+            program.end(patience).await;
+            Err(error)
+        }
+    }
 }
 
 fn connections(snapshot: &Snapshot, descriptors: u64, shares: Option<Shares>) -> (usize, Bound) {
@@ -239,7 +317,7 @@ impl Running {
         // The listeners go, and with them their watches: what is left are streams.
         reloader.stop();
         drop(reloader);
-        let mut signals = requests.into_signals();
+        let signals = requests.into_signals();
         tokio::select! {
             drained = drain.drain(deadline) => {
                 match drained {
@@ -250,7 +328,7 @@ impl Running {
                 }
                 Ended::Drained
             }
-            () = quit(&mut signals) => {
+            () = quit(signals) => {
                 tracing::warn!("ended at once by a second signal");
                 Ended::Quit
             }
@@ -276,12 +354,22 @@ fn running(generation: u64, troubled: usize) -> String {
     }
 }
 
-async fn quit(signals: &mut Signals) {
-    while signals.next().await != Signal::Quit {}
+async fn quit(signals: Result<Signals, signals::Error>) {
+    match signals {
+        Ok(mut signals) => while signals.next().await != Signal::Quit {},
+        Err(error) => {
+            tracing::warn!(reason = error.reason(), %error, "signals do not shorten the drain");
+            std::future::pending().await
+        }
+    }
 }
 
-async fn stop_asked(signals: &mut Signals) {
-    while signals.next().await == Signal::Reload {}
+async fn stop_asked(signals: &mut Signals) -> signals::Stop {
+    loop {
+        if let Signal::Drain(stop) = signals.next().await {
+            return stop;
+        }
+    }
 }
 
 /// Begins to watch the files and reads them, on a thread that may block: on a disk that hangs, signals are heard.
@@ -314,9 +402,13 @@ fn bind_admin(config: &Config) -> Result<Option<(Socket, Admission)>, Error> {
 
 /// Keys are in memory: no crash may write them to a disk. The limit is one byte, less than any dump needs, and not
 /// zero: a program that takes the place of the file (core(5)) gets the memory whatever the limit, and only a limit of 1
-/// makes the kernel start none.
-fn forbid_core_dumps() {
-    let one = Rlimit { current: Some(1), maximum: Some(1) };
+/// makes the kernel start none. With a program the hard limit stays, so that the program can have the limit that it would
+/// have without egret.
+fn forbid_core_dumps(has_program: bool) {
+    let hard = if has_program { rustix::process::getrlimit(Resource::Core).maximum } else { Some(1) };
+    // A hard limit of 0 allows no 1; it is as good.
+    let soft = hard.map_or(1, |hard| hard.min(1));
+    let one = Rlimit { current: Some(soft), maximum: hard };
     if let Err(error) = rustix::process::setrlimit(Resource::Core, one) {
         tracing::warn!(%error, "cannot forbid core dumps: a crash may write keys to a disk");
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::entrypoint::Handle;
 use super::trim::Trim;
 use crate::control::admin::{Kept, Swapped};
 use crate::control::reload::Cause;
-use crate::control::signals::{Signal, Signals};
+use crate::control::signals::{self, Signal, Signals};
 use crate::control::systemd;
 use crate::observe::metrics::Registry;
 
@@ -48,9 +49,41 @@ pub(super) enum Stop {
     Quit,
 }
 
+/// Who asks egret to stop: signals; or, in `egret exec`, the end of the program, which gets the signals.
+pub(super) enum System {
+    Signals(Signals),
+    Program(Handle),
+}
+
+impl System {
+    /// Cancel safe.
+    async fn next(&mut self) -> Signal {
+        match self {
+            Self::Signals(signals) => signals.next().await,
+            Self::Program(program) => {
+                program.ended().await;
+                // As a supervisor asks.
+                Signal::Drain(signals::Stop::Term)
+            }
+        }
+    }
+
+    /// An order of the admin endpoint to drain. False: the program has to end first, since it may need its streams for
+    /// that.
+    fn drains_now(&self) -> bool {
+        match self {
+            Self::Signals(_) => true,
+            Self::Program(program) => {
+                program.stop();
+                false
+            }
+        }
+    }
+}
+
 /// All sources of requests except changed files.
 pub(super) struct Requests {
-    signals: Signals,
+    system: System,
     ordered: Ordered,
     /// SIGHUP came during a reload, which may have read the files before they were changed.
     hangup: bool,
@@ -65,12 +98,12 @@ pub(super) struct Requests {
 const UPKEEP: Duration = Duration::from_secs(5);
 
 impl Requests {
-    pub(super) fn new(signals: Signals, ordered: Ordered, registry: Registry, trim: Trim) -> Self {
+    pub(super) fn new(system: System, ordered: Ordered, registry: Registry, trim: Trim) -> Self {
         let mut upkeep = interval(UPKEEP);
         let mut alive = interval(systemd::watchdog_interval().unwrap_or(UPKEEP));
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { signals, ordered, hangup: false, registry, trim, upkeep, alive }
+        Self { system, ordered, hangup: false, registry, trim, upkeep, alive }
     }
 
     /// The next thing that is asked for. Cancel safe.
@@ -80,12 +113,12 @@ impl Requests {
                 return Asked::Reload(Cause::Signal, None);
             }
             tokio::select! {
-                signal = self.signals.next() => match signal {
+                signal = self.system.next() => match signal {
                     Signal::Reload => self.hangup = true,
                     Signal::Drain(_) => return Asked::Drain,
                     Signal::Quit => return Asked::Quit,
                 },
-                () = self.ordered.drain.notified() => return Asked::Drain,
+                () = self.ordered.drain.notified() => if self.system.drains_now() { return Asked::Drain },
                 Some(answer) = self.ordered.reloads.recv() => return Asked::Reload(Cause::Admin, Some(answer)),
                 _ = self.upkeep.tick() => self.registry.upkeep(),
                 () = self.trim.when_quiet() => {}
@@ -98,12 +131,12 @@ impl Requests {
     pub(super) async fn stop(&mut self) -> Stop {
         loop {
             tokio::select! {
-                signal = self.signals.next() => match signal {
+                signal = self.system.next() => match signal {
                     Signal::Reload => self.hangup = true,
                     Signal::Drain(_) => return Stop::Drain,
                     Signal::Quit => return Stop::Quit,
                 },
-                () = self.ordered.drain.notified() => return Stop::Drain,
+                () = self.ordered.drain.notified() => if self.system.drains_now() { return Stop::Drain },
                 _ = self.upkeep.tick() => self.registry.upkeep(),
                 () = self.trim.when_quiet() => {}
                 _ = self.alive.tick() => systemd::alive(),
@@ -112,7 +145,11 @@ impl Requests {
     }
 
     /// For the drain: requests that wait for a reload get their answer, and no new one is accepted.
-    pub(super) fn into_signals(self) -> Signals {
-        self.signals
+    pub(super) fn into_signals(self) -> Result<Signals, signals::Error> {
+        match self.system {
+            System::Signals(signals) => Ok(signals),
+            // Those that came before its end were the program's.
+            System::Program(_) => Signals::new(),
+        }
     }
 }

@@ -34,11 +34,15 @@ pub(crate) enum Task {
     PoolFill,
     /// A connection that checks whether a server refuses all clients or only one.
     Confirmation,
+    /// The program of `egret exec`: its start, its signals, its end.
+    Program,
+    /// Originations that prove an upstream.
+    Proof,
 }
 
 impl Task {
     #[cfg(debug_assertions)]
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Main,
         Self::Listener,
         Self::Admin,
@@ -51,6 +55,8 @@ impl Task {
         Self::Pool,
         Self::PoolFill,
         Self::Confirmation,
+        Self::Program,
+        Self::Proof,
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -67,6 +73,8 @@ impl Task {
             Self::Pool => "pool",
             Self::PoolFill => "pool_fill",
             Self::Confirmation => "confirmation",
+            Self::Program => "program",
+            Self::Proof => "proof",
         }
     }
 }

@@ -88,7 +88,8 @@ pub async fn run(out: &mut dyn Write) -> Result<Ended, Error> {
     out.write_all(page.text().as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)?;
     let mut upstreams = JoinSet::new();
     upstreams.spawn(upstream.serve());
-    let start = Start { source, file: Some(file), config, log, key_log: None, rigour: Rigour::PartByPart };
+    let rigour = Rigour::PartByPart;
+    let start = Start { source, file: Some(file), config, log, key_log: None, rigour, entrypoint: None };
     supervise::run_under(signals, start).await.map_err(Error::Run)
 }
 
