@@ -11,11 +11,13 @@
 //! | `kernel` | keys and ciphers for a kernel that makes the records |
 //! | `session` | both directions of one connection: keys, key updates, tickets, close_notify |
 //! | `handshake` | drives rustls over a socket until the secrets can be taken |
+//! | `hello` | ClientHello and ServerHello, read and written part by part |
 //! | `handed` | how much rustls is given in one call |
 //! | `pool` | buffers that a connection holds only while it has something to move |
 
 pub(crate) mod handed;
 pub mod handshake;
+pub(crate) mod hello;
 pub mod kernel;
 mod message;
 pub(crate) mod pool;

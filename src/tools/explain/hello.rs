@@ -4,6 +4,7 @@ use rustls::{CipherSuite, NamedGroup, SignatureScheme};
 
 use crate::credentials::certificate::clean;
 use crate::credentials::fingerprint::hex;
+use crate::tls::hello::{self, Reader, read_u16s};
 use crate::tools::explain::legacy_hello::version_name;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,117 +16,93 @@ pub(crate) struct Field {
 
 /// The fields of a ClientHello in their order; empty if these records hold none.
 pub(crate) fn fields(records: &[u8]) -> Vec<Field> {
-    let mut fields = vec![Field::new("bytes", records.len())];
-    let message = message(records);
-    match body(Cursor(&message), &mut fields) {
-        Some(()) => fields,
-        None => Vec::new(),
+    let content = hello::read_records(records);
+    match hello::read_messages(&content).first() {
+        Some((hello::CLIENT_HELLO, body)) => of_body(records.len(), body).unwrap_or_default(),
+        _ => Vec::new(),
     }
 }
 
-/// The handshake bytes of all records, without their headers.
-fn message(mut records: &[u8]) -> Vec<u8> {
-    let mut message = Vec::new();
-    while let [22, 3, _, high, low, rest @ ..] = records {
-        let length = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
-        message.extend_from_slice(&rest[..length]);
-        records = &rest[length..];
-    }
-    message
-}
-
-fn body(mut hello: Cursor<'_>, fields: &mut Vec<Field>) -> Option<()> {
-    if hello.u8()? != 1 {
-        return None;
-    }
-    hello.take(3)?;
-    fields.push(Field::new("legacy_version", version_name(hello.u16()?)));
-    fields.push(Field::new("random", hex(hello.take(32)?)));
-    let session = hello.with_length8()?;
-    fields.push(Field::new("legacy_session_id", format!("{} bytes", session.0.len())));
-    let suites = hello.with_length16()?.all16();
-    fields.push(Field::new("cipher_suites", names(suites, suite)));
-    let compression = hello.with_length8()?;
-    let none = if compression.0 == [0] { "null".into() } else { hex(compression.0) };
-    fields.push(Field::new("compression_methods", none));
-    let mut extensions = hello.with_length16()?;
-    while let Some(kind) = extensions.u16() {
-        let body = extensions.with_length16()?;
-        let value = extension(kind, Cursor(body.0)).unwrap_or_else(|| format!("{} bytes", body.0.len()));
+fn of_body(bytes: usize, body: &[u8]) -> Result<Vec<Field>, &'static str> {
+    let hello = hello::ClientHello::read(body)?;
+    let compression = if hello.compression == [0] { "null".into() } else { hex(hello.compression) };
+    let mut fields = vec![
+        Field::new("bytes", bytes),
+        Field::new("legacy_version", version_name(hello.version)),
+        Field::new("random", hex(hello.random)),
+        Field::new("legacy_session_id", format!("{} bytes", hello.session.len())),
+        Field::new("cipher_suites", names(hello.suites, suite)),
+        Field::new("compression_methods", compression),
+    ];
+    for read in hello.extensions {
+        let (kind, content) = read?;
+        let value = extension(kind, content).unwrap_or_else(|| format!("{} bytes", content.len()));
         fields.push(Field::new(extension_name(kind), value));
     }
-    Some(())
+    Ok(fields)
 }
 
 /// `None` for extensions that are shown by their length only.
-fn extension(kind: u16, mut body: Cursor<'_>) -> Option<String> {
+fn extension(kind: u16, content: &[u8]) -> Option<String> {
     Some(match kind {
-        0 => {
-            let mut entries = body.with_length16()?;
-            entries.u8()?;
-            clean(&String::from_utf8_lossy(entries.with_length16()?.0))
-        }
+        hello::SERVER_NAME => clean(&String::from_utf8_lossy(hello::read_server_name(content).ok()??)),
         5 => "OCSP".into(),
-        10 => names(body.with_length16()?.all16(), group),
-        11 => "uncompressed".into(),
-        13 | 50 => names(body.with_length16()?.all16(), signature),
-        16 => {
-            let mut list = body.with_length16()?;
-            let mut found = Vec::new();
-            while let Some(protocol) = list.with_length8() {
-                found.push(clean(&String::from_utf8_lossy(protocol.0)));
-            }
-            found.join(", ")
+        hello::SUPPORTED_GROUPS => names(hello::whole_list(content)?.0, group),
+        hello::EC_POINT_FORMATS => "uncompressed".into(),
+        hello::SIGNATURE_ALGORITHMS | 50 => names(hello::whole_list(content)?.0, signature),
+        hello::ALPN => {
+            let protocols = hello::read_protocols(content).ok()?.into_iter();
+            protocols.map(|protocol| clean(&String::from_utf8_lossy(protocol))).collect::<Vec<_>>().join(", ")
         }
-        23 | 0xff01 => "present".into(),
-        35 if body.0.is_empty() => "none held".into(),
-        35 => format!("a ticket of {} bytes", body.0.len()),
+        hello::EXTENDED_MASTER_SECRET | hello::RENEGOTIATION_INFO => "present".into(),
+        35 if content.is_empty() => "none held".into(),
+        35 => format!("a ticket of {} bytes", content.len()),
         41 => "a session is offered".into(),
-        43 => names(body.with_length8()?.all16(), version_name),
-        45 => "psk_dhe_ke".into(),
-        51 => key_shares(body.with_length16()?),
+        hello::SUPPORTED_VERSIONS => names(Reader(content).with_u8_length()?, version_name),
+        hello::PSK_KEY_EXCHANGE_MODES => "psk_dhe_ke".into(),
+        hello::KEY_SHARE => key_shares(hello::whole_list(content)?),
         _ => return None,
     })
 }
 
-fn key_shares(mut list: Cursor<'_>) -> String {
+fn key_shares(mut list: Reader<'_>) -> String {
     let mut found = Vec::new();
     while let Some(id) = list.u16() {
-        let Some(key) = list.with_length16() else { break };
-        found.push(format!("{} ({} bytes)", group(id), key.0.len()));
+        let Some(key) = list.with_u16_length() else { break };
+        found.push(format!("{} ({} bytes)", group(id), key.len()));
     }
     found.join(", ")
 }
 
 fn extension_name(kind: u16) -> String {
     let name = match kind {
-        0 => "server_name",
+        hello::SERVER_NAME => "server_name",
         5 => "status_request",
-        10 => "supported_groups",
-        11 => "ec_point_formats",
-        13 => "signature_algorithms",
-        16 => "application_layer_protocol_negotiation",
+        hello::SUPPORTED_GROUPS => "supported_groups",
+        hello::EC_POINT_FORMATS => "ec_point_formats",
+        hello::SIGNATURE_ALGORITHMS => "signature_algorithms",
+        hello::ALPN => "application_layer_protocol_negotiation",
         21 => "padding",
         22 => "encrypt_then_mac",
-        23 => "extended_master_secret",
+        hello::EXTENDED_MASTER_SECRET => "extended_master_secret",
         35 => "session_ticket",
         41 => "pre_shared_key",
         42 => "early_data",
-        43 => "supported_versions",
+        hello::SUPPORTED_VERSIONS => "supported_versions",
         44 => "cookie",
-        45 => "psk_key_exchange_modes",
+        hello::PSK_KEY_EXCHANGE_MODES => "psk_key_exchange_modes",
         49 => "post_handshake_auth",
         50 => "signature_algorithms_cert",
-        51 => "key_share",
+        hello::KEY_SHARE => "key_share",
         0xfe0d => "encrypted_client_hello",
-        0xff01 => "renegotiation_info",
+        hello::RENEGOTIATION_INFO => "renegotiation_info",
         other => return format!("extension {other}"),
     };
     name.into()
 }
 
-fn names(values: Vec<u16>, name: impl Fn(u16) -> String) -> String {
-    values.into_iter().map(name).collect::<Vec<_>>().join(", ")
+fn names(list: &[u8], name: impl Fn(u16) -> String) -> String {
+    read_u16s(list).map(name).collect::<Vec<_>>().join(", ")
 }
 
 fn suite(id: u16) -> String {
@@ -143,38 +120,6 @@ fn signature(id: u16) -> String {
 impl Field {
     fn new(name: impl Into<String>, value: impl ToString) -> Self {
         Self { name: name.into(), value: value.to_string() }
-    }
-}
-
-struct Cursor<'a>(&'a [u8]);
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.take(1).map(|bytes| bytes[0])
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
-    }
-
-    fn with_length8(&mut self) -> Option<Self> {
-        let length = usize::from(self.u8()?);
-        self.take(length).map(Self)
-    }
-
-    fn with_length16(&mut self) -> Option<Self> {
-        let length = usize::from(self.u16()?);
-        self.take(length).map(Self)
-    }
-
-    fn all16(mut self) -> Vec<u16> {
-        std::iter::from_fn(|| self.u16()).collect()
     }
 }
 

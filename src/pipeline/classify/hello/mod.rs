@@ -12,6 +12,8 @@ use bytes::{Bytes, BytesMut};
 use crate::net;
 use crate::protocols::Upgrade;
 use crate::protocols::exchange::{Exchange, Step};
+use crate::tls::hello::{self, ALPN, CLIENT_HELLO, HANDSHAKE, MESSAGE_HEAD, RECORD_HEAD, SERVER_NAME};
+use crate::tls::record::MAX_PLAINTEXT;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -60,19 +62,6 @@ pub struct Hello {
 /// What is read of a client before it is refused, heads of records included. Browsers send two kilobytes with a
 /// post-quantum key; what other implementations accept is 64 KiB (OpenSSL's limit is 131 KiB).
 pub const MAX_HELLO: usize = 64 << 10;
-
-/// Type, version, length.
-const RECORD_HEAD: usize = 5;
-/// The most plaintext of a record (RFC 8446 section 5.1).
-const MAX_FRAGMENT: usize = 1 << 14;
-/// Type and length of a handshake message.
-const MESSAGE_HEAD: usize = 4;
-
-const HANDSHAKE: u8 = 22;
-const CLIENT_HELLO: u8 = 1;
-const SERVER_NAME: u16 = 0;
-const ALPN: u16 = 16;
-const HOST_NAME: u8 = 0;
 
 /// How a client shows that it does not begin with a ClientHello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -160,7 +149,7 @@ fn record(input: &[u8]) -> Result<Option<&[u8]>, Refusal> {
     let length = usize::from(u16::from_be_bytes([head[3], head[4]]));
     match length {
         0 => Err(Refusal::Malformed("a record is empty")),
-        _ if length > MAX_FRAGMENT => Err(Refusal::Malformed("a record is longer than 16 KiB")),
+        _ if length > MAX_PLAINTEXT => Err(Refusal::Malformed("a record is longer than 16 KiB")),
         _ => Ok(rest.get(..length)),
     }
 }
@@ -182,52 +171,20 @@ fn body(message: &[u8]) -> Result<Option<&[u8]>, Refusal> {
 }
 
 fn parse(body: &[u8]) -> Result<ClientHello, &'static str> {
-    let mut input = Input(body);
-    input.take(2 + 32).ok_or("it ends before its session")?;
-    input.short().ok_or("its session is cut")?;
-    let suites = input.long().ok_or("its suites are cut")?;
-    if suites.is_empty() || suites.len() % 2 != 0 {
-        return Err("its suites are none");
-    }
-    input.short().ok_or("its compression methods are cut")?;
     let mut hello = ClientHello::default();
-    // TLS 1.2 knows hellos without extensions.
-    if input.0.is_empty() {
-        return Ok(hello);
-    }
-    let mut extensions = Input(input.long().ok_or("its extensions are cut")?);
-    if !input.0.is_empty() {
-        return Err("something follows its extensions");
-    }
     let mut named = false;
     let mut offered = false;
-    while !extensions.0.is_empty() {
-        let kind = extensions.number().ok_or("an extension is cut")?;
-        let content = extensions.long().ok_or("an extension is cut")?;
+    for extension in hello::ClientHello::read(body)?.extensions {
+        let (kind, content) = extension?;
         match kind {
             SERVER_NAME if std::mem::replace(&mut named, true) => return Err("it has two server names"),
             ALPN if std::mem::replace(&mut offered, true) => return Err("it has ALPN twice"),
-            SERVER_NAME => hello.server_name = server_name(content)?,
-            ALPN => hello.alpn = protocols(content)?,
+            SERVER_NAME => hello.server_name = hello::read_server_name(content)?.map(host_name).transpose()?,
+            ALPN => hello.alpn = hello::read_protocols(content)?.into_iter().map(Into::into).collect(),
             _ => {}
         }
     }
     Ok(hello)
-}
-
-/// A list of names of several kinds, of which only one was ever defined.
-fn server_name(content: &[u8]) -> Result<Option<Box<str>>, &'static str> {
-    const CUT: &str = "its server name is cut";
-    let mut names = whole(content).ok_or(CUT)?;
-    let mut found = None;
-    while !names.0.is_empty() {
-        let kind = names.take(1).ok_or(CUT)?;
-        let name = names.long().ok_or(CUT)?;
-        if kind == [HOST_NAME] && found.replace(name).is_some() {
-            return Err("it has two server names");
-        }
-    }
-    found.map(host_name).transpose()
 }
 
 /// Normalized for comparison. A name that DNS cannot have is accepted: it just has no route.
@@ -243,48 +200,6 @@ fn host_name(name: &[u8]) -> Result<Box<str>, &'static str> {
 
 /// The longest name of DNS (RFC 1035 section 2.3.4), in text.
 const MAX_NAME: usize = 253;
-
-fn protocols(content: &[u8]) -> Result<Vec<Box<[u8]>>, &'static str> {
-    const CUT: &str = "its ALPN is cut";
-    let mut list = whole(content).ok_or(CUT)?;
-    let mut protocols = Vec::new();
-    while !list.0.is_empty() {
-        protocols.push(list.short().filter(|protocol| !protocol.is_empty()).ok_or(CUT)?.into());
-    }
-    Ok(protocols)
-}
-
-/// A list that is all of the content.
-fn whole(content: &[u8]) -> Option<Input<'_>> {
-    let mut input = Input(content);
-    let list = input.long()?;
-    input.0.is_empty().then_some(Input(list))
-}
-
-/// The unread bytes. A read returns `None` if fewer are left than the length says.
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn number(&mut self) -> Option<u16> {
-        self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
-    }
-
-    fn short(&mut self) -> Option<&'a [u8]> {
-        let count = self.take(1)?[0];
-        self.take(count.into())
-    }
-
-    fn long(&mut self) -> Option<&'a [u8]> {
-        let count = self.number()?;
-        self.take(count.into())
-    }
-}
 
 #[cfg(test)]
 mod tests;

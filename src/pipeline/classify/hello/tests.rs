@@ -4,30 +4,19 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::tls::hello::{server_name, with_u16_length};
 
 fn message(extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
-    let mut body = [&[3, 3][..], &[7; 32], &[0], &[0, 4, 0x0a, 0x0a, 0x13, 0x01], &[1, 0]].concat();
-    let extension = |(kind, content): &(u16, Vec<u8>)| [&kind.to_be_bytes()[..], &long(content)].concat();
-    body.extend(long(&extensions.iter().flat_map(extension).collect::<Vec<_>>()));
-    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-    [&[CLIENT_HELLO][..], &length[1..], &body].concat()
-}
-
-fn long(content: &[u8]) -> Vec<u8> {
-    [&u16::try_from(content.len()).unwrap().to_be_bytes()[..], content].concat()
-}
-
-fn name(name: &str) -> (u16, Vec<u8>) {
-    (SERVER_NAME, long(&[&[HOST_NAME][..], &long(name.as_bytes())].concat()))
+    hello::client_hello(&[7; 32], &[], &[0x0a0a, 0x1301], extensions)
 }
 
 fn alpn(protocols: &[&str]) -> (u16, Vec<u8>) {
     let short = |protocol: &&str| [&[u8::try_from(protocol.len()).unwrap()][..], protocol.as_bytes()].concat();
-    (ALPN, long(&protocols.iter().flat_map(short).collect::<Vec<_>>()))
+    (ALPN, with_u16_length(&protocols.iter().flat_map(short).collect::<Vec<_>>()))
 }
 
 fn records(message: &[u8], fragment: usize) -> Vec<u8> {
-    message.chunks(fragment).flat_map(|part| [&[HANDSHAKE, 3, 1][..], &long(part)].concat()).collect()
+    message.chunks(fragment).flat_map(hello::record).collect()
 }
 
 /// The result of bytes that arrive in pieces; `None`: more are needed.
@@ -55,8 +44,9 @@ fn hello(bytes: &[u8]) -> Option<Result<ClientHello, Refusal>> {
 #[test]
 fn name_and_protocols_are_found_among_other_extensions() {
     let grease = (0x0a0a, vec![]);
-    let extensions = [grease.clone(), name("DB.Example.COM."), (43, vec![2, 3, 4]), alpn(&["\u{2}", "h2"]), grease];
-    let found = hello(&records(&message(&extensions), MAX_FRAGMENT)).unwrap().unwrap();
+    let extensions =
+        [grease.clone(), server_name("DB.Example.COM."), (43, vec![2, 3, 4]), alpn(&["\u{2}", "h2"]), grease];
+    let found = hello(&records(&message(&extensions), MAX_PLAINTEXT)).unwrap().unwrap();
     assert_eq!(found.server_name.as_deref(), Some("db.example.com"));
     assert_eq!(found.alpn, [b"\x02"[..].into(), b"h2"[..].into()]);
 }
@@ -88,9 +78,9 @@ fn what_is_no_hello_is_told_with_its_first_bytes() {
 
 #[test]
 fn contradictions_are_refused() {
-    let a = name("a.example.com");
-    let b = name("b.example.com");
-    let both = (SERVER_NAME, long(&[&a.1[2..], &b.1[2..]].concat()));
+    let a = server_name("a.example.com");
+    let b = server_name("b.example.com");
+    let both = (SERVER_NAME, with_u16_length(&[&a.1[2..], &b.1[2..]].concat()));
     let cut = (SERVER_NAME, a.1[..a.1.len() - 1].to_vec());
     let cases: [&[(u16, Vec<u8>)]; 8] = [
         &[a, b],
@@ -98,12 +88,12 @@ fn contradictions_are_refused() {
         &[cut],
         &[alpn(&[""])],
         &[alpn(&["h2"]), alpn(&["h2"])],
-        &[name("")],
-        &[name("ä.example.com")],
-        &[name(&"a".repeat(MAX_NAME + 1))],
+        &[server_name("")],
+        &[server_name("ä.example.com")],
+        &[server_name(&"a".repeat(MAX_NAME + 1))],
     ];
     for extensions in cases {
-        let answer = hello(&records(&message(extensions), MAX_FRAGMENT));
+        let answer = hello(&records(&message(extensions), MAX_PLAINTEXT));
         assert!(matches!(answer, Some(Err(Refusal::Malformed(_)))), "{extensions:?}");
     }
 }
@@ -113,7 +103,7 @@ fn no_more_than_the_bound_is_read() {
     // Records of one byte: five of six bytes are heads.
     let whole = message(&[(21, vec![0; 30_000])]);
     assert_eq!(hello(&records(&whole, 1)[..MAX_HELLO]), Some(Err(TOO_LONG)));
-    assert!(matches!(hello(&records(&whole, MAX_FRAGMENT)), Some(Ok(_))));
+    assert!(matches!(hello(&records(&whole, MAX_PLAINTEXT)), Some(Ok(_))));
 }
 
 proptest! {
@@ -127,7 +117,7 @@ proptest! {
         data in vec(any::<u8>(), 0..100),
     ) {
         let offer: Vec<&str> = offer.iter().map(String::as_str).collect();
-        let whole = message(&[(21, vec![0; padding]), name(&host), alpn(&offer)]);
+        let whole = message(&[(21, vec![0; padding]), server_name(&host), alpn(&offer)]);
         let early = [records(&whole, fragment), data].concat();
         let (hello, read) = classify(&early, piece).expect("all is there").expect("it is right");
         prop_assert!(early.starts_with(&read));
