@@ -1,5 +1,6 @@
 //! Sockets: what the standard library does not offer, and the one type for "TCP or Unix".
 
+mod accept_backoff;
 mod buffers;
 mod duplex;
 mod fast_open;
@@ -19,6 +20,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
+pub(crate) use accept_backoff::AcceptBackoff;
 pub(crate) use buffers::{SocketBuffers, suits_write_of};
 pub(crate) use duplex::{
     Duplex, finish, read_now, say, try_read, try_read_unchecked, try_read_vectored, try_write, try_write_last,

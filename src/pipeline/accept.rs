@@ -6,20 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
 
 use crate::config::values::{self, ListenerKey, Name};
 use crate::drain::Watch;
-use crate::net::{BindError, Options, Peer, Role, Socket, Stream};
+use crate::net::{AcceptBackoff, BindError, Options, Peer, Role, Socket, Stream};
 use crate::observe::logging::flood::{self, Event, Key};
 use crate::observe::metrics::Registry;
 use crate::observe::tasks::{self, Task};
 use crate::pipeline::admit::Admission;
 use crate::pipeline::connection::{self, Accepted};
 use crate::pipeline::route::RouteTable;
-
-/// The pauses after an error of accept (mostly: no descriptors left): those of Go's net/http.
-const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_secs(1);
 
 pub(crate) struct Listener {
     key: ListenerKey,
@@ -119,19 +115,12 @@ impl Listener {
     /// While it waits for a client it holds neither a permit, which another listener may need, nor anything
     /// of a generation, which may be replaced meanwhile and has keys in it.
     async fn accept_from<G: Generation>(&self, shared: &Shared<G>, registry: &Registry) {
-        let mut pause = *PAUSE.start();
+        let mut backoff = AcceptBackoff::new();
         while self.permits(shared).await.is_some() {
-            match self.socket.accept().await {
-                Ok((stream, peer)) => {
-                    pause = *PAUSE.start();
-                    self.hand_over(InHand(Some(stream)), peer, shared, registry).await;
-                }
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    self.count(&error, pause, shared);
-                    sleep(pause).await;
-                    pause = (pause * 2).min(*PAUSE.end());
-                }
+            let accepted = self.socket.accept().await;
+            let report = |error: &io::Error, pause| self.count(error, pause, shared);
+            if let Some((stream, peer)) = backoff.accepted(accepted, report).await {
+                self.hand_over(InHand(Some(stream)), peer, shared, registry).await;
             }
         }
     }
@@ -237,17 +226,6 @@ async fn acquire(permits: &Arc<Semaphore>, bound: Bound, entry: &Entry) -> Optio
         tracing::warn!(%listener, reason, "accepting waits");
     }
     Arc::clone(permits).acquire_owned().await.ok()
-}
-
-/// Errors that accept(2) passes on from one connection which died in the queue (accept(2), "Error handling").
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
-    };
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionReset | HostUnreachable | Interrupted | NetworkDown | NetworkUnreachable
-    )
 }
 
 fn accept_error(error: &io::Error) -> &'static str {

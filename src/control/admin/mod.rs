@@ -8,6 +8,7 @@ mod guard;
 mod page;
 mod routes;
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +16,9 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use crate::net::{Peer, Socket, Stream};
+use crate::net::{AcceptBackoff, Peer, Socket, Stream};
 use crate::observe::logging::flood::{self, Event, Key};
 use crate::pipeline::admit::Admission;
 use exchanges::{Exchanges, Progress};
@@ -110,25 +111,20 @@ struct Acceptor {
 
 impl Acceptor {
     async fn serve(&mut self) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = AcceptBackoff::new();
+        let report = |error: &io::Error, pause| {
+            if flood::is_first(Key::new(Event::AdminAcceptingPauses, "accept_failed")) {
+                tracing::warn!(%error, ?pause, "admin cannot accept, pausing");
+            }
+        };
         loop {
             let accepted = tokio::select! {
                 biased;
                 true = self.exchanges.ended() => continue,
                 accepted = self.socket.accept() => accepted,
             };
-            match accepted {
-                Ok((stream, peer)) => {
-                    pause = FIRST_PAUSE;
-                    self.admit(stream, &peer);
-                }
-                Err(error) => {
-                    if flood::is_first(Key::new(Event::AdminAcceptingPauses, "accept_failed")) {
-                        tracing::warn!(%error, ?pause, "admin cannot accept, pausing");
-                    }
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LAST_PAUSE);
-                }
+            if let Some((stream, peer)) = backoff.accepted(accepted, report).await {
+                self.admit(stream, &peer);
             }
         }
     }
@@ -158,10 +154,6 @@ impl Acceptor {
         }
     }
 }
-
-/// The pauses of Go's net/http after an error of accept.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// One request and its answer. Connections are not kept alive: clients come every few seconds at most, and an idle
 /// connection would be one more thing to bound.

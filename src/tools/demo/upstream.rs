@@ -25,12 +25,13 @@ use serde_json::{Value, json};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::credentials::certificate::CertificateFacts;
 use crate::credentials::fingerprint::hex;
+use crate::net::AcceptBackoff;
 use crate::tools::demo::certificates::{Certificates, Leaf};
 use crate::tools::demo::{Error, SERVER_NAME};
 
@@ -44,8 +45,6 @@ const MAX_CONNECTIONS: usize = 1024;
 /// A handshake over loopback takes milliseconds; the rest is for a machine that is busy.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
-/// A failed accept (no descriptors) needs time to pass before the next one can succeed.
-const PAUSE: Duration = Duration::from_millis(100);
 
 impl Upstream {
     pub(super) async fn bind(certificates: &Certificates) -> Result<Self, Error> {
@@ -64,15 +63,15 @@ impl Upstream {
     /// Answers until it is dropped.
     pub(super) async fn serve(self) {
         let mut connections = JoinSet::new();
+        let mut backoff = AcceptBackoff::new();
         loop {
             let accepted = tokio::select! {
                 biased;
                 Some(_) = connections.join_next() => continue,
                 accepted = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => accepted,
             };
-            match accepted {
-                Ok((tcp, _)) => drop(connections.spawn(converse(tcp, self.acceptor.clone()))),
-                Err(_) => sleep(PAUSE).await,
+            if let Some((tcp, _)) = backoff.accepted(accepted, |_, _| {}).await {
+                connections.spawn(converse(tcp, self.acceptor.clone()));
             }
         }
     }
