@@ -2,13 +2,11 @@
 
 use std::fmt::Write;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::read::Item;
 use crate::credentials::certificate::{CertificateFacts, Date};
-use crate::credentials::fingerprint::labelled_hex;
+use crate::credentials::fingerprint::{labelled_hex, labelled_pin};
 
 pub(crate) fn text(items: &[Item], now: Date) -> String {
     let mut text = String::new();
@@ -48,7 +46,7 @@ fn paragraph(facts: &CertificateFacts, now: Date) -> String {
     for (name, value) in facts.fields() {
         let _ = writeln!(text, "   {name:<11} {value}");
     }
-    let _ = writeln!(text, "   {:<11} sha256/{}", "pin", STANDARD.encode(facts.spki_sha256));
+    let _ = writeln!(text, "   {:<11} {}", "pin", labelled_pin(&facts.spki_sha256));
     let ended = match () {
         () if facts.not_before > now => format!("not yet valid: begins {}", when(facts.not_before, now)),
         () if facts.not_after < now => format!("expired: ended {}", when(facts.not_after, now)),
@@ -132,7 +130,7 @@ fn certificate(facts: &CertificateFacts) -> Value {
         "not_before": facts.not_before.to_string(),
         "not_after": facts.not_after.to_string(),
         "sha256": labelled_hex(&facts.sha256),
-        "pin": format!("sha256/{}", STANDARD.encode(facts.spki_sha256)),
+        "pin": labelled_pin(&facts.spki_sha256),
         "key": facts.key,
         "key_bits": facts.key_bits,
         "authority": facts.authority,
