@@ -133,13 +133,16 @@ fn origin(credentials: &Credentials, kind: Kind, resumption: bool) -> Origin {
     let trust = config.trusts.values().next().expect("it is configured");
     let trust = Arc::new(Trust::load(&name, trust).expect("a trust"));
     let mut upstream: Upstream = config.upstreams.into_values().next().expect("it is configured");
-    upstream.tls.resumption = resumption;
+    upstream.tls.settings.resumption = resumption;
     let (version, group) = match kind {
         Kind::Tls12X25519 => (TlsVersion::V1_2, vec![KeyExchange::X25519, KeyExchange::Secp256r1]),
         Kind::Tls13X25519 => (TlsVersion::V1_3, vec![KeyExchange::X25519]),
         Kind::Tls13Hybrid => (TlsVersion::V1_3, vec![KeyExchange::X25519Mlkem768]),
     };
-    (upstream.tls.min_version, upstream.tls.max_version, upstream.tls.key_exchange) = (version, version, group);
+    let tls = &mut upstream.tls.settings;
+    tls.min_version = version;
+    tls.max_version = version;
+    tls.key_exchange = group;
     let key = OriginKey::new(&upstream, &NAME.try_into().expect("a name"), Some(&identity), &trust);
     Origin::new(key, Some(identity), trust).expect("an origin")
 }

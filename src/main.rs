@@ -73,7 +73,7 @@ fn report_usage(error: &clap::Error) -> ExitCode {
 }
 
 fn log_json(level: Option<&str>) -> Result<logging::Handle, logging::Error> {
-    logging::init(&values::Log { format: values::LogFormat::Json, level: level.unwrap_or("info").to_owned() })
+    logging::init(&values::Log::json(level))
 }
 
 fn run_check(check: &Check) -> anyhow::Result<u8> {
@@ -150,7 +150,7 @@ fn load_and_serve(launch: &Arc<Launch>) -> anyhow::Result<u8> {
         }
     };
     let advice = config::lint(&loaded);
-    let is_text = loaded.config.log.format == values::LogFormat::Text;
+    let is_text = loaded.config.log.is_text();
     if is_text {
         cli::print_advice(&loaded, &advice, &mut err, style)?;
     }

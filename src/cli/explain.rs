@@ -214,8 +214,8 @@ impl Settings {
         let (_, mut upstream) = config.upstreams.pop_first().expect("arguments make one upstream");
         upstream.upgrade = self.upgrade;
         upstream.tls.server_name = self.server_name.as_ref().map(|name| name.0.clone());
-        upstream.tls.sni = !self.no_sni;
-        upstream.tls.alpn = self.alpn.iter().map(|protocol| protocol.0.clone()).collect();
+        upstream.tls.settings.sni = !self.no_sni;
+        upstream.tls.settings.alpn = self.alpn.iter().map(|protocol| protocol.0.clone()).collect();
         upstream.tls.identity = upstream.tls.identity.map(|_| Name::new(NAME));
         upstream.tls.trust = upstream.tls.trust.map(|_| Name::new(NAME));
         let identity = config.identities.pop_first().map(|(_, identity)| identity);

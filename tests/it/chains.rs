@@ -199,7 +199,7 @@ async fn world(folder: &TempDir, root: &Ca, leaf: &Leaf) -> (Registry, Origin, T
     let address: SocketAddr = server.address();
     let trust = trust(&roots(folder.path(), &[root]));
     let mut spec = upstream(address);
-    spec.tls.resumption = false;
+    spec.tls.settings.resumption = false;
     let key = OriginKey::new(&spec, &"localhost".try_into().unwrap(), None, &trust);
     let (registry, metrics) = counted();
     (registry, Origin::counted(key, None, trust, metrics).unwrap(), server)

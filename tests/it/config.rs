@@ -194,8 +194,8 @@ fn a_short_idle_timeout_shortens_the_default_for_half_closed_streams() {
     let text = "[upstreams.a]\nservers = ['a.example.com:1']\nidle_timeout = '5s'\n\
                 [[listeners]]\nlisten = '127.0.0.1:1'\nupstream = 'a'\n";
     let config = parse_text(text).expect("the text is right");
-    let stream = &config.upstreams[&Name::new("a")].stream;
-    assert_eq!(Some(stream.half_closed), stream.idle);
+    let upstream = &config.upstreams[&Name::new("a")];
+    assert_eq!(Some(upstream.half_closed_timeout), upstream.idle_timeout);
 }
 
 #[test]
@@ -251,7 +251,7 @@ mod arguments {
         let loaded =
             run(&format!("egret run {} --log text --log-level debug --allow-loose-key-permissions", path.display()))
                 .unwrap_or_else(|problems| panic!("{problems}"));
-        assert_eq!(loaded.config.log.level, "debug");
+        assert_eq!(config::document(&loaded.config)["log"]["level"], "debug");
         assert!(loaded.config.identities.values().all(|identity| identity.allow_loose_key_permissions));
     }
 }

@@ -264,20 +264,20 @@ async fn version_and_alpn_have_their_classes() {
     let (leaf, trusted) = (ca.leaf(&Wish::default()), trust(&roots(folder.path(), &[&ca])));
     let server = TlsServer::start(&leaf, Setup { versions: VERSIONS[0], alpn: &["a"], ..Setup::default() }).await;
     let mut spec = upstream(server.address());
-    spec.tls.min_version = TlsVersion::V1_3;
+    spec.tls.settings.min_version = TlsVersion::V1_3;
     let error = originate(server.address(), server.address(), &origin(&spec, None, &trusted)).await.unwrap_err();
     assert_eq!(error.reason(), "version_mismatch");
     assert_eq!(parsed(&error)["upstreams"]["up"]["tls"]["min_version"].as_str(), Some("1.2"));
 
     let mut spec = upstream(server.address());
-    spec.tls.alpn = vec![b"b".to_vec()];
+    spec.tls.settings.alpn = vec![b"b".to_vec()];
     let error = originate(server.address(), server.address(), &origin(&spec, None, &trusted)).await.unwrap_err();
     assert_eq!(error.reason(), "alpn_refused");
     let silent = TlsServer::start(&leaf, Setup::default()).await;
     let error = originate(silent.address(), silent.address(), &origin(&spec, None, &trusted)).await.unwrap_err();
     assert_eq!(error.reason(), "alpn_refused", "a server without ALPN has chosen none");
 
-    spec.tls.alpn = vec![b"b".to_vec(), b"a".to_vec()];
+    spec.tls.settings.alpn = vec![b"b".to_vec(), b"a".to_vec()];
     let (negotiated, _) = visit(server.address(), server.address(), &origin(&spec, None, &trusted)).await;
     assert_eq!(negotiated.alpn.as_deref(), Some(&b"a"[..]));
 }
@@ -291,7 +291,7 @@ async fn the_key_exchange_is_the_first_that_is_named() {
     let cases = [(vec![], "X25519MLKEM768"), (vec![KeyExchange::Secp384r1, KeyExchange::X25519], "secp384r1")];
     for (key_exchange, group) in cases {
         let mut spec = upstream(server.address());
-        spec.tls.key_exchange = key_exchange;
+        spec.tls.settings.key_exchange = key_exchange;
         let (negotiated, _) = visit(server.address(), server.address(), &origin(&spec, None, &trusted)).await;
         assert_eq!((negotiated.version, negotiated.group), ("TLSv1.3", group));
     }
@@ -313,7 +313,7 @@ async fn sni_is_the_server_name_unless_it_is_an_address_or_switched_off() {
     for (server_name, sni, seen_sni) in cases {
         let mut spec = upstream(server.address());
         spec.tls.server_name = server_name.map(|name| name.try_into().unwrap());
-        spec.tls.sni = sni;
+        spec.tls.settings.sni = sni;
         let (_, seen) = visit(server.address(), server.address(), &origin(&spec, None, &trusted)).await;
         assert_eq!(seen.sni.as_deref(), seen_sni);
     }

@@ -60,7 +60,8 @@ impl World {
 
     fn base(&self) -> Parts {
         let mut upstream = upstream(self.server.address());
-        (upstream.tls.min_version, upstream.tls.max_version) = (self.version, self.version);
+        upstream.tls.settings.min_version = self.version;
+        upstream.tls.settings.max_version = self.version;
         Parts {
             upstream,
             server_name: "localhost".try_into().unwrap(),
@@ -91,22 +92,24 @@ impl World {
                 }),
             ),
             ("server name", with(&|parts| parts.server_name = "other.example.com".try_into().unwrap())),
-            ("alpn", with(&|parts| parts.upstream.tls.alpn = vec![b"b".to_vec()])),
+            ("alpn", with(&|parts| parts.upstream.tls.settings.alpn = vec![b"b".to_vec()])),
             (
                 "versions",
                 with(&|parts| match self.version {
-                    TlsVersion::V1_2 => parts.upstream.tls.max_version = TlsVersion::V1_3,
-                    TlsVersion::V1_3 => parts.upstream.tls.min_version = TlsVersion::V1_2,
+                    TlsVersion::V1_2 => parts.upstream.tls.settings.max_version = TlsVersion::V1_3,
+                    TlsVersion::V1_3 => parts.upstream.tls.settings.min_version = TlsVersion::V1_2,
                 }),
             ),
             ("servers", with(&|parts| parts.upstream.servers[0].port ^= 1)),
-            ("sni", with(&|parts| parts.upstream.tls.sni = false)),
+            ("sni", with(&|parts| parts.upstream.tls.settings.sni = false)),
             ("chain", with(&|parts| parts.upstream.tls.verify = Verify::Chain { reason: "a test".into() })),
             ("report", with(&|parts| parts.upstream.tls.verify = Verify::Report { reason: "a test".into() })),
             ("none", with(&|parts| parts.upstream.tls.verify = Verify::None { reason: "a test".into() })),
             (
                 "key exchange",
-                with(&|parts| parts.upstream.tls.key_exchange = vec![KeyExchange::X25519, KeyExchange::Secp256r1]),
+                with(&|parts| {
+                    parts.upstream.tls.settings.key_exchange = vec![KeyExchange::X25519, KeyExchange::Secp256r1]
+                }),
             ),
         ]
     }
@@ -229,7 +232,7 @@ async fn an_equal_configuration_has_an_equal_key() {
     assert_eq!(base.origin().key(), world.base().origin().key());
     // What is spelled out and what is the default are the same.
     let mut spelled = world.base();
-    spelled.upstream.tls.key_exchange =
+    spelled.upstream.tls.settings.key_exchange =
         vec![KeyExchange::X25519Mlkem768, KeyExchange::X25519, KeyExchange::Secp256r1, KeyExchange::Secp384r1];
     assert_eq!(base.origin().key(), spelled.origin().key());
 }
@@ -239,7 +242,7 @@ async fn without_resumption_nothing_is_offered_or_kept() {
     for (version, versions) in VERSIONS {
         let world = World::new(version, versions).await;
         let mut parts = world.base();
-        parts.upstream.tls.resumption = false;
+        parts.upstream.tls.settings.resumption = false;
         let origin = parts.origin();
         for _ in 0..3 {
             assert_eq!(world.visit(0, &parts, &origin).await, Resumption::Off);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use self::upstreams::{tcp, upstream};
+use self::upstreams::upstream;
 use crate::config::formats::labelled_hex;
 use crate::config::values::{
     Access, Anchors, Config, Destination, ExactCertificate, Identity, ListenAddress, Listener, Name, Rule, Tls, Trust,
@@ -19,26 +19,11 @@ use crate::config::values::{
 pub fn document(config: &Config) -> Value {
     json!({
         "drain_timeout": seconds(config.drain_timeout),
-        "log": {
-            "level": config.log.level,
-            "format": config.log.format.word(),
-        },
-        "runtime": {
-            "workers": config.runtime.workers,
-            "affinity": config.runtime.affinity,
-            "kernel_tls": config.runtime.kernel_tls.word(),
-        },
-        "dns": {
-            "servers": config.dns.servers,
-            "min_ttl": seconds(config.dns.min_ttl),
-            "max_ttl": seconds(config.dns.max_ttl),
-        },
-        "limits": {
-            "max_connections": config.limits.max_connections,
-            "memory": config.limits.memory,
-            "max_warm": config.limits.max_warm,
-        },
-        "reload": { "watch": config.reload.watch },
+        "log": config.log.document(),
+        "runtime": config.runtime.document(),
+        "dns": config.dns.document(),
+        "limits": config.limits.document(),
+        "reload": config.reload.document(),
         "admin": config.admin.as_ref().map(|admin| entrance(&admin.listen, &admin.access)),
         "identities": table(config.identities.iter().map(|(name, spec)| (name, identity(spec)))),
         "trust": table(config.trusts.iter().map(|(name, spec)| (name, trust(spec)))),
@@ -77,21 +62,21 @@ fn trust(spec: &Trust) -> Value {
 
 fn tls(spec: &Tls) -> Value {
     let (verify, reason) = spec.verify.parts();
-    json!({
+    let own = json!({
         "identity": spec.identity.as_ref().map(Name::as_str),
         "trust": spec.trust.as_ref().map(Name::as_str),
         "server_name": spec.server_name.as_ref().map(|name| name.to_str().into_owned()),
-        "sni": spec.sni,
         "verify": verify,
         "insecure_reason": reason,
-        "min_version": spec.min_version.word(),
-        "max_version": spec.max_version.word(),
-        "alpn": protocols(&spec.alpn),
-        "key_exchange": spec.key_exchange.iter().map(|group| group.word()).collect::<Vec<_>>(),
-        "key_exchange_share": spec.key_share.word(),
-        "resumption": spec.resumption,
-        "close_on_revocation": spec.close_on_revocation,
-    })
+    });
+    with(own, spec.settings.document())
+}
+
+/// The keys of a table that need others to have a meaning, and those that stand for themselves.
+fn with(own: Value, settings: Map<String, Value>) -> Value {
+    let Value::Object(mut keys) = own else { return own };
+    keys.extend(settings);
+    Value::Object(keys)
 }
 
 fn protocols(alpn: &[Vec<u8>]) -> Vec<String> {
@@ -106,7 +91,7 @@ fn listener(spec: &Listener) -> Value {
         ("upstream", default(&spec.destination).map(Name::as_str).into()),
         ("routes", routes(&spec.destination)),
         ("max_connections", spec.max_connections.into()),
-        ("tcp", tcp(&spec.tcp)),
+        ("tcp", spec.tcp.document().into()),
     ] {
         value[key] = part;
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub(crate) use self::servers::{ActiveCheck, Ejection, Listed, ServerTable};
+pub use self::servers::{CheckSettings, EjectionSettings};
 use crate::config::formats::{
     Alpn, Bytes, CertificateText, Congestion, DnsServer, Limit, Listen, Location, LogLevel, Mode, Pin, Reason,
     Reference, ServedName, VerifyWord,
@@ -56,31 +57,31 @@ section! {
 
 section! {
     /// How the log is written.
-    struct Log {
-        /// Format of a line: "text" for people, "json" for programs. Default: "text".
-        format: LogFormat,
+    struct Log runs as #[derive(Eq)] LogSettings {
+        /// Format of a line: "text" for people, "json" for programs.
+        format: LogFormat = "text",
         /// Log level: off, error, warn, info, debug or trace, with exceptions for single modules
-        /// after a comma. Default: "info".
-        level: LogLevel,
+        /// after a comma.
+        level: LogLevel = "info",
     }
 }
 
 section! {
     /// Threads.
-    struct Runtime {
+    struct Runtime runs as #[derive(Eq)] RuntimeSettings {
         /// Worker threads, at most 1024. Default: one per processor.
         workers: Count,
-        /// Numbers of the processors that all threads run on. Default: those that the system allows.
-        affinity: List<Processor>,
+        /// Numbers of the processors that all threads run on; empty: those that the system allows.
+        affinity: List<Processor> = [],
         /// Whether the kernel may encrypt and decrypt TLS records: "off", "auto" where nothing is lost by it, or
-        /// "prefer" wherever it can, though a change of keys may then end a stream. Default: "off".
-        kernel_tls: KernelTls,
+        /// "prefer" wherever it can, though a change of keys may then end a stream.
+        kernel_tls: KernelTls = "off",
     }
 }
 
 section! {
     /// Bounds of the whole process.
-    struct Limits {
+    struct Limits runs as #[derive(Eq)] LimitSettings {
         /// Concurrent connections, over all listeners. Default and upper limit: what the limit of open files allows.
         max_connections: Count,
         /// Memory for buffers, connections (warm ones too) and sessions together, such as "256MiB"; at least 4 MiB.
@@ -95,13 +96,15 @@ section! {
 
 section! {
     /// Name resolution.
-    struct Dns {
-        /// Name servers, with a port if it is not 53. Default: those of the system.
-        servers: List<DnsServer>,
-        /// Shortest time that an answer is kept, even if its time to live is shorter. Default: "1s".
-        min_ttl: Duration,
-        /// Longest time that an answer is kept. Default: "5m".
-        max_ttl: Duration,
+    struct Dns runs as #[derive(Eq)] DnsSettings {
+        /// Name servers, with a port if it is not 53; empty: those of the system.
+        servers: List<DnsServer> = [],
+        /// Shortest time that an answer is kept, even if its time to live is shorter.
+        // Answers with a time to live of zero are not asked for again by each of many connections at once.
+        min_ttl: Duration = "1s",
+        /// Longest time that an answer is kept.
+        // A moved server is found after five minutes, whatever its zone says.
+        max_ttl: Duration = "5m",
     }
 }
 
@@ -124,9 +127,9 @@ section! {
 
 section! {
     /// What starts a reload besides SIGHUP and `POST /reload`.
-    struct Reload {
-        /// Watch this file and every file it names. Default: true.
-        watch: bool,
+    struct Reload runs as #[derive(Eq)] ReloadSettings {
+        /// Watch this file and every file it names.
+        watch: bool = true,
     }
 }
 
@@ -188,46 +191,52 @@ section! {
         ejection: Ejection,
         /// Active health checks, in addition to what live traffic shows. Default: none.
         active_check: ActiveCheck,
-        /// Close the streams to an address that DNS no longer returns. Default: false, they go on.
-        close_on_removal: bool,
         /// TLS settings.
         tls: Tls,
-        /// Pass the client's own TLS through untouched; the client has to begin with a ClientHello. Excludes `tls`, `upgrade`, `pool` and `eof`. Default: false.
-        passthrough: bool,
         /// STARTTLS-style protocol spoken before TLS: "postgres". Default: none.
         upgrade: Upgrade,
-        /// One deadline for name resolution, connect, upgrade and handshake, over all servers that are tried. Default: "10s".
-        originate_timeout: Duration,
         /// Pool of finished handshakes, kept ready for new clients. Default: none.
         pool: Pool,
-        /// Close a stream after this long without traffic in either direction; or "never". Default: "1h".
-        idle_timeout: Limit,
-        /// Close a stream at this age; or "never". Default: "never".
-        max_lifetime: Limit,
-        /// Close a stream of which one direction has ended after this long without traffic in the other. Default: "60s", or the
-        /// idle timeout if that is shorter.
-        half_closed_timeout: Duration,
-        /// What a FIN of the server without close_notify means while the client has not ended: "strict", a truncation,
-        /// the client gets a reset; "lenient", a clean end. Default: "strict".
-        eof: Eof,
         /// Options of connections to its servers.
         tcp: Tcp,
+    } runs as #[derive(Eq)] UpstreamSettings {
+        /// Close the streams to an address that DNS no longer returns.
+        close_on_removal: bool = false,
+        /// Pass the client's own TLS through untouched; the client has to begin with a ClientHello. Excludes `tls`,
+        /// `upgrade`, `pool` and `eof`.
+        passthrough: bool = false,
+        /// One deadline for name resolution, connect, upgrade and handshake, over all servers that are tried.
+        // Time for one slow server and one quick one; most clients wait longer.
+        originate_timeout: Duration = "10s",
+        /// Close a stream after this long without traffic in either direction; or "never".
+        // Longer than the silence of common connection pools, short enough that forgotten streams end.
+        idle_timeout: Limit = "1h",
+        /// Close a stream at this age; or "never".
+        max_lifetime: Limit = "never",
+        /// Close a stream of which one direction has ended after this long without traffic in the other. An absent key means
+        /// the idle timeout if that is shorter.
+        // What a peer may take to finish after the other side has closed; ghostunnel and stunnel wait as long.
+        half_closed_timeout: Duration = "60s",
+        /// What a FIN of the server without close_notify means while the client has not ended: "strict", a truncation,
+        /// the client gets a reset; "lenient", a clean end.
+        eof: Eof = "strict",
     }
 }
 
 section! {
     /// Options of TCP connections. Options that the kernel lacks are left out with a warning.
-    struct Tcp {
+    struct Tcp runs as #[derive(Eq)] TcpSettings {
         /// Probe the peer after this long a silence, nine times at a quarter of it; or "never". 1 s to 9 h.
-        /// Default: "60s".
-        keepalive: Limit,
+        // Well below the idle time-outs of common firewalls (350 s at the shortest that is documented for cloud load
+        // balancers).
+        keepalive: Limit = "60s",
         /// Close a connection when bytes or probes stay unacknowledged for this long; or "never": when the kernel gives
-        /// up, after some 15 minutes. Default: "never".
-        user_timeout: Limit,
-        /// TCP Fast Open: data in the first packet, where client and server have met before. Default: false.
-        fast_open: bool,
-        /// Multipath TCP, where the peer speaks it too. Default: false.
-        multipath: bool,
+        /// up, after some 15 minutes.
+        user_timeout: Limit = "never",
+        /// TCP Fast Open: data in the first packet, where client and server have met before.
+        fast_open: bool = false,
+        /// Multipath TCP, where the peer speaks it too.
+        multipath: bool = false,
         /// Congestion control by its name in the kernel. Default: that of the system.
         congestion: Congestion,
     }
@@ -235,14 +244,16 @@ section! {
 
 section! {
     /// Finished handshakes that nobody has used yet, kept ready for the next clients.
-    struct Pool {
-        /// Connections to keep ready even without traffic. Default: 0.
-        min_idle: Amount,
-        /// Most connections to keep ready; traffic decides how many between `min_idle` and this. Default: 8, or `min_idle`
-        /// if that is more.
-        max_idle: Count,
-        /// Replace a connection that was not used for this long. Default: "30s"; with an upgrade "10s".
-        max_idle_age: Duration,
+    struct Pool runs as #[derive(Eq)] PoolSettings {
+        /// Connections to keep ready even without traffic.
+        min_idle: Amount = 0,
+        /// Most connections to keep ready; traffic decides how many between `min_idle` and this. An absent key means
+        /// `min_idle` if that is more.
+        // A handful serves a hundred new connections a second where an origination takes 30 ms.
+        max_idle: Count = 8,
+        /// Replace a connection that was not used for this long. With an `upgrade`, an absent key means "10s".
+        // Shorter than the idle limits of common servers and load balancers, which begin at 60 s.
+        max_idle_age: Duration = "30s",
     }
 }
 
@@ -255,31 +266,32 @@ section! {
         trust: Reference,
         /// The name to verify and to send as SNI, a host name or an IP address. Default: the host of each server.
         server_name: ServedName,
-        /// Send the server name in the ClientHello; an IP address is never sent. Default: true.
-        sni: bool,
         /// Verification of the server: "full", a server that fails it is refused; "chain", the same without the server's
         /// name, which only `names` of the trust can demand; "report", it is used and the failure is logged; "none", nothing
         /// is verified. The last three need `insecure_reason`. Default: "full".
         verify: VerifyWord,
         /// Why `verify` is not "full".
         insecure_reason: Reason,
-        /// The lowest version of TLS: "1.2" or "1.3". Default: "1.2".
-        min_version: TlsVersion,
-        /// The highest version of TLS: "1.2" or "1.3". Default: "1.3".
-        max_version: TlsVersion,
-        /// Protocols for ALPN, in order of preference; the server has to choose one. Default: no ALPN.
-        alpn: List<Alpn>,
-        /// Groups for the key exchange, in order of preference. Default: x25519mlkem768, x25519, secp256r1, secp384r1.
-        key_exchange: List<KeyExchange>,
+    } runs as #[derive(Eq)] TlsSettings {
+        /// Send the server name in the ClientHello; an IP address is never sent.
+        sni: bool = true,
+        /// The lowest version of TLS: "1.2" or "1.3".
+        min_version: TlsVersion = "1.2",
+        /// The highest version of TLS: "1.2" or "1.3".
+        max_version: TlsVersion = "1.3",
+        /// Protocols for ALPN, in order of preference; the server has to choose one. Empty: no ALPN.
+        alpn: List<Alpn> = [],
+        /// Groups for the key exchange, in order of preference; empty: x25519mlkem768, x25519, secp256r1, secp384r1.
+        key_exchange: List<KeyExchange> = [],
         /// Group whose key share the ClientHello carries: "hybrid", the post-quantum group of `key_exchange` (the
         /// ClientHello takes two packets); "classic", the first other group (one packet); "auto", the first of
-        /// `key_exchange`, or "classic" for an address that did not answer it. All groups are offered. Default: "auto".
-        key_exchange_share: KeyShare,
-        /// Resume TLS sessions. Sessions never cross an identity, trust or server name. Default: true.
-        resumption: bool,
+        /// `key_exchange`, or "classic" for an address that did not answer it. All groups are offered.
+        key_exchange_share: KeyShare = "auto",
+        /// Resume TLS sessions. Sessions never cross an identity, trust or server name.
+        resumption: bool = true,
         /// End a stream when a reload brings a trust under which its server is revoked or no longer believed: a revocation
-        /// list that names it, a root or pin that was removed. Without resumption. Default: false, streams go on.
-        close_on_revocation: bool,
+        /// list that names it, a root or pin that was removed. Without resumption.
+        close_on_revocation: bool = false,
     }
 }
 
@@ -324,5 +336,29 @@ section! {
         alpn: List<Alpn>,
         /// Name of the upstream, one with `passthrough`.
         upstream: Reference,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each default is read at its first use, and has to be of its key's type.
+    #[test]
+    fn every_declared_default_can_be_read() {
+        let documents = [
+            LogSettings::default().document(),
+            RuntimeSettings::default().document(),
+            LimitSettings::default().document(),
+            DnsSettings::default().document(),
+            ReloadSettings::default().document(),
+            UpstreamSettings::default().document(),
+            TlsSettings::default().document(),
+            TcpSettings::default().document(),
+            PoolSettings::default().document(),
+            EjectionSettings::default().document(),
+            CheckSettings::default().document(),
+        ];
+        assert!(documents.iter().all(|document| !document.is_empty()));
     }
 }

@@ -35,27 +35,32 @@ section! {
 
 section! {
     /// When a failing address is ejected: it gets no streams for a while.
-    struct Ejection {
-        /// Failures in a row that eject it. Default: 3.
-        failures: Count,
-        /// Duration of the first ejection; each further one lasts twice as long. Default: "1s".
-        backoff: Duration,
-        /// Longest ejection. Default: "1m".
-        max_backoff: Duration,
+    struct Ejection runs as #[derive(Copy)] EjectionSettings {
+        /// Failures in a row that eject it.
+        // One may be a lost packet, two a restart that was met twice.
+        failures: Count = 3,
+        /// Duration of the first ejection; each further one lasts twice as long.
+        // About what a restart takes.
+        backoff: Duration = "1s",
+        /// Longest ejection.
+        // A server that is down for good costs one attempt a minute.
+        max_backoff: Duration = "1m",
         /// Part of the addresses that may be ejected together, from 0 (no ejection) to 1; one always may, and all if all
-        /// have failed. Default: 0.5.
-        max_share: Fraction,
+        /// have failed.
+        // With fewer left, the others would break down under the additional load, and the network is the likelier cause.
+        max_share: Fraction = 0.5,
     }
 }
 
 section! {
     /// Active health checks, in addition to what live traffic shows.
-    struct ActiveCheck {
-        /// From the end of one check to the start of the next. Default: "10s".
-        interval: Duration,
-        /// "tcp": a connection; "tls": the upgrade and a TLS handshake as for a stream. Default: "tls", with
-        /// `passthrough` "tcp".
-        kind: CheckKind,
+    struct ActiveCheck runs as #[derive(Copy, Eq)] CheckSettings {
+        /// From the end of one check to the start of the next.
+        // Often enough that a stream rarely finds a dead server first, far below what counts as load.
+        interval: Duration = "10s",
+        /// "tcp": a connection; "tls": the upgrade and a TLS handshake as for a stream. With `passthrough`, an absent key
+        /// means "tcp".
+        kind: CheckKind = "tls",
     }
 }
 

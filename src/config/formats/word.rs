@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::nearest::{nearest, suggest};
 use crate::config::problems::quote;
-use crate::config::read::{Fault, Text};
+use crate::config::read::{Fault, Text, setting};
 use crate::config::terms::{CheckKind, Eof, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Strategy, TlsVersion};
 use crate::config::values::Verify;
 use crate::protocols::{self, Upgrade};
@@ -20,6 +20,8 @@ macro_rules! words {
                 }
             }
         }
+
+        setting!($kind => Self, |typed| *typed, |value| value.word());
 
         impl Text for $kind {
             const EXAMPLES: &'static [&'static str] = &[$($word),*];
@@ -111,6 +113,8 @@ impl TlsVersion {
         }
     }
 }
+
+setting!(TlsVersion => Self, |typed| *typed, |version| version.word());
 
 impl Text for TlsVersion {
     const EXAMPLES: &'static [&'static str] = &["1.2", "1.3"];

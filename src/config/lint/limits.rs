@@ -9,11 +9,11 @@ use crate::config::values::{Eof, Host, Server, Upstream};
 
 impl Lint<'_> {
     pub(super) fn streams(&mut self, section: &file::Upstream, upstream: &Upstream) {
-        if let Some(span) = section.eof.span().filter(|_| upstream.stream.eof == Eof::Lenient) {
+        if let Some(span) = section.eof.span().filter(|_| upstream.eof == Eof::Lenient) {
             let title = "an answer that was cut off looks like a complete one";
             self.advise("eof-lenient", span, title, "lenient", "remove it, unless the server never sends close_notify");
         }
-        let endless = upstream.stream.idle.is_none() && upstream.stream.lifetime.is_none();
+        let endless = upstream.idle_timeout.is_none() && upstream.max_lifetime.is_none();
         if let Some(span) = section.idle_timeout.span().filter(|_| endless) {
             let title = "a stream whose ends were forgotten stays for ever";
             self.advise("endless-stream", span, title, "never", "write a long `idle_timeout`, or a `max_lifetime`");
@@ -23,7 +23,7 @@ impl Lint<'_> {
 
     /// Limits that another limit makes pointless. `config::resolve` has refused those that are always wrong.
     fn times(&mut self, section: &file::Upstream, upstream: &Upstream) {
-        let limits = &upstream.stream;
+        let limits = upstream.stream_limits();
         let half_closed = section.half_closed_timeout.span();
         self.outlived(half_closed, "half_closed_timeout", limits.half_closed, "max_lifetime", limits.lifetime);
         if let (Some(tcp), Some(probes)) = (section.tcp.value(), upstream.tcp.keepalive) {

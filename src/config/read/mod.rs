@@ -4,13 +4,17 @@
 //! [`Given::Wrong`]: reported once, and not reported as missing later.
 
 mod environment;
+mod setting;
 mod value;
+
+use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 pub(crate) use self::environment::Environment;
+pub(crate) use self::setting::{Setting, declared, plain, plain_of, setting, settings, shown};
 pub(crate) use self::value::{Amount, Count, Fraction, Key, Named, Processor, Text, Value};
 
 use self::environment::{Typed, interpolate};
@@ -52,6 +56,13 @@ impl<T> Given<T> {
     }
 }
 
+impl<T: Clone + Default> Given<T> {
+    /// The table that was typed, or one without keys.
+    pub(crate) fn or_empty(&self) -> Cow<'_, T> {
+        self.value().map_or_else(|| Cow::Owned(T::default()), Cow::Borrowed)
+    }
+}
+
 impl<T: Copy> Given<T> {
     pub(crate) fn or(&self, default: T) -> T {
         self.value().copied().unwrap_or(default)
@@ -63,7 +74,7 @@ impl<T: Value> JsonSchema for Given<T> {
         true
     }
 
-    fn schema_name() -> std::borrow::Cow<'static, str> {
+    fn schema_name() -> Cow<'static, str> {
         std::any::type_name::<T>().into()
     }
 
@@ -188,8 +199,27 @@ fn article(noun: &str) -> String {
 
 /// Declares a table of the file: the struct, its JSON schema, and how it is read, from one list of keys.
 ///
-/// Each key becomes a [`Given`]; `at` is where the table begins, for problems about what it lacks.
+/// Each key becomes a [`Given`]; `at` is where the table begins, for problems about what it lacks. Keys that stand for
+/// themselves are declared behind `runs as`, with their defaults: what runs follows from the same line (`settings!`).
 macro_rules! section {
+    ($(#[$about:meta])* struct $name:ident runs as $(#[$extra:meta])* $values:ident {
+        $( $(#[$doc:meta])* $key:ident: $kind:ty $(= $default:tt)?, )*
+    }) => {
+        $crate::config::read::section! { $(#[$about])* struct $name {} runs as $(#[$extra])* $values {
+            $( $(#[$doc])* $key: $kind $(= $default)?, )*
+        } }
+    };
+    ($(#[$about:meta])* struct $name:ident { $( $(#[$other_doc:meta])* $other:ident: $other_kind:ty, )* } runs as $(#[$extra:meta])* $values:ident {
+        $( $(#[$doc:meta])* $key:ident: $kind:ty $(= $default:tt)?, )*
+    }) => {
+        $crate::config::read::section! { $(#[$about])* struct $name {
+            $( $(#[$other_doc])* $other: $other_kind, )*
+            $( $(#[$doc])* $( #[doc = concat!("Default: ", stringify!($default), ".")] )? $key: $kind, )*
+        } }
+        $crate::config::read::settings! { $name, $(#[$extra])* $values {
+            $( $(#[$doc])* $( #[doc = concat!("Default: ", stringify!($default), ".")] )? $key: $kind $(= $default)?, )*
+        } }
+    };
     ($(#[$about:meta])* struct $name:ident { $( $(#[$doc:meta])* $key:ident: $kind:ty, )* }) => {
         #[derive(Clone, Debug, Default, schemars::JsonSchema)]
         #[schemars(default, deny_unknown_fields)]

@@ -56,7 +56,7 @@ fn listener(section: &file::Listener, file: &File, resolver: &mut Resolver<'_>) 
         destination: destination?,
         access,
         max_connections: section.max_connections.value().map(|count| count.0),
-        tcp: tcp::tcp(section.tcp.value(), resolver),
+        tcp: tcp::tcp(&section.tcp.or_empty(), resolver),
     })
 }
 

@@ -27,12 +27,12 @@ use crate::config::values::{Config, Identity, Name, Written};
 pub(super) fn resolve(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Config {
     let mut resolver = Resolver { folder, problems };
     Config {
-        log: process::log(file.log.value()),
-        runtime: process::runtime(file.runtime.value(), &mut resolver),
-        limits: process::limits(file.limits.value()),
-        dns: process::dns(file.dns.value(), &mut resolver),
+        log: file.log.or_empty().settings(),
+        runtime: process::runtime(&file.runtime.or_empty(), &mut resolver),
+        limits: file.limits.or_empty().settings(),
+        dns: process::dns(&file.dns.or_empty(), &mut resolver),
         admin: file.admin.value().and_then(|admin| listeners::admin(admin, &mut resolver)),
-        reload: process::reload(file.reload.value()),
+        reload: file.reload.or_empty().settings(),
         drain_timeout: file.drain_timeout.or(process::DRAIN_TIMEOUT),
         identities: named(&file.identities, |section| identity(section, &mut resolver)),
         trusts: named(&file.trust, |section| trust::trust(section, &mut resolver)),

@@ -1,14 +1,10 @@
 //! Servers of an upstream: what was typed of them, and what holds where nothing was.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use crate::config::file;
 use crate::config::resolve::{Resolver, list};
 use crate::config::values::{ActiveCheck, Balance, CheckKind, Ejection, Server, Share, Strategy};
-
-/// Often enough that a stream rarely finds a dead server first, far below what counts as load.
-const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The servers; reports what is wrong with their list.
 pub(super) fn servers(section: &file::Upstream, resolver: &mut Resolver<'_>) -> Vec<Server> {
@@ -72,26 +68,23 @@ fn count(number: usize) -> u32 {
 }
 
 pub(super) fn ejection(section: &file::Upstream, resolver: &mut Resolver<'_>) -> Ejection {
-    let default = Ejection::default();
-    let Some(typed) = section.ejection.value() else { return default };
+    let typed = section.ejection.or_empty();
     for given in [&typed.backoff, &typed.max_backoff] {
         if let Some((span, _)) = given.located().filter(|(_, duration)| duration.is_zero()) {
             let repair = "write a longer duration; `max_share = 0` switches ejection off";
             resolver.report(span, "no time at all: nothing would be ejected", "zero", repair);
         }
     }
-    let backoff = typed.backoff.or(default.backoff);
-    let max_backoff = typed.max_backoff.or(default.max_backoff.max(backoff));
-    if let Some(span) = typed.max_backoff.span().filter(|_| max_backoff < backoff) {
-        let title = format!("`max_backoff` ({max_backoff:?}) is shorter than `backoff` ({backoff:?})");
-        resolver.report(span, title, "shorter than the first time", "make it longer, or `backoff` shorter");
+    let mut ejection = typed.settings();
+    let Ejection { backoff, max_backoff, .. } = ejection;
+    match typed.max_backoff.span().filter(|_| max_backoff < backoff) {
+        Some(span) => {
+            let title = format!("`max_backoff` ({max_backoff:?}) is shorter than `backoff` ({backoff:?})");
+            resolver.report(span, title, "shorter than the first time", "make it longer, or `backoff` shorter");
+        }
+        None => ejection.max_backoff = max_backoff.max(backoff),
     }
-    Ejection {
-        failures: typed.failures.value().map_or(default.failures, |failures| count(failures.0)),
-        backoff,
-        max_backoff,
-        max_share: typed.max_share.value().map_or(default.max_share, |share| share.0),
-    }
+    ejection
 }
 
 pub(super) fn active_check(section: &file::Upstream, resolver: &mut Resolver<'_>) -> Option<ActiveCheck> {
@@ -99,11 +92,13 @@ pub(super) fn active_check(section: &file::Upstream, resolver: &mut Resolver<'_>
     if let Some((span, _)) = typed.interval.located().filter(|(_, interval)| interval.is_zero()) {
         resolver.report(span, "checks without a pause between them", "zero", "write a longer duration");
     }
-    let passthrough = section.passthrough.or(false);
-    let kind = typed.kind.or(if passthrough { CheckKind::Tcp } else { CheckKind::Tls });
-    if let Some(span) = typed.kind.span().filter(|_| passthrough && kind == CheckKind::Tls) {
-        let title = "egret speaks no TLS to an upstream with `passthrough`, so it cannot check with it";
-        resolver.report(span, title, "not with `passthrough`", "write `kind = \"tcp\"`");
+    let mut check = typed.settings();
+    if section.passthrough.or(false) {
+        check.kind = typed.kind.or(CheckKind::Tcp);
+        if let Some(span) = typed.kind.span().filter(|_| check.kind == CheckKind::Tls) {
+            let title = "egret speaks no TLS to an upstream with `passthrough`, so it cannot check with it";
+            resolver.report(span, title, "not with `passthrough`", "write `kind = \"tcp\"`");
+        }
     }
-    Some(ActiveCheck { interval: typed.interval.or(CHECK_INTERVAL), kind })
+    Some(check)
 }

@@ -14,18 +14,10 @@ const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::f
 /// The kernel takes milliseconds in a signed number of 32 bits, some 24 days; zero would mean its default.
 const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 86_400);
 
-pub(super) fn tcp(section: Option<&file::Tcp>, resolver: &mut Resolver<'_>) -> Tcp {
-    let default = Tcp::default();
-    let Some(section) = section else { return default };
+pub(super) fn tcp(section: &file::Tcp, resolver: &mut Resolver<'_>) -> Tcp {
     refuse_outside(&section.keepalive, &KEEPALIVE, "`keepalive` is from \"1s\" to \"9h\"", resolver);
     refuse_outside(&section.user_timeout, &USER_TIMEOUT, "`user_timeout` is from \"1ms\" to \"24d\"", resolver);
-    Tcp {
-        keepalive: section.keepalive.or(Limit(default.keepalive)).0,
-        user_timeout: section.user_timeout.or(Limit(default.user_timeout)).0,
-        fast_open: section.fast_open.or(default.fast_open),
-        multipath: section.multipath.or(default.multipath),
-        congestion: section.congestion.value().map(|name| name.0.clone()),
-    }
+    section.settings()
 }
 
 fn refuse_outside(given: &Given<Limit>, range: &RangeInclusive<Duration>, title: &str, resolver: &mut Resolver<'_>) {

@@ -6,23 +6,13 @@ use rustls::pki_types::ServerName;
 
 use crate::config::file::{self, File};
 use crate::config::formats::{Limit, VerifyWord};
-use crate::config::read::{Amount, Count};
 use crate::config::resolve::tcp::tcp;
-use crate::config::resolve::{Resolver, list, servers};
+use crate::config::resolve::{Resolver, servers};
 use crate::config::source::Span;
-use crate::config::values::{Eof, Host, KeyExchange, KeyShare, Pool, StreamLimits, Tls, TlsVersion, Upstream, Verify};
+use crate::config::values::{
+    Host, KeyExchange, KeyShare, Pool, Tls, TlsSettings, TlsVersion, Upstream, UpstreamSettings, Verify,
+};
 
-/// Time for one slow server and one quick one; most clients wait longer.
-const ORIGINATE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longer than the silence of common connection pools, short enough that forgotten streams end.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// What a peer may take to finish after the other side has closed; ghostunnel and stunnel wait as long.
-const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// A handful serves a hundred new connections a second where an origination takes 30 ms.
-const MAX_IDLE: usize = 8;
-/// Shorter than the idle limits of common servers and load balancers, which begin at 60 s.
-const MAX_IDLE_AGE: Duration = Duration::from_secs(30);
 /// Servers that are upgraded to wait for a log-in, and not for long: PostgreSQL's `authentication_timeout` is 60 s, of
 /// which the client is to have most.
 const UPGRADED_IDLE_AGE: Duration = Duration::from_secs(10);
@@ -39,31 +29,32 @@ pub(super) fn upstream(section: &file::Upstream, file: &File, resolver: &mut Res
         balance: servers::balance(section),
         ejection: servers::ejection(section, resolver),
         active_check: servers::active_check(section, resolver),
-        close_on_removal: section.close_on_removal.or(false),
         tls: self::tls(tls, file, resolver)?,
-        passthrough: section.passthrough.or(false),
         upgrade: section.upgrade.value().copied(),
-        originate_timeout: section.originate_timeout.or(ORIGINATE_TIMEOUT),
         pool: section.pool.value().map(|pool| self::pool(pool, section, resolver)),
-        stream: stream(section, resolver),
-        tcp: tcp(section.tcp.value(), resolver),
+        tcp: tcp(&section.tcp.or_empty(), resolver),
+        settings: settings(section, resolver),
     })
 }
 
-fn pool(pool: &file::Pool, section: &file::Upstream, resolver: &mut Resolver<'_>) -> Pool {
-    let min_idle = pool.min_idle.or(Amount(0)).0;
-    let max_idle = pool.max_idle.or(Count(MAX_IDLE.max(min_idle))).0;
-    let upgrades = section.upgrade.value().is_some();
-    let max_idle_age = pool.max_idle_age.or(if upgrades { UPGRADED_IDLE_AGE } else { MAX_IDLE_AGE });
-    if let Some(span) = pool.min_idle.span().filter(|_| min_idle > max_idle) {
+fn pool(typed: &file::Pool, section: &file::Upstream, resolver: &mut Resolver<'_>) -> Pool {
+    let mut pool = typed.settings();
+    if typed.max_idle.is_absent() {
+        pool.max_idle = pool.max_idle.max(pool.min_idle);
+    }
+    if section.upgrade.value().is_some() {
+        pool.max_idle_age = typed.max_idle_age.or(UPGRADED_IDLE_AGE);
+    }
+    let Pool { min_idle, max_idle, .. } = pool;
+    if let Some(span) = typed.min_idle.span().filter(|_| min_idle > max_idle) {
         let title = format!("`min_idle` ({min_idle}) is more than `max_idle` ({max_idle})");
         resolver.report(span, title, "more than there may be", "make `max_idle` at least `min_idle`");
     }
-    if let Some((span, _)) = pool.max_idle_age.located().filter(|(_, age)| age.is_zero()) {
+    if let Some((span, _)) = typed.max_idle_age.located().filter(|(_, age)| age.is_zero()) {
         let repair = "write a longer duration, or remove `pool`";
         resolver.report(span, "no time at all: nothing would ever be ready", "zero", repair);
     }
-    Pool { min_idle, max_idle, max_idle_age }
+    pool
 }
 
 /// Refuses keys about TLS and upgrade where the client speaks to the server itself.
@@ -99,13 +90,17 @@ fn refuse_zero(section: &file::Upstream, resolver: &mut Resolver<'_>) {
     }
 }
 
-fn stream(section: &file::Upstream, resolver: &mut Resolver<'_>) -> StreamLimits {
-    let idle = section.idle_timeout.or(Limit(Some(IDLE_TIMEOUT))).0;
-    let lifetime = section.max_lifetime.or(Limit(None)).0;
-    let half_closed = section.half_closed_timeout.or(HALF_CLOSED_TIMEOUT.min(idle.unwrap_or(Duration::MAX)));
-    if let (Some(span), Some(idle)) = (section.half_closed_timeout.span(), idle.filter(|idle| *idle < half_closed)) {
-        let title = format!("`half_closed_timeout` ({half_closed:?}) is longer than the idle timeout ({idle:?})");
-        resolver.report(span, title, "would never be reached", "make it shorter, or `idle_timeout` longer");
+fn settings(section: &file::Upstream, resolver: &mut Resolver<'_>) -> UpstreamSettings {
+    let mut settings = section.settings();
+    let UpstreamSettings { idle_timeout: idle, max_lifetime: lifetime, half_closed_timeout: half_closed, .. } =
+        settings;
+    match (section.half_closed_timeout.span(), idle.filter(|idle| *idle < half_closed)) {
+        (Some(span), Some(idle)) => {
+            let title = format!("`half_closed_timeout` ({half_closed:?}) is longer than the idle timeout ({idle:?})");
+            resolver.report(span, title, "would never be reached", "make it shorter, or `idle_timeout` longer");
+        }
+        (None, Some(idle)) => settings.half_closed_timeout = idle,
+        (_, None) => {}
     }
     if let (Some(span), Some(idle), Some(lifetime)) = (section.idle_timeout.span(), idle, lifetime)
         && idle > lifetime
@@ -113,7 +108,7 @@ fn stream(section: &file::Upstream, resolver: &mut Resolver<'_>) -> StreamLimits
         let title = format!("`idle_timeout` ({idle:?}) is longer than `max_lifetime` ({lifetime:?})");
         resolver.report(span, title, "would never be reached", "make it shorter, or leave it out");
     }
-    StreamLimits { idle, lifetime, half_closed, eof: section.eof.or(Eof::Strict) }
+    settings
 }
 
 /// `sni = true` was typed, but there is no name to send.
@@ -134,61 +129,50 @@ fn tls(section: &file::Tls, file: &File, resolver: &mut Resolver<'_>) -> Option<
     resolver.refuse_repeated(&section.alpn, "protocol");
     resolver.refuse_repeated(&section.key_exchange, "group");
     resolver.refuse_empty(&section.key_exchange, "key_exchange", "all groups are offered");
-    let (min_version, max_version) = versions(section, resolver);
-    let key_exchange = list(&section.key_exchange);
-    let hybrid_only = key_exchange.iter().all(|group| *group == KeyExchange::X25519Mlkem768);
-    if let Some(span) = section.key_exchange.span().filter(|_| hybrid_only && !key_exchange.is_empty())
-        && min_version == TlsVersion::V1_2
+    let settings = section.settings();
+    refuse_versions(section, &settings, resolver);
+    let hybrid_only = settings.key_exchange.iter().all(|group| *group == KeyExchange::X25519Mlkem768);
+    if let Some(span) = section.key_exchange.span().filter(|_| hybrid_only && !settings.key_exchange.is_empty())
+        && settings.min_version == TlsVersion::V1_2
     {
         let repair = "add a group that TLS 1.2 has, such as \"x25519\", or write `min_version = \"1.3\"`";
         resolver.report(span, "TLS 1.2 has no group in common with this list", "exists in TLS 1.3 only", repair);
     }
-    let key_share = key_share(section, &key_exchange, max_version, resolver);
+    refuse_key_share(section, &settings, resolver);
     Some(Tls {
         identity: resolver.refer(&section.identity, &file.identities, "identity", "identities"),
         trust: resolver.refer(&section.trust, &file.trust, "trust", "trust"),
         server_name: section.server_name.value().map(|name| name.0.clone()),
-        sni: section.sni.or(true),
         verify: verify(section, resolver)?,
-        min_version,
-        max_version,
-        alpn: list(&section.alpn).into_iter().map(|protocol| protocol.0).collect(),
-        key_exchange,
-        key_share,
-        resumption: section.resumption.or(true),
-        close_on_revocation: section.close_on_revocation.or(false),
+        settings,
     })
 }
 
 /// The group that is asked for has to be on the list, which by default is all of them.
-fn key_share(section: &file::Tls, groups: &[KeyExchange], max: TlsVersion, resolver: &mut Resolver<'_>) -> KeyShare {
-    let Some((span, share)) = section.key_exchange_share.located().map(|(span, share)| (span, *share)) else {
-        return KeyShare::Auto;
-    };
+fn refuse_key_share(section: &file::Tls, settings: &TlsSettings, resolver: &mut Resolver<'_>) {
+    let Some(span) = section.key_exchange_share.span() else { return };
+    let share = settings.key_exchange_share;
+    let groups = &settings.key_exchange;
     let hybrid = |group: &KeyExchange| *group == KeyExchange::X25519Mlkem768;
     let listed = match share {
         KeyShare::Auto => true,
         KeyShare::Hybrid => groups.is_empty() || groups.iter().any(hybrid),
         KeyShare::Classic => groups.is_empty() || !groups.iter().all(hybrid),
     };
-    if share == KeyShare::Hybrid && max == TlsVersion::V1_2 {
+    if share == KeyShare::Hybrid && settings.max_version == TlsVersion::V1_2 {
         let title = "`key_exchange_share = \"hybrid\"` needs TLS 1.3, which `max_version` excludes";
         resolver.report(span, title, "exists in TLS 1.3 only", "remove it, or write `max_version = \"1.3\"`");
     } else if !listed {
         let title = "`key_exchange` lists no group of the kind that `key_exchange_share` asks for";
         resolver.report(span, title, "not on the list", "add such a group to `key_exchange`, or write \"auto\"");
     }
-    share
 }
 
-fn versions(section: &file::Tls, resolver: &mut Resolver<'_>) -> (TlsVersion, TlsVersion) {
-    let min = section.min_version.or(TlsVersion::V1_2);
-    let max = section.max_version.or(TlsVersion::V1_3);
-    if let Some(span) = section.min_version.span().filter(|_| min > max) {
+fn refuse_versions(section: &file::Tls, settings: &TlsSettings, resolver: &mut Resolver<'_>) {
+    if let Some(span) = section.min_version.span().filter(|_| settings.min_version > settings.max_version) {
         let repair = "make `max_version` at least `min_version`, or leave one of them out";
         resolver.report(span, "`min_version` is higher than `max_version`: no version is left", "higher", repair);
     }
-    (min, max)
 }
 
 fn verify(section: &file::Tls, resolver: &mut Resolver<'_>) -> Option<Verify> {

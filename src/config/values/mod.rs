@@ -5,11 +5,11 @@
 
 pub mod quoting;
 mod servers;
-mod tcp;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,12 @@ use rustls::pki_types::ServerName;
 use crate::config::source::Source;
 use crate::protocols::Upgrade;
 
-pub use self::servers::{ActiveCheck, Balance, Ejection, Share};
-pub use self::tcp::Tcp;
+pub use self::servers::{Balance, Share};
+pub use crate::config::file::{
+    CheckSettings as ActiveCheck, DnsSettings as Dns, EjectionSettings as Ejection, LimitSettings as Limits,
+    LogSettings as Log, PoolSettings as Pool, ReloadSettings as Reload, RuntimeSettings as Runtime, TcpSettings as Tcp,
+    TlsSettings, UpstreamSettings,
+};
 pub use crate::config::terms::{
     CheckKind, Eof, ExpectedName, Host, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Server,
     Strategy, TlsVersion, User,
@@ -70,57 +74,23 @@ impl PartialEq for Written {
     }
 }
 
-/// How the log is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// The shape of a line. Default text.
-    pub format: LogFormat,
-    /// A filter in the syntax of tracing's `EnvFilter`. Default `info`.
-    pub level: String,
-}
-
-/// Threads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Runtime {
-    /// Worker threads. Default: one per processor.
-    pub workers: Option<usize>,
-    /// Processors on which all threads run, by number; empty: those that the system gives.
-    pub affinity: Vec<usize>,
-    /// Whether the kernel may make the records of TLS. Default off.
-    pub(crate) kernel_tls: KernelTls,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// Connections at once, over all listeners. Default, and the most: what the descriptor limit allows.
-    pub(crate) max_connections: Option<usize>,
-    /// Memory for buffers, connections and sessions, in bytes. Default: half of what the process may use.
-    pub(crate) memory: Option<u64>,
-    /// Warm connections at once, over all pools. Default: 256, or an eighth of the descriptor limit.
-    pub(crate) max_warm: Option<usize>,
-}
-
-/// Name resolution.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dns {
-    /// Name servers; empty: those of the system.
-    pub servers: Vec<SocketAddr>,
-    /// An answer is kept at least this long, even if its TTL is shorter. Default 1 s.
-    pub min_ttl: Duration,
-    /// An answer is kept at most this long. Default 5 min.
-    pub max_ttl: Duration,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Admin {
     pub(crate) listen: ListenAddress,
     pub(crate) access: Access,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reload {
-    /// Watch the configuration and every file it names. Default true.
-    pub(crate) watch: bool,
+impl Log {
+    /// Lines for programs, before a configuration says otherwise.
+    pub fn json(level: Option<&str>) -> Self {
+        let default = Self::default();
+        Self { format: LogFormat::Json, level: level.map_or(default.level, str::to_owned) }
+    }
+
+    /// Lines are for people.
+    pub fn is_text(&self) -> bool {
+        self.format == LogFormat::Text
+    }
 }
 
 /// A client certificate: the chain and its private key.
@@ -198,33 +168,32 @@ pub struct Upstream {
     pub ejection: Ejection,
     /// Active health checks, in addition to what live traffic shows. Default: none.
     pub active_check: Option<ActiveCheck>,
-    /// Close the streams to an address that DNS no longer returns. Default false.
-    pub close_on_removal: bool,
     /// How TLS is spoken to them.
     pub tls: Tls,
-    /// The client's own TLS goes through untouched; `tls` and `upgrade` then hold nothing but defaults.
-    pub passthrough: bool,
     /// The protocol spoken in plaintext before TLS begins.
     pub upgrade: Option<Upgrade>,
-    /// One deadline for resolve + connect + upgrade + handshake, over all servers. Default 10 s.
-    pub originate_timeout: Duration,
     /// Finished originations that are kept ready. Default: none.
     pub pool: Option<Pool>,
-    /// Time limits of its streams.
-    pub stream: StreamLimits,
     /// Options of its connections.
     pub tcp: Tcp,
+    /// The keys that stand for themselves. With `passthrough`, `tls` and `upgrade` hold nothing but defaults.
+    pub settings: UpstreamSettings,
 }
 
-/// Finished originations, not used yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pool {
-    /// Connections kept ready even without traffic. At most `max_idle`.
-    pub(crate) min_idle: usize,
-    /// Most connections kept ready. At least one.
-    pub(crate) max_idle: usize,
-    /// A warm connection that was not used for this long is replaced.
-    pub(crate) max_idle_age: Duration,
+impl Deref for Upstream {
+    type Target = UpstreamSettings;
+
+    fn deref(&self) -> &UpstreamSettings {
+        &self.settings
+    }
+}
+
+impl UpstreamSettings {
+    /// Time limits of its streams.
+    pub(crate) fn stream_limits(&self) -> StreamLimits {
+        let Self { idle_timeout: idle, max_lifetime: lifetime, half_closed_timeout: half_closed, eof, .. } = *self;
+        StreamLimits { idle, lifetime, half_closed, eof }
+    }
 }
 
 /// Time limits of a stream. A reload does not change the limits of a stream in flight.
@@ -249,24 +218,18 @@ pub struct Tls {
     pub trust: Option<Name>,
     /// `None`: the host of each server.
     pub server_name: Option<ServerName<'static>>,
-    /// Send the server name in the ClientHello. Default true; never sent for an IP.
-    pub sni: bool,
     /// What happens if verification of the server fails. Default full.
     pub verify: Verify,
-    /// The oldest version that is spoken. Default 1.2.
-    pub min_version: TlsVersion,
-    /// The newest version that is spoken. Default 1.3.
-    pub max_version: TlsVersion,
-    /// In order of preference; empty: no ALPN extension. If set, the server has to choose one.
-    pub alpn: Vec<Vec<u8>>,
-    /// In order of preference; empty: X25519MLKEM768, X25519, P-256, P-384.
-    pub key_exchange: Vec<KeyExchange>,
-    /// The group whose key share is sent with the first ClientHello. Default auto.
-    pub key_share: KeyShare,
-    /// Resume sessions with tickets. Default true.
-    pub resumption: bool,
-    /// Close the streams to a server that a later trust rejects. Default false.
-    pub close_on_revocation: bool,
+    /// The keys that stand for themselves.
+    pub settings: TlsSettings,
+}
+
+impl Deref for Tls {
+    type Target = TlsSettings;
+
+    fn deref(&self) -> &TlsSettings {
+        &self.settings
+    }
 }
 
 /// What happens if verification of the server fails.

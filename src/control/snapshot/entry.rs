@@ -82,7 +82,7 @@ impl Snapshot {
         let metrics = RouteMetrics::new(registry, listener, upstream);
         Route {
             originator: Arc::clone(&self.upstreams[upstream]),
-            limits: self.config.upstreams[upstream].stream.clone(),
+            limits: self.config.upstreams[upstream].stream_limits(),
             counters: Counters {
                 sent: metrics.sent.clone(),
                 received: metrics.received.clone(),

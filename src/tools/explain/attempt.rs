@@ -100,19 +100,19 @@ impl Attempt {
             AttemptKind::AsConfigured | AttemptKind::Resumed | AttemptKind::ForeignSession | AttemptKind::Question => {
                 true
             }
-            AttemptKind::WithoutSni => named && std::mem::replace(&mut tls.sni, false),
-            AttemptKind::WithSni => named && !std::mem::replace(&mut tls.sni, true),
+            AttemptKind::WithoutSni => named && std::mem::replace(&mut tls.settings.sni, false),
+            AttemptKind::WithSni => named && !std::mem::replace(&mut tls.settings.sni, true),
             AttemptKind::WithoutIdentity | AttemptKind::QuestionWithoutIdentity => tls.identity.take().is_some(),
             AttemptKind::Tls12 => only(tls, TlsVersion::V1_2),
             AttemptKind::Tls13 => only(tls, TlsVersion::V1_3),
             AttemptKind::Classic => classic(tls),
-            AttemptKind::AllGroups => !std::mem::take(&mut tls.key_exchange).is_empty(),
-            AttemptKind::WithoutAlpn => !std::mem::take(&mut tls.alpn).is_empty(),
+            AttemptKind::AllGroups => !std::mem::take(&mut tls.settings.key_exchange).is_empty(),
+            AttemptKind::WithoutAlpn => !std::mem::take(&mut tls.settings.alpn).is_empty(),
             AttemptKind::WithoutUpgrade => spec.upgrade.take().is_some(),
         };
         if matches!(kind, AttemptKind::Question | AttemptKind::QuestionWithoutIdentity) {
             // HTTP/1.1 is what is asked in.
-            spec.tls.alpn.retain(|protocol| protocol != b"h2");
+            spec.tls.settings.alpn.retain(|protocol| protocol != b"h2");
         }
         // A configuration that does not verify, or only reports, would be no reason to show a certificate to a
         // stranger: an explanation never does.
@@ -132,7 +132,7 @@ impl Attempt {
 fn sends_hybrid_share(tls: &values::Tls) -> bool {
     let first = tls.key_exchange.first();
     tls.max_version >= TlsVersion::V1_3
-        && match tls.key_share {
+        && match tls.key_exchange_share {
             KeyShare::Auto => first.is_none_or(|group| *group == KeyExchange::X25519Mlkem768),
             KeyShare::Hybrid => true,
             KeyShare::Classic => false,
@@ -141,10 +141,11 @@ fn sends_hybrid_share(tls: &values::Tls) -> bool {
 
 fn only(tls: &mut values::Tls, version: TlsVersion) -> bool {
     let before = (tls.min_version, tls.max_version);
-    (tls.min_version, tls.max_version) = (version, version);
+    tls.settings.min_version = version;
+    tls.settings.max_version = version;
     // A group of TLS 1.3 alone leaves nothing to offer in 1.2.
     if version == TlsVersion::V1_2 && tls.key_exchange == [KeyExchange::X25519Mlkem768] {
-        tls.key_exchange.clear();
+        tls.settings.key_exchange.clear();
     }
     before != (version, version)
 }
@@ -153,10 +154,10 @@ fn classic(tls: &mut values::Tls) -> bool {
     if !sends_hybrid_share(tls) {
         return false;
     }
-    tls.key_share = KeyShare::Auto;
-    tls.key_exchange.retain(|group| *group != KeyExchange::X25519Mlkem768);
+    tls.settings.key_exchange_share = KeyShare::Auto;
+    tls.settings.key_exchange.retain(|group| *group != KeyExchange::X25519Mlkem768);
     if tls.key_exchange.is_empty() {
-        tls.key_exchange = CLASSIC.to_vec();
+        tls.settings.key_exchange = CLASSIC.to_vec();
     }
     true
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use egret::config::values::{
-    Anchors, Balance, Ejection, Eof, Host, Identity as IdentitySpec, KeyShare, Name, Server, StreamLimits, Tcp, Tls,
-    TlsVersion, Trust as TrustSpec, Upstream, Verify,
+    Anchors, Balance, Ejection, Eof, Host, Identity as IdentitySpec, Name, Server, StreamLimits, Tcp, Tls, TlsSettings,
+    Trust as TrustSpec, Upstream, UpstreamSettings, Verify,
 };
 use egret::credentials::identity::Identity;
 use egret::credentials::trust::Trust;
@@ -37,27 +37,17 @@ pub fn upstream(endpoint: SocketAddr) -> Upstream {
         balance: Balance::default(),
         ejection: Ejection::default(),
         active_check: None,
-        close_on_removal: false,
-        passthrough: false,
         tls: Tls {
             identity: None,
             trust: None,
             server_name: None,
-            sni: true,
             verify: Verify::Full,
-            min_version: TlsVersion::V1_2,
-            max_version: TlsVersion::V1_3,
-            alpn: Vec::new(),
-            key_exchange: Vec::new(),
-            key_share: KeyShare::Auto,
-            resumption: true,
-            close_on_revocation: false,
+            settings: TlsSettings::default(),
         },
         upgrade: None,
         pool: None,
-        originate_timeout: Duration::from_secs(10),
         tcp: Tcp::default(),
-        stream: StreamLimits { idle: None, lifetime: None, half_closed: Duration::from_secs(60), eof: Eof::Strict },
+        settings: UpstreamSettings { idle_timeout: None, ..UpstreamSettings::default() },
     }
 }
 

@@ -245,7 +245,7 @@ impl OriginKey {
             max_version: tls.max_version,
             alpn: tls.alpn.clone(),
             key_exchange,
-            key_share: tls.key_share,
+            key_share: tls.key_exchange_share,
             // A resumed session has no chain to check again.
             resumption: tls.resumption && !tls.close_on_revocation,
             keeps_chain: tls.close_on_revocation,

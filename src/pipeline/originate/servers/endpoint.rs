@@ -45,7 +45,7 @@ pub(crate) struct LastFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HealthStatus {
     pub(crate) gate: Gate,
-    pub(crate) failures: u32,
+    pub(crate) failures: usize,
     pub(crate) last_failure: Option<LastFailure>,
 }
 

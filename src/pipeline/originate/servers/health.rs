@@ -21,9 +21,9 @@ use crate::config::values::Ejection;
 
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
-    failures: u32,
+    failures: usize,
     /// Consecutive refusals after a completed handshake; a good handshake does not end the row.
-    late: u32,
+    late: usize,
     ejections: u32,
     open: Option<Open>,
     /// The end of the last ejection, and its length.
@@ -99,7 +99,7 @@ impl Breaker {
         self.open.as_mut().is_some_and(|open| open.trial.take().is_some())
     }
 
-    pub(crate) fn failures(&self) -> u32 {
+    pub(crate) fn failures(&self) -> usize {
         self.failures.max(self.late)
     }
 

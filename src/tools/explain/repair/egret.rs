@@ -97,7 +97,7 @@ fn set_tls(plan: &Plan, text: &mut Text) {
     text.set_list("key_exchange", tls.key_exchange.iter().map(|name| name.word()));
     text.set_some(
         "key_exchange_share",
-        Some(tls.key_share).filter(|share| *share != KeyShare::Auto).map(KeyShare::word),
+        Some(tls.key_exchange_share).filter(|share| *share != KeyShare::Auto).map(KeyShare::word),
     );
     text.set_if("resumption", !tls.resumption, false);
 }

@@ -95,7 +95,7 @@ fn written(
 impl Mending<'_> {
     fn mend(&mut self, kind: &CauseKind) {
         match kind {
-            CauseKind::ServerNameMissing(Some(_)) => self.change(|plan| plan.upstream.tls.sni = true),
+            CauseKind::ServerNameMissing(Some(_)) => self.change(|plan| plan.upstream.tls.settings.sni = true),
             CauseKind::ServerNameMissing(None) => {
                 self.advice("give the server by its name, or the name with --server-name");
             }
@@ -131,14 +131,15 @@ impl Mending<'_> {
             CauseKind::StartTlsServer { protocol, .. } => self.start_tls(*protocol),
             CauseKind::HybridDropped => self.classic(),
             CauseKind::ResumptionIntolerant(_) => {
-                self.change(|plan| plan.upstream.tls.resumption = false);
+                self.change(|plan| plan.upstream.tls.settings.resumption = false);
                 self.advice("at the server: set a session id context, or give no sessions");
             }
-            CauseKind::GroupsExcluded => self.change(|plan| plan.upstream.tls.key_exchange.clear()),
+            CauseKind::GroupsExcluded => self.change(|plan| plan.upstream.tls.settings.key_exchange.clear()),
             CauseKind::VersionExcluded(_) => self.change(|plan| {
-                (plan.upstream.tls.min_version, plan.upstream.tls.max_version) = (TlsVersion::V1_2, TlsVersion::V1_3);
+                plan.upstream.tls.settings.min_version = TlsVersion::V1_2;
+                plan.upstream.tls.settings.max_version = TlsVersion::V1_3;
             }),
-            CauseKind::AlpnRefused { without: true } => self.change(|plan| plan.upstream.tls.alpn.clear()),
+            CauseKind::AlpnRefused { without: true } => self.change(|plan| plan.upstream.tls.settings.alpn.clear()),
             CauseKind::PinMismatch => self.pin(),
             other => self.advice.extend(advice(other)),
         }
@@ -265,8 +266,8 @@ impl Mending<'_> {
             .push("A classic group first: its key share fits one packet. The hybrid stays on the list.".into());
         self.change(|plan| {
             let tls = &mut plan.upstream.tls;
-            tls.key_share = KeyShare::Auto;
-            tls.key_exchange = classic_first(&tls.key_exchange);
+            tls.settings.key_exchange_share = KeyShare::Auto;
+            tls.settings.key_exchange = classic_first(&tls.settings.key_exchange);
         });
         self.advice("at the server, or what stands before it: take ClientHellos of more than one packet (1500 bytes)");
     }
