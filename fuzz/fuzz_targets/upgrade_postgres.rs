@@ -20,8 +20,9 @@ fuzz_target!(|data: &[u8]| {
                 assert_eq!((data.len() - left.len(), data[0]), (1, b'S'));
                 return;
             }
-            Step::Refuse(ServerRefusal::Error(text)) => {
-                assert!(text.len() <= 4096 && !text.chars().any(char::is_control));
+            Step::Refuse(ServerRefusal::Error(error)) => {
+                assert!(error.text.len() <= 4096 && !error.text.chars().any(char::is_control));
+                assert!(data.starts_with(&error.message));
                 return;
             }
             Step::Refuse(_) => {

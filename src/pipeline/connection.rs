@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use crate::drain::Watch;
 use crate::net::{self, Peer, SocketBuffers, Stream};
+use crate::pipeline::answer::Parting;
 use crate::pipeline::classify;
 use crate::pipeline::originate::servers::endpoint::Endpoint;
 use crate::pipeline::originate::{Client, Distrust, Wire};
-use crate::pipeline::relay::{self, Ended};
+use crate::pipeline::relay::{self, Downstream, Ended};
 use crate::pipeline::report::Report;
 use crate::pipeline::route::RouteTable;
 
@@ -27,8 +28,8 @@ pub(crate) async fn serve(accepted: Accepted, watch: Watch) {
     buffers.bound(&stream);
     let mut class = match unless_forced(&watch, classify::classify(routes.expect, &mut stream, routes.patience)).await {
         Some(Ok(class)) => class,
-        Some(Err(error)) => return report.unclassified(&error, stream),
-        None => return report.over(None, &Ended::Drained, stream),
+        Some(Err(error)) => return dismiss(stream, report.unclassified(&error), &[]).await,
+        None => return dismiss(stream, report.over(None, &Ended::Drained), &[]).await,
     };
     let route = match routes.find(&class) {
         Ok(route) => route,
@@ -41,8 +42,8 @@ pub(crate) async fn serve(accepted: Accepted, watch: Watch) {
     let opening = Box::pin(route.originator.open(client, failed));
     let opened = match unless_over(&watch, &stream, opening).await {
         Ok(Ok(opened)) => opened,
-        Ok(Err(failure)) => return report.unoriginated(route, &failure, stream),
-        Err(ended) => return report.over(Some(route), &ended, stream),
+        Ok(Err(failure)) => return dismiss(stream, report.unoriginated(route, &failure), &class.early).await,
+        Err(ended) => return dismiss(stream, report.over(Some(route), &ended), &class.early).await,
     };
     // The guard counts the stream at its endpoint until this function ends.
     let (facts, upstream, in_flight) = report.facts(opened, class.protocol);
@@ -54,13 +55,24 @@ pub(crate) async fn serve(accepted: Accepted, watch: Watch) {
     let limits = &route.limits;
     let counters = &route.counters;
     if !net::say(&stream, upstream.greeting()) {
-        return report.over(Some(route), &Ended::DownstreamReset, stream);
+        return dismiss(stream, report.over(Some(route), &Ended::DownstreamReset), &[]).await;
     }
+    let parting = |ended: &Ended| report.unanswered(route, &facts, ended);
+    let client = Downstream::new(stream, &parting);
     let outcome = match upstream {
-        Wire::Tls(upstream) => relay::relay(stream, early, upstream, limits, counters, forced).await,
-        Wire::Plain(upstream) => relay::pass_through(stream, early, upstream, limits, counters, forced).await,
+        Wire::Tls(upstream) => relay::relay(client, early, upstream, limits, counters, forced).await,
+        Wire::Plain(upstream) => relay::pass_through(client, early, upstream, limits, counters, forced).await,
     };
     report.stream(route, &facts, &outcome);
+}
+
+/// Ends a client that was not served. `early` are bytes of it that were read.
+async fn dismiss(client: Stream, parting: Option<Parting<'_>>, early: &[u8]) {
+    match parting {
+        // In a box: inside the future it would take memory of every idle stream.
+        Some(parting) => Box::pin(parting.give(client, early)).await,
+        None => client.reset(),
+    }
 }
 
 /// Resolves when a stream has to be cut off.

@@ -9,6 +9,7 @@
 //! | [`accept`] | a listener accepts, pauses when descriptors are out, hands over |
 //! | [`admit`] | who may come: networks, users |
 //! | [`connection`] | the story of one connection, without mechanism |
+//! | [`answer`] | the last words to a client that cannot be served |
 //! | [`classify`] | what the client says first |
 //! | [`route`] | (listener, class) to upstream; a pure look-up |
 //! | [`originate`] | resolve, dial, upgrade, handshake, in one deadline; pool and sessions |
@@ -17,6 +18,7 @@
 
 pub(crate) mod accept;
 pub mod admit;
+pub(crate) mod answer;
 pub mod classify;
 pub(crate) mod connection;
 pub mod originate;

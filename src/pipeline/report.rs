@@ -6,10 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::credentials::refusal::Refusal;
 use crate::net::{Peer, Stream};
 use crate::observe::logging::flood::{self, Event, Key};
 use crate::observe::logging::{milliseconds, seconds};
+use crate::pipeline::answer::Parting;
 use crate::pipeline::classify::{self, Protocol};
 use crate::pipeline::originate::handshake::{self, Cause, Negotiated};
 use crate::pipeline::originate::origin::resumption::Resumption;
@@ -17,6 +20,7 @@ use crate::pipeline::originate::servers::endpoint::{Endpoint, InFlight};
 use crate::pipeline::originate::{Failure, Opened, Originated, Wire};
 use crate::pipeline::relay::{Ended, Outcome};
 use crate::pipeline::route::{NoRoute, Route, RouteTable};
+use crate::protocols::answers::{Answer, AnswerFormat, Fault};
 use crate::wording;
 
 pub(crate) struct Report<'a> {
@@ -32,6 +36,8 @@ pub(crate) struct Facts {
     /// `None`: TLS is between the client and the server.
     negotiated: Option<Negotiated>,
     pooled: bool,
+    /// The server's greeting was shown to the client before the relay.
+    greeted: bool,
     /// From accept until the upstream was ready.
     ready: Duration,
     /// From accept until the relay began. Only a client of a warm connection that is slow to speak makes it later.
@@ -54,20 +60,25 @@ impl<'a> Report<'a> {
     pub(crate) fn facts(&self, opened: Opened, protocol: Protocol) -> (Facts, Wire, InFlight) {
         let Opened { originated, in_flight, pooled, ready } = opened;
         let Originated { wire, endpoint, negotiated } = originated;
+        let greeted = !wire.greeting().is_empty();
         let asked = match protocol {
             Protocol::Tls(hello) => hello.server_name,
             Protocol::Plaintext => None,
         };
         let ready = ready.into_std().saturating_duration_since(self.began);
-        let facts = Facts { endpoint, asked, negotiated, pooled, ready, relayed: self.began.elapsed() };
+        let facts = Facts { endpoint, asked, negotiated, pooled, greeted, ready, relayed: self.began.elapsed() };
         (facts, wire, in_flight)
     }
 
-    /// The client sent nothing, or nothing that can be served.
-    pub(crate) fn unclassified(&self, error: &classify::Error, downstream: Stream) {
-        downstream.reset();
+    /// The client sent nothing, or nothing that can be served. One that has shown that it does not speak the protocol
+    /// would not understand an answer.
+    pub(crate) fn unclassified(&self, error: &classify::Error) -> Option<Parting<'_>> {
         self.routes.metrics.refused.increment(error.reason());
         self.refused(error.reason(), error, error.repair().as_deref());
+        match error {
+            classify::Error::Silent { .. } => self.parting(self.routes.answer(), Fault::Silent, error.reason()),
+            _ => None,
+        }
     }
 
     pub(crate) fn unrouted(&self, error: &NoRoute, downstream: Stream) {
@@ -102,34 +113,57 @@ impl<'a> Report<'a> {
         );
     }
 
-    /// All originations failed: the client gets a reset before a byte of its data was sent.
-    pub(crate) fn unoriginated(&self, route: &Route, failure: &Failure, downstream: Stream) {
-        downstream.reset();
+    /// All originations failed, before a byte of the client was sent.
+    pub(crate) fn unoriginated(&self, route: &Route, failure: &Failure) -> Option<Parting<'_>> {
         route.metrics.ended.increment(failure.reason());
         self.unserved(Some(route), failure.reason());
+        let parting = self.parting(route.answer, failure.fault(), failure.reason())?;
+        let message = failure.message(parting.format);
+        Some(Parting { message, answer: Answer { after: failure.after(), ..parting.answer }, ..parting })
     }
 
     /// The client left, or the drain's deadline came, before the upstream was ready; `route` is known once one was
     /// asked.
-    pub(crate) fn over(&self, route: Option<&Route>, ended: &Ended, downstream: Stream) {
-        downstream.reset();
+    pub(crate) fn over(&self, route: Option<&Route>, ended: &Ended) -> Option<Parting<'_>> {
         let counted = route.map_or(&self.routes.metrics.refused, |route| &route.metrics.ended);
         counted.increment(ended.reason());
         self.unserved(route, ended.reason());
+        let format = route.map_or_else(|| self.routes.answer(), |route| route.answer);
+        self.parting(format.filter(|_| *ended == Ended::Drained), Fault::Stopping, ended.reason())
+    }
+
+    /// The answer to a client whose stream ended in this way before the server's first byte.
+    pub(crate) fn unanswered(&self, route: &Route, facts: &Facts, ended: &Ended) -> Option<Parting<'_>> {
+        let refused = late_refusal(ended, facts);
+        let fault = match ended {
+            _ if refused.is_some() => Fault::ClientCertificate,
+            Ended::Drained => Fault::Stopping,
+            _ => Fault::Ended,
+        };
+        let reason = refused.map_or_else(|| ended.reason(), |cause| cause.reason());
+        let parting = self.parting(route.answer, fault, reason)?;
+        Some(Parting { answer: Answer { greeted: facts.greeted, ..parting.answer }, ..parting })
+    }
+
+    fn parting(&self, format: Option<AnswerFormat>, fault: Fault, reason: &'static str) -> Option<Parting<'_>> {
+        let listener = self.routes.listener.as_str();
+        let answer = Answer { fault, reason, after: None, listener, request: &[], greeted: false };
+        format.map(|format| Parting { format, answer, message: Bytes::new() })
     }
 
     pub(crate) fn stream(&self, route: &Route, facts: &Facts, outcome: &Outcome) {
         if outcome.received > 0 {
             facts.endpoint.served();
         }
-        let refused = late_refusal(facts, outcome);
+        let refused =
+            Some(&outcome.ended).filter(|_| outcome.first_byte.is_none()).and_then(|ended| late_refusal(ended, facts));
         if let Some(cause) = &refused {
             self.refused_late(route, facts, cause);
         }
         let ended = refused.map_or_else(|| outcome.ended.reason(), |cause| cause.reason());
         route.metrics.ended.increment(ended);
         route.metrics.carried.increment(outcome.carrier.as_str());
-        let Facts { endpoint, asked, negotiated, pooled, ready, relayed } = facts;
+        let Facts { endpoint, asked, negotiated, pooled, greeted: _, ready, relayed } = facts;
         let verified = endpoint.origin().map(|origin| origin.server_name().to_str());
         let negotiated = negotiated.as_ref();
         let alpn = negotiated.and_then(|negotiated| negotiated.alpn.as_deref());
@@ -244,8 +278,8 @@ fn detail(ended: &Ended) -> Option<String> {
     alert.or_else(|| ended.tls_error().map(|error| wording::sentence(error)))
 }
 
-/// The refusal of the client certificate that ended a stream; after data, an alert is about the data.
-fn late_refusal(facts: &Facts, outcome: &Outcome) -> Option<Cause> {
-    let alert = outcome.ended.alert().filter(|_| outcome.first_byte.is_none())?;
-    handshake::late_refusal(alert, facts.negotiated.as_ref()?)
+/// The refusal of the client certificate that ended a stream before the server's first byte; after it, an alert is about
+/// the data.
+fn late_refusal(ended: &Ended, facts: &Facts) -> Option<Cause> {
+    handshake::late_refusal(ended.alert()?, facts.negotiated.as_ref()?)
 }

@@ -10,6 +10,7 @@ use crate::pipeline::classify::hello::ClientHello;
 use crate::pipeline::classify::{Class, Expect, Protocol};
 use crate::pipeline::originate::Originator;
 use crate::pipeline::relay::Counters;
+use crate::protocols::answers::AnswerFormat;
 
 /// The routes of one listener, and what its clients have to send first.
 pub struct RouteTable {
@@ -28,6 +29,8 @@ pub struct Route {
     pub(crate) limits: StreamLimits,
     pub(crate) counters: Counters,
     pub(crate) metrics: RouteMetrics,
+    /// `None`: a client that cannot be served gets a reset.
+    pub(crate) answer: Option<AnswerFormat>,
 }
 
 pub(crate) enum Routes {
@@ -36,6 +39,14 @@ pub(crate) enum Routes {
 }
 
 impl RouteTable {
+    /// How a client is answered that has not said where it wants to go.
+    pub(crate) fn answer(&self) -> Option<AnswerFormat> {
+        match &self.routes {
+            Routes::One(only) => only.answer,
+            Routes::ByHello(_) => None,
+        }
+    }
+
     /// The route of a connection of this class.
     ///
     /// # Errors

@@ -56,10 +56,19 @@ pub enum ClientRefusal {
 pub enum ServerRefusal {
     /// It understands, and does not offer TLS.
     NoTls,
-    /// It answered with an error. Text of an unauthenticated peer: bounded, control characters escaped.
-    Error(String),
+    /// It answered with an error.
+    Error(ServerError),
     /// It answered with a byte that is not of the protocol.
     NotTheProtocol(u8),
     /// It sent more than its agreement, before TLS.
     Injection,
+}
+
+/// The error of a server that is not authenticated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerError {
+    /// For the log: bounded, control characters escaped.
+    pub text: String,
+    /// The whole message, for the client that it was meant for; bounded. Empty: it cannot be handed on.
+    pub message: Bytes,
 }

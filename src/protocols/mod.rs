@@ -1,6 +1,7 @@
 //! Protocols that begin in plaintext before TLS: one file and one row of [`PROTOCOLS`] for each. Pure functions of
 //! bytes; [`drive()`] connects them to a socket.
 
+pub mod answers;
 mod drive;
 pub mod exchange;
 pub mod postgres;
@@ -8,6 +9,7 @@ pub mod postgres;
 use std::fmt;
 use std::ops::Deref;
 
+use answers::AnswerFormat;
 pub use drive::{Error, drive};
 use exchange::{ClientSide, ServerSide};
 
@@ -27,6 +29,8 @@ pub struct Protocol {
     pub(crate) is_answer: fn(&[u8]) -> bool,
     /// How a server is made to offer TLS.
     pub(crate) server_with_tls: &'static str,
+    /// How its clients are answered when they cannot be served. `None`: by a reset.
+    pub(crate) answer: Option<AnswerFormat>,
 }
 
 /// Clients that speak first, and have to be answered before a server is there.

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::exchange::{ClientRefusal, Exchange, ServerRefusal, Step};
+use super::answers::AnswerFormat;
+use super::exchange::{ClientRefusal, Exchange, ServerError, ServerRefusal, Step};
 use super::{ClientFirst, Protocol};
 use crate::escape;
 
@@ -28,6 +29,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     is_answer,
     server_with_tls: "in its postgresql.conf, then reload it:\n    ssl = on\n    ssl_cert_file = 'server.crt'\n    \
                       ssl_key_file = 'server.key'",
+    answer: Some(AnswerFormat::POSTGRES),
 };
 
 /// Length and code.
@@ -159,7 +161,10 @@ impl Exchange for Server {
                 }
                 other => Step::Refuse(ServerRefusal::NotTheProtocol(other)),
             },
-            Self::Complaining => Step::Refuse(ServerRefusal::Error(error_text(input))),
+            Self::Complaining => Step::Refuse(ServerRefusal::Error(ServerError {
+                text: error_text(input),
+                message: error_message(input),
+            })),
         }
     }
 }
@@ -189,6 +194,16 @@ fn error_text(rest: &[u8]) -> String {
     let mut shown = String::new();
     text.chars().take(MAX_SHOWN).for_each(|letter| escape::push(&mut shown, letter));
     if shown.is_empty() { "no text".to_owned() } else { shown }
+}
+
+/// The whole ErrorResponse whose first byte was read; empty if it is not whole, or is a bare string.
+fn error_message(rest: &[u8]) -> Bytes {
+    let Some((length, _)) = rest.split_first_chunk() else { return Bytes::new() };
+    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+    match rest.get(..length) {
+        Some(message) if length > size_of::<u32>() => [b"E", message].concat().into(),
+        _ => Bytes::new(),
+    }
 }
 
 #[cfg(test)]
@@ -286,17 +301,18 @@ mod tests {
 
     #[test]
     fn both_forms_of_an_error_are_read() {
-        let v3 = &b"\0\0\0\x40SFATAL\0C53300\0Msorry, too many clients already\0\0"[..];
+        let v3 = &b"\0\0\0\x34SFATAL\0C53300\0Msorry, too many clients already\0\0"[..];
         let v2 = &b"could not fork new process for connection: \x1b[2J\n\0"[..];
         let table = [
-            (v3, "sorry, too many clients already (SQLSTATE 53300)"),
-            (v2, "could not fork new process for connection: \\u{1b}[2J"),
-            (b"", "no text"),
+            (v3, "sorry, too many clients already (SQLSTATE 53300)", [b"E", v3].concat()),
+            (&v3[..40], "sorry, too many clien (SQLSTATE 53300)", Vec::new()),
+            (v2, "could not fork new process for connection: \\u{1b}[2J", Vec::new()),
+            (b"", "no text", Vec::new()),
         ];
-        for (bytes, shown) in table {
+        for (bytes, shown, message) in table {
             let (mut server, _) = answered(b"E");
-            let refusal = ServerRefusal::Error(shown.to_owned());
-            assert_eq!(server.step(&mut BytesMut::from(bytes)), Step::Refuse(refusal));
+            let error = ServerError { text: shown.to_owned(), message: Bytes::from(message) };
+            assert_eq!(server.step(&mut BytesMut::from(bytes)), Step::Refuse(ServerRefusal::Error(error)));
         }
     }
 
@@ -320,11 +336,12 @@ mod tests {
             let (mut server, step) = answered(&[byte]);
             prop_assert_eq!(step == Step::Done(Bytes::new()), byte == b'S');
             if byte == b'E' {
-                let Step::Refuse(ServerRefusal::Error(text)) = server.step(&mut BytesMut::from(&rest[..])) else {
+                let Step::Refuse(ServerRefusal::Error(ServerError { text, message })) = server.step(&mut BytesMut::from(&rest[..])) else {
                     panic!("an error is an error")
                 };
                 prop_assert!(!text.chars().any(char::is_control));
                 prop_assert!(text.chars().count() <= MAX_SHOWN * 10);
+                prop_assert!(message.is_empty() || [b"E", &rest[..]].concat().starts_with(&message));
             }
         }
     }

@@ -23,7 +23,7 @@ const ORDER: &[&[&str]] = &[
     &["pipeline::report"],
     &["pipeline::route"],
     &["pipeline::classify", "pipeline::originate", "pipeline::relay"],
-    &["pipeline::admit"],
+    &["pipeline::admit", "pipeline::answer"],
     &["credentials", "tls"],
     &["observe::logging", "observe::tasks"],
     &["observe::metrics", "observe::writer"],

@@ -14,6 +14,7 @@ pub(super) fn upstream(spec: &Upstream) -> Value {
         // With passthrough, egret has no TLS of its own.
         "tls": (!spec.passthrough).then(|| tls(&spec.tls)),
         "upgrade": spec.upgrade.map(|protocol| protocol.word),
+        "answer": spec.answer.map(|format| format.word),
         "pool": spec.pool.as_ref().map(Pool::document),
         "tcp": spec.tcp.document(),
     });

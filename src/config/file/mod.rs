@@ -12,8 +12,8 @@ use ipnet::IpNet;
 pub(crate) use self::servers::{ActiveCheck, Ejection, Listed, ServerTable};
 pub use self::servers::{CheckSettings, EjectionSettings};
 use crate::config::formats::{
-    Alpn, Bytes, CertificateText, Congestion, DnsServer, Limit, Listen, Location, LogLevel, Mode, Pin, Reason,
-    Reference, ServedName, VerifyWord,
+    Alpn, AnswerWord, Bytes, CertificateText, Congestion, DnsServer, Limit, Listen, Location, LogLevel, Mode, Pin,
+    Reason, Reference, ServedName, VerifyWord,
 };
 use crate::config::read::{Amount, Count, Given, Named, Processor, section};
 use crate::config::terms::{
@@ -195,6 +195,9 @@ section! {
         tls: Tls,
         /// STARTTLS-style protocol spoken before TLS: "postgres". Default: none.
         upgrade: Upgrade,
+        /// What a client reads when its stream cannot be served: an error of this protocol, or "none", a reset.
+        /// Default: that of `upgrade`, or "none".
+        answer: AnswerWord,
         /// Pool of finished handshakes, kept ready for new clients. Default: none.
         pool: Pool,
         /// Options of connections to its servers.
@@ -203,7 +206,7 @@ section! {
         /// Close the streams to an address that DNS no longer returns.
         close_on_removal: bool = false,
         /// Pass the client's own TLS through untouched; the client has to begin with a ClientHello. Excludes `tls`,
-        /// `upgrade`, `pool` and `eof`.
+        /// `upgrade`, `answer`, `pool` and `eof`.
         passthrough: bool = false,
         /// One deadline for name resolution, connect, upgrade and handshake, over all servers that are tried.
         // Time for one slow server and one quick one; most clients wait longer.

@@ -14,4 +14,4 @@ pub(crate) use self::digest::{CertificateText, Pin};
 pub use self::digest::{hex, labelled_hex};
 pub(crate) use self::host::ServedName;
 pub(crate) use self::time::Limit;
-pub(crate) use self::word::{Alpn, Congestion, Location, LogLevel, Reason, Reference, VerifyWord};
+pub(crate) use self::word::{Alpn, AnswerWord, Congestion, Location, LogLevel, Reason, Reference, VerifyWord};

@@ -7,6 +7,7 @@ use crate::config::problems::quote;
 use crate::config::read::{Fault, Text, setting};
 use crate::config::terms::{CheckKind, Eof, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Strategy, TlsVersion};
 use crate::config::values::Verify;
+use crate::protocols::answers::AnswerFormat;
 use crate::protocols::{self, Upgrade};
 
 /// A type whose values are a few words: read, listed and written from one table.
@@ -61,6 +62,32 @@ impl Text for Upgrade {
 
     fn parse(text: &str) -> Result<Self, Fault> {
         Self::of(text).ok_or_else(|| unknown_word(text, Self::EXAMPLES))
+    }
+}
+
+/// A protocol in which clients are answered, or "none".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AnswerWord(pub(crate) Option<AnswerFormat>);
+
+impl Text for AnswerWord {
+    const EXAMPLES: &'static [&'static str] = &{
+        let mut words = ["none"; AnswerFormat::WORDS.len() + 1];
+        let mut at = 0;
+        while at < AnswerFormat::WORDS.len() {
+            words[at] = AnswerFormat::WORDS[at];
+            at += 1;
+        }
+        words
+    };
+    const CLOSED: bool = true;
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        match text {
+            "none" => Ok(Self(None)),
+            _ => AnswerFormat::of(text)
+                .map(|format| Self(Some(format)))
+                .ok_or_else(|| unknown_word(text, Self::EXAMPLES)),
+        }
     }
 }
 

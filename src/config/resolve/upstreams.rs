@@ -5,13 +5,14 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 
 use crate::config::file::{self, File};
-use crate::config::formats::{Limit, VerifyWord};
+use crate::config::formats::{AnswerWord, Limit, VerifyWord};
 use crate::config::resolve::tcp::tcp;
 use crate::config::resolve::{Resolver, servers};
 use crate::config::source::Span;
 use crate::config::values::{
     Host, KeyExchange, KeyShare, Pool, Tls, TlsSettings, TlsVersion, Upstream, UpstreamSettings, Verify,
 };
+use crate::protocols::answers::AnswerFormat;
 
 /// Servers that are upgraded to wait for a log-in, and not for long: PostgreSQL's `authentication_timeout` is 60 s, of
 /// which the client is to have most.
@@ -31,10 +32,18 @@ pub(super) fn upstream(section: &file::Upstream, file: &File, resolver: &mut Res
         active_check: servers::active_check(section, resolver),
         tls: self::tls(tls, file, resolver)?,
         upgrade: section.upgrade.value().copied(),
+        answer: answer(section),
         pool: section.pool.value().map(|pool| self::pool(pool, section, resolver)),
         tcp: tcp(&section.tcp.or_empty(), resolver),
         settings: settings(section, resolver),
     })
+}
+
+fn answer(section: &file::Upstream) -> Option<AnswerFormat> {
+    match section.answer.value() {
+        Some(AnswerWord(format)) => *format,
+        None => section.upgrade.value().and_then(|protocol| protocol.answer),
+    }
 }
 
 fn pool(typed: &file::Pool, section: &file::Upstream, resolver: &mut Resolver<'_>) -> Pool {
@@ -65,6 +74,7 @@ fn refuse_with_passthrough(section: &file::Upstream, resolver: &mut Resolver<'_>
     let contradictions = [
         ("tls", section.tls.span(), "the client verifies the server and presents its own certificate"),
         ("upgrade", section.upgrade.span(), "the client begins with its TLS, nothing is said before"),
+        ("answer", section.answer.span(), "the client expects TLS, which egret does not speak with it"),
         ("pool", section.pool.span(), "there is no handshake that could be made before the client comes"),
         ("eof", section.eof.span(), "close_notify is inside the client's TLS, which tells a truncation itself"),
     ];

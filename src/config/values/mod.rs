@@ -19,6 +19,7 @@ use rustls::pki_types::ServerName;
 
 use crate::config::source::Source;
 use crate::protocols::Upgrade;
+use crate::protocols::answers::AnswerFormat;
 
 pub use self::servers::{Balance, Share};
 pub use crate::config::file::{
@@ -172,6 +173,8 @@ pub struct Upstream {
     pub tls: Tls,
     /// The protocol spoken in plaintext before TLS begins.
     pub upgrade: Option<Upgrade>,
+    /// How a client is answered that cannot be served. `None`: by a reset. Default: as `upgrade` has it.
+    pub answer: Option<AnswerFormat>,
     /// Finished originations that are kept ready. Default: none.
     pub pool: Option<Pool>,
     /// Options of its connections.

@@ -89,6 +89,7 @@ impl Snapshot {
                 near_key_limit: metrics.near_key_limit.clone(),
             },
             metrics,
+            answer: self.config.upstreams[upstream].answer,
         }
     }
 

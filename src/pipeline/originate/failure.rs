@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::config::values::{Name, Server};
 use crate::config::write::{Text, Value};
 use crate::credentials::part::Broken;
 use crate::pipeline::originate::servers::endpoint::Endpoint;
 use crate::pipeline::originate::servers::resolve;
 use crate::pipeline::originate::{dial, handshake, upgrade};
+use crate::protocols::answers::{AnswerFormat, Fault};
 
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -97,6 +100,32 @@ impl Failure {
             Stage::CircuitOpen(_) => "circuit_open",
             Stage::Full => "servers_full",
             Stage::Unavailable(broken) => broken.reason(),
+        }
+    }
+
+    pub(crate) fn fault(&self) -> Fault {
+        match &self.stage {
+            Stage::Handshake(error) if error.is_about_client_certificate() => Fault::ClientCertificate,
+            Stage::Upgrade(_) | Stage::Handshake(_) | Stage::Deadline(Phase::Upgrade) => Fault::Tls,
+            Stage::Unavailable(_) => Fault::Credentials,
+            Stage::Resolve(_) | Stage::Dial(_) | Stage::Deadline(Phase::Resolve) => Fault::Unreachable,
+            Stage::CircuitOpen(_) | Stage::Full => Fault::Unavailable,
+        }
+    }
+
+    /// The class of the failures because of which nothing was tried.
+    pub(crate) fn after(&self) -> Option<&'static str> {
+        match &self.stage {
+            Stage::CircuitOpen(next) => next.last,
+            _ => None,
+        }
+    }
+
+    /// A message of the server that is meant for a client of this protocol; empty if there is none.
+    pub(crate) fn message(&self, format: AnswerFormat) -> Bytes {
+        match &self.stage {
+            Stage::Upgrade(error) => error.message(format),
+            _ => Bytes::new(),
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::config::values::Name;
 use crate::config::values::quoting::key;
+use crate::protocols::answers::AnswerFormat;
 use crate::protocols::exchange::ServerRefusal;
 use crate::protocols::{self, Upgrade, drive};
 
@@ -60,7 +61,7 @@ pub(crate) enum Cause {
 fn text(refusal: &ServerRefusal) -> String {
     match refusal {
         ServerRefusal::NoTls => "the server does not offer TLS".to_owned(),
-        ServerRefusal::Error(text) => format!("the server answered with an error (not authenticated): {text}"),
+        ServerRefusal::Error(error) => format!("the server answered with an error (not authenticated): {}", error.text),
         ServerRefusal::NotTheProtocol(byte) => format!("the server's answer, 0x{byte:02x}, is not one of the protocol"),
         ServerRefusal::Injection => {
             "plaintext follows the server's agreement to TLS: something on the way, or the server, injects it"
@@ -89,6 +90,16 @@ impl Error {
             Cause::Refusal(ServerRefusal::Injection) => "upgrade_plaintext_injection",
             Cause::Closed => "upgrade_closed",
             Cause::Io(_) => "upgrade_io",
+        }
+    }
+
+    /// The server's own refusal, for a client of this protocol; empty if there is none.
+    pub(crate) fn message(&self, format: AnswerFormat) -> Bytes {
+        match &self.cause {
+            Cause::Refusal(ServerRefusal::Error(error)) if self.protocol.answer == Some(format) => {
+                error.message.clone()
+            }
+            _ => Bytes::new(),
         }
     }
 

@@ -36,8 +36,9 @@ mod sides;
 mod upload;
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use metrics::Counter;
@@ -47,6 +48,7 @@ use tokio::time::Instant;
 use crate::config::values::StreamLimits;
 use crate::net;
 use crate::observe::logging::flood::{self, Event, Key};
+use crate::pipeline::answer::Parting;
 use crate::tls::handshake::Established;
 use crate::tls::session::{Renegotiation, Session};
 
@@ -88,8 +90,8 @@ pub struct Counters {
 /// # Cancel safety
 ///
 /// Dropping the future resets both sides at once; it has no task or thread behind it.
-pub fn relay(
-    downstream: net::Stream,
+pub fn relay<'a>(
+    downstream: impl Into<Downstream<'a>>,
     early: Bytes,
     upstream: Established,
     limits: &StreamLimits,
@@ -104,7 +106,7 @@ pub fn relay(
         down: Download::new(upstream.received, limits.eof, Account::new(&counters.received)),
         renegotiation_logged: false,
     };
-    run(Sides::new(downstream, upstream.tcp), stream, limits, forced)
+    run(downstream.into(), upstream.tcp, stream, limits, forced)
 }
 
 /// As [`relay`], but bytes pass through unchanged, and a FIN of either side is a clean end of its direction.
@@ -115,8 +117,8 @@ pub fn relay(
 /// # Cancel safety
 ///
 /// As [`relay`].
-pub fn pass_through(
-    downstream: net::Stream,
+pub fn pass_through<'a>(
+    downstream: impl Into<Downstream<'a>>,
     early: Bytes,
     upstream: TcpStream,
     limits: &StreamLimits,
@@ -124,7 +126,49 @@ pub fn pass_through(
     forced: impl Future<Output = Ended>,
 ) -> impl Future<Output = Outcome> {
     let accounts = [Account::new(&counters.sent), Account::new(&counters.received)];
-    run(Sides::new(downstream, upstream), Passing::new(early, accounts), limits, forced)
+    run(downstream.into(), upstream, Passing::new(early, accounts), limits, forced)
+}
+
+/// Delivers what is left after the end, and answers a client that has got no byte of the server. Returns the end as it is
+/// reported.
+async fn close<'a>(
+    stream: &mut impl Mechanism<'a>,
+    sides: &mut Sides,
+    ended: Ended,
+    silence: Duration,
+    forced: Pin<&mut impl Future<Output = Ended>>,
+    parting: Option<PartingOf<'_>>,
+) -> Ended {
+    let ended = linger::linger(stream, sides, ended, silence, forced).await;
+    sides.closes_as(&ended);
+    let ended = stream.named(ended);
+    let [_, received] = stream.accounts();
+    let is_unanswered = received.moved() == 0 && ended != Ended::Finished && !ended.is_downstream();
+    if let Some(parting) = parting.filter(|_| is_unanswered).and_then(|parting| parting(&ended)) {
+        sides.answer(parting).await;
+    }
+    ended
+}
+
+/// The client's side of a stream.
+pub struct Downstream<'a> {
+    stream: net::Stream,
+    parting: Option<PartingOf<'a>>,
+}
+
+/// The answer to a client whose stream ended before the server's first byte; `None`: it gets a reset.
+type PartingOf<'a> = &'a (dyn Fn(&Ended) -> Option<Parting<'a>> + Sync);
+
+impl<'a> Downstream<'a> {
+    pub(crate) fn new(stream: net::Stream, parting: PartingOf<'a>) -> Self {
+        Self { stream, parting: Some(parting) }
+    }
+}
+
+impl From<net::Stream> for Downstream<'_> {
+    fn from(stream: net::Stream) -> Self {
+        Self { stream, parting: None }
+    }
 }
 
 /// Moves bytes between two sockets: the part in which the mechanisms differ.
@@ -153,12 +197,14 @@ trait Mechanism<'a> {
 ///
 /// `sides` and `stream` are used in place: a value that is moved inside of the block is laid out twice in the future.
 fn run<'a>(
-    mut sides: Sides,
+    Downstream { stream: downstream, parting }: Downstream<'_>,
+    upstream: TcpStream,
     mut stream: impl Mechanism<'a>,
     limits: &StreamLimits,
     forced: impl Future<Output = Ended>,
 ) -> impl Future<Output = Outcome> {
     let mut clock = Clock::new(limits, Instant::now());
+    let mut sides = Sides::new(downstream, upstream);
     async move {
         let mut forced = pin!(forced);
         let ended = {
@@ -191,13 +237,14 @@ fn run<'a>(
             })
             .await
         };
-        // In a box: most ends need none, and inside the future it would take memory of every idle stream.
         let ended = match ended {
-            Ended::Finished if !stream.awaits_fin() || sides.discard().is_ready() => ended,
-            ended => Box::pin(linger::linger(&mut stream, &sides, ended, clock.silence(), forced)).await,
+            Ended::Finished if !stream.awaits_fin() || sides.discard().is_ready() => {
+                sides.closes_as(&ended);
+                ended
+            }
+            // In a box: most ends need none, and inside the future it would take memory of every idle stream.
+            ended => Box::pin(close(&mut stream, &mut sides, ended, clock.silence(), forced, parting)).await,
         };
-        sides.closes_as(&ended);
-        let ended = stream.named(ended);
         let carrier = stream.carrier();
         let [sent, received] = stream.accounts();
         let first_byte = received.first_byte().map(|at| at.duration_since(clock.born()));

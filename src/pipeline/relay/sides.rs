@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::kernel;
 use super::outcome::Ended;
 use crate::net;
+use crate::pipeline::answer::Parting;
 
 /// The two sockets of a stream. The drop closes both.
 pub(super) struct Sides {
@@ -29,6 +30,8 @@ enum Close {
     Clean,
     /// The client gets a reset; the upstream a plain close, because it is owed an alert or has sent one.
     ResetDownstream,
+    /// The client was answered, and gets a plain close.
+    ResetUpstream,
     Reset,
 }
 
@@ -81,6 +84,16 @@ impl Sides {
         let _ = timeout(FIN_WAIT, fin).await;
     }
 
+    /// Answers a client that has got no byte of the server, in place of its reset. The upstream is closed as
+    /// `closes_as` has set it, once the client has closed or the bound of the answer has passed.
+    pub(super) async fn answer(&mut self, parting: Parting<'_>) {
+        parting.give_late(&self.downstream).await;
+        self.close = match self.close {
+            Close::Reset => Close::ResetUpstream,
+            Close::ResetDownstream | Close::ResetUpstream | Close::Clean => Close::Clean,
+        };
+    }
+
     /// How the drop is to close the sockets. Without this call, as when the future is dropped, both are reset.
     pub(super) fn closes_as(&mut self, ended: &Ended) {
         self.close = match ended {
@@ -93,12 +106,12 @@ impl Sides {
 
 impl Drop for Sides {
     fn drop(&mut self) {
-        if self.close != Close::Clean
+        if matches!(self.close, Close::ResetDownstream | Close::Reset)
             && let net::Stream::Tcp(tcp) = &self.downstream
         {
             net::abort_on_close(tcp);
         }
-        if self.close == Close::Reset {
+        if matches!(self.close, Close::ResetUpstream | Close::Reset) {
             net::abort_on_close(&self.upstream);
         }
     }

@@ -45,6 +45,7 @@ pub fn upstream(endpoint: SocketAddr) -> Upstream {
             settings: TlsSettings::default(),
         },
         upgrade: None,
+        answer: None,
         pool: None,
         tcp: Tcp::default(),
         settings: UpstreamSettings { idle_timeout: None, ..UpstreamSettings::default() },

@@ -149,6 +149,10 @@ impl Error {
         self.cause.reason()
     }
 
+    pub(crate) fn is_about_client_certificate(&self) -> bool {
+        self.cause.is_about_client_certificate()
+    }
+
     /// The class with what belongs to it.
     pub fn cause(&self) -> &Cause {
         &self.cause
@@ -274,6 +278,10 @@ impl Cause {
             | Self::AlpnRefused
             | Self::NotTls(_) => false,
         }
+    }
+
+    pub(crate) fn is_about_client_certificate(&self) -> bool {
+        matches!(self, Self::ClientCertificateRequired | Self::ClientCertificateRejected(_))
     }
 
     /// The connection broke or timed out; otherwise the server has answered.
