@@ -137,6 +137,13 @@ pub(crate) fn try_write(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::Resul
     send(socket, bufs, SendFlags::NOSIGNAL)
 }
 
+/// Lets the kernel acknowledge what comes next without its delay of 40 ms (TCP_QUICKACK, tcp(7)), until more is sent.
+/// A server of TLS 1.3 that leaves Nagle's algorithm on (Python's and Java's do) sends its tickets and holds its first
+/// answer back until they are acknowledged: 43 ms without this call, 1.3 ms with it. Best effort; a Unix socket has none.
+pub(crate) fn acknowledge_at_once(socket: &impl AsFd) {
+    let _ = SockRef::from(socket).set_tcp_quickack(true);
+}
+
 /// Writes a few bytes to a peer that was sent nothing before, so that its buffer has room. False: it is gone.
 pub(crate) fn say(socket: &impl Duplex, bytes: &[u8]) -> bool {
     bytes.is_empty() || try_write(socket, &[IoSlice::new(bytes)]).is_ok_and(|written| written == bytes.len())

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -9,43 +10,52 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use metrics::Counter;
+use socket2::SockRef;
+use tokio::net::TcpStream as TokioStream;
+use tokio::time::timeout;
 
-use super::{Counters, Ended, relay};
+use super::{Counters, Ended, Outcome, relay};
 use crate::config::values::{Eof, StreamLimits};
 use crate::net;
 use crate::tls::handshake::Established;
 use crate::tls::record::{MAX_PLAINTEXT, blocks};
 use crate::tls::session::tests::limited_to;
 
-fn connection() -> (tokio::net::TcpStream, TcpStream) {
+fn connection() -> (TokioStream, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (near, _) = listener.accept().unwrap();
     near.set_nonblocking(true).unwrap();
-    (tokio::net::TcpStream::from_std(near).unwrap(), far)
+    (TokioStream::from_std(near).unwrap(), far)
 }
 
 /// A client that sends all of it; how much a server got, and how the stream ended.
 async fn send(mut left: usize, piece: usize, key: u64) -> (Ended, u64, u64) {
     let (downstream, mut client) = connection();
     let (tcp, mut server) = connection();
-    let session = limited_to(key);
-    let upstream = Established { tcp, session, received: None, unsent: Vec::new(), greeting: Bytes::new(), said: 0 };
-    let warned = Arc::new(AtomicU64::new(0));
-    let near_key_limit = Counter::from_arc(Arc::clone(&warned));
-    let counters = Counters { sent: Counter::noop(), received: Counter::noop(), near_key_limit };
-    let limits = StreamLimits { idle: None, lifetime: None, half_closed: Duration::from_secs(60), eof: Eof::Strict };
     let reads = thread::spawn(move || while let Ok(1..) = server.read(&mut [0; 65_536]) {});
     let writes = thread::spawn(move || {
         while left > 0 && client.write_all(&vec![7; piece.min(left)]).is_ok() {
             left = left.saturating_sub(piece);
         }
     });
-    let forced = std::future::pending();
-    let outcome = relay(net::Stream::Tcp(downstream), Bytes::new(), upstream, &limits, &counters, forced).await;
+    let (outcome, warned) = relayed(downstream, tcp, Vec::new(), key).await;
     reads.join().unwrap();
     writes.join().unwrap();
-    (outcome.ended, outcome.sent, warned.load(Ordering::Relaxed))
+    (outcome.ended, outcome.sent, warned)
+}
+
+/// A relay to a server that is sent `unsent` first, and how often its key was warned of.
+async fn relayed(client: TokioStream, tcp: TokioStream, unsent: Vec<u8>, key: u64) -> (Outcome, u64) {
+    let session = limited_to(key);
+    let upstream = Established { tcp, session, received: None, unsent, greeting: Bytes::new(), said: 0 };
+    let warned = Arc::new(AtomicU64::new(0));
+    let near_key_limit = Counter::from_arc(Arc::clone(&warned));
+    let counters = Counters { sent: Counter::noop(), received: Counter::noop(), near_key_limit };
+    let limits = StreamLimits { idle: None, lifetime: None, half_closed: Duration::from_secs(60), eof: Eof::Strict };
+    let forced = std::future::pending();
+    let outcome = relay(net::Stream::Tcp(client), Bytes::new(), upstream, &limits, &counters, forced).await;
+    (outcome, warned.load(Ordering::Relaxed))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,5 +74,31 @@ async fn a_stream_that_ends_after_the_warning_is_counted_and_clean_until_then() 
     for (bytes, warned) in [(10 * MAX_PLAINTEXT, 0), (60 * MAX_PLAINTEXT, 1)] {
         let (ended, sent, counted) = send(bytes, MAX_PLAINTEXT, 100 * FULL).await;
         assert_eq!((sent, counted), (bytes as u64, warned), "{ended:?}");
+    }
+}
+
+/// The kernel delays acknowledgements on a connection that was made to speak first; a server that leaves Nagle's
+/// algorithm on would hold its first answer back until its tickets are acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_sends_after_the_last_flight_is_acknowledged_at_once() {
+    const KEY: u64 = 100 * blocks(MAX_PLAINTEXT);
+    for flight in [&b"last flight"[..], b""] {
+        let (downstream, mut client) = connection();
+        let (tcp, mut server) = connection();
+        let socket = tcp.as_fd().try_clone_to_owned().unwrap();
+        let socket = SockRef::from(&socket);
+        socket.set_tcp_quickack(false).unwrap();
+        client.write_all(b"first request").unwrap();
+        let relaying = tokio::spawn(relayed(downstream, tcp, flight.to_vec(), KEY));
+        server.read_exact(&mut vec![0; flight.len() + b"first request".len()]).unwrap();
+        // Both were one write; the call follows it.
+        let acknowledges = async {
+            while !socket.tcp_quickack().unwrap() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let bound = if flight.is_empty() { Duration::from_millis(20) } else { Duration::from_secs(10) };
+        assert_eq!(timeout(bound, acknowledges).await.is_ok(), !flight.is_empty());
+        relaying.abort();
     }
 }

@@ -192,7 +192,13 @@ impl<'a> Upload<'a> {
                 State::Moving | State::Ended => net::try_write(to, slices),
             };
             match written {
-                Ok(n) => self.sent(n),
+                Ok(n) => {
+                    let flies = !self.flight.is_empty();
+                    self.sent(n);
+                    if flies && self.flight.is_empty() {
+                        net::acknowledge_at_once(to);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(to.poll_write_ready(cx)).map_err(|error| Ended::from_upstream(&error))?;
                 }
