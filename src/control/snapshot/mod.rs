@@ -92,23 +92,13 @@ impl Snapshot {
         is_wanted: &Wanted,
     ) -> Result<Self, BuildErrors> {
         let written = config.source.clone();
-        let built = Self::build_all(config, previous, registry, key_log, rigour, is_wanted);
-        built.map_err(|errors| BuildErrors::new(errors, written))
-    }
-
-    fn build_all(
-        config: Config,
-        previous: Option<&Self>,
-        registry: &Registry,
-        key_log: Option<Arc<KeyLogFile>>,
-        rigour: Rigour,
-        is_wanted: &Wanted,
-    ) -> Result<Self, Vec<BuildError>> {
+        let failed = |errors| BuildErrors::new(errors, written.clone());
         let loading = previous.map_or_else(Loading::new, |previous| previous.loading.clone());
-        let (identities, trusts) = loading.both(&config, previous, rigour, is_wanted).ok_or_else(Vec::new)?;
+        let (identities, trusts) =
+            loading.both(&config, previous, rigour, is_wanted).ok_or_else(|| failed(Vec::new()))?;
         let mut errors = if rigour == Rigour::Strict { parts::errors(&identities, &trusts) } else { Vec::new() };
         let resolver = resolver(&config, previous, registry, &mut errors);
-        let (Some(resolver), true) = (resolver, errors.is_empty()) else { return Err(errors) };
+        let (Some(resolver), true) = (resolver, errors.is_empty()) else { return Err(failed(errors)) };
 
         // Probed once: origins that are carried over keep the result.
         let kernel = previous.map_or_else(|| kernel_offers(&config), |previous| previous.kernel.clone());
@@ -133,7 +123,7 @@ impl Snapshot {
         if errors.is_empty() {
             snapshot.build_listeners(previous, registry, &mut errors);
         }
-        if errors.is_empty() { Ok(snapshot) } else { Err(errors) }
+        if errors.is_empty() { Ok(snapshot) } else { Err(failed(errors)) }
     }
 }
 

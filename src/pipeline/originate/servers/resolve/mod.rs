@@ -37,10 +37,37 @@ pub struct Resolver {
 }
 
 struct Shared {
-    names: Mutex<Names<Arc<[IpAddr]>>>,
+    hosts: Mutex<Names<Arc<[IpAddr]>>>,
     services: Mutex<Names<Arc<[Target]>>>,
     source: Source,
     registry: Registry,
+}
+
+/// A kind of answer to a name: it has a cache and a look-up of its own.
+trait Answer: Clone + Send + Sync + 'static {
+    fn cache(shared: &Shared) -> &Mutex<Names<Self>>;
+
+    fn look_up(source: &Source, name: &DnsName<'static>) -> impl Future<Output = Result<Found<Self>, Miss>> + Send;
+}
+
+impl Answer for Arc<[IpAddr]> {
+    fn cache(shared: &Shared) -> &Mutex<Names<Self>> {
+        &shared.hosts
+    }
+
+    fn look_up(source: &Source, name: &DnsName<'static>) -> impl Future<Output = Result<Found<Self>, Miss>> + Send {
+        source.lookup(name)
+    }
+}
+
+impl Answer for Arc<[Target]> {
+    fn cache(shared: &Shared) -> &Mutex<Names<Self>> {
+        &shared.services
+    }
+
+    fn look_up(source: &Source, name: &DnsName<'static>) -> impl Future<Output = Result<Found<Self>, Miss>> + Send {
+        source.service(name)
+    }
 }
 
 /// A whole look-up, search list and retries included, ends after this time: half of the default `originate_timeout`, so
@@ -95,11 +122,11 @@ impl Resolver {
 
     /// As [`Self::new`] with other files than the system's.
     pub fn with_files(dns: &Dns, files: Files, registry: &Registry) -> Result<Self, Error> {
-        let names = Mutex::new(Names::new(dns.min_ttl, dns.max_ttl));
+        let hosts = Mutex::new(Names::new(dns.min_ttl, dns.max_ttl));
         let services = Mutex::new(Names::new(dns.min_ttl, dns.max_ttl));
         let source = Source::new(&dns.servers, files)?;
         let registry = registry.clone();
-        Ok(Self { shared: Arc::new(Shared { names, services, source, registry }) })
+        Ok(Self { shared: Arc::new(Shared { hosts, services, source, registry }) })
     }
 
     /// The addresses of a host: IPv6 before IPv4, each family in the order of the answer, never empty. An IP is its own
@@ -109,7 +136,7 @@ impl Resolver {
     pub async fn resolve(&self, host: &Host) -> Result<Arc<[IpAddr]>, Error> {
         match host {
             Host::Ip(ip) => Ok(Arc::new([*ip])),
-            Host::Dns(name) => self.addresses(name).await,
+            Host::Dns(name) => self.ask(name).await,
             Host::Service(name) => {
                 let places = self.service_places(name).await?.0;
                 Ok(places.iter().map(|place| place.address.ip()).collect())
@@ -125,17 +152,17 @@ impl Resolver {
         match &server.host {
             Host::Ip(ip) => Ok((vec![Place::plain(SocketAddr::new(*ip, server.port))], None)),
             Host::Dns(name) => {
-                let addresses = self.addresses(name).await?;
+                let addresses: Arc<[IpAddr]> = self.ask(name).await?;
                 let places = addresses.iter().map(|ip| Place::plain(SocketAddr::new(*ip, server.port)));
-                Ok((places.collect(), self.shared.names().good_until(name)))
+                Ok((places.collect(), self.shared.cached::<Arc<[IpAddr]>>().good_until(name)))
             }
             Host::Service(name) => self.service_places(name).await,
         }
     }
 
     async fn service_places(&self, name: &DnsName<'static>) -> Result<(Vec<Place>, Option<Instant>), Error> {
-        let targets = self.targets(name).await?;
-        let mut until = self.shared.services().good_until(name);
+        let targets: Arc<[Target]> = self.ask(name).await?;
+        let mut until = self.shared.cached::<Arc<[Target]>>().good_until(name);
         let looks: Vec<_> = targets.iter().map(|target| tokio::spawn(self.clone().target(target.clone()))).collect();
         let mut places = Vec::new();
         let mut last = None;
@@ -156,18 +183,18 @@ impl Resolver {
     }
 
     async fn target(self, target: Target) -> Result<(Vec<Place>, Option<Instant>), Error> {
-        let addresses = self.addresses(&target.host).await?;
+        let addresses: Arc<[IpAddr]> = self.ask(&target.host).await?;
         let places = addresses.iter().map(|ip| Place {
             address: SocketAddr::new(*ip, target.port),
             priority: target.priority,
             // RFC 2782: a weight of 0 has a very small chance, not none.
             weight: target.weight.max(1),
         });
-        Ok((places.collect(), self.shared.names().good_until(&target.host)))
+        Ok((places.collect(), self.shared.cached::<Arc<[IpAddr]>>().good_until(&target.host)))
     }
 
-    async fn addresses(&self, name: &DnsName<'static>) -> LookupResult<Arc<[IpAddr]>> {
-        let ask = self.shared.names().ask(name, Instant::now());
+    async fn ask<A: Answer>(&self, name: &DnsName<'static>) -> LookupResult<A> {
+        let ask = self.shared.cached::<A>().ask(name, Instant::now());
         match ask {
             Ask::Known(known) => known,
             Ask::Join { pending, stale } => wait(name, pending, stale).await,
@@ -175,27 +202,9 @@ impl Resolver {
                 let shared = Arc::clone(&self.shared);
                 let asked = name.clone();
                 tokio::spawn(async move {
-                    let reply = shared.bounded(&asked, shared.source.lookup(&asked)).await;
-                    let verdict = shared.names().settle(&asked, reply, Instant::now());
+                    let reply = shared.bounded(&asked, A::look_up(&shared.source, &asked)).await;
+                    let verdict = shared.cached::<A>().settle(&asked, reply, Instant::now());
                     // No receiver is left when every caller has gone; the cache has the answer.
-                    let _ = sender.send(Some(verdict));
-                });
-                wait(name, pending, stale).await
-            }
-        }
-    }
-
-    async fn targets(&self, name: &DnsName<'static>) -> LookupResult<Arc<[Target]>> {
-        let ask = self.shared.services().ask(name, Instant::now());
-        match ask {
-            Ask::Known(known) => known,
-            Ask::Join { pending, stale } => wait(name, pending, stale).await,
-            Ask::Start { sender, pending, stale } => {
-                let shared = Arc::clone(&self.shared);
-                let asked = name.clone();
-                tokio::spawn(async move {
-                    let reply = shared.bounded(&asked, shared.source.service(&asked)).await;
-                    let verdict = shared.services().settle(&asked, reply, Instant::now());
                     let _ = sender.send(Some(verdict));
                 });
                 wait(name, pending, stale).await
@@ -211,12 +220,8 @@ impl Place {
 }
 
 impl Shared {
-    fn names(&self) -> MutexGuard<'_, Names<Arc<[IpAddr]>>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn services(&self) -> MutexGuard<'_, Names<Arc<[Target]>>> {
-        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cached<A: Answer>(&self) -> MutexGuard<'_, Names<A>> {
+        A::cache(self).lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One look-up. It runs in a task of its own, so that no caller's end is its end.
