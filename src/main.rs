@@ -166,7 +166,7 @@ fn load_and_serve(launch: &Arc<Launch>) -> anyhow::Result<u8> {
 
 fn open_key_log(path: &Path) -> anyhow::Result<Arc<KeyLogFile>> {
     let file = KeyLogFile::open(path).with_context(|| format!("--key-log {}", path.display()))?;
-    tracing::warn!(file = %path.display(), "the secrets of every TLS session are written: who reads this file reads the traffic");
+    tracing::warn!(file = %path.display(), "the secrets of every TLS session are written: anyone who can read this file can read the traffic");
     Ok(Arc::new(file))
 }
 

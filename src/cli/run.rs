@@ -40,7 +40,7 @@ pub struct Options {
     /// Start and reload only if every file that the configuration names can be used
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Append the secrets of every TLS session to FILE, for Wireshark; whoever has the file can read the traffic
+    /// Append the secrets of every TLS session to FILE, for Wireshark; anyone with the file can read the traffic
     #[arg(long, value_name = "FILE")]
     pub key_log: Option<PathBuf>,
 }

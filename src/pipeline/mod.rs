@@ -7,7 +7,7 @@
 //! | file | what happens there |
 //! | --- | --- |
 //! | [`accept`] | a listener accepts, pauses when descriptors are out, hands over |
-//! | [`admit`] | who may come: networks, users |
+//! | [`admit`] | which clients may connect: networks, users |
 //! | [`connection`] | the story of one connection, without mechanism |
 //! | [`answer`] | the last words to a client that cannot be served |
 //! | [`classify`] | what the client says first |

@@ -35,7 +35,7 @@ fn unix(path: &str) -> Result<Listen, Fault> {
         return Err(Fault::new(
             "abstract sockets are not offered",
             "anyone on this machine can reach an abstract socket",
-            "write a path, whose folder and mode say who may come: \"unix:/run/egret/app.sock\"",
+            "write a path, whose folder and mode decide which users may connect: \"unix:/run/egret/app.sock\"",
         ));
     }
     Location::parse(path).map(Listen::Unix)

@@ -199,7 +199,7 @@ impl Lint<'_> {
     fn entrance(&mut self, place: Place<'_>, allow: Option<&Span>, listen: &ListenAddress, access: &Access) {
         let everyone = |network: &IpNet| network.prefix_len() == 0;
         if let Some(span) = allow.filter(|_| access.networks.iter().any(everyone)) {
-            let title = "everyone who can reach this address may come";
+            let title = "every client that can reach this address may connect";
             self.advise("allow-everyone", span, title, "all addresses", "name the networks of the clients");
         }
         let ListenAddress::Unix { mode, .. } = listen else { return };

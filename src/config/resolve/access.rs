@@ -31,7 +31,11 @@ const LONGEST_SOCKET_PATH: usize = 107;
 impl Entrance<'_> {
     pub(super) fn resolve(&self, resolver: &mut Resolver<'_>, example: &str) -> Option<(ListenAddress, Access)> {
         resolver.refuse_empty(self.allow, "allow", "loopback addresses need none");
-        resolver.refuse_empty(self.allow_users, "allow_users", "the mode of the socket says who may come");
+        resolver.refuse_empty(
+            self.allow_users,
+            "allow_users",
+            "the mode of the socket decides which users may connect",
+        );
         let listen = resolver.need(self.listen, self.at, "listen", example)?;
         let span = self.listen.span()?;
         let address = match listen {
@@ -50,10 +54,11 @@ impl Entrance<'_> {
 
     fn check_tcp(&self, address: SocketAddr, span: &Span, resolver: &mut Resolver<'_>) {
         if !address.ip().to_canonical().is_loopback() && self.allow.is_absent() {
-            let title = format!("{address} can be reached from other machines, and nothing says who may come");
+            let title =
+                format!("{address} can be reached from other machines, and no `allow` says which clients may connect");
             let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
             let repair = format!(
-                "name who may come: `allow = [\"192.0.2.0/24\"]`; or listen for this machine only: \"{loopback}:{}\"",
+                "name the clients that may connect: `allow = [\"192.0.2.0/24\"]`; or listen for this machine only: \"{loopback}:{}\"",
                 address.port(),
             );
             resolver.report(span, title, self.gives, repair);

@@ -15,7 +15,7 @@ use crate::config::values::{Admin, ListenAddress, Listener, Name};
 
 pub(super) fn admin(section: &file::Admin, resolver: &mut Resolver<'_>) -> Option<Admin> {
     let file::Admin { at, listen, mode, allow, allow_users } = section;
-    let gives = "whoever connects here can read the status, reload and drain";
+    let gives = "every client of this address can read the status, reload and drain";
     let entrance = Entrance { gives, at, listen, mode, allow, allow_users };
     let (listen, access) = entrance.resolve(resolver, "listen = \"127.0.0.1:9465\"")?;
     Some(Admin { listen, access })
@@ -42,8 +42,8 @@ fn refuse_nothing_to_do(list: &Given<file::List<file::Listener>>, resolver: &mut
 fn listener(section: &file::Listener, file: &File, resolver: &mut Resolver<'_>) -> Option<Listener> {
     let file::Listener { at, listen, mode, allow, allow_users, .. } = section;
     let gives = match section.routes.is_absent() {
-        true => "whoever connects here uses the identity of the upstream",
-        false => "whoever connects here reaches the upstreams",
+        true => "every client of this address uses the identity of the upstream",
+        false => "every client of this address reaches the upstreams",
     };
     let entrance = Entrance { gives, at, listen, mode, allow, allow_users };
     let entrance = entrance.resolve(resolver, "listen = \"127.0.0.1:8080\"");

@@ -59,7 +59,7 @@ pub enum Error {
     #[error("has {0} octets behind its DER that are no part of it")]
     Trailing(usize),
     /// The text of a PEM section without its first and last line.
-    #[error("is base64 without its BEGIN and END lines: what it holds is not said")]
+    #[error("is base64 without its BEGIN and END lines: the kind of its content is unknown")]
     Unlabelled,
     /// A PKCS#7 bundle that cannot be read.
     #[error("line {0}: a PKCS#7 bundle that cannot be read; convert it with `openssl pkcs7 -print_certs`")]

@@ -77,7 +77,7 @@ impl Roots {
     fn add_system(&mut self) -> Result<(), Error> {
         let found = rustls_native_certs::load_native_certs();
         for der in &found.certs {
-            // A bundle of a distribution is not ours to judge: what cannot be a root is left out.
+            // A bundle of a distribution is not checked here: what cannot be a root is left out.
             let _ = self.add(der, None);
         }
         if self.anchors.is_empty() {

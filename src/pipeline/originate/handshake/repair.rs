@@ -12,7 +12,7 @@ use crate::credentials::refusal::Refusal;
 use crate::credentials::trust::DEFAULT_NAME;
 
 /// Printed before a certificate that was only presented: a man in the middle presents one too.
-const COMPARE: &str = "First compare this fingerprint with the one that the server's owner tells you.";
+const COMPARE: &str = "First compare this fingerprint with the one that you get from the server's owner.";
 
 pub(super) fn repair(cause: &Cause, scene: &Scene, upstream: &Name) -> Option<String> {
     match cause {

@@ -53,7 +53,7 @@ struct Mending<'a> {
 }
 
 /// A man in the middle presents a certificate too.
-const COMPARE: &str = "Compare the fingerprint with the one that the server's owner tells you, before you trust it.";
+const COMPARE: &str = "Compare the fingerprint with the one that you get from the server's owner, before you trust it.";
 
 /// The repair of all these causes at one server of the plan.
 pub(crate) fn repair<'a>(

@@ -1,6 +1,6 @@
 //! `allow` and `deny` to the networks that may come.
 //!
-//! nginx takes the first rule that fits and lets in whom none fits; egret has one list of who may come. So the
+//! nginx takes the first rule that fits and lets in a client that none fits; egret has one list of clients that may connect. So the
 //! rules are worked off over the set of all addresses, which gives the same answer for each of them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

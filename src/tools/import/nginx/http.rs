@@ -178,7 +178,7 @@ impl<'a> Importer<'_> {
     ) {
         let name = server.directive.children().iter().find(|one| one.name.text == "server_name");
         let directive = name.or(listen_addr.directive).unwrap_or(server.directive);
-        let title = "servers on one address are told apart by the Host of a request, which egret does not read";
+        let title = "servers on one address differ only by the Host of a request, which egret does not read";
         let from = self.line(directive);
         if let Some(listen) = listen_addr.directive {
             self.carried(listen, "listeners: listen, on an address of its own");

@@ -187,7 +187,7 @@ impl<'a> Importer<'_> {
     }
 
     fn open_to_all(&mut self, open: SocketAddr, at: &Directive, listener: &mut Listener) {
-        let title = "everybody who reaches this address may come, and speaks to the server in its name";
+        let title = "every client that reaches this address may connect, and uses the identity towards the server";
         listener.listen = open.to_string();
         if self.options.faithful {
             listener.allow = everyone(&open);
@@ -214,7 +214,7 @@ impl<'a> Importer<'_> {
                     rules.push(rule);
                     self.carried(directive, "listeners: allow");
                 }
-                None => self.listed(directive, "this is about Unix sockets, whose mode says who may come"),
+                None => self.listed(directive, "this is about Unix sockets, whose mode decides which users may connect"),
             }
         }
         who(&rules, v6)

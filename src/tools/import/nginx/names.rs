@@ -24,7 +24,7 @@ impl<'a> Importer<'_> {
                 continue;
             }
             let Some(server_names) = patterns(&case.key) else {
-                let title = format!("`{}` cannot be said by names and wildcards", case.key);
+                let title = format!("`{}` cannot be expressed by names and wildcards", case.key);
                 self.find_case(case, title, "not carried over; write the names that it stands for");
                 continue;
             };

@@ -288,7 +288,7 @@ impl Importer<'_> {
                 None
             }
             None => {
-                self.listed(directive, "this is no time that can be told beforehand");
+                self.listed(directive, "this time depends on variables or is invalid");
                 None
             }
         }

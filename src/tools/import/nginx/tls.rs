@@ -155,7 +155,7 @@ impl Importer<'_> {
         let crl = proxy_pass.ssl("crl").and_then(|file| self.file(proxy_pass, file, "trust: crls", REVOCATION));
         if roots.is_none() && on && proxy_pass.ssl("trusted_certificate").is_none() {
             let directive = proxy_pass.ssl("verify").unwrap_or(proxy_pass.pass);
-            let title = "verification is on, but nothing says whom to believe: nginx does not start";
+            let title = "verification is on, but no trusted certificate is configured: nginx does not start";
             let repair = "egret believes the roots of the system; name others in a trust";
             self.find(VERIFY_WITHOUT_TRUST, directive, title, "no roots", repair);
         }
@@ -376,7 +376,7 @@ impl Importer<'_> {
             "MinProtocol" | "MaxProtocol" => self.version(directive, tls),
             "Certificate" | "PrivateKey" => {}
             "VerifyCAFile" | "VerifyCAPath" | "VerifyCAStore" | "ChainCAFile" | "ChainCAPath" | "VerifyMode" => {
-                let title = "whom to trust is said by a command to OpenSSL, which is lost";
+                let title = "the trusted certificates are set by a command to OpenSSL, which is lost";
                 self.find(
                     TRUST_LOST,
                     directive,

@@ -45,7 +45,7 @@ pub(super) const UNKNOWN: &str = "this is a directive that the importer does not
 type Group = (&'static str, &'static str);
 
 const GROUPS: &[Group] = &[
-    ("user group chroot", "the user is a matter of who starts egret (systemd: `User=`)"),
+    ("user group chroot", "the service manager sets the user (systemd: `User=`)"),
     ("pid daemon master_process lock_file", "egret is one process in the foreground; its supervisor knows it"),
     ("load_module", "everything that egret does is in it"),
     ("env", "variables of the environment can be used in the file as they are"),
@@ -97,7 +97,7 @@ const GROUPS: &[Group] = &[
     (
         "auth_basic auth_basic_user_file auth_request auth_request_set auth_jwt auth_delay secure_link limit_req \
       limit_req_zone limit_req_status limit_rate limit_rate_after valid_referers",
-        "requests are not looked at; who may come is a matter of `allow` and `allow_users`",
+        "requests are not looked at; use `allow` and `allow_users` to say which clients may connect",
     ),
     (
         "limit_conn_zone limit_conn limit_conn_status limit_conn_log_level limit_conn_dry_run",
@@ -164,8 +164,8 @@ const STARTS: &[Group] = &[
     ("proxy_", "no way out that was carried over uses it"),
     ("mail_", "mail is not what egret carries"),
     ("lua_", "programs inside nginx have no counterpart"),
-    ("opentracing", "egret tells of each connection in one line of its log"),
-    ("otel_", "egret tells of each connection in one line of its log"),
+    ("opentracing", "egret writes one line of its log for each connection"),
+    ("otel_", "egret writes one line of its log for each connection"),
     ("vod", "egret carries bytes, and changes none"),
 ];
 

@@ -32,7 +32,7 @@ impl Importer<'_> {
     }
 
     fn open_to_all(&mut self, accept: &Setting, address: &mut SocketAddr, listener: &mut Listener) {
-        let title = "everybody who reaches this address may come, and speaks to the server in its name";
+        let title = "every client that reaches this address may connect, and uses the identity towards the server";
         let everyone = if address.is_ipv6() { "::/0" } else { "0.0.0.0/0" };
         let repair = if self.options.faithful {
             listener.allow = everyone.parse().into_iter().collect();

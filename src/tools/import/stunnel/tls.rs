@@ -145,7 +145,7 @@ impl Importer<'_> {
                 return;
             }
         } else if files.is_empty() {
-            let title = "verification is on, but nothing says whom to believe";
+            let title = "verification is on, but no trusted certificate is configured";
             let repair = "egret believes the roots of the system; name others in a trust";
             self.report.find(VERIFY_WITHOUT_TRUST, service.place.clone(), title, "no roots", repair);
         }

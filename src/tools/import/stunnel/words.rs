@@ -7,7 +7,7 @@ pub(super) fn why_not(name: &str) -> Option<&'static str> {
 }
 
 const GROUPS: &[(&str, &str)] = &[
-    ("setuid setgid chroot", "the user is a matter of who starts egret (systemd: `User=`)"),
+    ("setuid setgid chroot", "the service manager sets the user (systemd: `User=`)"),
     ("pid foreground service", "egret is one process in the foreground; its supervisor knows it"),
     ("debug output log syslog logid", "egret logs to its output: see `[log]`"),
     ("socket", "egret sets the options of its sockets itself"),
@@ -39,7 +39,7 @@ const GROUPS: &[(&str, &str)] = &[
         "it belongs to an upgrade that is not carried over",
     ),
     ("retry reset delay", "egret always resolves anew, and never asks a client again"),
-    ("ident username", "who may come is a matter of `allow` and `allow_users`"),
+    ("ident username", "use `allow` and `allow_users` to say which clients may connect"),
     ("include", "bring what stands in that folder into one file, and import again"),
     ("cafile capath crlfile crlpath", "nothing is verified by it"),
     (
