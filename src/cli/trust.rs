@@ -120,8 +120,8 @@ impl Expiry {
                 return Ok(TROUBLE);
             }
         };
-        let endings = match expiry::endings(&loaded.config) {
-            Ok(endings) => endings,
+        let lifetimes = match expiry::lifetimes(&loaded.config) {
+            Ok(lifetimes) => lifetimes,
             Err(error) => {
                 writeln!(err, "egret: {error} ({})", error.reason)?;
                 return Ok(TROUBLE);
@@ -129,10 +129,10 @@ impl Expiry {
         };
         let now = Date::now();
         match self.json {
-            true => writeln!(out, "{:#}", expiry::json(&endings, now))?,
-            false => write!(out, "{}", expiry::text(&endings, now))?,
+            true => writeln!(out, "{:#}", expiry::json(&lifetimes, now))?,
+            false => write!(out, "{}", expiry::text(&lifetimes, now))?,
         }
-        Ok(if expiry::any_within(&endings, now, self.within) { HELD } else { DONE })
+        Ok(if expiry::any_within(&lifetimes, now, self.within) { HELD } else { DONE })
     }
 }
 

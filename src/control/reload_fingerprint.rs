@@ -52,7 +52,7 @@ pub(crate) fn running(snapshot: &Snapshot) -> Value {
 
 fn live(originator: &Originator) -> Value {
     let origins = originator.servers().iter().filter_map(|server| server.origin.as_ref()).map(|origin| {
-        let counts = json!({ "tickets": origin.sessions_held(), "warm": origin.shelf().stock() });
+        let counts = json!({ "tickets": origin.sessions_held(), "warm": origin.shelf().idle() });
         (origin.server_name().to_str().into_owned(), counts)
     });
     let members = originator.endpoints().known();

@@ -32,7 +32,7 @@ pub struct Established {
     /// What the server said in plaintext before TLS, if its client has to read it first.
     pub greeting: Bytes,
     /// Bytes of the client that were sent already, or are sealed at the end of `unsent`.
-    pub(crate) said: u64,
+    pub(crate) client_sent: u64,
 }
 
 /// Received bytes that were not passed on.
@@ -210,7 +210,14 @@ pub(crate) fn establish_for(
         let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
         Session::new(secrets, kernel, offers)
     })?;
-    Ok(Established { tcp, session, received: rest.received, unsent: rest.unsent, greeting: Bytes::new(), said: 0 })
+    Ok(Established {
+        tcp,
+        session,
+        received: rest.received,
+        unsent: rest.unsent,
+        greeting: Bytes::new(),
+        client_sent: 0,
+    })
 }
 
 impl Established {

@@ -146,7 +146,7 @@ fn upstream(snapshot: &Snapshot, originator: &Originator) -> Value {
             json!({
                 "server": server.configured.to_string(),
                 "tickets": origin.map(|origin| origin.sessions_held()),
-                "warm": origin.map(|origin| origin.shelf().stock()),
+                "warm": origin.map(|origin| origin.shelf().idle()),
             })
         })
         .collect();
@@ -155,7 +155,7 @@ fn upstream(snapshot: &Snapshot, originator: &Originator) -> Value {
         "identity": originator.identity().map(|name| name.as_str()),
         "verify": verify,
         "unavailable": originator.lacks().map(|broken| broken.reason()),
-        "pool": originator.pool().map(|pool| shown(pool, originator.stock())),
+        "pool": originator.pool().map(|pool| shown(pool, originator.idle())),
         "servers": servers,
         "endpoints": originator.endpoints().known().list().iter().map(endpoint).collect::<Value>(),
         "unresolved": unresolved(originator),

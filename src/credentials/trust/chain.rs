@@ -44,7 +44,7 @@ pub(super) fn check(
     let out_of_date = Cell::new(None);
     let until = Cell::new(Date(i64::MAX));
     let root = Cell::new(0);
-    let judge = |path: &VerifiedPath<'_>| {
+    let check_path = |path: &VerifiedPath<'_>| {
         if !trust.pins.is_empty() && !is_pinned(path, &trust.pins) {
             pins_missed.set(true);
             // Another path may hold a pinned key: this error lets the search go on.
@@ -66,7 +66,7 @@ pub(super) fn check(
         now,
         KeyUsage::server_auth(),
         revocation,
-        Some(&judge),
+        Some(&check_path),
     );
     path.map_err(|error| match (out_of_date.get(), pins_missed.get()) {
         (Some(index), _) => out_of_date_root(&authorities.roots[index], now.into()),

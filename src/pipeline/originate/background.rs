@@ -32,7 +32,7 @@ impl Originator {
     /// The answers of DNS are needed although no stream asks for them.
     fn is_in_use(&self) -> bool {
         self.check.is_some()
-            || self.stock() > 0
+            || self.idle() > 0
             || self.endpoints.known().list().iter().any(|member| member.endpoint.in_flight() > 0)
     }
 

@@ -185,8 +185,8 @@ mod tests {
     #[test]
     fn one_answer_or_two_silences_leave_it_out() {
         let now = Instant::now();
-        let mut told = Tolerance::default();
-        assert_eq!(told.not_tolerated(Evidence::Answer, now), Some(LEFT_OUT));
+        let mut left_out = Tolerance::default();
+        assert_eq!(left_out.not_tolerated(Evidence::Answer, now), Some(LEFT_OUT));
         let mut silent = Tolerance::default();
         assert_eq!(silent.not_tolerated(Evidence::Silence, now), None);
         assert!(silent.may_offer(now));

@@ -99,7 +99,7 @@ pub fn relay<'a>(
     forced: impl Future<Output = Ended>,
 ) -> impl Future<Output = Outcome> {
     let mut sent = Account::new(&counters.sent);
-    sent.took(upstream.said);
+    sent.took(upstream.client_sent);
     let stream = Stream {
         session: upstream.session,
         up: Upload::new(early, upstream.unsent, sent, &counters.near_key_limit),

@@ -48,7 +48,7 @@ async fn send(mut left: usize, piece: usize, key: u64) -> (Ended, u64, u64) {
 /// A relay to a server that is sent `unsent` first, and how often its key was warned of.
 async fn relayed(client: TokioStream, tcp: TokioStream, unsent: Vec<u8>, key: u64) -> (Outcome, u64) {
     let session = limited_to(key);
-    let upstream = Established { tcp, session, received: None, unsent, greeting: Bytes::new(), said: 0 };
+    let upstream = Established { tcp, session, received: None, unsent, greeting: Bytes::new(), client_sent: 0 };
     let warned = Arc::new(AtomicU64::new(0));
     let near_key_limit = Counter::from_arc(Arc::clone(&warned));
     let counters = Counters { sent: Counter::noop(), received: Counter::noop(), near_key_limit };

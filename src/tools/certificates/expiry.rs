@@ -18,21 +18,21 @@ use crate::credentials::trust::Trust;
 /// # Errors
 ///
 /// An identity or trust that cannot be read: what is unknown is not reported as valid.
-pub(crate) fn endings(config: &Config) -> Result<Vec<Lifetime>, Fault> {
-    let mut endings = Vec::new();
+pub(crate) fn lifetimes(config: &Config) -> Result<Vec<Lifetime>, Fault> {
+    let mut lifetimes = Vec::new();
     for (name, spec) in &config.identities {
         let found = of_identity(name, spec);
-        endings.extend(found.map_err(|error| Fault::of_identity(name, &error, &config.source))?);
+        lifetimes.extend(found.map_err(|error| Fault::of_identity(name, &error, &config.source))?);
     }
     for (name, spec) in &config.trusts {
         let trust = Trust::load(name, spec).map_err(|error| Fault::of_trust(name, &error, &config.source))?;
-        endings.extend(inventory::of_trust(&trust));
+        lifetimes.extend(inventory::of_trust(&trust));
     }
-    endings.sort_by(|one, other| {
+    lifetimes.sort_by(|one, other| {
         let key = |it: &Lifetime| (it.not_after.is_none(), it.not_after, it.name.clone());
         key(one).cmp(&key(other))
     });
-    Ok(endings)
+    Ok(lifetimes)
 }
 
 fn of_identity(name: &Name, spec: &values::Identity) -> Result<Vec<Lifetime>, identity::Error> {
@@ -50,26 +50,26 @@ fn certificate(item: Item) -> Option<CertificateFacts> {
 }
 
 /// Days left, negative after expiry; `None` without an expiry date.
-fn days(ending: &Lifetime, now: Date) -> Option<i64> {
-    ending.not_after.map(|end| (end.0 - now.0).div_euclid(24 * 60 * 60))
+fn days(lifetime: &Lifetime, now: Date) -> Option<i64> {
+    lifetime.not_after.map(|end| (end.0 - now.0).div_euclid(24 * 60 * 60))
 }
 
 /// Whether anything expires within this many days; `None`: by the share of its life that is left.
-pub(crate) fn any_within(endings: &[Lifetime], now: Date, within: Option<u32>) -> bool {
-    endings.iter().any(|ending| match within {
-        Some(within) => days(ending, now).is_some_and(|days| days < i64::from(within)),
-        None => matches!(ending.validity(now), Validity::EndsSoon | Validity::Ended),
+pub(crate) fn any_within(lifetimes: &[Lifetime], now: Date, within: Option<u32>) -> bool {
+    lifetimes.iter().any(|lifetime| match within {
+        Some(within) => days(lifetime, now).is_some_and(|days| days < i64::from(within)),
+        None => matches!(lifetime.validity(now), Validity::EndsSoon | Validity::Ended),
     })
 }
 
-pub(crate) fn text(endings: &[Lifetime], now: Date) -> String {
+pub(crate) fn text(lifetimes: &[Lifetime], now: Date) -> String {
     let mut text = String::new();
     text.push_str("  days  ends                  kind         name              state          subject (file)\n");
-    for ending in endings {
-        let days = days(ending, now).map(|days| days.to_string()).unwrap_or_default();
-        let end = ending.not_after.map_or_else(|| "never".to_owned(), |end| end.to_string());
-        let state = ending.validity(now).as_str();
-        let Lifetime { kind, name, subject, file, .. } = ending;
+    for lifetime in lifetimes {
+        let days = days(lifetime, now).map(|days| days.to_string()).unwrap_or_default();
+        let end = lifetime.not_after.map_or_else(|| "never".to_owned(), |end| end.to_string());
+        let state = lifetime.validity(now).as_str();
+        let Lifetime { kind, name, subject, file, .. } = lifetime;
         let kind = kind.as_str();
         let name = name.as_str();
         let file = file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
@@ -78,11 +78,11 @@ pub(crate) fn text(endings: &[Lifetime], now: Date) -> String {
     text
 }
 
-pub(crate) fn json(endings: &[Lifetime], now: Date) -> Value {
-    let one = |ending: &Lifetime| {
-        let mut document = ending.document(now);
-        document["days"] = days(ending, now).into();
+pub(crate) fn json(lifetimes: &[Lifetime], now: Date) -> Value {
+    let one = |lifetime: &Lifetime| {
+        let mut document = lifetime.document(now);
+        document["days"] = days(lifetime, now).into();
         document
     };
-    endings.iter().map(one).collect()
+    lifetimes.iter().map(one).collect()
 }

@@ -62,7 +62,7 @@ pub(crate) struct Anchor {
 }
 
 /// Judges a chain. `verified`: some trust has found a path from it to one of the anchors.
-pub(crate) fn judge(presented: &[CertificateDer<'_>], anchors: &[Anchor], verified: bool) -> Chain {
+pub(crate) fn build(presented: &[CertificateDer<'_>], anchors: &[Anchor], verified: bool) -> Chain {
     let read: Vec<_> = presented.iter().filter_map(|der| Some((der, CertificateFacts::read(der)?))).collect();
     let path = path(&read);
     let links = read.iter().enumerate().map(|(at, (der, facts))| link(der, facts, at, &path)).collect();
@@ -194,23 +194,23 @@ mod tests {
     #[test]
     fn what_is_missing_and_what_completes_it_are_named() {
         let all = chain();
-        let whole = judge(&all[..3], &[anchor("root")], true);
+        let whole = build(&all[..3], &[anchor("root")], true);
         assert_eq!((whole.missing, whole.anchor.as_deref()), (None, Some("CN=root")));
-        let without_top = judge(&all[..2], &[anchor("root")], false);
+        let without_top = build(&all[..2], &[anchor("root")], false);
         assert_eq!((without_top.missing.as_deref(), without_top.anchor), (Some("CN=top"), None));
-        let bare = judge(&all[..1], &[], false);
+        let bare = build(&all[..1], &[], false);
         assert_eq!(bare.missing.as_deref(), Some("CN=low"));
-        let namesake = judge(&all[..3], &[anchor("root")], false);
+        let namesake = build(&all[..3], &[anchor("root")], false);
         assert!(namesake.namesake);
     }
 
     #[test]
     fn a_chain_on_an_intermediate_is_rooted_if_its_root_is_trusted_too() {
         let all = chain();
-        assert!(judge(&all[..3], &[anchor("root")], true).rooted);
-        assert!(!judge(&all[..2], &[anchor("top")], true).rooted);
-        assert!(judge(&all[..2], &[anchor("top"), anchor("root")], true).rooted);
-        assert!(!judge(&all, &[anchor("top")], true).rooted, "a root that is only sent is not trusted");
+        assert!(build(&all[..3], &[anchor("root")], true).rooted);
+        assert!(!build(&all[..2], &[anchor("top")], true).rooted);
+        assert!(build(&all[..2], &[anchor("top"), anchor("root")], true).rooted);
+        assert!(!build(&all, &[anchor("top")], true).rooted, "a root that is only sent is not trusted");
     }
 
     #[test]
@@ -218,7 +218,7 @@ mod tests {
         let mut all = chain();
         let stranger = chain().remove(1);
         all.push(stranger);
-        let roles: Vec<Role> = judge(&all, &[], false).links.iter().map(|link| link.role).collect();
+        let roles: Vec<Role> = build(&all, &[], false).links.iter().map(|link| link.role).collect();
         assert_eq!(
             roles,
             [Role::Leaf, Role::Intermediate, Role::Intermediate, Role::SuperfluousRoot, Role::Stray],
@@ -234,7 +234,7 @@ mod tests {
         fn order_is_seen_and_does_not_change_the_path(order in Just(vec![1, 2, 3]).prop_shuffle()) {
             let all = chain();
             let sent: Vec<_> = std::iter::once(&all[0]).chain(order.iter().map(|at| &all[*at])).cloned().collect();
-            let judged = judge(&sent, &[anchor("root")], true);
+            let judged = build(&sent, &[anchor("root")], true);
             prop_assert_eq!(judged.intermediates(), 2);
             prop_assert!(judged.links.iter().any(|link| link.role == Role::SuperfluousRoot));
             prop_assert_eq!(judged.out_of_order, order != [1, 2, 3]);
@@ -243,7 +243,7 @@ mod tests {
         #[test]
         fn no_certificates_make_it_panic(ders in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..64), 0..4)) {
             let ders: Vec<CertificateDer<'_>> = ders.into_iter().map(CertificateDer::from).collect();
-            let _ = judge(&ders, &[anchor("root")], false);
+            let _ = build(&ders, &[anchor("root")], false);
         }
     }
 }

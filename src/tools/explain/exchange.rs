@@ -10,7 +10,7 @@ use crate::tools::explain::report::Exchange;
 pub(super) fn exchange(question: &Question, evidence: &Evidence<'_>) -> Option<Exchange> {
     let asked = evidence.attempt(AttemptKind::Question)?;
     let without = evidence.attempt(AttemptKind::QuestionWithoutIdentity);
-    let (accepted, sentence) = judge(asked, without, evidence);
+    let (accepted, sentence) = verdict(asked, without, evidence);
     let text = |seen: &Observation| seen.answer.as_ref().map(|answer| answer.text.clone());
     Some(Exchange {
         protocol: question.protocol().into(),
@@ -23,7 +23,7 @@ pub(super) fn exchange(question: &Question, evidence: &Evidence<'_>) -> Option<E
 }
 
 /// Accepted: the same question without the certificate is refused. Refused: the server's answer says so.
-fn judge(asked: &Observation, without: Option<&Observation>, evidence: &Evidence<'_>) -> (Option<bool>, String) {
+fn verdict(asked: &Observation, without: Option<&Observation>, evidence: &Evidence<'_>) -> (Option<bool>, String) {
     let sent = evidence.request().map(|request| request.answered);
     let refused = (sent == Some(true)).then_some(false);
     if let Some(failure) = &asked.failure {

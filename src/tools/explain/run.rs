@@ -253,7 +253,7 @@ fn conclude(
     let verified = verdicts.as_ref().is_some_and(|verdicts| {
         !matches!(verdicts.by_trust, Some(Refusal::UnknownIssuer | Refusal::SelfSigned { .. }))
     });
-    let chain = presented.map(|chain| chain::judge(&chain, &anchors, verified)).unwrap_or_default();
+    let chain = presented.map(|chain| chain::build(&chain, &anchors, verified)).unwrap_or_default();
     let evidence = Evidence {
         spec: &target.plan.upstream,
         server_name: &name,
@@ -271,7 +271,7 @@ fn conclude(
         plaintext_protocol: plaintext.plaintext_protocol,
         legacy: plaintext.legacy,
     };
-    let causes = cause::judge(&evidence);
+    let causes = cause::causes(&evidence);
     let repair = match causes.is_empty() {
         true => repair::as_it_is(&target.plan, &target.server, &chain),
         false => repair::repair(causes.iter().map(|cause| &cause.kind), &target.plan, &target.server, &chain),
@@ -325,14 +325,14 @@ impl Verdicts {
         let name = target.server_name();
         let leaf = &chain[0];
         let rest = &chain[1..];
-        let judge = |trust: &Trust, at: Date| {
+        let check = |trust: &Trust, at: Date| {
             let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.0).unwrap_or(0)));
             trust.check(leaf, rest, &name, at)
         };
-        let ask = |trust: &Trust, at: Date| judge(trust, at).err();
-        let judged = judge(&target.trust, now);
-        let by_candidates = judged.as_ref().ok().and_then(|believed| believed.candidate);
-        let by_trust = judged.err();
+        let ask = |trust: &Trust, at: Date| check(trust, at).err();
+        let checked = check(&target.trust, now);
+        let by_candidates = checked.as_ref().ok().and_then(|believed| believed.candidate);
+        let by_trust = checked.err();
         let in_time = |trust: &Trust, today: &Option<Refusal>| match today {
             Some(Refusal::Expired { not_after }) => ask(trust, Date(not_after.0 - 1)),
             Some(Refusal::NotYetValid { not_before }) => ask(trust, Date(not_before.0 + 1)),

@@ -114,10 +114,10 @@ impl Replenisher {
         if let Some(warm) = pool.has_served() {
             self.pause.worked_for_others(warm);
         }
-        let stock = originator.stock();
+        let idle = originator.idle();
         let wanted = self.demand.wanted(pool.spec(), age, now);
         let under_way = self.fills.len().saturating_sub(pool.trials());
-        let missing = wanted.saturating_sub(stock + under_way);
+        let missing = wanted.saturating_sub(idle + under_way);
         let pause = self.pause.ends_after(now);
         if pause.is_none() {
             let room = room(self.pause.is_proven(), waiting::clients()).saturating_sub(under_way);
@@ -131,7 +131,7 @@ impl Replenisher {
         }
         let expiry = originator.origins().filter_map(|origin| origin.shelf().next_expiry()).min();
         // Without anything ready or wanted, nothing has to be checked until a client comes.
-        let look = if stock + wanted > 0 { now + LOOK } else { now + LOOK * 60 };
+        let look = if idle + wanted > 0 { now + LOOK } else { now + LOOK * 60 };
         Some([expiry, pause].into_iter().flatten().fold(look, Instant::min))
     }
 

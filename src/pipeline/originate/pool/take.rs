@@ -115,7 +115,7 @@ impl Originator {
 
     /// A warm connection to the endpoint that a new stream would go to, or else to another that is as good.
     fn take(&self, pool: &Pool) -> Option<(Warm, InFlight)> {
-        if self.stock() == 0 {
+        if self.idle() == 0 {
             return None;
         }
         let attempts = Attempts::new(self.rules, self.endpoints.known(), self.timeout, Instant::now() + self.timeout);
@@ -126,8 +126,8 @@ impl Originator {
         })
     }
 
-    pub(crate) fn stock(&self) -> usize {
-        self.origins().map(|origin| origin.shelf().stock()).sum()
+    pub(crate) fn idle(&self) -> usize {
+        self.origins().map(|origin| origin.shelf().idle()).sum()
     }
 
     /// The origins of its servers, each once.

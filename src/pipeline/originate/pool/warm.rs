@@ -197,10 +197,10 @@ impl Warm {
     }
 
     /// As a new stream. `unsent` are records for the server.
-    pub(crate) fn into_established(self, unsent: Vec<u8>, said: u64) -> (Established, Negotiated) {
+    pub(crate) fn into_established(self, unsent: Vec<u8>, client_sent: u64) -> (Established, Negotiated) {
         let received = (self.plain.len() + self.sealed.len() > 0).then(|| received(&self.plain, &self.sealed));
         let Self { tcp, session, greeting, negotiated, .. } = self;
-        (Established { tcp, session, received, unsent, greeting, said }, negotiated)
+        (Established { tcp, session, received, unsent, greeting, client_sent }, negotiated)
     }
 
     fn read_all(&mut self) -> Result<(), Discard> {

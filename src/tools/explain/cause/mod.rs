@@ -58,7 +58,7 @@ pub(crate) struct Evidence<'a> {
 }
 
 /// The most important cause first; empty if nothing is wrong.
-pub(crate) fn judge(evidence: &Evidence<'_>) -> Vec<Cause> {
+pub(crate) fn causes(evidence: &Evidence<'_>) -> Vec<Cause> {
     if let Some((reason, detail)) = &evidence.unresolved {
         return vec![Cause { kind: CauseKind::Unreachable(detail.clone()), reason, endpoint: None }];
     }

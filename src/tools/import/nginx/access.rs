@@ -26,13 +26,13 @@ impl Rule {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum AllowedClients {
     Everyone,
     Networks(Vec<IpNet>),
 }
 
 /// Access by these rules, among clients of the listener's own address family.
-pub(crate) fn who(rules: &[Rule], v6: bool) -> Who {
+pub(crate) fn allowed_clients(rules: &[Rule], v6: bool) -> AllowedClients {
     let everything = match v6 {
         true => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
         false => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
@@ -48,7 +48,7 @@ pub(crate) fn who(rules: &[Rule], v6: bool) -> Who {
     }
     allowed.extend(undecided);
     let allowed = IpNet::aggregate(&allowed);
-    if allowed == [everything] { Who::Everyone } else { Who::Networks(allowed) }
+    if allowed == [everything] { AllowedClients::Everyone } else { AllowedClients::Networks(allowed) }
 }
 
 fn common(one: &IpNet, other: &IpNet) -> Option<IpNet> {
@@ -89,9 +89,11 @@ mod tests {
     fn networks(rules: &[&str]) -> String {
         let rules: Vec<_> =
             rules.iter().map(|rule| Rule::read(rule.starts_with('+'), &rule[1..]).expect("it is a rule")).collect();
-        match who(&rules, false) {
-            Who::Everyone => "everyone".to_owned(),
-            Who::Networks(networks) => networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        match allowed_clients(&rules, false) {
+            AllowedClients::Everyone => "everyone".to_owned(),
+            AllowedClients::Networks(networks) => {
+                networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+            }
         }
     }
 

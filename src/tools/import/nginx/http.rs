@@ -159,12 +159,12 @@ impl<'a> Importer<'_> {
             }
         }
         let Some(listen_addr) = server.listen_addrs.first() else { return };
-        let mut told = vec![main.upstream];
+        let mut reported = vec![main.upstream];
         for exit in server.exits.iter().filter(|exit| exit.location.id != main.location.id) {
-            if told.contains(&exit.upstream) {
+            if reported.contains(&exit.upstream) {
                 continue;
             }
-            told.push(exit.upstream);
+            reported.push(exit.upstream);
             self.other_location(server, listen_addr, exit, extras);
         }
     }

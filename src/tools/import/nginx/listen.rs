@@ -8,7 +8,7 @@ use crate::tools::import::draft::{Listener, Route};
 use crate::tools::import::findings::{
     Code, DATAGRAMS, HTTP_VHOST, INBOUND_TLS, OPEN_TO_ALL, PER_CLIENT_LIMIT, PROXY_HEADER, SERVICE_LOST, SOCKET_MODE,
 };
-use crate::tools::import::nginx::access::{Rule, Who, who};
+use crate::tools::import::nginx::access::{AllowedClients, Rule, allowed_clients};
 use crate::tools::import::nginx::importer::Importer;
 use crate::tools::import::nginx::listen_addr::{
     At, ListenAddr, addresses, collide, has, is_datagrams, listen_addrs_of, listens, lost, tcp,
@@ -108,7 +108,7 @@ impl<'a> Importer<'_> {
     pub(super) fn all_denied(&mut self, listen_addrs: &[ListenAddr<'_>], scope: &Scope<'_>) -> bool {
         let mut denied = |listen_addr: &ListenAddr<'_>| match &listen_addr.at {
             At::Unix(_) => false,
-            At::Tcp(address) => self.who(scope, address.is_ipv6()) == Who::Networks(Vec::new()),
+            At::Tcp(address) => self.allowed_clients(scope, address.is_ipv6()) == AllowedClients::Networks(Vec::new()),
         };
         !listen_addrs.is_empty() && listen_addrs.iter().all(&mut denied)
     }
@@ -168,15 +168,15 @@ impl<'a> Importer<'_> {
         let inbound_tls = listen_addr.directive.is_some_and(|at| at.arguments.iter().any(|word| word.text == "ssl"));
         let loopback = address.ip().is_loopback();
         let mut address = address;
-        match self.who(scope, address.is_ipv6()) {
-            Who::Networks(networks) if networks.is_empty() => {
+        match self.allowed_clients(scope, address.is_ipv6()) {
+            AllowedClients::Networks(networks) if networks.is_empty() => {
                 self.listed(at, "nobody may come here: all are denied");
                 return false;
             }
-            Who::Networks(networks) => listener.allow = networks,
-            Who::Everyone if loopback => {}
-            Who::Everyone if inbound_tls => address.set_ip(loopback_like(&address)),
-            Who::Everyone => return true,
+            AllowedClients::Networks(networks) => listener.allow = networks,
+            AllowedClients::Everyone if loopback => {}
+            AllowedClients::Everyone if inbound_tls => address.set_ip(loopback_like(&address)),
+            AllowedClients::Everyone => return true,
         }
         if inbound_tls && !address.ip().is_loopback() {
             address.set_ip(loopback_like(&address));
@@ -206,7 +206,7 @@ impl<'a> Importer<'_> {
         self.find(OPEN_TO_ALL, at, title, "open", repair);
     }
 
-    fn who(&mut self, scope: &Scope<'_>, v6: bool) -> Who {
+    fn allowed_clients(&mut self, scope: &Scope<'_>, v6: bool) -> AllowedClients {
         let mut rules = Vec::new();
         for directive in scope.any_of(&["allow", "deny"]) {
             match Rule::read(directive.name.text == "allow", directive.argument(0)) {
@@ -214,10 +214,12 @@ impl<'a> Importer<'_> {
                     rules.push(rule);
                     self.carried(directive, "listeners: allow");
                 }
-                None => self.listed(directive, "this is about Unix sockets, whose mode decides which users may connect"),
+                None => {
+                    self.listed(directive, "this is about Unix sockets, whose mode decides which users may connect")
+                }
             }
         }
-        who(&rules, v6)
+        allowed_clients(&rules, v6)
     }
 
     /// A limit on connections, if it is one of the whole server and not per client.

@@ -22,7 +22,7 @@ pub struct Shelf<T> {
 #[derive(Debug)]
 struct State<T> {
     stacks: HashMap<SocketAddr, Vec<Entry<T>>>,
-    stock: usize,
+    idle: usize,
     reserved: usize,
     bounds: Option<Bounds>,
     closed: bool,
@@ -56,7 +56,7 @@ pub struct Place<T> {
 impl<T> Default for Shelf<T> {
     /// Without bounds yet, so that nothing can be put on it.
     fn default() -> Self {
-        let state = State { stacks: HashMap::new(), stock: 0, reserved: 0, bounds: None, closed: false, next: 0 };
+        let state = State { stacks: HashMap::new(), idle: 0, reserved: 0, bounds: None, closed: false, next: 0 };
         Self { state: Mutex::new(state) }
     }
 }
@@ -69,7 +69,7 @@ impl<T> Shelf<T> {
         let most = bounds.most;
         state.bounds = Some(bounds);
         let mut removed = Vec::new();
-        while state.stock > most {
+        while state.idle > most {
             let oldest = |stack: &Vec<Entry<T>>| stack.first().map(|entry| entry.number);
             let endpoint = state.stacks.iter().min_by_key(|(_, stack)| oldest(stack)).map(|(endpoint, _)| *endpoint);
             removed.extend(endpoint.and_then(|endpoint| state.remove(endpoint, 0)));
@@ -129,8 +129,8 @@ impl<T> Shelf<T> {
         self.remove_where(|_, _| true)
     }
 
-    pub(crate) fn stock(&self) -> usize {
-        self.state().stock
+    pub(crate) fn idle(&self) -> usize {
+        self.state().idle
     }
 
     pub(crate) fn stock_of(&self, endpoint: SocketAddr) -> usize {
@@ -153,7 +153,7 @@ impl<T> Shelf<T> {
             removed.extend(stack.extract_if(.., |entry| goes(*endpoint, entry)).map(|entry| entry.item));
         }
         state.stacks.retain(|_, stack| !stack.is_empty());
-        state.stock -= removed.len();
+        state.idle -= removed.len();
         removed
     }
 
@@ -165,7 +165,7 @@ impl<T> Shelf<T> {
 
 impl<T> State<T> {
     fn held(&self) -> usize {
-        self.stock + self.reserved
+        self.idle + self.reserved
     }
 
     fn numbers(&self) -> impl Iterator<Item = (SocketAddr, u64)> {
@@ -178,7 +178,7 @@ impl<T> State<T> {
         if stack.is_empty() {
             self.stacks.remove(&endpoint);
         }
-        self.stock -= 1;
+        self.idle -= 1;
         Some(entry.item)
     }
 }
@@ -196,7 +196,7 @@ impl<T> Place<T> {
             return Err(item);
         };
         state.reserved -= 1;
-        state.stock += 1;
+        state.idle += 1;
         let number = state.next;
         state.next += 1;
         state.stacks.entry(endpoint).or_default().push(Entry { number, until, item, _permit: permit });

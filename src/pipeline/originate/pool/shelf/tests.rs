@@ -139,12 +139,12 @@ proptest! {
                     model.closed = true;
                 }
             }
-            prop_assert_eq!(shelf.stock(), model.entries.len());
+            prop_assert_eq!(shelf.idle(), model.entries.len());
             prop_assert_eq!(shelf.held(), model.entries.len() + places.len());
-            prop_assert!(shelf.stock() <= most);
+            prop_assert!(shelf.idle() <= most);
             prop_assert_eq!(everywhere.available_permits(), EVERYWHERE - 2 - model.entries.len() - places.len());
             prop_assert_eq!(shelf.next_expiry(), model.entries.iter().map(|entry| entry.1).min());
-            prop_assert_eq!(other.stock(), 2);
+            prop_assert_eq!(other.idle(), 2);
         }
         drop((shelf, places));
         prop_assert_eq!(everywhere.available_permits(), EVERYWHERE - 2);

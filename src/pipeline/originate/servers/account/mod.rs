@@ -93,8 +93,8 @@ mod tests {
     fn a_time_stands_below_the_first_bound_that_it_does_not_exceed() {
         let times = Times::default();
         [500, 501, 1_000, 10_000_000, 10_000_001].into_iter().for_each(|us| times.add(Duration::from_micros(us)));
-        let told: Vec<_> = times.buckets().collect();
-        assert_eq!(told, [(Some(0.0005), 1), (Some(0.001), 2), (Some(10.0), 1), (None, 1)]);
+        let buckets: Vec<_> = times.buckets().collect();
+        assert_eq!(buckets, [(Some(0.0005), 1), (Some(0.001), 2), (Some(10.0), 1), (None, 1)]);
         assert_eq!(times.count(), 5);
         assert!((times.seconds() - 20.002_002).abs() < 1e-6, "{}", times.seconds());
     }
