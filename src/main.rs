@@ -38,6 +38,8 @@ fn main() -> ExitCode {
         Command::Explain(explain) => run_explain(&explain),
         Command::Import(import) => import.run(&mut io::stdout(), &mut io::stderr()).map_err(Into::into),
         Command::Schema => cli::print_schema(&mut io::stdout()).map(|()| Verdict::Good.code()).map_err(Into::into),
+        Command::Completions(completions) => completions.run(&mut io::stdout()).map(|()| 0).map_err(Into::into),
+        Command::Man(pages) => pages.run().map(|()| 0).map_err(Into::into),
         #[cfg(feature = "demo")]
         Command::Demo => run_demo(),
     };

@@ -3,6 +3,7 @@
 mod diff;
 mod exec;
 mod explain;
+mod generate;
 mod import;
 mod run;
 mod trust;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 pub use self::diff::Diff;
 pub use self::exec::Exec;
+pub use self::generate::{Completions, ManualPages};
 pub(crate) use self::import::Import;
 pub use self::run::{Options, Run};
 pub use self::trust::Trust;
@@ -56,6 +58,10 @@ pub enum Command {
     Import(Import),
     /// Print the JSON schema of the configuration file
     Schema,
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Write the manual pages
+    Man(ManualPages),
     #[cfg(feature = "demo")]
     /// Run a demonstration: a server that asks for client certificates, and egret in front of it
     Demo,

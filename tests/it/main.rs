@@ -36,6 +36,7 @@ mod failures_steps;
 mod faults;
 mod fuzzed;
 mod gauges;
+mod generated;
 mod handshake;
 mod hung_disk;
 mod identity;

@@ -63,6 +63,11 @@ pub(super) fn roots(system: bool, paths: &[PathBuf]) -> Result<Loaded, Error> {
     Ok(Loaded { anchors: Anchors::Roots(anchors), digests, roots: facts, exact: None, remarks })
 }
 
+/// Whether the environment names the system's roots, as OpenSSL reads it: if they are not there, others are not meant.
+fn has_named_roots() -> bool {
+    ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some())
+}
+
 /// Roots while they are gathered; each is kept once.
 #[derive(Default)]
 struct Roots {
@@ -80,12 +85,29 @@ impl Roots {
             // A bundle of a distribution is not checked here: what cannot be a root is left out.
             let _ = self.add(der, None);
         }
+        if self.anchors.is_empty() && !has_named_roots() {
+            self.add_built_in();
+        }
         if self.anchors.is_empty() {
             // No certificates is no error to the library if the folder exists and is empty.
             let why = found.errors.first().map(ToString::to_string);
             return Err(Error { file: None, what: Wrong::NoSystemRoots(why) });
         }
         Ok(())
+    }
+
+    /// Mozilla's roots, if they are part of this build.
+    fn add_built_in(&mut self) {
+        #[cfg(feature = "mozilla-roots")]
+        {
+            for der in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
+                let _ = self.add(der, None);
+            }
+            self.remarks.push(format!(
+                "the system has no root certificates: the {} of Mozilla that are built into egret are used",
+                self.facts.len()
+            ));
+        }
     }
 
     fn add_file(&mut self, file: &Path) -> Result<(), Error> {

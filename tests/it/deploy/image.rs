@@ -190,16 +190,26 @@ fn image_runs_as_its_user_and_originates_with_a_client_certificate() {
 }
 
 #[test]
-fn image_believes_nobody_until_roots_are_mounted() {
+fn image_without_mounted_roots_trusts_those_of_mozilla_and_no_others() {
     let image = Image::build();
+    let pki = Pki::new();
     let (examples, roots) = (root().join("config"), TempDir::new().unwrap());
-    fs::copy(Pki::new().root(), roots.path().join("ca-certificates.crt")).unwrap();
-    let check = [&image.words("Entrypoint")[..], &["check", "/etc/egret/minimal.toml"]].concat();
-    let without = attempt(&mut image.contained(&[(&examples, CONFIG)], &check));
-    let said = String::from_utf8_lossy(&without.stderr);
-    assert_eq!(without.status.code(), Some(2), "{said}");
-    assert!(said.contains("the system has no root certificates"), "{said}");
-    image.run(&mut image.contained(&[(&examples, CONFIG), (roots.path(), "/etc/ssl/certs")], &check));
+    fs::copy(pki.root(), roots.path().join("ca-certificates.crt")).unwrap();
+    let entry = image.words("Entrypoint");
+    let check = [&entry[..], &["check", "/etc/egret/minimal.toml"]].concat();
+    let output = attempt(&mut image.contained(&[(&examples, CONFIG)], &check));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("of Mozilla that are built into egret"), "{text}");
+
+    let port = free_port();
+    let server = certauth(port, "default_server", HOST, "TLSv1.3", &pki.server(&[HOST]), &pki);
+    let _nginx = Nginx::start(&server, &[port]);
+    let address = format!("localhost:{port}");
+    let explain = [&entry[..], &["explain", &address, "--server-name", HOST]].concat();
+    let untrusted = attempt(&mut image.contained(&[(&examples, CONFIG)], &explain));
+    assert!(String::from_utf8_lossy(&untrusted.stdout).contains("unknown_issuer"), "{untrusted:?}");
+    let mounted = attempt(&mut image.contained(&[(&examples, CONFIG), (roots.path(), "/etc/ssl/certs")], &explain));
+    assert!(!String::from_utf8_lossy(&mounted.stdout).contains("unknown_issuer"), "{mounted:?}");
 }
 
 /// A folder for `/etc/egret`; the key belongs to the image's user alone.
