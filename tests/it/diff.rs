@@ -10,7 +10,7 @@ use time::Duration;
 use crate::support::authority::{Ca, Wish};
 use crate::support::egret::{Egret, listener};
 use crate::support::fleet::{Fleet, Held};
-use crate::support::free_port;
+use crate::support::{eventually, free_port};
 
 const BASE: &str = "[identities.app]\ncertificate = 'app.crt'\nprivate_key = 'app.key'\n\
     [trust.house]\nroots = ['root.pem']\n\
@@ -166,13 +166,10 @@ async fn what_lives_in_the_running_process_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("new.toml"), new.join("\n")).unwrap();
     let told = || String::from_utf8(diff(folder.path(), &["--admin", &admin, "new.toml"]).stdout).unwrap();
-    for _ in 0..100 {
-        if told().contains(" and 2 warm connections are dropped at once") {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    let told = told();
+    let told = tokio::task::block_in_place(|| {
+        let is_filled = |told: &String| told.contains(" and 2 warm connections are dropped at once");
+        eventually("the pool to be full", || Some(told()).filter(is_filled))
+    });
     for part in ["and 2 warm connections", "what is warm (2 of at most 2)", "its streams in flight (1) go on"] {
         assert!(told.contains(part), "{told}");
     }

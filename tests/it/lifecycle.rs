@@ -120,7 +120,9 @@ fn crowd_comes_and_goes(egret: &Egret) {
 
     // The kernel accepts them on egret's behalf; egret cannot.
     let crowd: Vec<TcpStream> = (0..150).map(|_| plain::connect(address)).collect();
-    std::thread::sleep(Duration::from_secs(2));
+    let stops = ["accepting pauses", "accepting waits"];
+    let is_stop = |line: &Value| line["message"].as_str().is_some_and(|text| stops.contains(&text));
+    egret.wait_for_log("a stop of accepting", is_stop);
     assert!(echoes(&mut early), "a stream in flight goes on\n{}", egret.log_text());
 
     drop(crowd);
@@ -231,10 +233,7 @@ fn stream_that_is_too_old_is_ended() {
     let scene = Scene::new("max_lifetime = \"1s\"");
     let egret = scene.egret(Settings::default());
     let mut stream = plain::connect(egret.address("echo"));
-    eventually("the stream to end", || {
-        std::thread::sleep(Duration::from_millis(50));
-        (!echoes(&mut stream)).then_some(())
-    });
+    eventually("the stream to end", || (!echoes(&mut stream)).then_some(()));
     egret.wait_for_log("lifetime", |line| line["ended"] == "lifetime");
 }
 

@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tempfile::TempDir;
 
 use crate::support::authority::{Ca, Leaf, Wish, openssl};
+use crate::support::eventually;
 use crate::support::origins::{name, origin, roots, trust, upstream, visit};
 use crate::support::tls_server::{Setup, TLS12, TLS13, TlsServer};
 
@@ -394,12 +395,7 @@ async fn a_short_key_is_no_bad_signature() {
         .spawn()
         .unwrap();
     let endpoint = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    for _ in 0..500 {
-        if tokio::net::TcpStream::connect(endpoint).await.is_ok() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    eventually("openssl to listen", || std::net::TcpStream::connect(endpoint).ok());
     let mut spec = upstream(endpoint);
     spec.tls.verify = egret::config::values::Verify::None { reason: "a test".into() };
     let origin = origin(&spec, None, &trust(&roots(folder.path(), &[&Ca::new("any")])));

@@ -75,6 +75,7 @@ async fn all_pools_together_have_no_more_than_the_process_may() {
     let egret = blocking(|| Egret::start(&sections));
     blocking(|| wait_for_warm(&egret, ALL));
     let before: usize = nodes.iter().map(|node| node.accepted()).sum();
+    // A pool without an event looks every second whether it lacks connections.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let after: usize = nodes.iter().map(|node| node.accepted()).sum();
     assert_eq!((blocking(|| warm(&egret)), before, after), (ALL as f64, ALL, ALL), "and no try is made beyond them");

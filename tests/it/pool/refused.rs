@@ -38,6 +38,7 @@ fn a_refused_certificate_stops_the_pool_and_clients_get_the_class() {
     }
     let told = |line: &serde_json::Value| line["message"] == "connection" && line["ended"] == REFUSED;
     egret.wait_for_log("the class of a client's stream", told);
+    // A pool that a client's refusal wakes would try within some milliseconds.
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!((server.accepted(), fills(&egret, "failed")), (3, 1.0), "the clients' own, and no more of the pool's");
 }

@@ -155,6 +155,7 @@ async fn client_gets_what_came_before_the_servers_end_however_it_ends() {
                     }
                     tcp
                 });
+                // The end has to come while nobody reads.
                 tokio::time::sleep(LIMIT).await;
                 let read = read_slowly(&mut client).await;
                 assert_eq!(read, (length, Some(ErrorKind::ConnectionReset)), "{end}");
@@ -181,6 +182,7 @@ async fn server_gets_what_came_before_the_clients_reset() {
         counted_to(&counted[0], TAIL).await;
         abort_on_close(&client);
         drop(client);
+        // The reset has to come while nobody reads.
         tokio::time::sleep(LIMIT).await;
         let read = read_slowly(&mut server).await;
         assert_eq!(read, (TAIL, Some(ErrorKind::ConnectionReset)), "passes: {passes}");
