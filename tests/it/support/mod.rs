@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+pub(crate) mod account;
 pub(crate) mod authority;
 pub(crate) mod caddy;
 pub(crate) mod cgroup;

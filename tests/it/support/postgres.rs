@@ -1,14 +1,15 @@
 //! A real PostgreSQL that lets in nobody without TLS and a client certificate.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::account::Account;
 use super::pki::{Pair, Pki};
-use super::process::{Process, guarded, run};
+use super::process::{Process, run};
 use super::{free_port, loopback};
 
 /// A running postgres with the superuser `app`, who has to present a certificate of that name.
@@ -23,7 +24,7 @@ impl Postgres {
     pub(crate) fn start(pki: &Pki, server: &Pair) -> Self {
         let folder = TempDir::new().unwrap();
         let data = folder.path().join("data");
-        let account = Account::unprivileged();
+        let account = Account::of("postgres");
         account.own(folder.path());
         run(account
             .command(&programs().join("initdb"))
@@ -83,44 +84,6 @@ fn connect(command: &mut Command, port: u16, sslmode: &str) {
         ("PGCONNECT_TIMEOUT", "10"),
     ] {
         command.env(name, value);
-    }
-}
-
-/// PostgreSQL refuses to run as root.
-struct Account {
-    user: Option<(u32, u32)>,
-}
-
-impl Account {
-    fn unprivileged() -> Self {
-        if !rustix::process::geteuid().is_root() {
-            return Self { user: None };
-        }
-        let users = fs::read_to_string("/etc/passwd").unwrap();
-        let line = users.lines().find(|line| line.starts_with("postgres:")).expect("the package makes this user");
-        let ids: Vec<u32> = line.split(':').skip(2).take(2).map(|id| id.parse().unwrap()).collect();
-        Self { user: Some((ids[0], ids[1])) }
-    }
-
-    fn own(&self, path: &Path) {
-        if let Some((user, group)) = self.user {
-            chown(path, Some(user), Some(group)).unwrap();
-        }
-    }
-
-    fn command(&self, program: &Path) -> Command {
-        let mut command = match self.user {
-            None => guarded(program),
-            Some((user, group)) => {
-                let mut command = Command::new("setpriv");
-                command.args(["--reuid", &user.to_string(), "--regid", &group.to_string(), "--clear-groups"]);
-                command.args(["--pdeathsig", "KILL"]).arg(program);
-                command
-            }
-        };
-        // Where it was called from may be closed to that user.
-        command.current_dir("/");
-        command
     }
 }
 
