@@ -85,7 +85,7 @@ pub(crate) struct Settings {
     /// ALPN protocol to offer (repeatable)
     #[arg(long, value_name = "PROTOCOL", value_parser = parse_text::<Alpn>, conflicts_with = "config")]
     pub(crate) alpn: Vec<Alpn>,
-    /// STARTTLS-style protocol spoken before TLS: `postgres`
+    /// STARTTLS-style protocol spoken before TLS, such as `postgres` or `smtp`
     #[arg(long, value_name = "PROTOCOL", value_parser = parse_text::<Upgrade>, conflicts_with = "config")]
     pub(crate) upgrade: Option<Upgrade>,
 }

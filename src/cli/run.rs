@@ -69,7 +69,7 @@ pub(crate) struct Tunnel {
     /// Root certificates, in place of the system's (repeatable)
     #[arg(long, value_name = "FILE|DIR", requires = "listen")]
     pub(crate) trust: Vec<String>,
-    /// STARTTLS-style protocol spoken before TLS: `postgres`
+    /// STARTTLS-style protocol spoken before TLS, such as `postgres` or `smtp`
     #[arg(long, value_name = "PROTOCOL", requires = "listen")]
     pub(crate) upgrade: Option<String>,
     /// Allow clients from this network (repeatable); required unless the address is loopback

@@ -35,7 +35,7 @@ pub struct Fetch {
     /// Name to send as SNI [default: the server's host]
     #[arg(long, value_name = "NAME", value_parser = parse_text::<ServedName>)]
     pub(crate) server_name: Option<ServedName>,
-    /// STARTTLS-style protocol spoken before TLS: `postgres`
+    /// STARTTLS-style protocol spoken before TLS, such as `postgres` or `smtp`
     #[arg(long, value_name = "PROTOCOL", value_parser = parse_text::<Upgrade>)]
     pub(crate) upgrade: Option<Upgrade>,
     /// Fingerprint of the certificate to trust, obtained by another way than this connection

@@ -105,6 +105,14 @@ pub(crate) fn try_read_unchecked(socket: &impl Duplex, buf: &mut [u8]) -> io::Re
     receive(socket, buf, |_| false)
 }
 
+/// The bytes that wait in the socket, as many as there is room for; they stay there. None for a socket that has failed:
+/// reading reports that.
+pub(crate) fn peek<'a>(socket: &impl AsFd, buf: &'a mut [u8]) -> &'a [u8] {
+    let length =
+        rustix::net::recv(socket, &mut *buf, RecvFlags::PEEK | RecvFlags::DONTWAIT).map_or(0, |(_, length)| length);
+    &buf[..length]
+}
+
 fn receive(socket: &impl Duplex, buf: &mut [u8], is_cut: impl FnOnce(BorrowedFd<'_>) -> bool) -> io::Result<usize> {
     let wanted = buf.len();
     // recv(2) and not read(2), which runs a permission check of the file system first.

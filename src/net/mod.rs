@@ -23,8 +23,8 @@ use tokio::net::{TcpStream, UnixStream};
 pub(crate) use accept_backoff::AcceptBackoff;
 pub(crate) use buffers::{SocketBuffers, suits_write_of};
 pub(crate) use duplex::{
-    Duplex, acknowledge_at_once, finish, read_now, say, try_read, try_read_unchecked, try_read_vectored, try_write,
-    try_write_last, unacknowledged, unread,
+    Duplex, acknowledge_at_once, finish, peek, read_now, say, try_read, try_read_unchecked, try_read_vectored,
+    try_write, try_write_last, unacknowledged, unread,
 };
 pub use listen::{BindError, Socket, set_mode};
 pub use options::{Missing, Options, Role};

@@ -64,6 +64,9 @@ async fn serve_stream<'a>(
         Ok(Err(failure)) => return unserved(stream, report.unoriginated(route, &failure), class.early),
         Err(ended) => return unserved(stream, report.over(Some(route), &ended), class.early),
     };
+    if let Some(error) = classify::begins_with_tls(routes.expect, &stream) {
+        return unserved(stream, report.unclassified(&error), Bytes::new());
+    }
     // The guard counts the stream at its endpoint until this function ends.
     let (facts, upstream, in_flight) = report.facts(opened, class.protocol);
     buffers.bound(upstream.socket());

@@ -89,16 +89,17 @@ pub struct AnswerFormat {
 impl AnswerFormat {
     pub(crate) const POSTGRES: Self = Self { word: "postgres", write: postgres, after_request: false };
     pub(crate) const MYSQL: Self = Self { word: "mysql", write: mysql, after_request: false };
-    const FTP: Self = Self { word: "ftp", write: |answer| line("421 ", answer), after_request: false };
+    pub(crate) const FTP: Self = Self { word: "ftp", write: |answer| line("421 ", answer), after_request: false };
     const HTTP: Self = Self { word: "http", write: http, after_request: true };
-    const IMAP: Self = Self { word: "imap", write: |answer| line("* BYE ", answer), after_request: false };
-    const LDAP: Self = Self { word: "ldap", write: ldap, after_request: true };
-    const NNTP: Self = Self { word: "nntp", write: |answer| line("400 ", answer), after_request: false };
-    const POP3: Self = Self { word: "pop3", write: |answer| line("-ERR ", answer), after_request: false };
+    pub(crate) const IMAP: Self = Self { word: "imap", write: |answer| line("* BYE ", answer), after_request: false };
+    pub(crate) const LDAP: Self = Self { word: "ldap", write: ldap, after_request: true };
+    pub(crate) const NNTP: Self = Self { word: "nntp", write: |answer| line("400 ", answer), after_request: false };
+    pub(crate) const POP3: Self = Self { word: "pop3", write: |answer| line("-ERR ", answer), after_request: false };
     const REDIS: Self = Self { word: "redis", write: |answer| line("-ERR ", answer), after_request: true };
-    const SIEVE: Self = Self { word: "sieve", write: sieve, after_request: false };
-    const SMTP: Self = Self { word: "smtp", write: |answer| line("421 4.3.0 ", answer), after_request: false };
-    const XMPP: Self = Self { word: "xmpp", write: xmpp, after_request: true };
+    pub(crate) const SIEVE: Self = Self { word: "sieve", write: sieve, after_request: false };
+    pub(crate) const SMTP: Self =
+        Self { word: "smtp", write: |answer| line("421 4.3.0 ", answer), after_request: false };
+    pub(crate) const XMPP: Self = Self { word: "xmpp", write: xmpp, after_request: true };
 
     /// Sorted by word.
     const ALL: &[Self] = &[

@@ -58,6 +58,14 @@ pub enum ServerRefusal {
     NoTls,
     /// It answered with an error.
     Error(ServerError),
+    /// It declined the request for TLS. Text of a server that is not authenticated: bounded, control characters escaped.
+    Declined(String),
+    /// It cannot begin TLS in the state in which it begins; the text says why.
+    Impossible(&'static str),
+    /// Its answer, in the same form of text, is not one of the protocol.
+    Unexpected(String),
+    /// Its answer is longer than answers of the protocol are.
+    TooLong,
     /// It answered with a byte that is not of the protocol.
     NotTheProtocol(u8),
     /// It sent more than its agreement, before TLS.

@@ -2,16 +2,30 @@
 //! bytes; [`drive()`] connects them to a socket.
 
 pub mod answers;
+#[cfg(test)]
+mod conversation;
 mod drive;
 pub mod exchange;
+mod ftp;
+mod imap;
+mod ldap;
+mod lines;
+mod nntp;
+mod pop3;
 pub mod postgres;
+mod sieve;
+mod smtp;
+mod text;
+mod xmpp;
 
 use std::fmt;
 use std::ops::Deref;
+use std::time::Duration;
 
 use answers::AnswerFormat;
+use bytes::BytesMut;
 pub use drive::{Error, drive};
-use exchange::{ClientSide, ServerSide};
+use exchange::{ClientSide, ServerSide, Step};
 
 /// Everything that egret knows of one protocol.
 pub struct Protocol {
@@ -19,14 +33,21 @@ pub struct Protocol {
     pub(crate) word: &'static str,
     pub(crate) name: &'static str,
     pub(crate) port: u16,
+    /// The port on which its servers usually speak TLS from the first byte.
+    pub(crate) tls_port: Option<u16>,
+    /// Default of the time that a warm connection may wait for a client: of the time that servers wait for a log-in, the
+    /// client has to get most.
+    pub(crate) max_idle_age: Duration,
     pub(crate) schemes: &'static [&'static str],
     pub(crate) stunnel: &'static [&'static str],
     /// `None`: the server speaks first, or its clients ask for nothing before TLS.
     pub(crate) client: Option<ClientFirst>,
     /// Made with the name that the server's certificate is verified for.
     pub(crate) server: fn(&str) -> Box<ServerSide>,
-    /// Whether these first bytes of a server, in answer to a ClientHello, are of this protocol.
+    /// Whether these first bytes of a server, its greeting or its answer to a ClientHello, are of this protocol.
     pub(crate) is_answer: fn(&[u8]) -> bool,
+    /// What does not work through egret, as `egret check` notes it.
+    pub(crate) limits: Option<&'static str>,
     /// How a server is made to offer TLS.
     pub(crate) server_with_tls: &'static str,
     /// How its clients are answered when they cannot be served. `None`: by a reset.
@@ -47,8 +68,27 @@ pub struct ClientFirst {
     pub(crate) content_with_plaintext: &'static str,
 }
 
+/// For servers that wait for at least a minute: PostgreSQL (`authentication_timeout`), Dovecot (3 minutes), slapd, Prosody
+/// and vsftpd (5 minutes).
+const PATIENT: Duration = Duration::from_secs(10);
+
+/// For servers that wait for 10 s: Postfix under stress (`smtpd_timeout`), INN (`initialtimeout`).
+const HASTY: Duration = Duration::from_secs(5);
+
 /// Sorted by `word`. A new one is a file beside this one and a row here.
-const PROTOCOLS: &[Protocol] = &[postgres::PROTOCOL];
+const PROTOCOLS: &[Protocol] = &[
+    ftp::PROTOCOL,
+    imap::PROTOCOL,
+    ldap::PROTOCOL,
+    smtp::LMTP,
+    nntp::PROTOCOL,
+    pop3::PROTOCOL,
+    postgres::PROTOCOL,
+    sieve::PROTOCOL,
+    smtp::SMTP,
+    xmpp::CLIENT,
+    xmpp::SERVER,
+];
 
 pub(crate) const WORDS: &[&str] = &{
     let mut words = [""; PROTOCOLS.len()];
@@ -74,7 +114,7 @@ impl Upgrade {
             .find(|protocol| protocol.client.as_ref().is_some_and(|client| bytes.starts_with(client.tls_request)))
     }
 
-    /// The protocol of a server that answers a ClientHello with these bytes.
+    /// The protocol of a server that begins with these bytes, or answers a ClientHello with them.
     pub(crate) fn of_answer(bytes: &[u8]) -> Option<Self> {
         Self::all().find(|protocol| (protocol.is_answer)(bytes))
     }
@@ -85,6 +125,16 @@ impl Upgrade {
 
     pub(crate) fn of_stunnel(word: &str) -> Option<Self> {
         Self::all().find(|protocol| protocol.stunnel.contains(&word))
+    }
+
+    /// The side towards a server whose certificate is verified for this name.
+    pub fn server_side(self, name: &str) -> Box<ServerSide> {
+        (self.0.server)(name)
+    }
+
+    /// Whether the server says nothing before it is asked.
+    pub(crate) fn waits_for_client(self) -> bool {
+        matches!(self.server_side("").step(&mut BytesMut::new()), Step::Send(_))
     }
 
     pub(crate) fn row(self) -> &'static Protocol {

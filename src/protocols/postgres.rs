@@ -9,13 +9,15 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::answers::AnswerFormat;
 use super::exchange::{ClientRefusal, Exchange, ServerError, ServerRefusal, Step};
+use super::text::shown;
 use super::{ClientFirst, Protocol};
-use crate::escape;
 
 pub(super) const PROTOCOL: Protocol = Protocol {
     word: "postgres",
     name: "PostgreSQL",
     port: 5432,
+    tls_port: None,
+    max_idle_age: super::PATIENT,
     schemes: &["postgres", "postgresql"],
     stunnel: &["pgsql"],
     client: Some(ClientFirst {
@@ -27,6 +29,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     }),
     server: |_| Box::new(Server::default()),
     is_answer,
+    limits: None,
     server_with_tls: "in its postgresql.conf, then reload it:\n    ssl = on\n    ssl_cert_file = 'server.crt'\n    \
                       ssl_key_file = 'server.key'",
     answer: Some(AnswerFormat::POSTGRES),
@@ -54,9 +57,6 @@ const MAJORS: std::ops::RangeInclusive<u32> = 1..=3;
 
 /// Bytes of a server's error that are read: errors at this point are one short line.
 const MAX_ERROR: usize = 1024;
-
-/// Characters of it that are shown.
-const MAX_SHOWN: usize = 200;
 
 /// The side towards the client: declines requests for encryption, and hands on the head of the first other packet.
 #[derive(Debug, Default)]
@@ -190,10 +190,7 @@ fn error_text(rest: &[u8]) -> String {
         }
         text => text.split(|b| *b == 0).next().unwrap_or_default().to_vec(),
     };
-    let text = String::from_utf8_lossy(text.trim_ascii()).into_owned();
-    let mut shown = String::new();
-    text.chars().take(MAX_SHOWN).for_each(|letter| escape::push(&mut shown, letter));
-    if shown.is_empty() { "no text".to_owned() } else { shown }
+    shown(&text)
 }
 
 /// The whole ErrorResponse whose first byte was read; empty if it is not whole, or is a bare string.
@@ -211,6 +208,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocols::text::MAX_SHOWN;
 
     fn packet(length: u32, code: u32) -> Vec<u8> {
         [length.to_be_bytes(), code.to_be_bytes()].concat()

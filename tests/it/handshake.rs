@@ -373,14 +373,14 @@ async fn what_the_server_says_instead_of_a_hello_is_classified() {
 async fn a_plaintext_server_is_recognised() {
     for (bytes, guess) in [
         (&b"SSH-2.0-OpenSSH_9.2\r\n"[..], Plaintext::Ssh),
-        (b"220 mail.example.com ESMTP\r\n", Plaintext::Smtp),
+        (b"220 mail.example.com ESMTP\r\n", Plaintext::Upgrade(Upgrade::of("smtp").unwrap())),
         (b"EFATAL:  unsupported frontend protocol\0", Plaintext::Upgrade(Upgrade::of("postgres").unwrap())),
     ] {
         let address = answers(Some(bytes)).await;
         let error = originate(address, address, &any_origin(address)).await.unwrap_err();
         assert_eq!(error.cause(), &Cause::NotTls(guess));
-        if matches!(guess, Plaintext::Upgrade(_)) {
-            assert_eq!(parsed(&error)["upstreams"]["up"]["upgrade"].as_str(), Some("postgres"));
+        if let Plaintext::Upgrade(protocol) = guess {
+            assert_eq!(parsed(&error)["upstreams"]["up"]["upgrade"].as_str().and_then(Upgrade::of), Some(protocol));
         }
     }
 }

@@ -254,7 +254,8 @@ section! {
         /// `min_idle` if that is more.
         // A handful serves a hundred new connections a second where an origination takes 30 ms.
         max_idle: Count = 8,
-        /// Replace a connection that was not used for this long. With an `upgrade`, an absent key means "10s".
+        /// Replace a connection that was not used for this long. With an `upgrade`, an absent key means "10s", or "5s" for SMTP,
+        /// LMTP and NNTP.
         // Shorter than the idle limits of common servers and load balancers, which begin at 60 s.
         max_idle_age: Duration = "30s",
     }

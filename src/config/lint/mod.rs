@@ -25,7 +25,7 @@ pub struct Advice {
 }
 
 /// Codes of what is worth knowing and nothing to change.
-const NOTES: [&str; 1] = ["loopback-browser"];
+const NOTES: [&str; 2] = ["loopback-browser", "upgrade-limits"];
 
 /// Ports on which servers speak HTTP over TLS: 443 and its usual alternatives, and the API of Kubernetes.
 const HTTPS_PORTS: [u16; 4] = [443, 6443, 8443, 9443];
@@ -53,6 +53,7 @@ pub fn lint(loaded: &Loaded) -> Vec<Advice> {
                 lint.verification(key, section, upstream);
                 lint.names(key, section, upstream);
             }
+            lint.upgrade(section, upstream);
             lint.streams(section, upstream);
             lint.pool(section, upstream);
         }
@@ -171,6 +172,13 @@ impl Lint<'_> {
         }
         if let Some((span, trust)) = section.tls.value().and_then(|tls| tls.trust.span()).zip(trust) {
             self.exact_with_resets(span, trust, upstream);
+        }
+    }
+
+    fn upgrade(&mut self, section: &file::Upstream, upstream: &Upstream) {
+        let limits = upstream.upgrade.and_then(|protocol| protocol.limits);
+        if let Some((span, limits)) = section.upgrade.span().zip(limits) {
+            self.advise("upgrade-limits", span, limits, "in part", "docs/protocols.md says what works");
         }
     }
 

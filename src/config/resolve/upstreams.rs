@@ -1,7 +1,5 @@
 //! Destinations: servers, TLS, limits of their streams.
 
-use std::time::Duration;
-
 use rustls::pki_types::ServerName;
 
 use crate::config::file::{self, File};
@@ -13,10 +11,6 @@ use crate::config::values::{
     Host, KeyExchange, KeyShare, Pool, Tls, TlsSettings, TlsVersion, Upstream, UpstreamSettings, Verify,
 };
 use crate::protocols::answers::AnswerFormat;
-
-/// Servers that are upgraded to wait for a log-in, and not for long: PostgreSQL's `authentication_timeout` is 60 s, of
-/// which the client is to have most.
-const UPGRADED_IDLE_AGE: Duration = Duration::from_secs(10);
 
 pub(super) fn upstream(section: &file::Upstream, file: &File, resolver: &mut Resolver<'_>) -> Option<Upstream> {
     let servers = servers::servers(section, resolver);
@@ -51,8 +45,8 @@ fn pool(typed: &file::Pool, section: &file::Upstream, resolver: &mut Resolver<'_
     if typed.max_idle.is_absent() {
         pool.max_idle = pool.max_idle.max(pool.min_idle);
     }
-    if section.upgrade.value().is_some() {
-        pool.max_idle_age = typed.max_idle_age.or(UPGRADED_IDLE_AGE);
+    if let Some(protocol) = section.upgrade.value() {
+        pool.max_idle_age = typed.max_idle_age.or(protocol.max_idle_age);
     }
     let Pool { min_idle, max_idle, .. } = pool;
     if let Some(span) = typed.min_idle.span().filter(|_| min_idle > max_idle) {

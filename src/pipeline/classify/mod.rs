@@ -28,6 +28,9 @@ pub enum Expect {
     Tls,
 }
 
+/// How the record of a ClientHello begins: a handshake, and the major version 3 (RFC 8446 section 5.1).
+const TLS_RECORD: [u8; 2] = [0x16, 0x03];
+
 /// What a client turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
@@ -81,6 +84,18 @@ async fn start(protocol: Upgrade, downstream: &mut net::Stream) -> Result<Class,
     Ok(Class { protocol: Protocol::Plaintext, early })
 }
 
+/// A client that begins with TLS although nothing has to be read of it before the server is there. It would wait for a
+/// server that takes its ClientHello for a command. Looks at the socket once and reads nothing: a hello that comes later
+/// reaches the server.
+pub(crate) fn begins_with_tls(expect: Expect, downstream: &net::Stream) -> Option<Error> {
+    let Expect::Upgrade(protocol) = expect else { return None };
+    if protocol.client.is_some() {
+        return None;
+    }
+    let is_tls = net::peek(downstream, &mut [0; TLS_RECORD.len()]) == TLS_RECORD;
+    is_tls.then_some(Error::BeginsWithTls(protocol))
+}
+
 fn of_hello(error: protocols::Error<hello::Refusal>) -> Error {
     match error {
         protocols::Error::Refused(refusal) => Error::Hello(refusal),
@@ -95,6 +110,9 @@ pub enum Error {
     /// It does not speak the upstream's protocol.
     #[error("{}", client_text(*.0, *.2))]
     Client(Upgrade, &'static ClientFirst, ClientRefusal),
+    /// It begins with TLS where the server speaks first.
+    #[error("{}", client_text(*.0, ClientRefusal::SpeaksTls))]
+    BeginsWithTls(Upgrade),
     /// It does not begin with a ClientHello that can be read.
     #[error("{0}")]
     Hello(hello::Refusal),
@@ -131,7 +149,7 @@ impl Error {
     /// The class, for logs and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Client(_, _, ClientRefusal::SpeaksTls) => "downstream_speaks_tls",
+            Self::Client(_, _, ClientRefusal::SpeaksTls) | Self::BeginsWithTls(_) => "downstream_speaks_tls",
             Self::Client(_, client, ClientRefusal::NotTheProtocol(_)) => client.not_spoken,
             Self::Hello(hello::Refusal::NotTls(_) | hello::Refusal::Asks(_)) => "downstream_not_tls",
             Self::Hello(hello::Refusal::Malformed(_)) => "downstream_hello_malformed",
@@ -147,6 +165,11 @@ impl Error {
             Self::Client(_, client, ClientRefusal::SpeaksTls) => {
                 Some(format!("egret speaks TLS to the server, the client must not; {}", client.without_tls))
             }
+            Self::BeginsWithTls(protocol) => Some(format!(
+                "egret speaks TLS to the server, the client must not; in the client's settings for {}, choose a connection \
+                 without TLS (not \"SSL/TLS\")",
+                protocol.name
+            )),
             Self::Discontent(client) => Some(format!(
                 "the client demands TLS, which egret speaks to the server in its place; {}",
                 client.content_with_plaintext

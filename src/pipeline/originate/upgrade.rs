@@ -25,7 +25,7 @@ use crate::protocols::{self, Upgrade, drive};
 /// # Errors
 /// The server did not agree, or sent more than its agreement.
 pub async fn upgrade(protocol: Upgrade, tcp: &mut TcpStream, name: &str) -> Result<Bytes, Error> {
-    let agreed = drive(&mut *(protocol.server)(name), tcp).await.map_err(Cause::from);
+    let agreed = drive(&mut *protocol.server_side(name), tcp).await.map_err(Cause::from);
     agreed.and_then(|greeting| nothing_more(tcp).map(|()| greeting)).map_err(|cause| Error { protocol, cause })
 }
 
@@ -62,6 +62,14 @@ fn text(refusal: &ServerRefusal) -> String {
     match refusal {
         ServerRefusal::NoTls => "the server does not offer TLS".to_owned(),
         ServerRefusal::Error(error) => format!("the server answered with an error (not authenticated): {}", error.text),
+        ServerRefusal::Declined(text) => {
+            format!("the server does not begin TLS; its answer (not authenticated): {text}")
+        }
+        ServerRefusal::Impossible(why) => format!("the server cannot begin TLS; {why}"),
+        ServerRefusal::Unexpected(text) => {
+            format!("the server's answer is not one of the protocol (not authenticated): {text}")
+        }
+        ServerRefusal::TooLong => "the server's answer is longer than answers of the protocol are".to_owned(),
         ServerRefusal::NotTheProtocol(byte) => format!("the server's answer, 0x{byte:02x}, is not one of the protocol"),
         ServerRefusal::Injection => {
             "plaintext follows the server's agreement to TLS: something on the way, or the server, injects it"
@@ -84,9 +92,13 @@ impl Error {
     /// The class, for logs and metrics.
     pub fn reason(&self) -> &'static str {
         match &self.cause {
-            Cause::Refusal(ServerRefusal::NoTls) => "upgrade_refused",
+            Cause::Refusal(ServerRefusal::NoTls | ServerRefusal::Declined(_) | ServerRefusal::Impossible(_)) => {
+                "upgrade_refused"
+            }
             Cause::Refusal(ServerRefusal::Error(_)) => "upgrade_error",
-            Cause::Refusal(ServerRefusal::NotTheProtocol(_)) => "upgrade_not_the_protocol",
+            Cause::Refusal(
+                ServerRefusal::NotTheProtocol(_) | ServerRefusal::Unexpected(_) | ServerRefusal::TooLong,
+            ) => "upgrade_not_the_protocol",
             Cause::Refusal(ServerRefusal::Injection) => "upgrade_plaintext_injection",
             Cause::Closed => "upgrade_closed",
             Cause::Io(_) => "upgrade_io",
@@ -105,24 +117,28 @@ impl Error {
 
     /// The server understood, and does not offer TLS.
     pub(crate) fn is_no(&self) -> bool {
-        matches!(self.cause, Cause::Refusal(ServerRefusal::NoTls))
+        matches!(self.cause, Cause::Refusal(ServerRefusal::NoTls | ServerRefusal::Declined(_)))
     }
 
     /// What to change, if the failure shows it.
     pub fn repair(&self, upstream: &Name) -> Option<String> {
         let Self { protocol, cause } = self;
         match cause {
-            Cause::Refusal(ServerRefusal::NoTls) => {
+            Cause::Refusal(ServerRefusal::NoTls | ServerRefusal::Declined(_)) => {
                 Some(format!("the server has TLS switched off; {}", protocol.server_with_tls))
             }
-            Cause::Refusal(ServerRefusal::NotTheProtocol(_)) | Cause::Closed => Some(format!(
+            Cause::Refusal(
+                ServerRefusal::NotTheProtocol(_) | ServerRefusal::Unexpected(_) | ServerRefusal::TooLong,
+            )
+            | Cause::Closed => Some(format!(
                 "if this server speaks TLS from the first byte, it is not {}, or does not begin TLS by a request; \
                  remove from [upstreams.{}]:\n    upgrade = \"{}\"",
                 protocol.name,
                 key(upstream.as_str()),
                 protocol.word
             )),
-            Cause::Refusal(ServerRefusal::Error(_) | ServerRefusal::Injection) | Cause::Io(_) => None,
+            Cause::Refusal(ServerRefusal::Error(_) | ServerRefusal::Impossible(_) | ServerRefusal::Injection)
+            | Cause::Io(_) => None,
         }
     }
 }

@@ -20,8 +20,8 @@ use crate::tools::explain::legacy_hello::{self, Answer};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Greeting {
     pub(crate) guess: Plaintext,
-    /// Its first line.
-    pub(crate) text: String,
+    /// Its first line, if that is text.
+    pub(crate) text: Option<String>,
 }
 
 /// A server that speaks first does so within a round trip; one that looks the client's name up takes longer.
@@ -33,18 +33,22 @@ pub(crate) async fn listen(endpoint: SocketAddr, limit: Duration) -> Option<Gree
     let mut bytes = [0; 256];
     let read = timeout(limit.min(LISTEN), tcp.read(&mut bytes)).await.ok()?.ok().filter(|read| *read > 0)?;
     let bytes = &bytes[..read];
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    Some(Greeting { guess: plaintext(bytes)?, text: clean(String::from_utf8_lossy(line).trim_end()) })
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end();
+    let is_text = !line.iter().any(u8::is_ascii_control);
+    let text = is_text.then(|| clean(&String::from_utf8_lossy(line)));
+    Some(Greeting { guess: plaintext(bytes)?, text })
 }
 
-/// Requests TLS in every protocol but the configured one; returns the first in which the server agrees or declines.
+/// Requests TLS in every protocol whose servers wait for their clients, but the configured one; returns the first in
+/// which the server agrees or declines. Other servers greet, and are recognised by that.
 pub(crate) async fn ask_for_tls(
     endpoint: SocketAddr,
     name: &str,
     configured: Option<Upgrade>,
     limit: Duration,
 ) -> Option<Upgrade> {
-    for protocol in Upgrade::all().filter(|protocol| Some(*protocol) != configured) {
+    let asked = Upgrade::all().filter(|protocol| protocol.waits_for_client() && Some(*protocol) != configured);
+    for protocol in asked {
         if timeout(limit, answers_in(protocol, endpoint, name)).await.unwrap_or(false) {
             return Some(protocol);
         }

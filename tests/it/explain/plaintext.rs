@@ -70,7 +70,7 @@ fn every_server_without_tls_is_recognised() {
         case(ftp.address, "FTP", "starttls_server", &[]),
         case(imap.address, "IMAP", "starttls_server", &[]),
         case(pop3.address, "POP3", "starttls_server", &[]),
-        case(mysql.address, "MySQL", "starttls_server", &[]),
+        case(mysql.address, "MySQL", "plaintext_server", &[]),
         case(postgres.address, "PostgreSQL without TLS", "upgrade_refused", &["--upgrade", "postgres"])
             .class("upgrade_refused"),
         case(silent.address, "silence", "handshake_timeout", &[]).class("handshake_timeout").impatient(),
@@ -121,4 +121,65 @@ fn an_upgrade_that_nobody_wants_is_named() {
         Case::new("TLS at once", &arguments, "upgrade_not_wanted").class("upgrade_not_the_protocol").mended(),
     ]);
     assert_eq!(in_nginx, 1);
+}
+
+/// Servers that speak first are recognised by what they say, the others by their answer to a request.
+#[test]
+fn the_right_upgrade_is_named_for_every_protocol() {
+    let pki = Pki::new();
+    let root = pki.root().display().to_string();
+    let asked = |request: &'static [u8], answer: &'static [u8]| {
+        Peer::start(move |mut tcp| {
+            // Whole requests and hellos are read: a close behind unread bytes would be a reset.
+            let mut first = vec![0; 4096];
+            let length = tcp.read(&mut first).unwrap_or(0);
+            if first[..length].starts_with(request) && tcp.write_all(answer).is_ok() && tcp.read(&mut first).is_ok() {
+                let _ = tcp.write_all(b"<proceed/>");
+                let _ = tcp.read_to_end(&mut Vec::new());
+            }
+        })
+    };
+    let features = b"<stream:stream version='1.0'><stream:features><starttls/></stream:features>";
+    for (word, server) in [
+        ("smtp", greeter(b"220-mail.example.com\r\n220 ready\r\n")),
+        ("smtp", greeter(b"554 no service\r\n")),
+        ("lmtp", greeter(b"220 mail.example.com LMTP ready\r\n")),
+        ("ftp", greeter(b"220 (vsFTPd 3.0.3)\r\n")),
+        ("imap", greeter(b"* PREAUTH welcome\r\n")),
+        ("pop3", greeter(b"+OK <1@mail.example.com>\r\n")),
+        ("nntp", greeter(b"201 news.example.com ready (no posting)\r\n")),
+        ("sieve", greeter(b"\"IMPLEMENTATION\" \"x\"\r\nOK\r\n")),
+        ("ldap", asked(b"\x30\x1d\x02\x01\x01\x77", b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00")),
+        (
+            "xmpp",
+            asked(
+                b"<?xml version='1.0'?><stream:stream to='server.example.com' version='1.0' xmlns='jabber:client'",
+                features,
+            ),
+        ),
+        (
+            "xmpp-server",
+            asked(
+                b"<?xml version='1.0'?><stream:stream to='server.example.com' version='1.0' xmlns='jabber:server'",
+                features,
+            ),
+        ),
+    ] {
+        let explained =
+            explain(&[&server.address.to_string()[..], "--server-name", HOST, "--ca", &root, "--timeout", "3s"]);
+        assert_eq!(explained.cause(), "starttls_server", "{word}: {}", explained.text());
+        let repair = explained.egret(&[]).unwrap_or_else(|| panic!("{word}: {}", explained.text()));
+        assert!(repair.contains(&format!("upgrade = {word:?}")), "{word}: {repair}");
+    }
+}
+
+/// A server of the configured protocol that does not offer TLS is no reason to configure that protocol.
+#[test]
+fn the_configured_upgrade_that_a_server_declines_is_no_repair() {
+    for (word, greeting) in [("imap", &b"* PREAUTH welcome\r\n"[..]), ("smtp", b"554 no service\r\n")] {
+        let server = greeter(greeting);
+        let explained = explain(&[&server.address.to_string()[..], "--server-name", HOST, "--upgrade", word]);
+        assert_ne!(explained.cause(), "starttls_server", "{}", explained.text());
+        assert!(explained.report["causes"][0]["reason"].as_str().is_some_and(|class| class.starts_with("upgrade_")));
+    }
 }

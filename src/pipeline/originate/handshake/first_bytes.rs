@@ -11,13 +11,7 @@ pub enum Plaintext {
     Http,
     /// An SSH banner (RFC 4253 section 4.2).
     Ssh,
-    /// The greeting `220` of SMTP or FTP.
-    Smtp,
-    /// The greeting of IMAP (RFC 9051).
-    Imap,
-    /// The greeting of POP3 (RFC 1939).
-    Pop3,
-    /// The answer of a server whose protocol egret can speak before TLS.
+    /// A server whose protocol egret can speak before TLS.
     Upgrade(Upgrade),
     /// The initial handshake packet of MySQL.
     MySql,
@@ -36,9 +30,6 @@ pub fn plaintext(bytes: &[u8]) -> Option<Plaintext> {
         [20..=24] | [20..=24, 3, ..] | [] => None,
         [b'H', b'T', b'T', b'P', b'/', ..] => Some(Plaintext::Http),
         [b'S', b'S', b'H', b'-', ..] => Some(Plaintext::Ssh),
-        [b'2', b'2', b'0', b' ' | b'-', ..] => Some(Plaintext::Smtp),
-        [b'*', b' ', ..] => Some(Plaintext::Imap),
-        [b'+', b'O', b'K', ..] => Some(Plaintext::Pop3),
         [b'-', b'A'..=b'Z', b'A'..=b'Z', ..] => Some(Plaintext::Redis),
         [_, _, 0, 0, 10, ..] | [_, 0, 0, 0, 255, ..] => Some(Plaintext::MySql),
         [0, 0, _, 4, ..] => Some(Plaintext::Http2),
@@ -51,9 +42,6 @@ impl fmt::Display for Plaintext {
         let text = match self {
             Self::Http => "HTTP without TLS: is this the port of https?",
             Self::Ssh => "SSH: is this the right port?",
-            Self::Smtp => "SMTP or FTP, which begin in plaintext",
-            Self::Imap => "IMAP, which begins in plaintext on this port",
-            Self::Pop3 => "POP3, which begins in plaintext on this port",
             Self::Upgrade(protocol) => return write!(f, "{}, which begins TLS by a request of its own", protocol.name),
             Self::MySql => "MySQL, which begins TLS by a request of its own",
             Self::Redis => "Redis without TLS: is this its tls-port?",
@@ -77,15 +65,22 @@ mod tests {
 
     #[test]
     fn greetings_are_told_apart() {
-        let greetings: [(&[u8], Plaintext); 9] = [
+        let of = |word| Plaintext::Upgrade(Upgrade::of(word).unwrap());
+        let greetings: [(&[u8], Plaintext); 15] = [
             (b"HTTP/1.1 400 Bad Request\r\n", Plaintext::Http),
             (b"SSH-2.0-OpenSSH_9.2\r\n", Plaintext::Ssh),
-            (b"220 mail.example.com ESMTP\r\n", Plaintext::Smtp),
-            (b"* OK IMAP4rev1\r\n", Plaintext::Imap),
-            (b"+OK ready\r\n", Plaintext::Pop3),
+            (b"220 mail.example.com ESMTP\r\n", of("smtp")),
+            (b"220 (vsFTPd 3.0.3)\r\n", of("ftp")),
+            (b"* OK IMAP4rev1\r\n", of("imap")),
+            (b"+OK ready\r\n", of("pop3")),
+            (b"201 news.example.com ready (no posting)\r\n", of("nntp")),
+            (b"\"IMPLEMENTATION\" \"x\"\r\nOK\r\n", of("sieve")),
+            (b"<?xml version='1.0'?><stream:stream xmlns='jabber:client'>", of("xmpp")),
+            (b"<?xml version='1.0'?><stream:stream xmlns='jabber:server'>", of("xmpp-server")),
+            (b"\x30\x0c\x02\x01\x00\x78\x07\x0a\x01\x02\x04\x00\x04\x00", of("ldap")),
             (b"-ERR unknown command\r\n", Plaintext::Redis),
             (b"\x4a\x00\x00\x00\x0a8.0.36\0", Plaintext::MySql),
-            (b"EFATAL:  unsupported frontend protocol\n", Plaintext::Upgrade(Upgrade::of("postgres").unwrap())),
+            (b"EFATAL:  unsupported frontend protocol\n", of("postgres")),
             (b"\x00\x00\x12\x04\x00", Plaintext::Http2),
         ];
         for (bytes, guess) in greetings {

@@ -18,7 +18,7 @@ pub(crate) enum CauseKind {
     UpgradeNotWanted,
     PlaintextServer(Plaintext),
     StartTlsServer {
-        protocol: Protocol,
+        protocol: Upgrade,
         greeting: Option<String>,
     },
     HybridDropped,
@@ -103,72 +103,10 @@ pub(crate) enum CauseKind {
     Other(String),
 }
 
-/// A protocol that begins in plaintext and can go over to TLS.
-#[allow(missing_docs, reason = "the names say it")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    Smtp,
-    Ftp,
-    Imap,
-    Pop3,
-    MySql,
-    /// Spoken by egret.
-    Upgrade(Upgrade),
-}
-
-impl Protocol {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Smtp => "SMTP",
-            Self::Ftp => "FTP",
-            Self::Imap => "IMAP",
-            Self::Pop3 => "POP3",
-            Self::MySql => "MySQL",
-            Self::Upgrade(protocol) => protocol.name,
-        }
-    }
-
-    /// `None` if egret does not speak it.
-    pub(crate) fn upgrade(self) -> Option<Upgrade> {
-        let word = match self {
-            Self::Smtp => "smtp",
-            Self::Ftp => "ftp",
-            Self::Imap => "imap",
-            Self::Pop3 => "pop3",
-            Self::MySql => "mysql",
-            Self::Upgrade(protocol) => return Some(protocol),
-        };
-        Upgrade::of(word)
-    }
-
-    /// The port on which its servers speak TLS at once.
-    pub(crate) fn tls_port(self) -> Option<u16> {
-        match self {
-            Self::Smtp => Some(465),
-            Self::Ftp => Some(990),
-            Self::Imap => Some(993),
-            Self::Pop3 => Some(995),
-            Self::MySql | Self::Upgrade(_) => None,
-        }
-    }
-}
-
 impl CauseKind {
     pub(super) fn of_plaintext(guess: Plaintext, greeting: Option<&Greeting>) -> Self {
-        let text = greeting.map(|greeting| greeting.text.clone());
-        let protocol = match guess {
-            Plaintext::Smtp if text.as_ref().is_some_and(|text| text.contains("FTP")) => Protocol::Ftp,
-            Plaintext::Smtp => Protocol::Smtp,
-            Plaintext::Imap => Protocol::Imap,
-            Plaintext::Pop3 => Protocol::Pop3,
-            Plaintext::MySql => Protocol::MySql,
-            Plaintext::Upgrade(protocol) => Protocol::Upgrade(protocol),
-            Plaintext::Http | Plaintext::Ssh | Plaintext::Redis | Plaintext::Http2 | Plaintext::Unknown => {
-                return Self::PlaintextServer(guess);
-            }
-        };
-        // What MySQL says first is not text.
-        let greeting = text.filter(|_| protocol != Protocol::MySql);
+        let Plaintext::Upgrade(protocol) = guess else { return Self::PlaintextServer(guess) };
+        let greeting = greeting.and_then(|greeting| greeting.text.clone());
         Self::StartTlsServer { protocol, greeting }
     }
 
@@ -229,7 +167,7 @@ impl fmt::Display for CauseKind {
             }
             Self::PlaintextServer(guess) => write!(f, "the server does not speak TLS on this port; it looks like {guess}"),
             Self::StartTlsServer { protocol, greeting } => {
-                write!(f, "the server speaks {} and begins in plaintext: TLS has to be asked for", protocol.name())?;
+                write!(f, "the server speaks {} and begins in plaintext: TLS has to be asked for", protocol.name)?;
                 greeting.iter().try_for_each(|text| write!(f, " (it says \"{text}\")"))
             }
             Self::HybridDropped => f.write_str(

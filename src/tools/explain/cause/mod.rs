@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use rustls::AlertDescription;
 use rustls::pki_types::ServerName;
 
-pub(crate) use self::kind::{CauseKind, Protocol};
+pub(crate) use self::kind::CauseKind;
 use crate::config::values::{self, TlsVersion};
 use crate::credentials::certificate::{CertificateFacts, Date};
 use crate::credentials::refusal::Refusal;
@@ -171,9 +171,10 @@ impl<'a> Evidence<'a> {
         if self.speaks(AttemptKind::WithoutUpgrade) {
             return CauseKind::UpgradeNotWanted;
         }
+        let asked = self.spec.upgrade.map(Plaintext::Upgrade);
         match &self.greeting {
-            Some(greeting) => CauseKind::of_plaintext(greeting.guess, Some(greeting)),
-            None => CauseKind::Upgrade(detail.to_owned()),
+            Some(greeting) if asked != Some(greeting.guess) => CauseKind::of_plaintext(greeting.guess, Some(greeting)),
+            _ => CauseKind::Upgrade(detail.to_owned()),
         }
     }
 

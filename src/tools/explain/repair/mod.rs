@@ -10,7 +10,8 @@ use crate::config::formats::ServedName;
 use crate::config::read::Text;
 use crate::config::values::{self, Anchors, ExactCertificate, ExpectedName, KeyExchange, KeyShare, Name, TlsVersion};
 use crate::pipeline::originate::origin::KEY_EXCHANGE;
-use crate::tools::explain::cause::{CauseKind, Protocol};
+use crate::protocols::Upgrade;
+use crate::tools::explain::cause::CauseKind;
 use crate::tools::explain::chain::Chain;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -279,13 +280,10 @@ impl Mending<'_> {
         self.change(|plan| plan.trust.get_or_insert_default().pins = vec![pin]);
     }
 
-    fn start_tls(&mut self, protocol: Protocol) {
-        let name = protocol.name();
-        match protocol.upgrade() {
-            Some(upgrade) => self.change(|plan| plan.upstream.upgrade = Some(upgrade)),
-            None => self.advice(&format!("neither egret nor nginx can ask a server of {name} for TLS")),
-        }
-        if let Some(port) = protocol.tls_port() {
+    fn start_tls(&mut self, protocol: Upgrade) {
+        self.change(|plan| plan.upstream.upgrade = Some(protocol));
+        if let Some(port) = protocol.tls_port {
+            let name = protocol.name;
             self.advice(&format!("take the port on which {name} is TLS from the first byte, usually {port}"));
         }
     }
