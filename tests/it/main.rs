@@ -61,6 +61,7 @@ mod needs;
 mod parts;
 mod passthrough;
 mod pool;
+mod protocols;
 mod relay;
 mod reload;
 mod reload_streams;

@@ -25,6 +25,7 @@ fn a_theme_gets_the_servers_that_its_tests_start() {
         ("starved", &["iproute2", "redis-server"]),
         ("deploy", &["buildah", "systemd", "nginx"]),
         ("check", &["python3-jsonschema"]),
+        ("protocols", &["postfix", "dovecot-imapd", "slapd", "ldap-utils", "prosody", "vsftpd", "python3"]),
     ] {
         let listed = needs(&[&format!("{theme}::")]);
         let missing: Vec<_> = packages.iter().filter(|package| !listed.contains(**package)).collect();

@@ -11,6 +11,7 @@ pub(crate) mod caddy;
 pub(crate) mod cgroup;
 pub(crate) mod costly_keys;
 pub(crate) mod dns;
+pub(crate) mod dovecot;
 pub(crate) mod egret;
 pub(crate) mod fleet;
 pub(crate) mod http;
@@ -24,11 +25,15 @@ pub(crate) mod pattern;
 pub(crate) mod peer;
 pub(crate) mod pki;
 pub(crate) mod plain;
+pub(crate) mod postfix;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod prosody;
 pub(crate) mod records;
 pub(crate) mod redis;
+pub(crate) mod slapd;
 pub(crate) mod tls_server;
+pub(crate) mod vsftpd;
 
 /// How long anything that has to happen may take. Far above what an idle machine needs, so that a busy
 /// one fails only when the thing does not happen at all.
