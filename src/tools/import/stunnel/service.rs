@@ -115,6 +115,9 @@ impl Importer<'_> {
         let word = protocol.value.to_ascii_lowercase();
         if let Some(upgrade) = Upgrade::of_stunnel(&word) {
             self.carried(&protocol, "upstreams: upgrade");
+            if word == "smtp" {
+                self.log_in(service);
+            }
             return Some(Some(upgrade.word));
         }
         match word.as_str() {
@@ -132,6 +135,14 @@ impl Importer<'_> {
                 None
             }
         }
+    }
+
+    /// stunnel can log in to a server of SMTP before its client speaks.
+    fn log_in(&mut self, service: &Service) {
+        let Some(user) = self.get(service, "protocolusername") else { return };
+        let title = "stunnel logs in to the server by this name and a password; egret does not";
+        let repair = "set both in the client; or let the server accept the client certificate in their place";
+        self.find(PROTOCOL, &user, title, "a log-in", repair);
     }
 
     fn servers(&mut self, service: &Service) -> (Vec<String>, Option<&'static str>) {

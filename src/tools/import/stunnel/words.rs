@@ -36,7 +36,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("redirect requirecert", "only servers have use for it"),
     (
         "protocolhost protocolheader protocoldomain protocolusername protocolpassword protocolauthentication",
-        "it belongs to an upgrade that is not carried over",
+        "egret's request for TLS has no settings of its own",
     ),
     ("retry reset delay", "egret always resolves anew, and never asks a client again"),
     ("ident username", "use `allow` and `allow_users` to say which clients may connect"),
