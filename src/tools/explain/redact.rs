@@ -1,4 +1,7 @@
 //! Masks what names people, hosts and files: an explanation that can be shown to strangers.
+//!
+//! By content: an explanation is prose and tables, but every name in it is known. `tools::import::redact` masks by grammar,
+//! because it cannot know which words of a foreign configuration are names. They share no code for that reason.
 
 use serde_json::Value;
 
