@@ -32,6 +32,8 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Run(run) => load_and_serve(&Arc::new(Launch::of_run(*run))),
         Command::Exec(exec) => run_exec(*exec),
+        Command::Health(health) => health.run(&mut io::stdout()).map_err(Into::into),
+        Command::Wait(wait) => wait.run(&mut io::stdout()).map_err(Into::into),
         Command::Check(check) => run_check(&check),
         Command::Diff(diff) => run_diff(&diff),
         Command::Trust(trust) => run_trust(&trust),

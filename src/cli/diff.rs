@@ -1,8 +1,6 @@
 //! `egret diff`: what a reload would touch.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +9,7 @@ use serde_json::Value;
 
 use super::{Verdict, print_problems, style_for};
 use crate::config::{self, Environment, Problem};
+use crate::control::admin::client;
 use crate::control::reload_fingerprint::outline;
 use crate::control::snapshot::{self, Rigour, Snapshot};
 use crate::observe::metrics::Registry;
@@ -99,41 +98,13 @@ fn of_file(path: &Path, environment: Environment<'_>) -> Result<Value, Trouble> 
 
 /// The admin endpoint answers an outline in milliseconds; a stopped process does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Ten thousand upstreams make some ten megabytes.
-const LARGEST: u64 = 64 << 20;
 
 fn running(address: &str) -> Result<Value, Trouble> {
     let words = |error: io::Error| Trouble::Words(format!("the admin address {address}: {error}"));
-    let answer = ask(address).map_err(words)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    if !head.starts_with("HTTP/1.1 200 ") {
-        let first = head.lines().next().unwrap_or_default();
-        return Err(Trouble::Words(format!("the admin address {address} answers {first:?}: is this egret?")));
+    let answer = client::get(address, "/outline", None, PATIENCE).map_err(words)?;
+    if answer.status != 200 {
+        let first = answer.body.lines().next().unwrap_or_default();
+        return Err(Trouble::Words(format!("the admin address {address} answers {}: {first}", answer.status)));
     }
-    serde_json::from_str(body).map_err(|error| words(io::Error::other(error)))
-}
-
-fn ask(address: &str) -> io::Result<String> {
-    match address.strip_prefix("unix:") {
-        Some(path) => {
-            let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            exchange(stream, "localhost")
-        }
-        None => {
-            let socket: SocketAddr = address.parse().map_err(io::Error::other)?;
-            let stream = TcpStream::connect_timeout(&socket, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            exchange(stream, address)
-        }
-    }
-}
-
-fn exchange(mut stream: impl Read + Write, host: &str) -> io::Result<String> {
-    // One write: `write!` makes one for each piece, and the second waits for the acknowledgement of the first.
-    let request = format!("GET /outline HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.take(LARGEST).read_to_string(&mut answer)?;
-    Ok(answer)
+    serde_json::from_str(&answer.body).map_err(|error| words(io::Error::other(error)))
 }

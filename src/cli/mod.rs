@@ -4,6 +4,7 @@ mod diff;
 mod exec;
 mod explain;
 mod generate;
+mod health;
 mod import;
 mod run;
 mod trust;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 pub use self::diff::Diff;
 pub use self::exec::Exec;
 pub use self::generate::{Completions, ManualPages};
+pub use self::health::{Health, WaitReady};
 pub(crate) use self::import::Import;
 pub use self::run::{Options, Run};
 pub use self::trust::Trust;
@@ -45,6 +47,10 @@ pub enum Command {
     Run(Box<Run>),
     /// Run the proxy beside a program, whose end is the end of both: as a container's entrypoint
     Exec(Box<Exec>),
+    /// Ask a running egret whether it is ready: one line and an exit code, for probes
+    Health(Health),
+    /// Wait until a running egret is ready, for init containers and jobs
+    Wait(WaitReady),
     /// Check a configuration file and the files it names, without listening
     Check(Check),
     /// Show what a reload would change: listeners, identities, sessions, pooled connections

@@ -48,6 +48,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// When the process is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Once connections are accepted.
+    Listeners,
+    /// While every upstream that a listener leads to is proven and healthy too.
+    Upstreams,
+}
+
 /// Whether the kernel may make the records of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelTls {

@@ -25,6 +25,7 @@ struct Stage {
     faulty: AtomicBool,
     hung: AtomicBool,
     large: AtomicBool,
+    stuck: AtomicBool,
     generation: AtomicU64,
 }
 
@@ -35,6 +36,19 @@ impl Control for Stage {
 
     fn ready(&self) -> bool {
         !self.draining.load(Ordering::SeqCst)
+    }
+
+    fn has_started(&self) -> bool {
+        !self.stuck.load(Ordering::SeqCst)
+    }
+
+    fn stuck(&self) -> Vec<String> {
+        if self.stuck.load(Ordering::SeqCst) { vec!["worker 1 is stuck for 12 s".into()] } else { Vec::new() }
+    }
+
+    fn lacks<'a>(&'a self, upstreams: &'a [&'a str]) -> Pin<Box<dyn Future<Output = Vec<String>> + Send + 'a>> {
+        let lacking = upstreams.iter().filter(|name| **name != "db").map(|name| format!("{name}: a\u{7}b"));
+        Box::pin(std::future::ready(lacking.collect()))
     }
 
     fn status(&self) -> Value {
@@ -134,6 +148,39 @@ async fn until_closed(mut socket: TcpStream) -> String {
     let mut answer = Vec::new();
     let _ = timeout(LONG, socket.read_to_end(&mut answer)).await.expect("the connection is closed");
     String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn probes_say_yes_or_no_and_what_is_missing() {
+    let admin = Running::start().await;
+    let good = [
+        ("/livez", "live"),
+        ("/startup", "started"),
+        ("/readyz?upstreams=db", "ready"),
+        ("/readyz?upstreams", "ready"),
+    ];
+    for (path, word) in good {
+        let (status, answer) = admin.get(path).await;
+        assert_eq!(status, 200, "{path}");
+        assert!(answer.ends_with(&format!("\r\n\r\n{word}\n")), "{answer}");
+    }
+    admin.stage.stuck.store(true, Ordering::SeqCst);
+    let bad = [
+        ("/livez", "worker 1 is stuck for 12 s\n"),
+        ("/startup", "not started\n"),
+        // Text of a server is escaped.
+        ("/readyz?upstreams=db,cache,x", "cache: a\\u{7}b\nx: a\\u{7}b\n"),
+    ];
+    for (path, lines) in bad {
+        let (status, answer) = admin.get(path).await;
+        assert_eq!(status, 503, "{path}");
+        assert!(answer.ends_with(&format!("\r\n\r\n{lines}")), "{answer}");
+    }
+    assert_eq!(admin.get("/readyz?names=db").await.0, 400);
+    // Who asks under a foreign name learns one word, and starts no origination.
+    for (path, status) in [("/livez", 503), ("/startup", 503), ("/readyz", 200), ("/readyz?upstreams=db", 403)] {
+        assert_eq!(admin.ask(&format!("GET {path}"), "Host: rebound.example.com\r\n").await.0, status, "{path}");
+    }
 }
 
 #[tokio::test]

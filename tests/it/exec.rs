@@ -64,13 +64,17 @@ fn failures_of_egret_have_a_code_of_their_own_and_no_program_is_started() {
     let address = taken.local_addr().unwrap().to_string();
     let config = stage.config();
     let config = config.to_str().unwrap();
-    let cases: [(&str, &[&str]); 8] = [
+    let taken_text = fs::read_to_string(config).unwrap().replace("127.0.0.1:0", &address);
+    let taken_config = stage.file("taken.toml", &taken_text);
+    let taken_config = taken_config.to_str().unwrap();
+    let cases: [(&str, &[&str]); 9] = [
         ("unknown reference", &["--config", config, "--env", "A={listener.nobody}"]),
         ("reference to a path of TCP", &["--config", config, "--env", "A={listener.app.path}"]),
         ("unknown upstream", &["--config", config, "--wait-upstreams=app,nobody"]),
         ("no configuration", &["--config", "/nowhere.toml"]),
         ("bad arguments", &["--listen", "127.0.0.1:0", "--to", "no-port"]),
         ("an address that is taken", &["--listen", &address, "--to", "a.example.com:443"]),
+        ("an address that is taken, with an admin address", &["--config", taken_config]),
         ("a brace", &["--config", config, "--env", "A={"]),
         ("no such flag", &["--config", config, "--no-such-flag"]),
     ];

@@ -62,6 +62,7 @@ mod parts;
 mod passthrough;
 mod pool;
 mod protocols;
+mod readiness;
 mod relay;
 mod reload;
 mod reload_streams;

@@ -19,6 +19,7 @@ use crate::config::values::{
 pub fn document(config: &Config) -> Value {
     json!({
         "drain_timeout": seconds(config.drain_timeout),
+        "readiness": config.readiness.word(),
         "log": config.log.document(),
         "runtime": config.runtime.document(),
         "dns": config.dns.document(),

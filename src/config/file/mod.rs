@@ -17,7 +17,8 @@ use crate::config::formats::{
 };
 use crate::config::read::{Amount, Count, Given, Named, Processor, section};
 use crate::config::terms::{
-    Eof, ExpectedName, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Strategy, TlsVersion, User,
+    Eof, ExpectedName, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Readiness, Strategy, TlsVersion,
+    User,
 };
 use crate::protocols::Upgrade;
 
@@ -32,6 +33,10 @@ section! {
         /// Time that streams have to finish after SIGTERM before they are reset. A duration: `ms`, `s`, `m`, `h`, `d`.
         /// Default: "30s".
         drain_timeout: Duration,
+        /// When `/readyz` answers 200: "listeners", as soon as connections are accepted; "upstreams", only while every
+        /// upstream that a listener leads to has been reached by egret itself, and has a healthy address. Default:
+        /// "listeners".
+        readiness: Readiness,
         /// How the log is written.
         log: Log,
         /// Threads.

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::config::nearest::{nearest, suggest};
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text, setting};
-use crate::config::terms::{CheckKind, Eof, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Strategy, TlsVersion};
+use crate::config::terms::{
+    CheckKind, Eof, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Readiness, Strategy, TlsVersion,
+};
 use crate::config::values::Verify;
 use crate::protocols::answers::AnswerFormat;
 use crate::protocols::{self, Upgrade};
@@ -52,6 +54,7 @@ words!(Strategy {
     "round_robin" => Self::RoundRobin,
     "priority" => Self::Priority,
 });
+words!(Readiness { "listeners" => Self::Listeners, "upstreams" => Self::Upstreams, });
 words!(CheckKind { "tls" => Self::Tls, "tcp" => Self::Tcp, });
 words!(Eof { "strict" => Self::Strict, "lenient" => Self::Lenient, });
 words!(KernelTls { "off" => Self::Off, "auto" => Self::Auto, "prefer" => Self::Prefer, });

@@ -21,7 +21,7 @@ use crate::config::nearest::suggest;
 use crate::config::problems::{Problem, quote};
 use crate::config::read::{Given, Key, Named};
 use crate::config::source::Span;
-use crate::config::values::{Config, Identity, Name, Written};
+use crate::config::values::{Config, Identity, Name, Readiness, Written};
 
 /// Resolves a whole file. The configuration is meaningful only if no problem was added.
 pub(super) fn resolve(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Config {
@@ -33,6 +33,7 @@ pub(super) fn resolve(file: &File, folder: &Path, problems: &mut Vec<Problem>) -
         dns: process::dns(&file.dns.or_empty(), &mut resolver),
         admin: file.admin.value().and_then(|admin| listeners::admin(admin, &mut resolver)),
         reload: file.reload.or_empty().settings(),
+        readiness: file.readiness.or(Readiness::Listeners),
         drain_timeout: file.drain_timeout.or(process::DRAIN_TIMEOUT),
         identities: named(&file.identities, |section| identity(section, &mut resolver)),
         trusts: named(&file.trust, |section| trust::trust(section, &mut resolver)),

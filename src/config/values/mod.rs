@@ -28,8 +28,8 @@ pub use crate::config::file::{
     TlsSettings, UpstreamSettings,
 };
 pub use crate::config::terms::{
-    CheckKind, Eof, ExpectedName, Host, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Server,
-    Strategy, TlsVersion, User,
+    CheckKind, Eof, ExpectedName, Host, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Readiness,
+    Server, Strategy, TlsVersion, User,
 };
 
 /// A whole configuration.
@@ -44,6 +44,8 @@ pub struct Config {
     /// Default: none.
     pub(crate) admin: Option<Admin>,
     pub(crate) reload: Reload,
+    /// Default listeners.
+    pub(crate) readiness: Readiness,
     /// How long streams may finish after SIGTERM. Default 30 s.
     pub(crate) drain_timeout: Duration,
     /// Client certificates with their keys.

@@ -3,6 +3,7 @@
 //! One request a connection, a bounded number of connections, a deadline for each: nothing a client
 //! does here can take more than that from the streams, nor keep another client from its answer.
 
+pub(crate) mod client;
 mod exchanges;
 mod guard;
 mod page;
@@ -31,6 +32,16 @@ pub trait Control: Send + Sync + 'static {
     /// Whether all new connections are served: listeners are up, nothing drains, and no upstream lacks its identity or
     /// its trust.
     fn ready(&self) -> bool;
+
+    /// Whether it was ever ready.
+    fn has_started(&self) -> bool;
+
+    /// A line for each worker thread that makes no progress.
+    fn stuck(&self) -> Vec<String>;
+
+    /// A line for each of these upstreams that is not ready: egret itself has not reached it, or none of its addresses is
+    /// healthy. No name stands for all that a listener leads to.
+    fn lacks<'a>(&'a self, upstreams: &'a [&'a str]) -> Pin<Box<dyn Future<Output = Vec<String>> + Send + 'a>>;
 
     /// The status as JSON; the HTML page shows the same.
     fn status(&self) -> serde_json::Value;

@@ -38,12 +38,15 @@ impl Routes {
 enum Route {
     Metrics,
     Health,
+    Live,
+    Started,
     Ready,
     Status,
     Config,
     Outline,
     Reload,
     Drain,
+    Quit,
 }
 
 impl Route {
@@ -51,12 +54,15 @@ impl Route {
         Some(match path {
             "/metrics" => Self::Metrics,
             "/healthz" => Self::Health,
+            "/livez" => Self::Live,
+            "/startup" => Self::Started,
             "/readyz" => Self::Ready,
             "/status" => Self::Status,
             "/config" => Self::Config,
             "/outline" => Self::Outline,
             "/reload" => Self::Reload,
             "/drain" => Self::Drain,
+            "/quit" => Self::Quit,
             _ => return None,
         })
     }
@@ -64,7 +70,7 @@ impl Route {
     /// The methods, as the `Allow` header lists them (RFC 9110, section 10.2.1).
     fn allow(self) -> &'static str {
         match self {
-            Self::Reload | Self::Drain => "POST",
+            Self::Reload | Self::Drain | Self::Quit => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -74,8 +80,8 @@ impl Route {
     }
 }
 
-const ROUTES: &str =
-    "GET /metrics\nGET /healthz\nGET /readyz\nGET /status\nGET /config\nGET /outline\nPOST /reload\nPOST /drain\n";
+const ROUTES: &str = "GET /metrics\nGET /healthz\nGET /livez\nGET /startup\nGET /readyz\nGET /readyz?upstreams=NAME,...\n\
+    GET /status\nGET /config\nGET /outline\nPOST /reload\nPOST /drain\nPOST /quit\n";
 
 /// No route reads a body; a body is read up to this size, so that its client gets an answer and not a reset.
 const MAX_BODY: usize = 16 << 10;
@@ -93,7 +99,7 @@ pub(super) async fn answer(
         Ok(route) => match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
             Ok(Ok(_)) => {
                 progress.working();
-                tasks::caught(act(route, routes, &parts.headers)).await.unwrap_or_else(|_| failed())
+                tasks::caught(act(route, routes, &parts)).await.unwrap_or_else(|_| failed())
             }
             Ok(Err(_)) => text(StatusCode::PAYLOAD_TOO_LARGE, "no body is needed"),
             Err(_) => text(StatusCode::REQUEST_TIMEOUT, "the body did not come"),
@@ -128,8 +134,7 @@ impl Refusal {
 
 fn choose(routes: &Routes, request: &Parts) -> Result<Route, Refusal> {
     let route = Route::find(request.uri.path());
-    // Probes ask under any name and learn one word.
-    if !matches!(route, Some(Route::Health | Route::Ready))
+    if !is_probe(route, request)
         && let Err(why) = routes.guard.check(request)
     {
         if flood::is_first(Key::new(Event::AdminRequestRefused, why)) {
@@ -141,14 +146,25 @@ fn choose(routes: &Routes, request: &Parts) -> Result<Route, Refusal> {
     if route.allows(&request.method) { Ok(route) } else { Err(Refusal::Method(route)) }
 }
 
-async fn act(route: Route, routes: &Routes, headers: &HeaderMap) -> Response<Full<Bytes>> {
+/// Probes ask under any name and learn one word. A question about upstreams is answered with more, and starts
+/// originations.
+fn is_probe(route: Option<Route>, request: &Parts) -> bool {
+    matches!(route, Some(Route::Health | Route::Live | Route::Started | Route::Ready)) && request.uri.query().is_none()
+}
+
+async fn act(route: Route, routes: &Routes, request: &Parts) -> Response<Full<Bytes>> {
     let control = &routes.control;
     match route {
         Route::Metrics => with(text(StatusCode::OK, control.metrics()), header::CONTENT_TYPE, PROMETHEUS),
         Route::Health => text(StatusCode::OK, "ok"),
-        Route::Ready if control.ready() => text(StatusCode::OK, "ready"),
-        Route::Ready => text(StatusCode::SERVICE_UNAVAILABLE, "not ready"),
-        Route::Status => status(&control.status(), headers),
+        Route::Live => listed("live", &control.stuck()),
+        Route::Started => probed(control.has_started(), "started"),
+        Route::Ready => match upstreams(request.uri.query()) {
+            Ok(None) => probed(control.ready(), "ready"),
+            Ok(Some(names)) => listed("ready", &control.lacks(&names).await),
+            Err(why) => text(StatusCode::BAD_REQUEST, why),
+        },
+        Route::Status => status(&control.status(), &request.headers),
         Route::Config => json(&control.config()),
         Route::Outline => json(&control.outline()),
         Route::Reload => reload(routes).await,
@@ -156,7 +172,42 @@ async fn act(route: Route, routes: &Routes, headers: &HeaderMap) -> Response<Ful
             control.drain();
             text(StatusCode::ACCEPTED, "draining")
         }
+        Route::Quit => {
+            control.drain();
+            text(StatusCode::ACCEPTED, "quitting after the drain")
+        }
     }
+}
+
+fn probed(is_so: bool, word: &str) -> Response<Full<Bytes>> {
+    match is_so {
+        true => text(StatusCode::OK, word),
+        false => text(StatusCode::SERVICE_UNAVAILABLE, format!("not {word}")),
+    }
+}
+
+/// What is against it, which may hold text of servers; without anything the word.
+fn listed(word: &str, against: &[String]) -> Response<Full<Bytes>> {
+    match against.is_empty() {
+        true => text(StatusCode::OK, word),
+        false => text(StatusCode::SERVICE_UNAVAILABLE, escape::escaped_lines(&against.join("\n"))),
+    }
+}
+
+/// Names in one question, at most: more than a probe can mean.
+const MAX_NAMES: usize = 64;
+
+/// The names of `upstreams=a,b`; an empty list stands for all. `None`: it does not ask for upstreams. Names need no
+/// percent-encoding: they are letters, digits and `._-`.
+fn upstreams(query: Option<&str>) -> Result<Option<Vec<&str>>, &'static str> {
+    let Some(query) = query else { return Ok(None) };
+    let names = match query.strip_prefix("upstreams") {
+        Some("") => "",
+        Some(rest) if rest.starts_with('=') => &rest[1..],
+        _ => return Err("the question is `upstreams=NAME,...`"),
+    };
+    let names: Vec<_> = names.split(',').filter(|name| !name.is_empty()).collect();
+    if names.len() > MAX_NAMES { Err("too many names; ask for all of them with `upstreams`") } else { Ok(Some(names)) }
 }
 
 async fn reload(routes: &Routes) -> Response<Full<Bytes>> {
@@ -216,4 +267,22 @@ fn text(status: StatusCode, text: impl Into<String>) -> Response<Full<Bytes>> {
 fn with(mut response: Response<Full<Bytes>>, name: HeaderName, value: &'static str) -> Response<Full<Bytes>> {
     response.headers_mut().insert(name, HeaderValue::from_static(value));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_about_upstreams_is_understood() {
+        assert_eq!(upstreams(None), Ok(None));
+        for (query, names) in
+            [("upstreams", &[][..]), ("upstreams=", &[]), ("upstreams=a", &["a"]), ("upstreams=a,b,", &["a", "b"])]
+        {
+            assert_eq!(upstreams(Some(query)), Ok(Some(names.to_vec())), "{query}");
+        }
+        for wrong in ["", "upstream=a", "upstreamsa", &format!("upstreams={}", "a,".repeat(MAX_NAMES + 1))] {
+            assert!(upstreams(Some(wrong)).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,6 +1,5 @@
 //! `egret exec`: the program runs beside the proxy, and its end is the end of the process.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use tokio::time::timeout;
 
 use super::Error;
 use super::proof::prove_all;
+use super::readiness::led_to;
 use crate::config::values::{Config, Name};
 use crate::control::program::environment::{self, Reached};
 use crate::control::program::{self, Children, Command, Forwarded, Limits, Program, SIGNALLED};
@@ -56,8 +56,7 @@ impl Wait {
         if !self.upstreams.is_empty() {
             return Ok(self.upstreams.clone());
         }
-        let led_to = config.listeners.iter().flat_map(|listener| listener.destination.upstreams());
-        Ok(led_to.collect::<BTreeSet<_>>().into_iter().cloned().collect())
+        Ok(led_to(config))
     }
 }
 

@@ -1,14 +1,18 @@
 //! Starts and stops everything: a list of starts, one loop of causes, and the end.
 
+mod admin_thread;
 mod budget;
 mod descriptors;
 mod endpoints;
 mod entrypoint;
+mod heartbeat;
 mod proof;
+mod readiness;
 mod requests;
 mod status;
 mod trim;
 
+use std::io;
 use std::mem;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -19,9 +23,9 @@ use arc_swap::ArcSwap;
 use rustix::process::{Resource, Rlimit};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::config::values::{self, Config, Name};
+use crate::config::values::{Config, Name};
 use crate::config::{Loaded, Place, Problem};
-use crate::control::admin::{self, Kept, Swapped};
+use crate::control::admin::{Kept, Swapped};
 use crate::control::program::{self, environment};
 use crate::control::reload::watch;
 use crate::control::reload::{Cause, Files, Reloader, Source};
@@ -29,15 +33,16 @@ use crate::control::signals::{self, Signal, Signals};
 use crate::control::snapshot::{self, BuildError, BuildErrors, Rigour, Snapshot};
 use crate::control::systemd;
 use crate::credentials::part::PartKind;
-use crate::drain::{self, Drain, Drained, Watch};
+use crate::drain::{self, Drain, Drained};
 use crate::memory::Shares;
-use crate::net::{BindError, Options, Socket};
+use crate::net::BindError;
 use crate::observe::logging;
 use crate::observe::metrics::Registry;
 use crate::observe::tasks::{self, Task};
 use crate::pipeline::accept::{Bound, Shared};
-use crate::pipeline::admit::{self, Admission};
+use crate::pipeline::admit;
 use crate::pipeline::originate::key_log::KeyLogFile;
+use admin_thread::AdminThread;
 pub use entrypoint::{Entrypoint, Wait};
 use entrypoint::{Prepared, Supervised};
 use requests::{Asked, Requests, Stop, System};
@@ -75,6 +80,9 @@ pub enum Error {
     /// The admin endpoint's `allow_users` has a user that this machine does not have.
     #[error("admin: {0}")]
     Admin(admit::Error),
+    /// The system gave no thread for the admin endpoint.
+    #[error("no thread for the admin endpoint: {0}")]
+    AdminThread(io::Error),
     /// Signals cannot be received.
     #[error(transparent)]
     Signals(signals::Error),
@@ -112,6 +120,7 @@ impl Error {
             Self::Build(errors) => errors.reason(),
             Self::Bind(_) => "bind_failed",
             Self::Admin(error) => error.reason(),
+            Self::AdminThread(_) => "admin_without_thread",
             Self::Signals(error) => error.reason(),
             Self::Watch(error) => error.reason(),
             Self::Interrupted => "interrupted",
@@ -192,18 +201,14 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
     };
     let config = shared.snapshot.load().config.clone();
 
-    let admin = bind_admin(&config)?;
+    let admin = AdminThread::bind(&config)?;
     let snapshot = Arc::clone(&shared.snapshot);
     let (status, orders) = StatusView::new(Arc::clone(&snapshot), registry.clone(), bound, Arc::clone(&shared.permits));
     let status = Arc::new(status);
     let trim = Trim::new(bound, Arc::clone(&shared.permits));
     let reloader = Reloader::start(source, files, log, registry.clone(), shared, rigour).map_err(Error::Bind)?;
     let (no_admin, admin_ends) = drain::channel();
-    if let Some((socket, admission)) = admin {
-        tracing::info!(address = socket.local_address(), "admin listening");
-        tokio::spawn(serve_admin(socket, admission, Arc::clone(&status), registry.clone(), admin_ends.clone()));
-    }
-    drop(admin_ends);
+    admin.map(|admin| admin.start(Arc::clone(&status), &registry, admin_ends)).transpose()?;
     status.set_ready(true);
     let program = program.map(|program| program.start(snapshot, reloader.reached(), &registry));
     let system = match &program {
@@ -265,13 +270,6 @@ fn connections(snapshot: &Snapshot, descriptors: u64, shares: Option<Shares>) ->
 
 /// The admin endpoint ends by itself within this time: it bounds the answers that are under way.
 const ADMIN_GRACE: Duration = Duration::from_secs(3);
-
-/// Holds the watch until the last answer is sent.
-async fn serve_admin(socket: Socket, admission: Admission, status: Arc<StatusView>, registry: Registry, ends: Watch) {
-    let socket = Arc::new(socket);
-    let serve = || admin::serve(Arc::clone(&socket), admission.clone(), Arc::clone(&status) as _, ends.draining());
-    tasks::keep_running(Task::Admin, &registry, || ends.is_draining(), serve).await;
-}
 
 struct Running {
     requests: Requests,
@@ -392,12 +390,6 @@ async fn first_generation(
         Ok((files, Arc::new(snapshot)))
     };
     tokio::task::spawn_blocking(build).await.map_err(|_| Error::Interrupted)?
-}
-
-fn bind_admin(config: &Config) -> Result<Option<(Socket, Admission)>, Error> {
-    let Some(values::Admin { listen, access }) = &config.admin else { return Ok(None) };
-    let admission = Admission::load(access).map_err(Error::Admin)?;
-    Ok(Some((Socket::bind(listen, &Options::default()).map_err(Error::Bind)?, admission)))
 }
 
 /// Keys are in memory: no crash may write them to a disk. The limit is one byte, less than any dump needs, and not

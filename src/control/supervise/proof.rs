@@ -54,7 +54,7 @@ async fn prove(snapshot: &ArcSwap<Snapshot>, name: &Name, until: Instant) -> boo
     loop {
         // A reload may have repaired it, or removed it.
         let Some(originator) = snapshot.load().upstreams().get(name).cloned() else { return true };
-        let Err(failure) = originator.prove(until).await else {
+        let Err(failure) = originator.prove(Some(until)).await else {
             tracing::info!(upstream = %name, seconds = seconds(began.elapsed()), "upstream proven");
             return true;
         };

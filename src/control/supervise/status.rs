@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::endpoints::Endpoints;
+use super::heartbeat::Heartbeat;
+use super::readiness::{Readiness, keep_proven};
 use super::requests::{Ordered, Orders, orders};
 use crate::config;
 use crate::config::values::{Listener, Name};
@@ -22,6 +24,7 @@ use crate::credentials::fingerprint::hex;
 use crate::credentials::identity::Identity;
 use crate::credentials::part::{Broken, Part};
 use crate::observe::metrics::Registry;
+use crate::observe::tasks::{self, Task};
 use crate::pipeline::originate::Originator;
 use crate::pipeline::originate::pool::Pool;
 use crate::pipeline::originate::servers::account::Times;
@@ -33,6 +36,10 @@ pub(super) struct StatusView {
     orders: Orders,
     started: Instant,
     ready: AtomicBool,
+    /// Was ready once.
+    has_started: AtomicBool,
+    readiness: Arc<Readiness>,
+    heartbeat: Heartbeat,
     max_connections: usize,
     permits: Arc<Semaphore>,
     endpoints: Endpoints,
@@ -45,6 +52,11 @@ impl StatusView {
         max_connections: usize,
         permits: Arc<Semaphore>,
     ) -> (Self, Ordered) {
+        let readiness = Arc::new(Readiness::new(Arc::clone(&snapshot)));
+        let proving = registry.clone();
+        tasks::spawn_for(Task::Readiness, &registry, &readiness, move |readiness| {
+            keep_proven(readiness, proving.clone())
+        });
         let started = Instant::now();
         let ready = AtomicBool::new(false);
         let (orders, ordered) = orders();
@@ -55,6 +67,9 @@ impl StatusView {
                 orders,
                 started,
                 ready,
+                has_started: AtomicBool::new(false),
+                readiness,
+                heartbeat: Heartbeat::new(),
                 max_connections,
                 permits,
                 endpoints: Endpoints::default(),
@@ -63,8 +78,15 @@ impl StatusView {
         )
     }
 
+    fn is_serving(&self) -> bool {
+        self.ready.load(Ordering::Relaxed) && self.snapshot.load().is_whole()
+    }
+
     pub(super) fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
+        if !ready {
+            self.readiness.stop();
+        }
     }
 }
 
@@ -75,7 +97,28 @@ impl Control for StatusView {
     }
 
     fn ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) && self.snapshot.load().is_whole()
+        self.is_serving() && self.readiness.is_met()
+    }
+
+    fn has_started(&self) -> bool {
+        if self.ready() {
+            self.has_started.store(true, Ordering::Relaxed);
+        }
+        self.has_started.load(Ordering::Relaxed)
+    }
+
+    fn stuck(&self) -> Vec<String> {
+        let line = |(worker, silent): (usize, Duration)| format!("worker {worker} is stuck for {} s", silent.as_secs());
+        self.heartbeat.stuck().into_iter().map(line).collect()
+    }
+
+    fn lacks<'a>(&'a self, upstreams: &'a [&'a str]) -> Pin<Box<dyn Future<Output = Vec<String>> + Send + 'a>> {
+        Box::pin(async move {
+            match self.is_serving() {
+                true => self.readiness.lacks(upstreams).await,
+                false => vec!["starting, draining, or without a file that an upstream needs".to_owned()],
+            }
+        })
     }
 
     fn status(&self) -> Value {

@@ -38,11 +38,13 @@ pub(crate) enum Task {
     Program,
     /// Originations that prove an upstream.
     Proof,
+    /// Keeps upstreams proven that a probe or the configuration asks for.
+    Readiness,
 }
 
 impl Task {
     #[cfg(debug_assertions)]
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Main,
         Self::Listener,
         Self::Admin,
@@ -57,6 +59,7 @@ impl Task {
         Self::Confirmation,
         Self::Program,
         Self::Proof,
+        Self::Readiness,
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -75,6 +78,7 @@ impl Task {
             Self::Confirmation => "confirmation",
             Self::Program => "program",
             Self::Proof => "proof",
+            Self::Readiness => "readiness",
         }
     }
 }
@@ -102,7 +106,7 @@ pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panic>
 pub(crate) async fn caught_in<T>(_task: Task, work: Pin<&mut impl Future<Output = T>>) -> Result<T, Panic> {
     #[cfg(debug_assertions)]
     let work = async {
-        injected::panic_if_asked(_task);
+        injected::fail_if_asked(_task);
         work.await
     };
     caught(work).await

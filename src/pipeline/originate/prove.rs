@@ -16,11 +16,12 @@ impl Originator {
     /// logged.
     ///
     /// Cancel safe: dropping the future closes whatever was begun.
-    pub(crate) async fn prove(&self, until: Instant) -> Result<(), Failure> {
+    pub(crate) async fn prove(&self, until: Option<Instant>) -> Result<(), Failure> {
         if let Some(Lack { broken, server }) = &self.lacks {
             return Err(self.unproven(Failure::lacking(broken.clone(), server.clone())));
         }
-        let deadline = until.min(Instant::now() + self.timeout);
+        let deadline = Instant::now() + self.timeout;
+        let deadline = until.map_or(deadline, |until| until.min(deadline));
         let mut attempts = self.attempts_until(self.rules, deadline).await;
         let mut last = None;
         loop {
@@ -40,10 +41,18 @@ impl Originator {
         }
     }
 
+    /// Whether an address is healthy that an origination has reached.
+    pub(crate) fn is_proven(&self) -> bool {
+        let now = Instant::now();
+        self.lacks.is_none() && self.endpoints.known().list().iter().any(|member| member.endpoint.is_proven(now))
+    }
+
     async fn reach(&self, attempt: &Attempt) -> Result<(), Failure> {
         if attempt.endpoint().origin().is_none() {
             // The client makes TLS: a connection is all that egret makes.
-            return self.check(attempt, CheckKind::Tls).await.map_err(|failure| self.unproven(failure));
+            self.check(attempt, CheckKind::Tls).await.map_err(|failure| self.unproven(failure))?;
+            attempt.endpoint().prove();
+            return Ok(());
         }
         let (warm, endpoint) = self.make_ready(attempt).await.inspect_err(|failure| self.log(failure))?;
         endpoint.served();

@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) arguments: Vec<String>,
     /// It may start with files that cannot be used: it is not waited until all of it is ready.
     pub(crate) lacking: bool,
+    /// Lines before the first table.
+    pub(crate) top: String,
     /// Variables that it finds besides those of the test.
     pub(crate) environment: Vec<(&'static str, PathBuf)>,
 }
@@ -55,6 +57,7 @@ impl Default for Settings {
             namespace: None,
             arguments: Vec::new(),
             lacking: false,
+            top: String::new(),
             environment: Vec::new(),
         }
     }
@@ -152,9 +155,13 @@ impl Egret {
         seen.unwrap()
     }
 
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        self.folder.path().join("admin.sock")
+    }
+
     /// A request to the admin socket.
     pub(crate) fn admin(&self, method: &str, path: &str) -> Answer {
-        http::admin(&self.folder.path().join("admin.sock"), method, path)
+        http::admin(&self.admin_socket(), method, path)
     }
 
     /// What `/metrics` says now.
@@ -271,8 +278,8 @@ fn accepted(metrics: &Metrics) -> f64 {
 fn preamble(settings: &Settings, folder: &Path) -> String {
     let admin = format!("unix:{}", folder.join("admin.sock").display());
     format!(
-        "drain_timeout = {:?}\n[log]\nformat = \"json\"\n[admin]\nlisten = {admin:?}\n[reload]\nwatch = {}\n",
-        settings.drain_timeout, settings.watch
+        "drain_timeout = {:?}\n{}[log]\nformat = \"json\"\n[admin]\nlisten = {admin:?}\n[reload]\nwatch = {}\n",
+        settings.drain_timeout, settings.top, settings.watch
     )
 }
 

@@ -249,7 +249,10 @@ impl Originator {
         let facts = negotiated.clone();
         let prepared = timeout_at(attempt.deadline, Warm::prepare(stream, negotiated, quiet, endpoint.account())).await;
         match prepared.unwrap_or(Err(Discard::Reset)) {
-            Ok(warm) => Ok((warm, endpoint)),
+            Ok(warm) => {
+                endpoint.prove();
+                Ok((warm, endpoint))
+            }
             Err(discard) => {
                 let error = handshake::Error::late(discard, &facts, endpoint.address(), origin);
                 let failure = Failure::at(&endpoint, Stage::Handshake(error));

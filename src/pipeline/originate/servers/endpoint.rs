@@ -28,6 +28,7 @@ pub(crate) struct Endpoint {
     circuit: watch::Sender<Circuit>,
     tolerances: Mutex<Tolerances>,
     confirming: AtomicBool,
+    proven: AtomicBool,
 }
 
 #[derive(Default)]
@@ -70,7 +71,8 @@ impl Endpoint {
         let in_flight = AtomicUsize::new(0);
         let tolerances = Mutex::default();
         let confirming = AtomicBool::new(false);
-        Self { server, address, origin, account, in_flight, retired, circuit, tolerances, confirming }
+        let proven = AtomicBool::new(false);
+        Self { server, address, origin, account, in_flight, retired, circuit, tolerances, confirming, proven }
     }
 
     pub(crate) fn server(&self) -> &Server {
@@ -182,6 +184,7 @@ impl Endpoint {
 
     /// Records a refusal of egret's own connection after its handshake. True if that opened its circuit.
     pub(crate) fn refused_late(&self, reason: &'static str, settings: &Ejection) -> bool {
+        self.proven.store(false, Ordering::Relaxed);
         self.fail(reason, |breaker| breaker.refused_late(Instant::now(), settings, fastrand::f64()))
     }
 
@@ -194,8 +197,20 @@ impl Endpoint {
         opened
     }
 
+    /// Whether an origination has succeeded, the server's judgement of our certificate included, and the circuit is
+    /// closed.
+    pub(crate) fn is_proven(&self, now: Instant) -> bool {
+        self.proven.load(Ordering::Relaxed) && self.gate(now) == Gate::Closed
+    }
+
+    /// Records an origination that the server has accepted.
+    pub(crate) fn prove(&self) {
+        self.proven.store(true, Ordering::Relaxed);
+    }
+
     /// Records that a stream carried bytes of the server.
     pub(crate) fn served(&self) {
+        self.prove();
         if self.circuit.borrow().breaker.is_suspected() {
             self.circuit.send_modify(|circuit| circuit.breaker.served());
         }
