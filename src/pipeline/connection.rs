@@ -57,7 +57,7 @@ async fn serve_stream<'a>(
     let failed = |failure: &_| report.origination_failed(route, failure);
     // In a box: it is large, and dropped before the stream begins. Inside this future it would take memory of every
     // idle stream.
-    let client = Client { stream: &stream, early: &mut class.early };
+    let client = Client::new(&stream, &mut class.early);
     let opening = Box::pin(route.originator.open(client, failed));
     let opened = match unless_over(watch, &stream, opening).await {
         Ok(Ok(opened)) => opened,

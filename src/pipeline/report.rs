@@ -36,8 +36,6 @@ pub(crate) struct Facts {
     /// `None`: TLS is between the client and the server.
     negotiated: Option<Negotiated>,
     pooled: bool,
-    /// The server's greeting was shown to the client before the relay.
-    greeted: bool,
     /// From accept until the upstream was ready.
     ready: Duration,
     /// From accept until the relay began. Only a client of a warm connection that is slow to speak makes it later.
@@ -60,13 +58,12 @@ impl<'a> Report<'a> {
     pub(crate) fn facts(&self, opened: Opened, protocol: Protocol) -> (Facts, Wire, InFlight) {
         let Opened { originated, in_flight, pooled, ready } = opened;
         let Originated { wire, endpoint, negotiated } = originated;
-        let greeted = !wire.greeting().is_empty();
         let asked = match protocol {
             Protocol::Tls(hello) => hello.server_name,
             Protocol::Plaintext => None,
         };
         let ready = ready.into_std().saturating_duration_since(self.began);
-        let facts = Facts { endpoint, asked, negotiated, pooled, greeted, ready, relayed: self.began.elapsed() };
+        let facts = Facts { endpoint, asked, negotiated, pooled, ready, relayed: self.began.elapsed() };
         (facts, wire, in_flight)
     }
 
@@ -91,6 +88,10 @@ impl<'a> Report<'a> {
 
     /// One origination failed; another may follow.
     pub(crate) fn origination_failed(&self, route: &Route, failure: &Failure) {
+        if failure.is_of_client() {
+            let repair = failure.repair(route.originator.name());
+            return self.refused(failure.reason(), failure, repair.as_deref());
+        }
         let upstream = route.originator.name();
         let key = Key::new(Event::OriginationFailed, failure.reason()).upstream(upstream).endpoint(failure.endpoint);
         if !flood::is_first(key) {
@@ -119,7 +120,11 @@ impl<'a> Report<'a> {
         self.unserved(Some(route), failure.reason());
         let parting = self.parting(route.answer, failure.fault(), failure.reason())?;
         let message = failure.message(parting.format);
-        Some(Parting { message, answer: Answer { after: failure.after(), ..parting.answer }, ..parting })
+        Some(Parting {
+            message,
+            answer: Answer { after: failure.after(), next_packet: failure.next_packet, ..parting.answer },
+            ..parting
+        })
     }
 
     /// The client left, or the drain's deadline came, before the upstream was ready; `route` is known once one was
@@ -142,12 +147,12 @@ impl<'a> Report<'a> {
         };
         let reason = refused.map_or_else(|| ended.reason(), |cause| cause.reason());
         let parting = self.parting(route.answer, fault, reason)?;
-        Some(Parting { answer: Answer { greeted: facts.greeted, ..parting.answer }, ..parting })
+        Some(Parting { answer: Answer { next_packet: route.originator.first_answer(), ..parting.answer }, ..parting })
     }
 
     fn parting(&self, format: Option<AnswerFormat>, fault: Fault, reason: &'static str) -> Option<Parting<'_>> {
         let listener = self.routes.listener.as_str();
-        let answer = Answer { fault, reason, after: None, listener, request: &[], greeted: false };
+        let answer = Answer { fault, reason, after: None, listener, request: &[], next_packet: None };
         format.map(|format| Parting { format, answer, message: Bytes::new() })
     }
 
@@ -163,7 +168,7 @@ impl<'a> Report<'a> {
         let ended = refused.map_or_else(|| outcome.ended.reason(), |cause| cause.reason());
         route.metrics.ended.increment(ended);
         route.metrics.carried.increment(outcome.carrier.as_str());
-        let Facts { endpoint, asked, negotiated, pooled, greeted: _, ready, relayed } = facts;
+        let Facts { endpoint, asked, negotiated, pooled, ready, relayed } = facts;
         let verified = endpoint.origin().map(|origin| origin.server_name().to_str());
         let negotiated = negotiated.as_ref();
         let alpn = negotiated.and_then(|negotiated| negotiated.alpn.as_deref());

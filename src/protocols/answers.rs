@@ -27,6 +27,8 @@ pub enum Fault {
     Stopping,
     /// The client did not start a session in time.
     Silent,
+    /// The client wants what this listener does not do.
+    Client,
 }
 
 impl Fault {
@@ -40,6 +42,7 @@ impl Fault {
             Self::Ended => "the connection ended before the server's first byte",
             Self::Stopping => "egret stops",
             Self::Silent => "the client did not start a session in time",
+            Self::Client => "the client's login is not possible here",
         }
     }
 }
@@ -57,8 +60,8 @@ pub struct Answer<'a> {
     pub listener: &'a str,
     /// The client's first bytes, as far as they were read and not forwarded.
     pub request: &'a [u8],
-    /// The server's greeting was shown to the client: it has seen one message of the server.
-    pub greeted: bool,
+    /// In a protocol that numbers packets: the number of the answer. `None`: the client has read nothing yet.
+    pub next_packet: Option<u8>,
 }
 
 /// One line of printable characters.
@@ -167,31 +170,26 @@ fn postgres(answer: &Answer<'_>) -> Vec<u8> {
     let code = match answer.fault {
         Fault::Unreachable | Fault::Unavailable => "08001",
         Fault::ClientCertificate => "28000",
-        Fault::Tls | Fault::Credentials | Fault::Ended | Fault::Stopping | Fault::Silent => "08006",
+        Fault::Tls | Fault::Credentials | Fault::Ended | Fault::Stopping | Fault::Silent | Fault::Client => "08006",
     };
     let fields = format!("SFATAL\0VFATAL\0C{code}\0M{answer}\0H{HINT}\0\0");
     let length = u32::try_from(fields.len() + 4).expect("some hundred bytes");
     [b"E", &length.to_be_bytes()[..], fields.as_bytes()].concat()
 }
 
-/// The first packet of a server has the number 0, the client's answer to its greeting 1.
+/// ERR_Packet. In place of the greeting it has the number 0, and no SQL state: that form, of MySQL 4.1, is not agreed on
+/// yet.
 fn mysql(answer: &Answer<'_>) -> Vec<u8> {
-    mysql_error(answer, answer.greeted.then_some(2))
-}
-
-/// ERR_Packet. `sequence` is its number in the exchange with the client; `None`: in place of the greeting, where the
-/// form of MySQL 4.1 (with an SQL state) is not agreed on yet.
-pub(crate) fn mysql_error(answer: &Answer<'_>, sequence: Option<u8>) -> Vec<u8> {
     // CR_SSL_CONNECTION_ERROR, ER_ACCESS_DENIED_ERROR, CR_SERVER_LOST.
     let (number, state): (u16, _) = match answer.fault {
-        Fault::Tls | Fault::Credentials => (2026, "HY000"),
+        Fault::Tls | Fault::Credentials | Fault::Client => (2026, "HY000"),
         Fault::ClientCertificate => (1045, "28000"),
         Fault::Unreachable | Fault::Unavailable | Fault::Ended | Fault::Stopping | Fault::Silent => (2013, "08S01"),
     };
-    let state = if sequence.is_some() { format!("#{state}") } else { String::new() };
+    let state = if answer.next_packet.is_some() { format!("#{state}") } else { String::new() };
     let body = [b"\xff", &number.to_le_bytes()[..], format!("{state}{answer}").as_bytes()].concat();
     let length = u32::try_from(body.len()).expect("some hundred bytes").to_le_bytes();
-    [&length[..3], &[sequence.unwrap_or(0)], &body].concat()
+    [&length[..3], &[answer.next_packet.unwrap_or(0)], &body].concat()
 }
 
 /// HTTP/1.1 (RFC 9110 section 15.6.3). A client that begins with HTTP/2 cannot read it.
@@ -280,10 +278,10 @@ mod tests {
     use super::*;
 
     fn answer(fault: Fault) -> Answer<'static> {
-        Answer { fault, reason: "untrusted_issuer", after: None, listener: "db", request: b"", greeted: false }
+        Answer { fault, reason: "untrusted_issuer", after: None, listener: "db", request: b"", next_packet: None }
     }
 
-    const FAULTS: [Fault; 8] = [
+    const FAULTS: [Fault; 9] = [
         Fault::Unreachable,
         Fault::Unavailable,
         Fault::Tls,
@@ -292,6 +290,7 @@ mod tests {
         Fault::Ended,
         Fault::Stopping,
         Fault::Silent,
+        Fault::Client,
     ];
 
     #[test]
@@ -356,10 +355,9 @@ mod tests {
     fn mysql_packet_has_the_number_that_its_client_expects() {
         let packet = AnswerFormat::MYSQL.bytes(&answer(Fault::ClientCertificate));
         assert!(packet[3] == 0 && packet[7..].starts_with(b"egret"), "no SQL state before the greeting: {packet:?}");
-        let greeted = Answer { greeted: true, ..answer(Fault::ClientCertificate) };
+        let greeted = Answer { next_packet: Some(2), ..answer(Fault::ClientCertificate) };
         let packet = AnswerFormat::MYSQL.bytes(&greeted);
         assert!(packet[3] == 2 && packet[7..].starts_with(b"#28000egret"), "{packet:?}");
-        assert_eq!(mysql_error(&greeted, Some(4))[3], 4);
     }
 
     #[test]

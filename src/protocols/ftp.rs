@@ -23,6 +23,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     stunnel: &[],
     client: None,
     server: |_| Box::new(LineServer::new(Server::default())),
+    login: None,
     is_answer: is_ftp,
     limits: Some("data connections do not pass through egret: listings and files travel in plaintext, or not at all"),
     answer: Some(AnswerFormat::FTP),

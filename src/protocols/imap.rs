@@ -23,6 +23,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     stunnel: &["imap"],
     client: None,
     server: |_| Box::new(LineServer::new(Server::default())),
+    login: None,
     is_answer: |bytes| ["* OK", "* PREAUTH", "* BYE"].into_iter().any(|greeting| begins(bytes, greeting)),
     limits: None,
     answer: Some(AnswerFormat::IMAP),

@@ -22,6 +22,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     stunnel: &["ldap"],
     client: None,
     server: |_| Box::new(Server::default()),
+    login: None,
     is_answer,
     limits: None,
     answer: Some(AnswerFormat::LDAP),

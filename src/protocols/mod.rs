@@ -10,9 +10,12 @@ mod ftp;
 mod imap;
 mod ldap;
 mod lines;
+pub mod login;
+pub mod mysql;
 mod nntp;
 mod pop3;
 pub mod postgres;
+pub mod rsa;
 mod sieve;
 mod smtp;
 mod text;
@@ -26,6 +29,7 @@ use answers::AnswerFormat;
 use bytes::BytesMut;
 pub use drive::{Error, drive};
 use exchange::{ClientSide, ServerSide, Step};
+use login::LoginInside;
 
 /// Everything that egret knows of one protocol.
 pub struct Protocol {
@@ -44,6 +48,8 @@ pub struct Protocol {
     pub(crate) client: Option<ClientFirst>,
     /// Made with the name that the server's certificate is verified for.
     pub(crate) server: fn(&str) -> Box<ServerSide>,
+    /// The client's login goes on inside TLS, and egret takes part in it.
+    pub(crate) login: Option<LoginInside>,
     /// Whether these first bytes of a server, its greeting or its answer to a ClientHello, are of this protocol.
     pub(crate) is_answer: fn(&[u8]) -> bool,
     /// What does not work through egret, as `egret check` notes it.
@@ -72,7 +78,8 @@ pub struct ClientFirst {
 /// and vsftpd (5 minutes).
 const PATIENT: Duration = Duration::from_secs(10);
 
-/// For servers that wait for 10 s: Postfix under stress (`smtpd_timeout`), INN (`initialtimeout`).
+/// For servers that wait for 10 s: Postfix under stress (`smtpd_timeout`), INN (`initialtimeout`), MySQL and MariaDB
+/// (`connect_timeout`).
 const HASTY: Duration = Duration::from_secs(5);
 
 /// Sorted by `word`. A new one is a file beside this one and a row here.
@@ -81,6 +88,7 @@ const PROTOCOLS: &[Protocol] = &[
     imap::PROTOCOL,
     ldap::PROTOCOL,
     smtp::LMTP,
+    mysql::PROTOCOL,
     nntp::PROTOCOL,
     pop3::PROTOCOL,
     postgres::PROTOCOL,

@@ -20,6 +20,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     stunnel: &["nntp"],
     client: None,
     server: |_| Box::new(LineServer::new(Server::default())),
+    login: None,
     is_answer: |bytes| matches!(code(bytes), Some(200 | 201)),
     limits: None,
     answer: Some(AnswerFormat::NNTP),

@@ -22,6 +22,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     stunnel: &["pop3"],
     client: None,
     server: |_| Box::new(LineServer::new(Server::default())),
+    login: None,
     is_answer: |bytes| begins(bytes, "+OK"),
     limits: None,
     answer: Some(AnswerFormat::POP3),

@@ -28,6 +28,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
         content_with_plaintext: "in its connection string:\n    sslmode=disable gssencmode=disable",
     }),
     server: |_| Box::new(Server::default()),
+    login: None,
     is_answer,
     limits: None,
     server_with_tls: "in its postgresql.conf, then reload it:\n    ssl = on\n    ssl_cert_file = 'server.crt'\n    \

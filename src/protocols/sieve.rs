@@ -23,6 +23,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     stunnel: &[],
     client: None,
     server: |_| Box::new(LineServer::new(Server::default())),
+    login: None,
     is_answer: |bytes| begins(bytes, "\"IMPLEMENTATION\""),
     limits: None,
     answer: Some(AnswerFormat::SIEVE),

@@ -26,6 +26,7 @@ pub(super) const SMTP: Protocol = Protocol {
     stunnel: &["smtp"],
     client: None,
     server: |_| Box::new(LineServer::new(Server::new("EHLO"))),
+    login: None,
     is_answer: |bytes| greets(bytes) && !is_ftp(bytes) && !contains(bytes, "LMTP"),
     limits: None,
     answer: Some(AnswerFormat::SMTP),
@@ -40,6 +41,7 @@ pub(super) const LMTP: Protocol = Protocol {
     schemes: &["lmtp"],
     stunnel: &[],
     server: |_| Box::new(LineServer::new(Server::new("LHLO"))),
+    login: None,
     is_answer: |bytes| greets(bytes) && contains(bytes, "LMTP"),
     ..SMTP
 };

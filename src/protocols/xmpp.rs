@@ -22,6 +22,7 @@ pub(super) const CLIENT: Protocol = Protocol {
     stunnel: &[],
     client: None,
     server: |name| Box::new(Server::new("jabber:client", name)),
+    login: None,
     is_answer: |bytes| is_stream(bytes) && !contains(bytes, "jabber:server"),
     limits: None,
     answer: Some(AnswerFormat::XMPP),
@@ -36,6 +37,7 @@ pub(super) const SERVER: Protocol = Protocol {
     tls_port: Some(5270),
     schemes: &[],
     server: |name| Box::new(Server::new("jabber:server", name)),
+    login: None,
     is_answer: |bytes| is_stream(bytes) && contains(bytes, "jabber:server"),
     server_with_tls: "Prosody, in its prosody.cfg.lua:\n    s2s_require_encryption = true\n    \
                       ssl = { certificate = \"server.crt\", key = \"server.key\" }",

@@ -39,6 +39,7 @@ const ORIGINATE: &[&[&str]] = &[
     &["pipeline::originate::background"],
     &["pipeline::originate::pool::take", "pipeline::originate::prove"],
     &["pipeline::originate::pool::replenish"],
+    &["pipeline::originate::serve"],
     &["pipeline::originate::distrust", "pipeline::originate::outcome", "pipeline::originate::retry"],
     &["pipeline::originate::upstream"],
     &["pipeline::originate::attempts"],
@@ -47,6 +48,7 @@ const ORIGINATE: &[&[&str]] = &[
     &["pipeline::originate::servers::endpoint"],
     &["pipeline::originate::servers::balance", "pipeline::originate::servers::health"],
     &["pipeline::originate::handshake"],
+    &["pipeline::originate::login"],
     &[
         "pipeline::originate::dial",
         "pipeline::originate::origin",
@@ -55,7 +57,7 @@ const ORIGINATE: &[&[&str]] = &[
     ],
     &["pipeline::originate::pool"],
     &["pipeline::originate::negotiated", "pipeline::originate::servers::account"],
-    &["pipeline::originate::key_log", "pipeline::originate::origin::resumption"],
+    &["pipeline::originate::channel", "pipeline::originate::key_log", "pipeline::originate::origin::resumption"],
     &["pipeline::originate::hello"],
 ];
 

@@ -114,10 +114,10 @@ impl Attempts {
         self.deadline
     }
 
-    /// These addresses of the attempt's server failed: they are not tried again.
-    pub(super) fn lost(&mut self, attempt: &Attempt, failed: &[SocketAddr]) {
-        let server = attempt.endpoint().server();
-        let chosen = attempt.endpoint().address();
+    /// These addresses of the chosen endpoint's server failed: they are not tried again.
+    pub(super) fn lost(&mut self, chosen: &Endpoint, failed: &[SocketAddr]) {
+        let server = chosen.server();
+        let chosen = chosen.address();
         let list = self.members.list();
         self.left.retain(|place| {
             let endpoint = &list[*place].endpoint;

@@ -11,8 +11,9 @@ use crate::config::write::{Text, Value};
 use crate::credentials::part::Broken;
 use crate::pipeline::originate::servers::endpoint::Endpoint;
 use crate::pipeline::originate::servers::resolve;
-use crate::pipeline::originate::{dial, handshake, upgrade};
+use crate::pipeline::originate::{dial, handshake, login, upgrade};
 use crate::protocols::answers::{AnswerFormat, Fault};
+use crate::protocols::mysql;
 
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -20,6 +21,8 @@ pub(crate) struct Failure {
     pub(crate) server: Server,
     /// Known once TCP is connected.
     pub(crate) endpoint: Option<SocketAddr>,
+    /// The number of the next packet to the client, if its protocol has numbers and it has read one.
+    pub(crate) next_packet: Option<u8>,
 }
 
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub(crate) enum Stage {
     /// The server did not agree to TLS.
     Upgrade(upgrade::Error),
     Handshake(handshake::Error),
+    /// The client did not come to the end of its login.
+    Login(login::Error),
     Deadline(Phase),
     /// Every endpoint is in back-off: nothing was tried.
     CircuitOpen(NextTrial),
@@ -51,21 +56,28 @@ pub(crate) enum Phase {
     Resolve,
     /// The plaintext before TLS.
     Upgrade,
+    /// The login inside TLS.
+    Login,
 }
 
 impl Failure {
     pub(super) fn at(endpoint: &Endpoint, stage: Stage) -> Self {
-        Self { stage, server: endpoint.server().clone(), endpoint: Some(endpoint.address()) }
+        Self { stage, server: endpoint.server().clone(), endpoint: Some(endpoint.address()), next_packet: None }
     }
 
     /// A server without an address: DNS failed, or has not answered in time.
     pub(super) fn unresolved((server, error): (Server, Option<resolve::Error>)) -> Self {
         let stage = error.map_or(Stage::Deadline(Phase::Resolve), Stage::Resolve);
-        Self { stage, server, endpoint: None }
+        Self { stage, server, endpoint: None, next_packet: None }
     }
 
     pub(super) fn lacking(broken: Arc<Broken>, server: Server) -> Self {
-        Self { stage: Stage::Unavailable(broken), server, endpoint: None }
+        Self { stage: Stage::Unavailable(broken), server, endpoint: None, next_packet: None }
+    }
+
+    /// The client's doing: it says nothing about the server.
+    pub(crate) fn is_of_client(&self) -> bool {
+        matches!(self.stage, Stage::Login(_))
     }
 
     /// Ended by the deadline alone.
@@ -95,8 +107,10 @@ impl Failure {
             Stage::Dial(error) => error.reason(),
             Stage::Upgrade(error) => error.reason(),
             Stage::Handshake(error) => error.reason(),
+            Stage::Login(error) => error.reason(),
             Stage::Deadline(Phase::Resolve) => "dns_timeout",
             Stage::Deadline(Phase::Upgrade) => "upgrade_timeout",
+            Stage::Deadline(Phase::Login) => "login_timeout",
             Stage::CircuitOpen(_) => "circuit_open",
             Stage::Full => "servers_full",
             Stage::Unavailable(broken) => broken.reason(),
@@ -107,6 +121,9 @@ impl Failure {
         match &self.stage {
             Stage::Handshake(error) if error.is_about_client_certificate() => Fault::ClientCertificate,
             Stage::Upgrade(_) | Stage::Handshake(_) | Stage::Deadline(Phase::Upgrade) => Fault::Tls,
+            Stage::Login(error) if error.is_silence() => Fault::Silent,
+            Stage::Login(_) => Fault::Client,
+            Stage::Deadline(Phase::Login) => Fault::Silent,
             Stage::Unavailable(_) => Fault::Credentials,
             Stage::Resolve(_) | Stage::Dial(_) | Stage::Deadline(Phase::Resolve) => Fault::Unreachable,
             Stage::CircuitOpen(_) | Stage::Full => Fault::Unavailable,
@@ -123,9 +140,13 @@ impl Failure {
 
     /// A message of the server that is meant for a client of this protocol; empty if there is none.
     pub(crate) fn message(&self, format: AnswerFormat) -> Bytes {
-        match &self.stage {
+        let message = match &self.stage {
             Stage::Upgrade(error) => error.message(format),
             _ => Bytes::new(),
+        };
+        match self.next_packet {
+            Some(number) => mysql::renumbered(message, number),
+            None => message,
         }
     }
 
@@ -147,6 +168,7 @@ impl Failure {
         match &self.stage {
             Stage::Upgrade(error) => error.repair(upstream),
             Stage::Handshake(error) => error.repair(upstream),
+            Stage::Login(error) => error.repair(),
             Stage::Full => Some(self.more_connections(upstream)),
             // `detail` names the file; the configuration may be right.
             Stage::Unavailable(_) => None,
@@ -162,9 +184,13 @@ impl std::fmt::Display for Failure {
             Stage::Dial(error) => error.fmt(f),
             Stage::Upgrade(error) => error.fmt(f),
             Stage::Handshake(error) => error.fmt(f),
+            Stage::Login(error) => error.fmt(f),
             Stage::Deadline(Phase::Resolve) => write!(f, "no answer from DNS within the origination's deadline"),
             Stage::Deadline(Phase::Upgrade) => {
                 write!(f, "{} did not answer the request for TLS within the origination's deadline", self.server)
+            }
+            Stage::Deadline(Phase::Login) => {
+                write!(f, "the client's login at {} was not over within the origination's deadline", self.server)
             }
             Stage::CircuitOpen(NextTrial { last, left }) => {
                 let last = last.unwrap_or("a failure");
@@ -187,7 +213,7 @@ mod tests {
     #[test]
     fn a_repair_names_its_upstream_whatever_its_name_is() {
         let server = Server { host: Host::Ip(Ipv4Addr::new(192, 0, 2, 1).into()), port: 443 };
-        let failure = Failure { stage: Stage::Full, server, endpoint: None };
+        let failure = Failure { stage: Stage::Full, server, endpoint: None, next_packet: None };
         for name in ["db.example.com", "db", "a-b_c"] {
             let repair = failure.repair(&Name::new(name.to_owned())).expect("more streams can be allowed");
             let table: toml::Table = repair.parse().unwrap_or_else(|error| panic!("{error}\n{repair}"));

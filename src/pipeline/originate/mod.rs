@@ -7,6 +7,8 @@
 //! | [`dial`] | Happy Eyeballs over the addresses of a name |
 //! | [`upgrade`] | plaintext before TLS |
 //! | [`handshake`], `hello`, `retry` | TLS; what its ClientHello offers; once more with less in it |
+//! | `login`, `serve` | a login that goes on inside TLS; an attempt for a client, with it |
+//! | `channel` | TLS with a server before a stream begins |
 //! | [`origin`] | one identity, trust and server name, with its sessions |
 //! | [`pool`] | finished handshakes that wait for clients |
 //! | [`servers`] | names, addresses, health |
@@ -21,18 +23,21 @@
 
 mod attempts;
 mod background;
+mod channel;
 pub mod dial;
 mod distrust;
 mod failure;
 pub mod handshake;
 pub(crate) mod hello;
 pub mod key_log;
+mod login;
 pub(crate) mod negotiated;
 pub mod origin;
 mod outcome;
 pub mod pool;
 mod prove;
 mod retry;
+mod serve;
 pub mod servers;
 pub mod upgrade;
 mod upstream;

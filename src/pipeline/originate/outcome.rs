@@ -20,6 +20,7 @@ impl Originator {
     pub(super) fn record_outcome(&self, attempt: &Attempt, endpoint: &Endpoint, failure: Option<&Failure>) {
         match failure {
             None => self.record_success(endpoint),
+            Some(failure) if failure.is_of_client() => {}
             Some(failure) if failure.ran_out_of_time() && !attempt.is_fair => {}
             Some(failure) => self.record_failure(attempt, endpoint, failure.reason()),
         }

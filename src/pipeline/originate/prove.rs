@@ -34,7 +34,7 @@ impl Originator {
             match self.reach(&attempt).await {
                 Ok(()) => return Ok(()),
                 Err(failure) => {
-                    attempts.lost(&attempt, &failure.addresses());
+                    attempts.lost(attempt.endpoint(), &failure.addresses());
                     last = Some(failure);
                 }
             }

@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::values::Name;
@@ -18,6 +19,7 @@ use crate::pipeline::originate::handshake::{self, Handshake, Negotiated};
 use crate::pipeline::originate::hello::{Evidence, Feature, Offer};
 use crate::pipeline::originate::origin::Origin;
 use crate::pipeline::originate::origin::resumption::Resumption;
+use crate::pipeline::originate::pool::hand_over::Client;
 use crate::pipeline::originate::servers::endpoint::Endpoint;
 use crate::pipeline::originate::upstream::{Originated, Originator, Upgraded, Wire};
 use crate::tls::handshake::Established;
@@ -35,13 +37,20 @@ type Done = Result<(Established, Negotiated), handshake::Error>;
 type Made = Result<(Established, Negotiated), Stage>;
 
 impl Originator {
-    /// Connects to the first of the attempt's candidates that answers, with TLS if egret makes it.
-    pub(super) async fn originate_in(&self, attempt: &Attempt) -> Result<Originated, Failure> {
-        let (upgraded, endpoint) = self.connect(attempt).await?;
+    /// Connects to the first of the attempt's candidates that answers, with TLS if egret makes it. `None`: no client is
+    /// there yet.
+    pub(super) async fn originate_in(
+        &self,
+        attempt: &Attempt,
+        mut client: Option<&mut Client<'_>>,
+    ) -> Result<Originated, Failure> {
+        let (upgraded, endpoint) = self.connect(attempt, client.as_deref_mut()).await?;
         let made = match endpoint.origin() {
             None => Ok((Wire::Plain(upgraded.tcp), None)),
             Some(origin) => {
-                let attempts = Attempts { originator: self, endpoint: &endpoint, origin, deadline: attempt.deadline };
+                let request = client.and_then(|client| client.login.as_ref()?.request()).or_else(|| self.request());
+                let deadline = attempt.deadline;
+                let attempts = Attempts { originator: self, endpoint: &endpoint, origin, request, deadline };
                 let made = attempts.make(upgraded).await;
                 made.map(|(stream, negotiated)| (Wire::Tls(stream), Some(negotiated)))
             }
@@ -72,6 +81,8 @@ struct Attempts<'a> {
     originator: &'a Originator,
     endpoint: &'a Arc<Endpoint>,
     origin: &'a Origin,
+    /// That of the client, for the connections after the first.
+    request: Option<Bytes>,
     deadline: Instant,
 }
 
@@ -175,7 +186,8 @@ impl<'a> Attempts<'a> {
         let options = &self.originator.options;
         let dialed = dial::race(&[address], options, Some(self.deadline)).await;
         let tcp = dialed.map_err(Stage::Dial)?.tcp;
-        let upgraded = self.originator.upgrade(tcp, self.endpoint.origin(), self.deadline).await?;
+        let request = self.request.clone();
+        let upgraded = self.originator.upgrade(tcp, self.endpoint.origin(), request, self.deadline).await?;
         self.run(handshake, upgraded).await.map_err(Stage::Handshake)
     }
 

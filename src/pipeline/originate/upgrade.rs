@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 use crate::config::values::Name;
 use crate::config::values::quoting::key;
 use crate::protocols::answers::AnswerFormat;
-use crate::protocols::exchange::ServerRefusal;
+use crate::protocols::exchange::{ServerRefusal, ServerSide};
+use crate::protocols::login::LoginInside;
 use crate::protocols::{self, Upgrade, drive};
 
 /// Makes a fresh connection ready for TLS: on success the next bytes in both directions are TLS records. Returns what the
@@ -25,8 +26,22 @@ use crate::protocols::{self, Upgrade, drive};
 /// # Errors
 /// The server did not agree, or sent more than its agreement.
 pub async fn upgrade(protocol: Upgrade, tcp: &mut TcpStream, name: &str) -> Result<Bytes, Error> {
-    let agreed = drive(&mut *protocol.server_side(name), tcp).await.map_err(Cause::from);
-    agreed.and_then(|greeting| nothing_more(tcp).map(|()| greeting)).map_err(|cause| Error { protocol, cause })
+    run(protocol, &mut *protocol.server_side(name), tcp).await
+}
+
+/// As [`upgrade`], for a client whose request for TLS is known: the one with which it logs in.
+pub(super) async fn upgrade_for(
+    protocol: Upgrade,
+    login: &LoginInside,
+    request: Bytes,
+    tcp: &mut TcpStream,
+) -> Result<Bytes, Error> {
+    run(protocol, &mut *(login.server)(request), tcp).await
+}
+
+async fn run(protocol: Upgrade, server: &mut ServerSide, tcp: &mut TcpStream) -> Result<Bytes, Error> {
+    let agreed = drive(server, tcp).await.map_err(Cause::from);
+    agreed.and_then(|said| nothing_more(tcp).map(|()| said)).map_err(|cause| Error { protocol, cause })
 }
 
 /// Peeks whether the server has sent more than its agreement.
@@ -89,6 +104,10 @@ impl From<protocols::Error<ServerRefusal>> for Cause {
 }
 
 impl Error {
+    pub(super) fn new(protocol: Upgrade, cause: Cause) -> Self {
+        Self { protocol, cause }
+    }
+
     /// The class, for logs and metrics.
     pub fn reason(&self) -> &'static str {
         match &self.cause {

@@ -19,17 +19,14 @@ use crate::net::{Options, Role};
 use crate::observe::metrics::UpstreamMetrics;
 use crate::pipeline::originate::attempts::{Attempt, Attempts, Exhausted, Rules};
 use crate::pipeline::originate::dial;
-use crate::pipeline::originate::failure::{Failure, NextTrial, Phase, Stage};
+use crate::pipeline::originate::failure::{Failure, NextTrial, Stage};
 use crate::pipeline::originate::handshake::Negotiated;
-use crate::pipeline::originate::origin::Origin;
 use crate::pipeline::originate::pool::Pool;
 use crate::pipeline::originate::pool::hand_over::Client;
-use crate::pipeline::originate::pool::waiting::Waiting;
 use crate::pipeline::originate::servers::account::Account;
 use crate::pipeline::originate::servers::endpoint::{Endpoint, InFlight};
 use crate::pipeline::originate::servers::endpoints::{Endpoints, UpstreamServer};
 use crate::pipeline::originate::servers::resolve::Resolver;
-use crate::pipeline::originate::upgrade;
 use crate::protocols::Upgrade;
 use crate::tls::handshake::Established;
 
@@ -51,6 +48,9 @@ pub(crate) struct Originator {
     pub(super) lacks: Option<Lack>,
     pub(super) metrics: UpstreamMetrics,
     pub(super) pool: Option<Pool>,
+    /// The request for TLS of the last client, of a protocol in which it is the client's; all generations of the upstream
+    /// share it. Connections for the pool are made with it.
+    pub(super) request: Arc<Mutex<Option<Bytes>>>,
     pub(super) replenisher: Mutex<Option<AbortHandle>>,
     pub(super) source: Option<Arc<Source>>,
 }
@@ -148,6 +148,7 @@ impl Originator {
             lacks: None,
             metrics,
             pool: None,
+            request: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.request)),
             replenisher: Mutex::default(),
             source: None,
         }
@@ -208,64 +209,6 @@ impl Originator {
         self.closes_on_removal
     }
 
-    /// A new stream: a warm one, else to the first endpoint that accepts. All attempts share one deadline; each may use
-    /// an equal part of the remaining time, but at least a third, so that one black hole does not take the time of the
-    /// next endpoints. Errors: The failure of the last attempt; every failure is handed to `failed` and counted.
-    ///
-    /// Cancel safe: dropping the future closes whatever was begun.
-    pub(crate) async fn open(
-        &self,
-        mut client: Client<'_>,
-        mut failed: impl FnMut(&Failure),
-    ) -> Result<Opened, Failure> {
-        if let Some(Lack { broken, server }) = &self.lacks {
-            let failure = Failure::lacking(Arc::clone(broken), server.clone());
-            self.report_failure(&failure, &mut failed);
-            return Err(failure);
-        }
-        if let Some(opened) = self.open_warm(&mut client).await {
-            return Ok(opened);
-        }
-        let _waiting = Waiting::begin();
-        let mut attempts = self.attempts(self.rules_for_clients()).await;
-        let mut last = None;
-        loop {
-            let attempt = match attempts.next().await {
-                Ok(attempt) => attempt,
-                Err(exhausted) => {
-                    if matches!(exhausted, Exhausted::Full(_))
-                        && let Some(opened) = self.open_made(&mut client, attempts.deadline()).await
-                    {
-                        return Ok(opened);
-                    }
-                    return Err(last.unwrap_or_else(|| self.untried(exhausted, failed)));
-                }
-            };
-            match self.originate_in(&attempt).await {
-                Ok(originated) => {
-                    let address = originated.endpoint.address();
-                    match attempt.won(address) {
-                        Some(in_flight) => {
-                            self.pool.iter().for_each(|pool| pool.served(false, in_flight.endpoint().account()));
-                            return Ok(Opened { originated, in_flight, pooled: false, ready: Instant::now() });
-                        }
-                        None => {
-                            let full = Failure::at(&originated.endpoint, Stage::Full);
-                            self.report_failure(&full, &mut failed);
-                            attempts.took_the_last_room(address);
-                            last = Some(full);
-                        }
-                    }
-                }
-                Err(failure) => {
-                    self.report_failure(&failure, &mut failed);
-                    attempts.lost(&attempt, &failure.addresses());
-                    last = Some(failure);
-                }
-            }
-        }
-    }
-
     /// A pool with room makes the trials itself: no client waits for one.
     pub(super) fn rules_for_clients(&self) -> Rules {
         let tried = self.rules.checked || self.pool.as_ref().is_some_and(Pool::has_room);
@@ -295,7 +238,7 @@ impl Originator {
                 self.record_success(attempt.endpoint());
             }
             CheckKind::Tls => {
-                let originated = self.originate_in(attempt).await?;
+                let originated = self.originate_in(attempt, None).await?;
                 if let Wire::Tls(stream) = originated.wire {
                     let _ = timeout_at(attempt.deadline, stream.leave(AlertDescription::CloseNotify)).await;
                 }
@@ -306,7 +249,11 @@ impl Originator {
 
     /// Dial and upgrade. The first of the attempt's candidates that answers is
     /// used. Failures count for health; a success does not yet if a handshake follows.
-    pub(super) async fn connect(&self, attempt: &Attempt) -> Result<(Upgraded, Arc<Endpoint>), Failure> {
+    pub(super) async fn connect(
+        &self,
+        attempt: &Attempt,
+        client: Option<&mut Client<'_>>,
+    ) -> Result<(Upgraded, Arc<Endpoint>), Failure> {
         let candidates = attempt.candidates();
         let addresses: Vec<_> = candidates.iter().map(|endpoint| endpoint.address()).collect();
         let dialed = dial::race(&addresses, &self.options, Some(attempt.deadline)).await;
@@ -319,7 +266,7 @@ impl Originator {
         let began = record_since(attempt.began, &self.metrics.dial);
         let won = candidates.into_iter().find(|endpoint| endpoint.address() == dialed.address);
         let won = won.expect("the race is won by an address that was in it");
-        match self.upgrade(dialed.tcp, won.origin(), attempt.deadline).await {
+        match self.prepare(dialed.tcp, won.origin(), client, attempt.deadline).await {
             Ok(upgraded) => {
                 record_since(began, &self.metrics.upgrade);
                 Ok((upgraded, won))
@@ -329,22 +276,6 @@ impl Originator {
                 self.record_outcome(attempt, &won, Some(&failure));
                 Err(failure)
             }
-        }
-    }
-
-    pub(super) async fn upgrade(
-        &self,
-        mut tcp: TcpStream,
-        origin: Option<&Arc<Origin>>,
-        deadline: Instant,
-    ) -> Result<Upgraded, Stage> {
-        let (Some(protocol), Some(origin)) = (self.upgrade, origin) else {
-            return Ok(Upgraded { tcp, greeting: Bytes::new() });
-        };
-        let name = origin.server_name().to_str();
-        match timeout_at(deadline, upgrade::upgrade(protocol, &mut tcp, &name)).await {
-            Ok(done) => done.map(|greeting| Upgraded { tcp, greeting }).map_err(Stage::Upgrade),
-            Err(_) => Err(Stage::Deadline(Phase::Upgrade)),
         }
     }
 
@@ -375,7 +306,9 @@ impl Originator {
     }
 
     pub(super) fn report_failure(&self, failure: &Failure, failed: &mut impl FnMut(&Failure)) {
-        self.metrics.failures.increment(failure.reason());
+        if !failure.is_of_client() {
+            self.metrics.failures.increment(failure.reason());
+        }
         failed(failure);
     }
 }

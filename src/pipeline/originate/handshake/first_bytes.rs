@@ -13,8 +13,6 @@ pub enum Plaintext {
     Ssh,
     /// A server whose protocol egret can speak before TLS.
     Upgrade(Upgrade),
-    /// The initial handshake packet of MySQL.
-    MySql,
     /// An error of Redis.
     Redis,
     /// A SETTINGS frame of HTTP/2.
@@ -31,7 +29,6 @@ pub fn plaintext(bytes: &[u8]) -> Option<Plaintext> {
         [b'H', b'T', b'T', b'P', b'/', ..] => Some(Plaintext::Http),
         [b'S', b'S', b'H', b'-', ..] => Some(Plaintext::Ssh),
         [b'-', b'A'..=b'Z', b'A'..=b'Z', ..] => Some(Plaintext::Redis),
-        [_, _, 0, 0, 10, ..] | [_, 0, 0, 0, 255, ..] => Some(Plaintext::MySql),
         [0, 0, _, 4, ..] => Some(Plaintext::Http2),
         _ => Some(Upgrade::of_answer(bytes).map_or(Plaintext::Unknown, Plaintext::Upgrade)),
     }
@@ -43,7 +40,6 @@ impl fmt::Display for Plaintext {
             Self::Http => "HTTP without TLS: is this the port of https?",
             Self::Ssh => "SSH: is this the right port?",
             Self::Upgrade(protocol) => return write!(f, "{}, which begins TLS by a request of its own", protocol.name),
-            Self::MySql => "MySQL, which begins TLS by a request of its own",
             Self::Redis => "Redis without TLS: is this its tls-port?",
             Self::Http2 => "HTTP/2 without TLS: is this the port of https?",
             Self::Unknown => "an unknown protocol in plaintext",
@@ -79,7 +75,7 @@ mod tests {
             (b"<?xml version='1.0'?><stream:stream xmlns='jabber:server'>", of("xmpp-server")),
             (b"\x30\x0c\x02\x01\x00\x78\x07\x0a\x01\x02\x04\x00\x04\x00", of("ldap")),
             (b"-ERR unknown command\r\n", Plaintext::Redis),
-            (b"\x4a\x00\x00\x00\x0a8.0.36\0", Plaintext::MySql),
+            (b"\x4a\x00\x00\x00\x0a8.0.36\0", of("mysql")),
             (b"EFATAL:  unsupported frontend protocol\n", of("postgres")),
             (b"\x00\x00\x12\x04\x00", Plaintext::Http2),
         ];

@@ -1,7 +1,7 @@
 //! Hands a warm connection to its client. If it dies before the first byte of the client is written to it, the client
 //! does not notice.
 
-use std::io::{self, IoSlice};
+use std::io;
 
 use bytes::{Buf, Bytes};
 use tokio::time::{Instant, sleep_until};
@@ -9,16 +9,18 @@ use tokio::time::{Instant, sleep_until};
 use super::warm::{Discard, Warm};
 use crate::net;
 use crate::pipeline::originate::negotiated::Negotiated;
+use crate::protocols::login::Login;
 use crate::tls::handshake::Established;
 use crate::tls::pool::{Buffer, Size};
 use crate::tls::record::MAX_PLAINTEXT;
-use crate::tls::session::CONTROL;
 
 pub(crate) struct Client<'a> {
     /// Nothing is read from it but the bytes in `early`.
     pub(crate) stream: &'a net::Stream,
     /// Bytes of the client that were read already and not yet sent to anyone.
     pub(crate) early: &'a mut Bytes,
+    /// Its login, if that goes on inside TLS: over all connections that are tried for it.
+    pub(crate) login: Option<Box<dyn Login>>,
 }
 
 /// Gives the connection to the client: when the client has spoken and the connection has taken the first of it, or
@@ -43,14 +45,14 @@ pub(crate) async fn hand_over(
         // The connection may have ended while the client was waited for.
         warm.check_open()?;
     }
-    if client.early.is_empty() {
-        Ok(warm.into_established(Vec::new(), 0))
-    } else {
-        write_first_record(warm, client.early)
-    }
+    if client.early.is_empty() { Ok(warm.into_established()) } else { write_first_record(warm, client.early) }
 }
 
-impl Client<'_> {
+impl<'a> Client<'a> {
+    pub(crate) fn new(stream: &'a net::Stream, early: &'a mut Bytes) -> Self {
+        Self { stream, early, login: None }
+    }
+
     /// Reads the first bytes of the client. Returns without any if the client has ended: the relay has to see that
     /// itself, and the kernel reports a reset only once. Cancel safe.
     async fn read_first_bytes(&mut self) {
@@ -72,24 +74,11 @@ impl Client<'_> {
 /// Writes one record of the client's first bytes. If the socket takes any part of it, the connection belongs to the
 /// client.
 fn write_first_record(mut warm: Warm, early: &mut Bytes) -> Result<(Established, Negotiated), Discard> {
-    let (tcp, session) = warm.parts();
-    let mut buffer = Buffer::take(Size::Small);
-    let control: &mut [u8; CONTROL] = buffer.first_chunk_mut().expect("every size has room for it");
-    // A key that is used up before its first byte does not exist: errors here cannot come.
-    let head = session.control(control, 1).map_err(|_| Discard::Broken)?;
-    let length = early.len().min(MAX_PLAINTEXT);
-    let front = head + session.layout().front();
-    buffer[front..front + length].copy_from_slice(&early[..length]);
-    let end = head + session.seal(&mut buffer[head..], length).map_err(|_| Discard::Broken)?;
-    let written = match net::try_write(tcp, &[IoSlice::new(&buffer[..end])]) {
-        Ok(written) => written,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-        Err(_) => return Err(Discard::Reset),
-    };
+    let length = warm.try_write(early)?;
     early.advance(length);
     if early.is_empty() {
         // An empty remainder would still hold the memory of the whole.
         *early = Bytes::new();
     }
-    Ok(warm.into_established(buffer[written..end].to_vec(), length as u64))
+    Ok(warm.into_established())
 }

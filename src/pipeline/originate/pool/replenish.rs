@@ -116,6 +116,7 @@ impl Replenisher {
         }
         let idle = originator.idle();
         let wanted = self.demand.wanted(pool.spec(), age, now);
+        let wanted = if originator.has_request() { wanted } else { 0 };
         let under_way = self.fills.len().saturating_sub(pool.trials());
         let missing = wanted.saturating_sub(idle + under_way);
         let pause = self.pause.ends_after(now);
@@ -197,7 +198,7 @@ async fn fill(originator: &Originator, age: Duration) -> Filled {
                     // The time of a trial is not measured: another origination was begun in its place.
                     began = Instant::now();
                 }
-                attempts.lost(&attempt, &failure.addresses());
+                attempts.lost(attempt.endpoint(), &failure.addresses());
             }
         }
     }
@@ -238,7 +239,7 @@ impl Originator {
         attempt: &Attempt,
     ) -> Result<(Warm, Arc<Endpoint>), Failure> {
         let began = Instant::now();
-        let originated = self.originate_in(attempt).await;
+        let originated = self.originate_in(attempt, None).await;
         let originated = originated.inspect_err(|failure| self.metrics.failures.increment(failure.reason()))?;
         let (Originated { wire: Wire::Tls(stream), negotiated: Some(negotiated), endpoint }, Some(origin)) =
             (originated, attempt.endpoint().origin())

@@ -9,12 +9,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::observe::tasks::{self, Task};
 use crate::pipeline::originate::attempts::Attempts;
+use crate::pipeline::originate::failure::{Failure, Stage};
 use crate::pipeline::originate::origin::Origin;
 use crate::pipeline::originate::pool::Pool;
 use crate::pipeline::originate::pool::hand_over::{Client, hand_over};
 use crate::pipeline::originate::pool::replenish::replenish;
 use crate::pipeline::originate::pool::shelf::Bounds;
 use crate::pipeline::originate::pool::warm::{Discard, Warm};
+use crate::pipeline::originate::serve::{Lost, lost};
 use crate::pipeline::originate::servers::endpoint::InFlight;
 use crate::pipeline::originate::upstream::{Opened, Originated, Originator, Wire};
 
@@ -69,24 +71,28 @@ impl Originator {
     /// A warm connection, if one is ready. One that dies before a byte of the client was written to it is replaced.
     ///
     /// Cancel safe: dropping the future closes what was taken.
-    pub(crate) async fn open_warm(&self, client: &mut Client<'_>) -> Option<Opened> {
+    pub(crate) async fn open_warm(&self, client: &mut Client<'_>) -> Option<Result<Opened, Failure>> {
         let pool = self.pool.as_ref()?;
         pool.arrived();
-        self.hand_out(pool, client).await
+        self.hand_out(pool, client, Instant::now() + self.timeout).await
     }
 
     /// A stream for a client that finds all servers full because of the pool: an origination under way counts as a
     /// stream, and can serve one.
     ///
     /// Cancel safe: dropping the future closes what was taken.
-    pub(crate) async fn open_made(&self, client: &mut Client<'_>, deadline: Instant) -> Option<Opened> {
+    pub(crate) async fn open_made(
+        &self,
+        client: &mut Client<'_>,
+        deadline: Instant,
+    ) -> Option<Result<Opened, Failure>> {
         let pool = self.pool.as_ref()?;
         loop {
             let mut made = pin!(pool.made());
             // Register before checking, so that a connection finished in between is not missed.
             made.as_mut().enable();
             let making = pool.is_making();
-            if let Some(opened) = self.hand_out(pool, client).await {
+            if let Some(opened) = self.hand_out(pool, client, deadline).await {
                 return Some(opened);
             }
             if !making {
@@ -96,18 +102,40 @@ impl Originator {
         }
     }
 
-    async fn hand_out(&self, pool: &Pool, client: &mut Client<'_>) -> Option<Opened> {
+    /// Errors: The client cannot be served by another connection either.
+    async fn hand_out(
+        &self,
+        pool: &Pool,
+        client: &mut Client<'_>,
+        deadline: Instant,
+    ) -> Option<Result<Opened, Failure>> {
         while let Some((warm, in_flight)) = self.take(pool) {
             let ready = Instant::now();
             let until = warm.born() + pool.spec().max_idle_age;
-            match hand_over(warm, client, until).await {
-                Ok((stream, negotiated)) => {
-                    pool.served(true, in_flight.endpoint().account());
-                    let endpoint = Arc::clone(in_flight.endpoint());
-                    let originated = Originated { wire: Wire::Tls(stream), endpoint, negotiated: Some(negotiated) };
-                    return Some(Opened { originated, in_flight, pooled: true, ready });
+            let endpoint = in_flight.endpoint();
+            let (stream, negotiated) = match hand_over(warm, client, until).await {
+                Ok(handed) => handed,
+                Err(discard) => {
+                    pool.died(discard, endpoint.account());
+                    continue;
                 }
-                Err(discard) => pool.died(discard, in_flight.endpoint().account()),
+            };
+            match self.log_in(client, stream, &negotiated, endpoint, deadline).await {
+                Ok(stream) => {
+                    pool.served(true, endpoint.account());
+                    let endpoint = Arc::clone(endpoint);
+                    let originated = Originated { wire: Wire::Tls(stream), endpoint, negotiated: Some(negotiated) };
+                    return Some(Ok(Opened { originated, in_flight, pooled: true, ready }));
+                }
+                // The others on the shelf were made for the same clients.
+                Err(Stage::Login(error)) if error.is_of_connection() => {
+                    pool.died(Discard::OtherClient, endpoint.account());
+                    return None;
+                }
+                Err(stage) => match lost(client, Failure::at(endpoint, stage)) {
+                    Lost::Client(failure) => return Some(Err(failure)),
+                    Lost::Server(_) | Lost::Room(..) => pool.died(Discard::Closed, endpoint.account()),
+                },
             }
         }
         None

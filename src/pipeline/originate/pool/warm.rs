@@ -1,6 +1,5 @@
 //! One warm connection: originated, idle, listened to.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -8,33 +7,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustls::AlertDescription;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::net;
+use crate::pipeline::originate::channel::{Channel, Ended};
 use crate::pipeline::originate::negotiated::Negotiated;
 use crate::pipeline::originate::servers::account::Account;
-use crate::tls::handshake::{Established, Received};
-use crate::tls::pool::{Buffer, Size};
-use crate::tls::session::{self, CONTROL, Opened, Session};
+use crate::tls::handshake::Established;
 
 /// A finished origination that waits for its client. It is read meanwhile: tickets go to the store of its origin, a
 /// greeting is kept, and an end is noticed. It holds no buffer.
 pub(crate) struct Warm {
-    tcp: TcpStream,
+    channel: Channel,
     /// Read at the start: a socket that was reset has no peer address.
     address: Option<SocketAddr>,
-    session: Session,
     negotiated: Negotiated,
-    /// What the server said before TLS.
+    /// What the server said before TLS. What it has said since is in the channel, and a client reads it next.
     greeting: Bytes,
-    /// What it has said since, which a client reads next.
-    plain: Vec<u8>,
-    /// Part of a record whose rest has not come.
-    sealed: Vec<u8>,
-    /// The server has sent a record since its handshake was over.
-    heard: bool,
     born: Instant,
     account: Arc<Account>,
 }
@@ -53,6 +41,8 @@ pub(crate) enum Discard {
     /// A reload has changed or removed its origin.
     Replaced,
     Retired,
+    /// It was made for clients that log in with other capabilities than the client that got it.
+    OtherClient,
 }
 
 impl Discard {
@@ -67,18 +57,15 @@ impl Discard {
             Self::Excess => "warm_excess",
             Self::Replaced => "warm_replaced",
             Self::Retired => "warm_retired",
+            Self::OtherClient => "warm_other_client",
         }
     }
 
     /// Caused by the server or the network.
     pub(crate) fn is_of_server(self) -> bool {
-        !matches!(self, Self::Aged | Self::Excess | Self::Replaced | Self::Retired)
+        !matches!(self, Self::Aged | Self::Excess | Self::Replaced | Self::Retired | Self::OtherClient)
     }
 }
-
-/// Bytes that are kept of a server that speaks first: one full record. Greetings of SMTP, FTP, SSH and MySQL have some
-/// hundred bytes.
-const GREETING: usize = 16_384;
 
 /// Reads for one connection in a row before the others are polled.
 const ROUNDS: usize = 4;
@@ -99,24 +86,16 @@ impl Warm {
         quiet: Duration,
         account: &Arc<Account>,
     ) -> Result<Self, Discard> {
-        let Established { tcp, session, received, unsent, greeting, .. } = established;
-        let plain = Vec::new();
-        let sealed = Vec::new();
+        let (channel, greeting) = Channel::new(established)?;
         let born = Instant::now();
-        let address = tcp.peer_addr().ok();
+        let address = channel.tcp.peer_addr().ok();
         let account = Arc::clone(account);
-        let mut warm = Self { tcp, address, session, negotiated, greeting, plain, sealed, heard: false, born, account };
-        warm.tcp.write_all(&unsent).await.map_err(|_| Discard::Reset)?;
-        if let Some(Received { mut buffer, start, end, .. }) = received {
-            warm.open(&mut buffer[start..end])?;
-        }
+        let mut warm = Self { channel, address, negotiated, greeting, born, account };
+        warm.channel.flush().await?;
         let until = Instant::now() + quiet;
-        while warm.is_judged_later() && !warm.heard {
-            match timeout_at(until, warm.tcp.readable()).await {
-                Ok(readable) => {
-                    readable.map_err(|_| Discard::Reset)?;
-                    warm.read_all()?;
-                }
+        while warm.is_judged_later() && !warm.channel.heard {
+            match timeout_at(until, warm.channel.read_more()).await {
+                Ok(read) => read?,
                 Err(_) => break,
             }
         }
@@ -130,11 +109,11 @@ impl Warm {
     /// Reads what comes. Ready when it has to be discarded.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Discard> {
         for _ in 0..ROUNDS {
-            if ready!(self.tcp.poll_read_ready(cx)).is_err() {
+            if ready!(self.channel.tcp.poll_read_ready(cx)).is_err() {
                 return Poll::Ready(Discard::Reset);
             }
-            if let Err(discard) = self.read_all() {
-                return Poll::Ready(discard);
+            if let Err(ended) = self.channel.read_all() {
+                return Poll::Ready(ended.into());
             }
         }
         cx.waker().wake_by_ref();
@@ -144,8 +123,7 @@ impl Warm {
     /// Reads until it has to be discarded, or has something for its client. Cancel safe.
     pub(crate) async fn listen(&mut self) -> Result<(), Discard> {
         while !self.speaks_first() {
-            self.tcp.readable().await.map_err(|_| Discard::Reset)?;
-            self.read_all()?;
+            self.channel.read_more().await?;
         }
         Ok(())
     }
@@ -153,12 +131,7 @@ impl Warm {
     /// A last check before it is handed over: reads from the kernel, since the runtime may not know yet that it is
     /// readable. Errors: It has ended.
     pub(crate) fn check_open(&mut self) -> Result<(), Discard> {
-        for _ in 0..ROUNDS {
-            if !self.read(net::read_now)? {
-                break;
-            }
-        }
-        Ok(())
+        Ok(self.channel.read_now()?)
     }
 
     /// Whether there is something for the client to read.
@@ -168,15 +141,12 @@ impl Warm {
 
     /// Whether the server has sent data inside TLS.
     pub(crate) fn has_plain(&self) -> bool {
-        !self.plain.is_empty()
+        !self.channel.plain.is_empty()
     }
 
     /// Closes with close_notify. Best effort: nothing is waited for.
-    pub(crate) fn leave(mut self) {
-        let mut record = [0; CONTROL];
-        if let Ok(n) = self.session.alert(&mut record, AlertDescription::CloseNotify) {
-            let _ = net::try_write(&self.tcp, &[io::IoSlice::new(&record[..n])]);
-        }
+    pub(crate) fn leave(self) {
+        self.channel.leave();
     }
 
     /// `None` if it was reset before it was read.
@@ -192,62 +162,14 @@ impl Warm {
         &self.negotiated
     }
 
-    pub(super) fn parts(&mut self) -> (&TcpStream, &mut Session) {
-        (&self.tcp, &mut self.session)
+    /// Writes the first of `bytes`, and returns how many. Errors: It has ended, and no byte was written.
+    pub(super) fn try_write(&mut self, bytes: &[u8]) -> Result<usize, Discard> {
+        Ok(self.channel.try_write(bytes)?)
     }
 
-    /// As a new stream. `unsent` are records for the server.
-    pub(crate) fn into_established(self, unsent: Vec<u8>, client_sent: u64) -> (Established, Negotiated) {
-        let received = (self.plain.len() + self.sealed.len() > 0).then(|| received(&self.plain, &self.sealed));
-        let Self { tcp, session, greeting, negotiated, .. } = self;
-        (Established { tcp, session, received, unsent, greeting, client_sent }, negotiated)
-    }
-
-    fn read_all(&mut self) -> Result<(), Discard> {
-        for _ in 0..ROUNDS {
-            if !self.read(net::try_read)? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// One read. False: there is nothing now.
-    fn read(&mut self, read: impl FnOnce(&TcpStream, &mut [u8]) -> io::Result<usize>) -> Result<bool, Discard> {
-        let mut buffer = Buffer::take(Size::Small);
-        let held = self.sealed.len();
-        buffer[..held].copy_from_slice(&self.sealed);
-        match read(&self.tcp, &mut buffer[held..]) {
-            Ok(0) => Err(Discard::Closed),
-            Ok(n) => {
-                self.sealed = Vec::new();
-                self.open(&mut buffer[..held + n])?;
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(_) => Err(Discard::Reset),
-        }
-    }
-
-    fn open(&mut self, mut records: &mut [u8]) -> Result<(), Discard> {
-        loop {
-            let wire = match self.session.open(records).map_err(Discard::from)? {
-                Opened::Partial(_) => break,
-                Opened::Closed => return Err(Discard::Closed),
-                Opened::Quiet { wire } => wire,
-                Opened::Data { wire, plain } => {
-                    self.plain.extend_from_slice(&records[plain]);
-                    wire
-                }
-            };
-            self.heard = true;
-            if self.plain.len() > GREETING {
-                return Err(Discard::Overflow);
-            }
-            records = &mut records[wire..];
-        }
-        self.sealed = records.to_vec();
-        Ok(())
+    /// As a new stream.
+    pub(crate) fn into_established(self) -> (Established, Negotiated) {
+        (self.channel.into_established(self.greeting), self.negotiated)
     }
 
     /// Whether the server verifies our certificate, or that there is none, after the handshake. For a resumed session
@@ -257,24 +179,14 @@ impl Warm {
     }
 }
 
-impl From<session::Error> for Discard {
-    fn from(error: session::Error) -> Self {
-        match error {
-            session::Error::Alert(alert) => Self::Alert(alert),
-            session::Error::Fault(_) | session::Error::Rejected { .. } => Self::Broken,
+impl From<Ended> for Discard {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Closed => Self::Closed,
+            Ended::Reset => Self::Reset,
+            Ended::Alert(alert) => Self::Alert(alert),
+            Ended::Broken => Self::Broken,
+            Ended::Overflow => Self::Overflow,
         }
     }
-}
-
-/// The received bytes in the form that a stream gets.
-fn received(plain: &[u8], sealed: &[u8]) -> Received {
-    let opened = 0..plain.len();
-    let end = plain.len() + sealed.len();
-    let mut buffer = Buffer::exactly(Size::Small);
-    if end > buffer.len() {
-        buffer = Buffer::exactly(Size::Medium);
-    }
-    buffer[opened.clone()].copy_from_slice(plain);
-    buffer[opened.end..end].copy_from_slice(sealed);
-    Received { buffer, start: opened.end, opened, end }
 }
