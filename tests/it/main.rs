@@ -57,6 +57,7 @@ mod listeners;
 mod log;
 mod memory;
 mod memory_secrets;
+mod mysql;
 mod needs;
 mod parts;
 mod passthrough;

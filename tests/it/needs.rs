@@ -24,6 +24,7 @@ fn a_theme_gets_the_servers_that_its_tests_start() {
         ("interop", &["nginx", "libnginx-mod-stream", "caddy", "gnutls-bin", "openssl"]),
         ("starved", &["iproute2", "redis-server"]),
         ("deploy", &["buildah", "systemd", "nginx"]),
+        ("mysql", &["mariadb-server", "mariadb-client", "python3-pip"]),
         ("check", &["python3-jsonschema"]),
         ("protocols", &["postfix", "dovecot-imapd", "slapd", "ldap-utils", "prosody", "vsftpd", "python3"]),
     ] {

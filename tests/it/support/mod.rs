@@ -15,6 +15,7 @@ pub(crate) mod dovecot;
 pub(crate) mod egret;
 pub(crate) mod fleet;
 pub(crate) mod http;
+pub(crate) mod mariadb;
 pub(crate) mod metrics;
 pub(crate) mod name_server;
 pub(crate) mod namespace;
