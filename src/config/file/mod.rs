@@ -198,7 +198,7 @@ section! {
         active_check: ActiveCheck,
         /// TLS settings.
         tls: Tls,
-        /// STARTTLS-style protocol spoken before TLS: "mysql", "postgres". Default: none.
+        /// STARTTLS-style protocol spoken before TLS, such as "postgres". Default: none.
         upgrade: Upgrade,
         /// What a client reads when its stream cannot be served: an error of this protocol, or "none", a reset.
         /// Default: that of `upgrade`, or "none".
