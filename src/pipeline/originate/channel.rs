@@ -167,6 +167,8 @@ impl Channel {
             self.unsent.extend_from_slice(&buffer[..end]);
             drop(buffer);
             self.flush().await?;
+            // The server answers, and may hold its answer back until its tickets are acknowledged.
+            net::acknowledge_at_once(&self.tcp);
         }
         Ok(())
     }

@@ -128,8 +128,8 @@ impl Originator {
         let upgrade = spec.upgrade;
         let timeout = spec.originate_timeout;
         let mut options = Options::of_or_warn(&spec.tcp, Role::Connect, &name);
-        if !spec.passthrough {
-            // A ClientHello, or the client's word of an upgrade.
+        if !spec.passthrough && upgrade.is_none_or(Upgrade::waits_for_client) {
+            // A ClientHello, or the request of an upgrade.
             options = options.speaking_first();
         }
         let rules =
