@@ -1,7 +1,12 @@
 //! What the fuzzer checks, on random bytes: each build runs a little of it.
 
+use std::fs;
+use std::path::Path;
+
 use proptest::prelude::*;
 
+#[path = "../../fuzz/checks/login.rs"]
+mod login;
 #[path = "../../fuzz/checks/records.rs"]
 mod records;
 #[path = "../../fuzz/checks/session/mod.rs"]
@@ -36,4 +41,23 @@ proptest! {
     fn whatever_a_server_says_after_the_handshake_has_its_answer(data in prop::collection::vec(any::<u8>(), 0..300)) {
         session::check(&data);
     }
+}
+
+/// Whole logins, one byte of which is changed, and then cut.
+#[test]
+fn a_login_with_a_wrong_byte_or_a_cut_comes_to_an_end() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/login_mysql");
+    let mut seeds = 0;
+    for file in fs::read_dir(folder).unwrap() {
+        let seed = fs::read(file.unwrap().path()).unwrap();
+        login::check(&seed);
+        seeds += 1;
+        for at in 0..seed.len() {
+            let mut wrong = seed.clone();
+            wrong[at] ^= 0x81;
+            login::check(&wrong);
+            login::check(&seed[..at]);
+        }
+    }
+    assert!(seeds > 5, "only {seeds} seeds");
 }
