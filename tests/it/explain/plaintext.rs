@@ -70,7 +70,7 @@ fn every_server_without_tls_is_recognised() {
         case(ftp.address, "FTP", "starttls_server", &[]),
         case(imap.address, "IMAP", "starttls_server", &[]),
         case(pop3.address, "POP3", "starttls_server", &[]),
-        case(mysql.address, "MySQL", "plaintext_server", &[]),
+        case(mysql.address, "MySQL", "starttls_server", &[]),
         case(postgres.address, "PostgreSQL without TLS", "upgrade_refused", &["--upgrade", "postgres"])
             .class("upgrade_refused"),
         case(silent.address, "silence", "handshake_timeout", &[]).class("handshake_timeout").impatient(),
