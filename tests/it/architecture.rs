@@ -81,8 +81,8 @@ const EXPLAIN: &[&[&str]] = &[
     &["tools::explain::cause"],
     &["tools::explain::chain", "tools::explain::plaintext_probe", "tools::explain::probe"],
     &["tools::explain::wire"],
-    &["tools::explain::attempt", "tools::explain::hello", "tools::explain::question", "tools::explain::report"],
-    &["tools::explain::legacy_hello"],
+    &["tools::explain::attempt", "tools::explain::hello", "tools::explain::question"],
+    &["tools::explain::legacy_hello", "tools::explain::report"],
 ];
 
 #[test]

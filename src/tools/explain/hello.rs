@@ -6,13 +6,7 @@ use crate::credentials::certificate::clean;
 use crate::credentials::fingerprint::hex;
 use crate::tls::hello::{self, Reader, read_u16s};
 use crate::tools::explain::legacy_hello::version_name;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Field {
-    /// As in the RFC.
-    pub(crate) name: String,
-    pub(crate) value: String,
-}
+use crate::tools::explain::report::Field;
 
 /// The fields of a ClientHello in their order; empty if these records hold none.
 pub(crate) fn fields(records: &[u8]) -> Vec<Field> {
@@ -27,17 +21,17 @@ fn of_body(bytes: usize, body: &[u8]) -> Result<Vec<Field>, &'static str> {
     let hello = hello::ClientHello::read(body)?;
     let compression = if hello.compression == [0] { "null".into() } else { hex(hello.compression) };
     let mut fields = vec![
-        Field::new("bytes", bytes),
-        Field::new("legacy_version", version_name(hello.version)),
-        Field::new("random", hex(hello.random)),
-        Field::new("legacy_session_id", format!("{} bytes", hello.session.len())),
-        Field::new("cipher_suites", names(hello.suites, suite)),
-        Field::new("compression_methods", compression),
+        field("bytes", bytes),
+        field("legacy_version", version_name(hello.version)),
+        field("random", hex(hello.random)),
+        field("legacy_session_id", format!("{} bytes", hello.session.len())),
+        field("cipher_suites", names(hello.suites, suite)),
+        field("compression_methods", compression),
     ];
     for read in hello.extensions {
         let (kind, content) = read?;
         let value = extension(kind, content).unwrap_or_else(|| format!("{} bytes", content.len()));
-        fields.push(Field::new(extension_name(kind), value));
+        fields.push(field(extension_name(kind), value));
     }
     Ok(fields)
 }
@@ -117,10 +111,8 @@ fn signature(id: u16) -> String {
     SignatureScheme::from(id).as_str().map_or_else(|| format!("0x{id:04x}"), str::to_owned)
 }
 
-impl Field {
-    fn new(name: impl Into<String>, value: impl ToString) -> Self {
-        Self { name: name.into(), value: value.to_string() }
-    }
+fn field(name: impl Into<String>, value: impl ToString) -> Field {
+    Field { name: name.into(), value: value.to_string() }
 }
 
 #[cfg(test)]

@@ -198,7 +198,7 @@ pub(crate) struct Note {
 }
 
 /// The repair.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Repair {
     /// Tables for egret's configuration: they take the place of those of the same names.
     pub(crate) egret: Option<String>,

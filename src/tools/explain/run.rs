@@ -24,7 +24,7 @@ use crate::tools::explain::exchange::exchange;
 use crate::tools::explain::legacy_hello::Answer;
 use crate::tools::explain::plaintext_probe::{self, Greeting};
 use crate::tools::explain::probe::{self, Observation, Stage, prepare, probe};
-use crate::tools::explain::repair::{self, Repair};
+use crate::tools::explain::repair;
 use crate::tools::explain::report::{self, Report};
 use crate::tools::explain::target::Target;
 use crate::tools::explain::{hello, notes};
@@ -276,7 +276,7 @@ fn conclude(
         true => repair::as_it_is(&target.plan, &target.server, &chain),
         false => repair::repair(causes.iter().map(|cause| &cause.kind), &target.plan, &target.server, &chain),
     };
-    let hello = evidence.main().filter(|_| target.show_hello).map(|main| shown_hello(&main.hello));
+    let hello = evidence.main().filter(|_| target.show_hello).map(|main| hello::fields(&main.hello));
     Report {
         server: target.server.to_string(),
         upstream: target.plan.name.to_string(),
@@ -292,7 +292,7 @@ fn conclude(
         exchange: target.question.as_ref().and_then(|question| exchange(question, &evidence)),
         causes: causes.iter().map(of_cause).collect(),
         notes: notes::notes(&evidence),
-        repair: of_repair(repair),
+        repair,
         hello,
     }
 }
@@ -386,11 +386,6 @@ fn request(evidence: &Evidence<'_>) -> Option<report::Request> {
     Some(report::Request { acceptable: request.acceptable.clone(), answered })
 }
 
-fn shown_hello(records: &[u8]) -> Vec<report::Field> {
-    let fields = hello::fields(records).into_iter();
-    fields.map(|hello::Field { name, value }| report::Field { name, value }).collect()
-}
-
 fn of_identity(identity: &Identity, target: &Target) -> report::Identity {
     let spec = target.plan.identity.iter();
     let files = spec.flat_map(|spec| {
@@ -465,11 +460,6 @@ fn of_cause(cause: &Cause) -> report::Cause {
         sentence: cause.kind.to_string(),
         address: cause.endpoint.map(|endpoint| endpoint.to_string()),
     }
-}
-
-fn of_repair(repair: Repair) -> report::Repair {
-    let Repair { egret, nginx, advice } = repair;
-    report::Repair { egret, nginx, advice }
 }
 
 /// The port is the target's, except for a service, whose hosts have ports of their own.

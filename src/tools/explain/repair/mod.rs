@@ -13,6 +13,7 @@ use crate::pipeline::originate::origin::KEY_EXCHANGE;
 use crate::protocols::Upgrade;
 use crate::tools::explain::cause::CauseKind;
 use crate::tools::explain::chain::Chain;
+use crate::tools::explain::report::Repair;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
@@ -31,16 +32,6 @@ impl Plan {
         let configured = self.upstream.tls.server_name.clone();
         configured.unwrap_or_else(|| server.host.server_name())
     }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Repair {
-    /// Whole tables; `None` if no configuration repairs it.
-    pub(crate) egret: Option<String>,
-    /// The same for nginx.
-    pub(crate) nginx: Option<String>,
-    /// Further steps, each with the person who has to take it.
-    pub(crate) advice: Vec<String>,
 }
 
 struct Mending<'a> {
