@@ -34,8 +34,8 @@ pub enum Place<'a> {
     Upstream(&'a Name),
     /// The address of a listener.
     Listener(&'a Name),
-    /// The address of the admin endpoint.
-    Admin,
+    /// An admin address, by its place in the list.
+    Admin(usize),
 }
 
 impl Loaded {
@@ -63,7 +63,7 @@ impl Loaded {
                 let at = self.config.listeners.iter().position(|listener| listener.name == *name)?;
                 self.file.listeners.value()?.get(at)?.value()?.listen.span().cloned()
             }
-            Place::Admin => self.file.admin.value()?.listen.span().cloned(),
+            Place::Admin(at) => self.file.admin.value()?.0.get(at)?.value()?.listen.span().cloned(),
         }
     }
 }

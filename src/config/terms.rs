@@ -48,6 +48,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// What an admin address lets its clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminRole {
+    /// Metrics, probes, status.
+    Read,
+    /// Also the configuration, reload, drain and quit.
+    Control,
+}
+
 /// When the process is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {

@@ -1,13 +1,14 @@
 //! The admin address, spoken to byte by byte.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use egret::config::values::{Access, ListenAddress, User};
-use egret::control::admin::{self, Control, Kept, Swapped};
+use egret::config::values::{Access, AdminRole, ListenAddress, User};
+use egret::control::admin::{self, Control, Kept, Rights, Swapped};
 use egret::net::{Options, Socket};
 use egret::pipeline::admit::Admission;
 use serde_json::{Value, json};
@@ -36,6 +37,10 @@ impl Control for Stage {
 
     fn ready(&self) -> bool {
         !self.draining.load(Ordering::SeqCst)
+    }
+
+    fn accepts(&self, token_file: &Path, shown: &[u8]) -> bool {
+        token_file == Path::new("/token") && shown == b"right"
     }
 
     fn has_started(&self) -> bool {
@@ -102,9 +107,13 @@ impl Running {
     }
 
     async fn with(access: Access) -> Self {
+        Self::with_rights(access, Rights { role: AdminRole::Control, token_file: None }).await
+    }
+
+    async fn with_rights(access: Access, rights: Rights) -> Self {
         let socket = Socket::bind(&ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()), &Options::default()).unwrap();
         let address = socket.tcp_address().unwrap();
-        let (stage, stop, task) = serve(socket, &access);
+        let (stage, stop, task) = serve(socket, &access, rights);
         Self { address, stage, stop: Some(stop), task }
     }
 
@@ -126,12 +135,17 @@ impl Running {
     }
 }
 
-fn serve(socket: Socket, access: &Access) -> (Arc<Stage>, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+fn serve(
+    socket: Socket,
+    access: &Access,
+    rights: Rights,
+) -> (Arc<Stage>, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
     let stage = Arc::new(Stage::default());
     let (stop, stopped) = oneshot::channel();
     let admission = Admission::load(access).unwrap();
     let control = Arc::clone(&stage) as Arc<dyn Control>;
-    let task = tokio::spawn(admin::serve(Arc::new(socket), admission, control, async move { drop(stopped.await) }));
+    let task =
+        tokio::spawn(admin::serve(Arc::new(socket), admission, rights, control, async move { drop(stopped.await) }));
     (stage, stop, task)
 }
 
@@ -181,6 +195,56 @@ async fn probes_say_yes_or_no_and_what_is_missing() {
     for (path, status) in [("/livez", 503), ("/startup", 503), ("/readyz", 200), ("/readyz?upstreams=db", 403)] {
         assert_eq!(admin.ask(&format!("GET {path}"), "Host: rebound.example.com\r\n").await.0, status, "{path}");
     }
+}
+
+const PROBES: [&str; 4] = ["/healthz", "/livez", "/startup", "/readyz"];
+
+#[tokio::test]
+async fn the_role_read_shows_and_changes_nothing() {
+    let admin = Running::with_rights(Access::default(), Rights { role: AdminRole::Read, token_file: None }).await;
+    for path in ["/metrics", "/status", "/readyz?upstreams=db"].into_iter().chain(PROBES) {
+        assert_eq!(admin.get(path).await.0, 200, "{path}");
+    }
+    for path in ["/config", "/outline"] {
+        assert_eq!(admin.get(path).await.0, 403, "{path}");
+    }
+    for path in ["/reload", "/drain", "/quit"] {
+        let (status, answer) = admin.post(path).await;
+        assert_eq!(status, 403, "{path}");
+        assert!(answer.contains("this admin address has the role `read`"), "{answer}");
+    }
+    assert!(admin.stage.ready(), "nothing drains");
+    assert_eq!(admin.stage.generation.load(Ordering::SeqCst), 0, "nothing was reloaded");
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_by_all_but_probes() {
+    let rights = Rights { role: AdminRole::Control, token_file: Some("/token".into()) };
+    let admin = Running::with_rights(Access::default(), rights).await;
+    for path in PROBES {
+        assert_eq!(admin.get(path).await.0, 200, "{path}");
+    }
+    let wrong = [
+        "",
+        "Authorization: Bearer wrong\r\n",
+        "Authorization: Bearer\r\n",
+        "Authorization: Basic right\r\n",
+        "Authorization: right\r\n",
+        "Authorization: Bearer rightright\r\n",
+        "X-Authorization: Bearer right\r\n",
+    ];
+    for authorization in wrong {
+        for request in ["GET /metrics", "GET /status", "GET /readyz?upstreams=db", "POST /drain", "GET /nowhere"] {
+            let (status, answer) = admin.ask(request, &format!("Host: localhost\r\n{authorization}")).await;
+            assert_eq!(status, 401, "{request} {authorization}");
+            assert!(answer.to_lowercase().contains("www-authenticate: bearer\r\n"), "{answer}");
+        }
+    }
+    for authorization in ["Authorization: Bearer right\r\n", "authorization: bearer  right \r\n"] {
+        let (status, _) = admin.ask("GET /metrics", &format!("Host: localhost\r\n{authorization}")).await;
+        assert_eq!(status, 200, "{authorization}");
+    }
+    assert!(admin.stage.ready(), "nothing drains");
 }
 
 #[tokio::test]
@@ -300,6 +364,7 @@ async fn on_a_unix_socket_the_user_decides() {
         let (_stage, _stop, _task) = serve(
             Socket::bind(&ListenAddress::Unix { path: path.clone(), mode: 0o600 }, &Options::default()).unwrap(),
             &access,
+            Rights { role: AdminRole::Control, token_file: None },
         );
         let mut socket = UnixStream::connect(&path).await.unwrap();
         let _ = socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: any.example.com\r\n\r\n").await;

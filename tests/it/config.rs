@@ -206,7 +206,7 @@ fn parts_can_be_found_again_in_the_text() {
     assert_eq!(found(Place::Trust(&Name::new("database"))).as_deref(), Some("database"));
     assert_eq!(found(Place::Listener(&Name::new("postgres"))).as_deref(), Some("\"unix:/run/egret/.s.PGSQL.5432\""));
     assert_eq!(found(Place::Upstream(&Name::new("other"))), None);
-    assert_eq!(found(Place::Admin), None);
+    assert_eq!(found(Place::Admin(0)), None);
 }
 
 mod arguments {

@@ -27,10 +27,13 @@ fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
 
 /// Walks schema and document together: `found` is every value of the document at this place. Gives back the keys
 /// that were looked for.
-fn walk(root: &Value, schema: &Value, found: &[&Value], at: &str) -> usize {
+fn walk<'a>(root: &Value, schema: &Value, found: &[&'a Value], at: &str) -> usize {
     let schema = resolved(root, schema);
     let found: Vec<&Value> = found.iter().copied().filter(|value| !value.is_null()).collect();
     if let Some(keys) = schema["properties"].as_object() {
+        // One table or several, as of the admin addresses: the document has a list.
+        let each = |value: &'a Value| value.as_array().map_or_else(|| vec![value], |list| list.iter().collect());
+        let found: Vec<&Value> = found.into_iter().flat_map(each).collect();
         assert!(!found.is_empty(), "config/egret.toml shows no {at}");
         let below = |(key, schema): (&String, &Value)| {
             let missing = found.iter().find(|value| value.get(key).is_none());

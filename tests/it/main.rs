@@ -10,6 +10,7 @@
 mod support;
 
 mod admin;
+mod admin_addresses;
 mod answers;
 mod architecture;
 mod bad_input;

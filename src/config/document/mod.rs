@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use self::upstreams::upstream;
 use crate::config::formats::labelled_hex;
 use crate::config::values::{
-    Access, Anchors, Config, Destination, ExactCertificate, Identity, ListenAddress, Listener, Name, Rule, Tls, Trust,
-    User,
+    Access, Admin, Anchors, Config, Destination, ExactCertificate, Identity, ListenAddress, Listener, Name, Rule, Tls,
+    Trust, User,
 };
 
 /// The whole of it. Durations are in seconds; `null` stands for "never" and "no bound". Paths and names only: no
@@ -25,7 +25,7 @@ pub fn document(config: &Config) -> Value {
         "dns": config.dns.document(),
         "limits": config.limits.document(),
         "reload": config.reload.document(),
-        "admin": config.admin.as_ref().map(|admin| entrance(&admin.listen, &admin.access)),
+        "admin": config.admin.iter().map(admin).collect::<Vec<_>>(),
         "identities": table(config.identities.iter().map(|(name, spec)| (name, identity(spec)))),
         "trust": table(config.trusts.iter().map(|(name, spec)| (name, trust(spec)))),
         "upstreams": table(config.upstreams.iter().map(|(name, spec)| (name, upstream(spec)))),
@@ -124,6 +124,13 @@ fn is_local(listen: &ListenAddress) -> bool {
         ListenAddress::Tcp(address) => address.ip().is_loopback(),
         ListenAddress::Unix { .. } => true,
     }
+}
+
+fn admin(spec: &Admin) -> Value {
+    let mut document = entrance(&spec.listen, &spec.access);
+    document["role"] = spec.role.word().into();
+    document["token_file"] = json!(spec.token_file);
+    document
 }
 
 fn entrance(listen: &ListenAddress, access: &Access) -> Value {

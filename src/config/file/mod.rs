@@ -15,10 +15,10 @@ use crate::config::formats::{
     Alpn, AnswerWord, Bytes, CertificateText, Congestion, DnsServer, Limit, Listen, Location, LogLevel, Mode, Pin,
     Reason, Reference, ServedName, VerifyWord,
 };
-use crate::config::read::{Amount, Count, Given, Named, Processor, section};
+use crate::config::read::{Amount, Count, Given, Named, OneOrMany, Processor, section};
 use crate::config::terms::{
-    Eof, ExpectedName, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Readiness, Strategy, TlsVersion,
-    User,
+    AdminRole, Eof, ExpectedName, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Readiness, Strategy,
+    TlsVersion, User,
 };
 use crate::protocols::Upgrade;
 
@@ -45,8 +45,8 @@ section! {
         limits: Limits,
         /// Name resolution.
         dns: Dns,
-        /// Admin address: metrics, health, status, reload, drain. Default: none.
-        admin: Admin,
+        /// Admin addresses: metrics, probes, status, reload, drain; one table, or `[[admin]]` for each. Default: none.
+        admin: OneOrMany<Admin>,
         /// What starts a reload besides SIGHUP and `POST /reload`.
         reload: Reload,
         /// Client certificates with their private keys, each under a name.
@@ -114,7 +114,7 @@ section! {
 }
 
 section! {
-    /// The admin address: metrics, health, status, reload, drain.
+    /// An admin address: metrics, probes, status, reload, drain.
     #[schemars(extend("required" = ["listen"]))]
     struct Admin {
         /// An address and port, or "unix:/path". Other addresses than loopback need `allow`.
@@ -127,6 +127,12 @@ section! {
         allow_users: List<User>,
         /// Mode of the Unix socket, in octal. Default: "0600".
         mode: Mode,
+        /// What its clients may do: "read", metrics, probes and status; "control", also the configuration, reload, drain
+        /// and quit. Default: "control".
+        role: AdminRole,
+        /// File whose content clients have to show as bearer token; probes that are answered with one word need none. It is read
+        /// again at each reload. Default: no token.
+        token_file: Location,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::config::nearest::{nearest, suggest};
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text, setting};
 use crate::config::terms::{
-    CheckKind, Eof, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Readiness, Strategy, TlsVersion,
+    AdminRole, CheckKind, Eof, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Readiness, Strategy, TlsVersion,
 };
 use crate::config::values::Verify;
 use crate::protocols::answers::AnswerFormat;
@@ -54,6 +54,7 @@ words!(Strategy {
     "round_robin" => Self::RoundRobin,
     "priority" => Self::Priority,
 });
+words!(AdminRole { "read" => Self::Read, "control" => Self::Control, });
 words!(Readiness { "listeners" => Self::Listeners, "upstreams" => Self::Upstreams, });
 words!(CheckKind { "tls" => Self::Tls, "tcp" => Self::Tcp, });
 words!(Eof { "strict" => Self::Strict, "lenient" => Self::Lenient, });

@@ -193,9 +193,9 @@ impl Lint<'_> {
 
     fn entrances(&mut self) {
         let config = &self.loaded.config;
-        if let Some(admin) = &config.admin {
-            let allow = self.loaded.file.admin.value().and_then(|admin| admin.allow.span());
-            self.entrance(Place::Admin, allow, &admin.listen, &admin.access);
+        let admins = self.loaded.file.admin.value().into_iter().flat_map(|admins| &admins.0).filter_map(Given::value);
+        for ((at, section), admin) in admins.enumerate().zip(&config.admin) {
+            self.entrance(Place::Admin(at), section.allow.span(), &admin.listen, &admin.access);
         }
         let sections = self.loaded.file.listeners.value().into_iter().flatten().filter_map(Given::value);
         for (section, listener) in sections.zip(&config.listeners) {

@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 pub(crate) use self::environment::Environment;
 pub(crate) use self::setting::{Setting, declared, plain, plain_of, setting, settings, shown};
-pub(crate) use self::value::{Amount, Count, Fraction, Key, Named, Processor, Text, Value};
+pub(crate) use self::value::{Amount, Count, Fraction, Key, Named, OneOrMany, Processor, Text, Value};
 
 use self::environment::{Typed, interpolate};
 use crate::config::nearest::{nearest, suggest};

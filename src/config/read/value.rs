@@ -214,6 +214,29 @@ impl<T: Value> Value for Vec<Given<T>> {
     }
 }
 
+/// One table, or a list of tables of its kind.
+#[derive(Clone, Debug)]
+pub(crate) struct OneOrMany<T>(pub(crate) Vec<Given<T>>);
+
+impl<T: Value> Value for OneOrMany<T> {
+    const WANTED: &'static str = "a table or a list of tables";
+    const EXAMPLE: &'static str = "a header `[...]` for one table, or `[[...]]` for each of several";
+    const KEYS: &'static [&'static str] = T::KEYS;
+
+    fn find(found: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Option<Self>> {
+        if let Some(many) = Vec::find(found, reader) {
+            return Some(many.map(Self));
+        }
+        found.get_ref().as_table()?;
+        Some(Some(Self(vec![reader.value(found)])))
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = T::schema(generator);
+        json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
+    }
+}
+
 /// Tables under names of the user's choice: `[identities.NAME]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Named<T>(pub(crate) Vec<(Key, Given<T>)>);

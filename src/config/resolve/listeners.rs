@@ -7,18 +7,32 @@ use std::path::Path;
 use crate::config::file::{self, File};
 use crate::config::formats::Listen;
 use crate::config::problems::{Problem, quote};
-use crate::config::read::Given;
+use crate::config::read::{Given, OneOrMany};
 use crate::config::resolve::access::Entrance;
 use crate::config::resolve::{Resolver, routes, tcp};
 use crate::config::source::Span;
-use crate::config::values::{Admin, ListenAddress, Listener, Name};
+use crate::config::values::{Admin, AdminRole, ListenAddress, Listener, Name};
 
-pub(super) fn admin(section: &file::Admin, resolver: &mut Resolver<'_>) -> Option<Admin> {
-    let file::Admin { at, listen, mode, allow, allow_users } = section;
-    let gives = "every client of this address can read the status, reload and drain";
+pub(super) fn admins(given: &Given<OneOrMany<file::Admin>>, resolver: &mut Resolver<'_>) -> Vec<Admin> {
+    sections(given).filter_map(|section| admin(section, resolver)).collect()
+}
+
+/// The tables that could be read.
+fn sections(given: &Given<OneOrMany<file::Admin>>) -> impl Iterator<Item = &file::Admin> {
+    given.value().into_iter().flat_map(|admins| &admins.0).filter_map(Given::value)
+}
+
+fn admin(section: &file::Admin, resolver: &mut Resolver<'_>) -> Option<Admin> {
+    let file::Admin { at, listen, mode, allow, allow_users, role, token_file } = section;
+    let role = role.or(AdminRole::Control);
+    let gives = match role {
+        AdminRole::Read => "every client of this address can read metrics and the status",
+        AdminRole::Control => "every client of this address can read the status, reload and drain",
+    };
     let entrance = Entrance { gives, at, listen, mode, allow, allow_users };
     let (listen, access) = entrance.resolve(resolver, "listen = \"127.0.0.1:9465\"")?;
-    Some(Admin { listen, access })
+    let token_file = token_file.value().map(|path| path.within(resolver.folder));
+    Some(Admin { listen, access, role, token_file })
 }
 
 pub(super) fn listeners(file: &File, resolver: &mut Resolver<'_>) -> Vec<Listener> {
@@ -77,8 +91,8 @@ fn addresses<'a>(
     sections: &[&'a file::Listener],
     resolver: &Resolver<'_>,
 ) -> Vec<(&'a Span, ListenAddress)> {
-    let admin = file.admin.value().map(|admin| &admin.listen);
-    let typed = admin.into_iter().chain(sections.iter().map(|section| &section.listen));
+    let typed =
+        self::sections(&file.admin).map(|admin| &admin.listen).chain(sections.iter().map(|section| &section.listen));
     let folder = resolver.folder;
     let mut addresses: Vec<_> = typed
         .filter_map(Given::located)

@@ -31,7 +31,7 @@ pub(super) fn resolve(file: &File, folder: &Path, problems: &mut Vec<Problem>) -
         runtime: process::runtime(&file.runtime.or_empty(), &mut resolver),
         limits: file.limits.or_empty().settings(),
         dns: process::dns(&file.dns.or_empty(), &mut resolver),
-        admin: file.admin.value().and_then(|admin| listeners::admin(admin, &mut resolver)),
+        admin: listeners::admins(&file.admin, &mut resolver),
         reload: file.reload.or_empty().settings(),
         readiness: file.readiness.or(Readiness::Listeners),
         drain_timeout: file.drain_timeout.or(process::DRAIN_TIMEOUT),

@@ -28,8 +28,8 @@ pub use crate::config::file::{
     TlsSettings, UpstreamSettings,
 };
 pub use crate::config::terms::{
-    CheckKind, Eof, ExpectedName, Host, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Readiness,
-    Server, Strategy, TlsVersion, User,
+    AdminRole, CheckKind, Eof, ExpectedName, Host, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern,
+    Readiness, Server, Strategy, TlsVersion, User,
 };
 
 /// A whole configuration.
@@ -42,7 +42,7 @@ pub struct Config {
     pub(crate) limits: Limits,
     pub(crate) dns: Dns,
     /// Default: none.
-    pub(crate) admin: Option<Admin>,
+    pub(crate) admin: Vec<Admin>,
     pub(crate) reload: Reload,
     /// Default listeners.
     pub(crate) readiness: Readiness,
@@ -81,6 +81,9 @@ impl PartialEq for Written {
 pub(crate) struct Admin {
     pub(crate) listen: ListenAddress,
     pub(crate) access: Access,
+    pub(crate) role: AdminRole,
+    /// Its content is the bearer token of clients. Default: none.
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 impl Log {

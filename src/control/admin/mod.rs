@@ -10,6 +10,7 @@ mod page;
 mod routes;
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 
+use crate::config::values::AdminRole;
 use crate::net::{AcceptBackoff, Peer, Socket, Stream};
 use crate::observe::logging::flood::{self, Event, Key};
 use crate::pipeline::admit::Admission;
@@ -32,6 +34,9 @@ pub trait Control: Send + Sync + 'static {
     /// Whether all new connections are served: listeners are up, nothing drains, and no upstream lacks its identity or
     /// its trust.
     fn ready(&self) -> bool;
+
+    /// Whether `shown` is the bearer token in this file.
+    fn accepts(&self, token_file: &Path, shown: &[u8]) -> bool;
 
     /// Whether it was ever ready.
     fn has_started(&self) -> bool;
@@ -92,16 +97,26 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// by then, and a silent client delays the end by no more than people notice.
 const LAST_REQUESTS: Duration = Duration::from_millis(250);
 
+/// What the clients of an address may do.
+#[derive(Clone, Debug)]
+pub struct Rights {
+    /// Which routes there are.
+    pub role: AdminRole,
+    /// The file of the token that they have to show.
+    pub token_file: Option<PathBuf>,
+}
+
 /// Answers requests until `stop` completes; answers under way are then finished, for a bounded time.
 ///
 /// Stop it last: while the process drains, probes still need the answer "not ready".
 pub async fn serve(
     socket: Arc<Socket>,
     admission: Admission,
+    rights: Rights,
     control: Arc<dyn Control>,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let routes = Arc::new(routes::Routes::new(guard::Guard::of(&socket), control));
+    let routes = Arc::new(routes::Routes::new(guard::Guard::of(&socket), rights, control));
     let mut acceptor = Acceptor { socket, admission, routes, exchanges: Exchanges::default() };
     tokio::select! {
         biased;

@@ -14,13 +14,15 @@ use tokio::time::timeout;
 
 use super::exchanges::Progress;
 use super::guard::Guard;
-use super::{Control, Kept, Swapped, page};
+use super::{Control, Kept, Rights, Swapped, page};
+use crate::config::values::AdminRole;
 use crate::escape;
 use crate::observe::logging::flood::{self, Event, Key};
 use crate::observe::tasks;
 
 pub(super) struct Routes {
     guard: Guard,
+    rights: Rights,
     control: Arc<dyn Control>,
     reloads: Semaphore,
 }
@@ -29,9 +31,35 @@ pub(super) struct Routes {
 const MAX_RELOADS: usize = 8;
 
 impl Routes {
-    pub(super) fn new(guard: Guard, control: Arc<dyn Control>) -> Self {
-        Self { guard, control, reloads: Semaphore::new(MAX_RELOADS) }
+    pub(super) fn new(guard: Guard, rights: Rights, control: Arc<dyn Control>) -> Self {
+        Self { guard, rights, control, reloads: Semaphore::new(MAX_RELOADS) }
     }
+}
+
+impl Routes {
+    fn check(&self, route: Option<Route>, request: &Parts) -> Result<(), (&'static str, Refusal)> {
+        self.guard.check(request).map_err(|why| (why, Refusal::Guarded(why)))?;
+        if !self.is_authorized(&request.headers) {
+            return Err(("no token, or a wrong one", Refusal::Unauthorized));
+        }
+        if self.rights.role == AdminRole::Read && route.is_some_and(Route::controls) {
+            let why = "this admin address has the role `read`";
+            return Err((why, Refusal::Guarded(why)));
+        }
+        Ok(())
+    }
+
+    fn is_authorized(&self, headers: &HeaderMap) -> bool {
+        let Some(file) = &self.rights.token_file else { return true };
+        let shown = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+        shown.is_some_and(|shown| self.control.accepts(file, shown))
+    }
+}
+
+/// The token of `Bearer TOKEN` (RFC 6750, section 2.1); the scheme is compared without case (RFC 9110, section 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +93,11 @@ impl Route {
             "/quit" => Self::Quit,
             _ => return None,
         })
+    }
+
+    /// Whether it shows the configuration, or changes what runs.
+    fn controls(self) -> bool {
+        matches!(self, Self::Config | Self::Outline | Self::Reload | Self::Drain | Self::Quit)
     }
 
     /// The methods, as the `Allow` header lists them (RFC 9110, section 10.2.1).
@@ -116,6 +149,8 @@ fn failed() -> Response<Full<Bytes>> {
 
 enum Refusal {
     Guarded(&'static str),
+    /// No token, or a wrong one.
+    Unauthorized,
     NoRoute,
     Method(Route),
 }
@@ -124,6 +159,10 @@ impl Refusal {
     fn answer(self) -> Response<Full<Bytes>> {
         match self {
             Self::Guarded(why) => text(StatusCode::FORBIDDEN, why),
+            // RFC 6750, section 3.
+            Self::Unauthorized => {
+                with(text(StatusCode::UNAUTHORIZED, "a bearer token is needed"), header::WWW_AUTHENTICATE, "Bearer")
+            }
             Self::NoRoute => text(StatusCode::NOT_FOUND, ROUTES),
             Self::Method(route) => {
                 with(text(StatusCode::METHOD_NOT_ALLOWED, route.allow()), header::ALLOW, route.allow())
@@ -134,13 +173,14 @@ impl Refusal {
 
 fn choose(routes: &Routes, request: &Parts) -> Result<Route, Refusal> {
     let route = Route::find(request.uri.path());
-    if !is_probe(route, request)
-        && let Err(why) = routes.guard.check(request)
-    {
-        if flood::is_first(Key::new(Event::AdminRequestRefused, why)) {
-            tracing::warn!(path = request.uri.path(), why, "admin request refused");
-        }
-        return Err(Refusal::Guarded(why));
+    if !is_probe(route, request) {
+        let refused = |(why, refusal)| {
+            if flood::is_first(Key::new(Event::AdminRequestRefused, why)) {
+                tracing::warn!(path = request.uri.path(), why, "admin request refused");
+            }
+            refusal
+        };
+        routes.check(route, request).map_err(refused)?;
     }
     let route = route.ok_or(Refusal::NoRoute)?;
     if route.allows(&request.method) { Ok(route) } else { Err(Refusal::Method(route)) }

@@ -337,7 +337,8 @@ fn named_by(file: Option<&Path>, config: &Config) -> Vec<PathBuf> {
         };
         anchors.into_iter().chain(trust.crls.iter().cloned()).chain(trust.candidate_roots.iter().cloned())
     });
-    file.map(Path::to_owned).into_iter().chain(identities).chain(trusts).collect()
+    let tokens = config.admin.iter().filter_map(|admin| admin.token_file.clone());
+    file.map(Path::to_owned).into_iter().chain(identities).chain(trusts).chain(tokens).collect()
 }
 
 /// Listeners that both generations have: as they are now, and as they were before.

@@ -1,9 +1,11 @@
 //! Why a configuration that is right in itself cannot run.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::values::{Name, Written};
+use crate::credentials::files;
 use crate::credentials::part::Broken;
 use crate::pipeline::admit;
 use crate::pipeline::originate::origin;
@@ -23,6 +25,9 @@ pub enum BuildError {
     /// A listener's `allow_users` has a user that this machine does not have.
     #[error("listener {0}: {1}")]
     Listener(Name, admit::Error),
+    /// The token of an admin address cannot be read.
+    #[error("admin: token_file {path}: {1}", path = .0.display())]
+    Token(PathBuf, files::Error),
     /// Names cannot be resolved as the configuration says.
     #[error("dns: {0}")]
     Dns(resolve::Error),
@@ -38,6 +43,7 @@ impl BuildError {
             Self::Part(_) => "put the right file in its place, or name another".to_owned(),
             Self::Upstream(..) => "change the settings under tls that contradict each other".to_owned(),
             Self::Listener(..) => "name a user of this machine, or a numeric user id".to_owned(),
+            Self::Token(..) => "put the token into the file, or name another".to_owned(),
             Self::Dns(_) => "check [dns] and the resolver configuration of the system".to_owned(),
             Self::NothingServed => "put right the files of one upstream at least".to_owned(),
         }
@@ -49,6 +55,7 @@ impl BuildError {
             Self::Part(broken) => broken.fault.reason,
             Self::Upstream(_, error) => error.reason(),
             Self::Listener(_, error) => error.reason(),
+            Self::Token(..) => "admin_token_unusable",
             Self::Dns(error) => error.reason(),
             Self::NothingServed => "nothing_served",
         }

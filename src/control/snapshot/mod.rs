@@ -9,6 +9,7 @@ mod entry;
 mod error;
 mod parts;
 mod publish;
+mod tokens;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::tls::kernel::Offers;
 pub use error::{BuildError, BuildErrors};
 use parts::Loading;
 pub(crate) use parts::Troubled;
+use tokens::Tokens;
 
 /// Whether the result of a load is still wanted.
 pub type Wanted = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -54,6 +56,7 @@ pub struct Snapshot {
     resolver: Arc<Resolver>,
     key_log: Option<Arc<KeyLogFile>>,
     kernel: Option<Arc<Offers>>,
+    tokens: Tokens,
     /// One permit a warm connection, over all pools and generations.
     warm: Arc<Semaphore>,
 }
@@ -100,6 +103,7 @@ impl Snapshot {
         let resolver = resolver(&config, previous, registry, &mut errors);
         let (Some(resolver), true) = (resolver, errors.is_empty()) else { return Err(failed(errors)) };
 
+        let tokens = Tokens::load(&config, previous.map(|previous| &previous.tokens), &mut errors);
         // Probed once: origins that are carried over keep the result.
         let kernel = previous.map_or_else(|| kernel_offers(&config), |previous| previous.kernel.clone());
         let warm = match previous {
@@ -117,9 +121,12 @@ impl Snapshot {
             resolver,
             key_log,
             kernel,
+            tokens,
             warm,
         };
-        snapshot.build_upstreams(previous, registry, &mut errors);
+        if errors.is_empty() {
+            snapshot.build_upstreams(previous, registry, &mut errors);
+        }
         if errors.is_empty() {
             snapshot.build_listeners(previous, registry, &mut errors);
         }
@@ -130,6 +137,10 @@ impl Snapshot {
 impl Snapshot {
     pub(crate) fn key_log(&self) -> Option<Arc<KeyLogFile>> {
         self.key_log.clone()
+    }
+
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
     pub(crate) fn upstreams(&self) -> &BTreeMap<Name, Arc<Originator>> {

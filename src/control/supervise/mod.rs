@@ -23,7 +23,7 @@ use arc_swap::ArcSwap;
 use rustix::process::{Resource, Rlimit};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::config::values::{Config, Name};
+use crate::config::values::{Admin, Config, Name};
 use crate::config::{Loaded, Place, Problem};
 use crate::control::admin::{Kept, Swapped};
 use crate::control::program::{self, environment};
@@ -427,6 +427,10 @@ fn problem(loaded: &Loaded, error: &BuildError) -> Problem {
         }),
         BuildError::Upstream(name, _) => Some(Place::Upstream(name)),
         BuildError::Listener(name, _) => Some(Place::Listener(name)),
+        BuildError::Token(path, _) => {
+            let has_it = |admin: &Admin| admin.token_file.as_ref() == Some(path);
+            loaded.config.admin.iter().position(has_it).map(Place::Admin)
+        }
         BuildError::Dns(_) | BuildError::NothingServed => None,
     };
     match place.and_then(|place| loaded.locate(place)) {

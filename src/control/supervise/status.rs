@@ -1,6 +1,7 @@
 //! The running process as the admin endpoint shows it, and the requests that it passes on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,6 +99,10 @@ impl Control for StatusView {
 
     fn ready(&self) -> bool {
         self.is_serving() && self.readiness.is_met()
+    }
+
+    fn accepts(&self, token_file: &Path, shown: &[u8]) -> bool {
+        self.snapshot.load().tokens().is_valid(token_file, shown)
     }
 
     fn has_started(&self) -> bool {

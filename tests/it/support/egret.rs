@@ -23,6 +23,7 @@ pub(crate) struct Egret {
     process: Process,
     folder: TempDir,
     settings: Settings,
+    admin: PathBuf,
 }
 
 /// What differs from test to test besides upstreams and listeners.
@@ -97,14 +98,25 @@ impl Egret {
     pub(crate) fn start_with(settings: Settings, sections: &str) -> Self {
         raise_descriptor_limit();
         let folder = TempDir::new().unwrap();
+        let admin = folder.path().join("admin.sock");
+        let text = preamble(&settings, folder.path()) + sections;
+        Self::start_in(folder, settings, &text, admin)
+    }
+
+    /// As [`Self::start_with`], with a whole file and one of its admin sockets.
+    pub(crate) fn start_as_written(settings: Settings, text: &str, admin: &Path) -> Self {
+        Self::start_in(TempDir::new().unwrap(), settings, text, admin.to_owned())
+    }
+
+    fn start_in(folder: TempDir, settings: Settings, text: &str, admin: PathBuf) -> Self {
         let config = folder.path().join("egret.toml");
-        fs::write(&config, preamble(&settings, folder.path()) + sections).unwrap();
+        fs::write(&config, text).unwrap();
         let mut command = settings.command();
         command.arg("run").arg(&config).args(&settings.arguments);
         let process = Process::spawn("egret", command, &folder.path().join("egret.log"));
-        let mut egret = Self { process, folder, settings };
+        let mut egret = Self { process, folder, settings, admin };
         egret.process.wait_for_output("listening");
-        for listener in listeners_of(sections) {
+        for listener in listeners_of(text) {
             egret.address(&listener);
         }
         if egret.settings.lacking {
@@ -155,13 +167,13 @@ impl Egret {
         seen.unwrap()
     }
 
-    pub(crate) fn admin_socket(&self) -> PathBuf {
-        self.folder.path().join("admin.sock")
+    pub(crate) fn admin_socket(&self) -> &Path {
+        &self.admin
     }
 
     /// A request to the admin socket.
     pub(crate) fn admin(&self, method: &str, path: &str) -> Answer {
-        http::admin(&self.admin_socket(), method, path)
+        http::admin(&self.admin, method, path)
     }
 
     /// What `/metrics` says now.
