@@ -17,7 +17,7 @@ use crate::control::supervise::{Entrypoint, Wait};
 #[command(after_help = EXIT_CODES)]
 pub struct Exec {
     /// The configuration file
-    #[arg(long, value_name = "FILE", required_unless_present = "listen", conflicts_with = "listen")]
+    #[arg(long, value_name = "FILE", conflicts_with = "listen")]
     pub config: Option<PathBuf>,
     /// Everything besides the file.
     #[command(flatten)]
@@ -88,7 +88,6 @@ mod tests {
         for wrong in [
             "egret exec --config x.toml",
             "egret exec --config x.toml --",
-            "egret exec -- app",
             "egret exec app",
             "egret exec --config x.toml --listen 127.0.0.1:0 --to a.example.com:443 -- app",
             "egret exec --config x.toml --wait-timeout 5s -- app",

@@ -8,6 +8,7 @@ mod health;
 mod import;
 mod run;
 mod trust;
+mod variables;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};

@@ -4,18 +4,18 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::parse_text;
+use super::{parse_text, variables};
 use crate::config::flags::{Flags, from_flags};
 use crate::config::formats::LogLevel;
 use crate::config::values::LogFormat;
 use crate::config::{self, Environment, Loaded, Problems};
 use crate::control::snapshot::Rigour;
 
-/// `egret run FILE`, or `egret run --listen ADDRESS --to HOST:PORT`.
+/// `egret run FILE`, or `egret run --listen ADDRESS --to HOST:PORT`, or `egret run` with variables such as `EGRET_LISTEN`.
 #[derive(Debug, Args)]
 pub struct Run {
     /// The configuration file.
-    #[arg(required_unless_present = "listen", conflicts_with = "listen")]
+    #[arg(conflicts_with = "listen")]
     pub file: Option<PathBuf>,
     /// Everything besides the file.
     #[command(flatten)]
@@ -28,6 +28,9 @@ pub struct Options {
     /// One tunnel, without a file.
     #[command(flatten)]
     pub(crate) tunnel: Tunnel,
+    /// Admin address: metrics, probes, status, reload, drain; with a file, its `[admin]` says that
+    #[arg(long, value_name = "ADDRESS", requires = "listen")]
+    pub(crate) admin: Option<String>,
     /// Log format: `text` or `json`; overrides the file
     #[arg(long, value_name = "FORMAT", value_parser = parse_text::<LogFormat>)]
     pub log: Option<LogFormat>,
@@ -78,7 +81,8 @@ pub(crate) struct Tunnel {
 }
 
 impl Options {
-    /// The configuration in `file`, or without one that of the arguments. Reload reads it by the same call.
+    /// The configuration in `file`; without one that of the arguments, and without those that of the environment. Reload
+    /// reads it by the same call.
     ///
     /// # Errors
     ///
@@ -86,7 +90,10 @@ impl Options {
     pub fn load(&self, file: Option<&Path>, environment: Environment<'_>) -> Result<Loaded, Problems> {
         let mut loaded = match file {
             Some(file) => config::load(file, environment)?,
-            None => from_flags(&self.tunnel.flags())?,
+            None if self.tunnel.listen.is_some() => {
+                from_flags(&Flags { admin: self.admin.clone(), ..self.tunnel.flags() })?
+            }
+            None => variables::load(std::env::vars_os())?,
         };
         let config = &mut loaded.config;
         config.log.format = self.log.unwrap_or(config.log.format);
@@ -106,7 +113,7 @@ impl Options {
 }
 
 impl Tunnel {
-    fn flags(&self) -> Flags {
+    pub(super) fn flags(&self) -> Flags {
         Flags {
             listen: self.listen.clone().unwrap_or_default(),
             to: self.to.clone(),
@@ -117,6 +124,7 @@ impl Tunnel {
             trust: self.trust.clone(),
             upgrade: self.upgrade.clone(),
             allow: self.allow.clone(),
+            admin: None,
         }
     }
 }
@@ -137,7 +145,6 @@ mod tests {
         assert!(run("egret run egret.toml").is_ok());
         assert!(run("egret run --listen 127.0.0.1:1 --to a.example.com:443 --cert c --key k --log json").is_ok());
         for wrong in [
-            "egret run",
             "egret run --listen 127.0.0.1:1",
             "egret run --to a.example.com:443",
             "egret run x.toml --listen 127.0.0.1:1 --to a.example.com:443",

@@ -1,14 +1,16 @@
-//! A configuration typed as arguments: the same tables, the same checks, problems that point at the argument.
+//! A configuration typed as arguments, or set by variables of the environment: the same tables, the same checks, problems
+//! that point at the argument or the variable.
 
 use std::sync::Arc;
 
-use crate::config::file::{File, Identity, List, Listed, Listener, Tls, Trust, Upstream};
+use crate::config::file::{Admin, File, Identity, List, Listed, Listener, Tls, Trust, Upstream};
 use crate::config::formats::Reference;
 use crate::config::load::{Loaded, finish};
-use crate::config::problems::Problems;
-use crate::config::read::{Given, Key, Named, Reader, Text};
-use crate::config::source::{COMMAND_LINE, Source, Span};
+use crate::config::problems::{Problem, Problems};
+use crate::config::read::{Given, Key, Named, OneOrMany, Reader, Text};
+use crate::config::source::{COMMAND_LINE, ENVIRONMENT, Source, Span};
 use crate::config::terms::{Name, Server};
+use crate::config::variables::Variables;
 
 /// What arguments can set. Paths are relative to the working folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,26 +33,116 @@ pub struct Flags {
     pub upgrade: Option<String>,
     /// `--allow`: networks whose clients are allowed.
     pub allow: Vec<String>,
+    /// `--admin`: the address of the admin endpoint, of the whole process.
+    pub admin: Option<String>,
 }
 
-/// The one name that identity, trust and upstream have, and the label of their metrics.
+/// One tunnel of several, by the variables `EGRET_TUNNEL_NAME_...`; or without a name, by `EGRET_...`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tunnel {
+    pub(crate) name: Option<String>,
+    /// What the names of its variables begin with.
+    pub(crate) prefix: String,
+    pub(crate) flags: Flags,
+}
+
+/// The name that the sections of a tunnel without one have, and the label of their metrics.
 const NAME: &str = "default";
+
 /// Understands arguments.
 ///
 /// # Errors
 /// Everything that is wrong with them.
 pub fn from_flags(flags: &Flags) -> Result<Loaded, Problems> {
-    let (line, arguments) = Line::of(flags);
-    let source = Arc::new(Source::new(COMMAND_LINE, &line));
+    let mut line = Line::new("egret run");
+    let admin = line.put("--admin", &flags.admin);
+    let arguments = line.arguments(None, flags);
+    let source = Arc::new(Source::new(COMMAND_LINE, &line.text));
+    load(source, &[arguments], &admin, Vec::new())
+}
+
+/// Understands variables. No message shows a value: a key may have been put where its file is meant. `problems` were
+/// found before.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub(crate) fn from_variables(tunnels: &[Tunnel], mut problems: Vec<Problem>) -> Result<Loaded, Problems> {
+    if tunnels.is_empty() && problems.is_empty() {
+        let repair = "name a file, use `--listen` and `--to`, or set `EGRET_LISTEN` and `EGRET_TO`";
+        problems.push(Problem::of_file("there is no configuration", repair));
+    }
+    let mut line = Line::new("");
+    let mut admin = Vec::new();
+    let mut arguments = Vec::new();
+    for tunnel in tunnels {
+        line.prefix = Some(tunnel.prefix.clone());
+        admin.extend(line.put("--admin", &tunnel.flags.admin));
+        arguments.push(line.arguments(tunnel.name.as_deref(), &tunnel.flags));
+    }
+    let source = Source::new(ENVIRONMENT, &line.text).with_variables(line.variables);
+    load(Arc::new(source), &arguments, &admin, problems)
+}
+
+fn load(
+    source: Arc<Source>,
+    tunnels: &[Arguments<'_>],
+    admin: &[Argument<'_>],
+    mut problems: Vec<Problem>,
+) -> Result<Loaded, Problems> {
     // A shell has put the variables in; a `${` that is left is meant.
     let mut reader = Reader::new(&source, &|_| None);
-    let file = arguments.file(&mut reader);
-    let (problems, _) = reader.finish();
-    finish(source, file, problems)
+    let mut file = File::default();
+    let mut sections = Sections::default();
+    tunnels.iter().for_each(|tunnel| sections.add(tunnel, &mut reader));
+    if !admin.is_empty() {
+        let listen = one(admin, &mut reader);
+        file.admin = unplaced(OneOrMany(vec![unplaced(Admin { listen, ..Admin::default() })]));
+    }
+    file.identities = named(sections.identities);
+    file.trust = named(sections.trust);
+    file.upstreams = named(sections.upstreams);
+    file.listeners = unplaced(sections.listeners);
+    let (found, _) = reader.finish();
+    problems.extend(found);
+    match problems.is_empty() || !tunnels.is_empty() {
+        true => finish(source, file, problems),
+        false => Err(Problems::new(source, problems)),
+    }
+}
+
+type Entry<T> = (Key, Given<T>);
+
+#[derive(Default)]
+struct Sections {
+    identities: Vec<Entry<Identity>>,
+    trust: Vec<Entry<Trust>>,
+    upstreams: Vec<Entry<Upstream>>,
+    listeners: Vec<Given<Listener>>,
+}
+
+impl Sections {
+    fn add(&mut self, tunnel: &Arguments<'_>, reader: &mut Reader<'_>) {
+        let key = || Key { name: tunnel.section(), at: 0..0 };
+        // A key without its certificate is reported as such, and not dropped.
+        let own = [&tunnel.cert, &tunnel.key, &tunnel.password_file];
+        let identity = own.iter().any(|given| !given.is_empty()).then(|| tunnel.identity(reader));
+        let trust = (!tunnel.trust.is_empty()).then(|| Trust { roots: all(&tunnel.trust, reader), ..Trust::default() });
+        let tls = Tls {
+            identity: if identity.is_some() { tunnel.reference() } else { Given::Absent },
+            trust: if trust.is_some() { tunnel.reference() } else { Given::Absent },
+            server_name: one(&tunnel.server_name, reader),
+            ..Tls::default()
+        };
+        self.identities.extend(identity.map(|section| (key(), unplaced(section))));
+        self.trust.extend(trust.map(|section| (key(), unplaced(section))));
+        self.upstreams.push((key(), unplaced(tunnel.upstream(tls, reader))));
+        self.listeners.push(unplaced(tunnel.listener(reader)));
+    }
 }
 
 struct Arguments<'a> {
-    listen: Argument<'a>,
+    name: Option<&'a str>,
+    listen: Vec<Argument<'a>>,
     to: Vec<Argument<'a>>,
     cert: Vec<Argument<'a>>,
     key: Vec<Argument<'a>>,
@@ -62,24 +154,12 @@ struct Arguments<'a> {
 }
 
 impl Arguments<'_> {
-    fn file(&self, reader: &mut Reader<'_>) -> File {
-        // A key without its certificate is reported as such, and not dropped.
-        let own = [&self.cert, &self.key, &self.password_file];
-        let identity = own.iter().any(|given| !given.is_empty()).then(|| self.identity(reader));
-        let trust = (!self.trust.is_empty()).then(|| Trust { roots: all(&self.trust, reader), ..Trust::default() });
-        let tls = Tls {
-            identity: if identity.is_some() { name() } else { Given::Absent },
-            trust: if trust.is_some() { name() } else { Given::Absent },
-            server_name: one(&self.server_name, reader),
-            ..Tls::default()
-        };
-        File {
-            identities: named(identity),
-            trust: named(trust),
-            upstreams: named(Some(self.upstream(tls, reader))),
-            listeners: unplaced(vec![unplaced(self.listener(reader))]),
-            ..File::default()
-        }
+    fn section(&self) -> Name {
+        Name::new(self.name.unwrap_or(NAME))
+    }
+
+    fn reference(&self) -> Given<Reference> {
+        unplaced(Reference(self.section()))
     }
 
     fn identity(&self, reader: &mut Reader<'_>) -> Identity {
@@ -98,10 +178,10 @@ impl Arguments<'_> {
     }
 
     fn listener(&self, reader: &mut Reader<'_>) -> Listener {
-        let (span, address) = &self.listen;
-        let listen = reader.text(span.clone(), address);
+        let listen = one(&self.listen, reader);
         let allow = all(&self.allow, reader);
-        Listener { listen, allow, upstream: name(), ..Listener::default() }
+        let name = self.name.map_or(Given::Absent, |name| unplaced(Name::new(name)));
+        Listener { name, listen, allow, upstream: self.reference(), ..Listener::default() }
     }
 }
 
@@ -128,42 +208,53 @@ fn servers(arguments: &[Argument<'_>], reader: &mut Reader<'_>) -> Given<List<Li
     }
 }
 
-fn name() -> Given<Reference> {
-    unplaced(Reference(Name::new(NAME)))
-}
-
-fn named<T>(section: Option<T>) -> Given<Named<T>> {
-    let key = Key { name: Name::new(NAME), at: 0..0 };
-    section.map_or(Given::Absent, |section| unplaced(Named(vec![(key, unplaced(section))])))
+/// Tables in the order of their names, by which they are found.
+fn named<T>(mut entries: Vec<Entry<T>>) -> Given<Named<T>> {
+    entries.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    if entries.is_empty() { Given::Absent } else { unplaced(Named(entries)) }
 }
 
 fn unplaced<T>(value: T) -> Given<T> {
     Given::Value(0..0, value)
 }
 
-/// The command line as it could have been typed, and where each value stands in it.
+/// The arguments as they could have been typed, or the variables with references in place of their values; and where each
+/// value is in it.
 struct Line {
     text: String,
+    /// Of the names of variables. `None`: these are arguments.
+    prefix: Option<String>,
+    variables: Variables,
 }
 
 impl Line {
-    fn of(flags: &Flags) -> (String, Arguments<'_>) {
-        let mut line = Self { text: "egret run".to_owned() };
-        let arguments = Arguments {
-            listen: line.put("--listen", &flags.listen),
-            to: line.put_all("--to", &flags.to),
-            cert: line.put_all("--cert", &flags.cert),
-            key: line.put_all("--key", &flags.key),
-            password_file: line.put_all("--password-file", &flags.password_file),
-            server_name: line.put_all("--server-name", &flags.server_name),
-            trust: line.put_all("--trust", &flags.trust),
-            upgrade: line.put_all("--upgrade", &flags.upgrade),
-            allow: line.put_all("--allow", &flags.allow),
-        };
-        (line.text, arguments)
+    fn new(start: &str) -> Self {
+        Self { text: start.to_owned(), prefix: None, variables: Variables::default() }
     }
 
-    fn put<'a>(&mut self, flag: &str, value: &'a str) -> Argument<'a> {
+    fn arguments<'a>(&mut self, name: Option<&'a str>, flags: &'a Flags) -> Arguments<'a> {
+        Arguments {
+            name,
+            listen: self.put("--listen", [&flags.listen]),
+            to: self.put("--to", &flags.to),
+            cert: self.put("--cert", &flags.cert),
+            key: self.put("--key", &flags.key),
+            password_file: self.put("--password-file", &flags.password_file),
+            server_name: self.put("--server-name", &flags.server_name),
+            trust: self.put("--trust", &flags.trust),
+            upgrade: self.put("--upgrade", &flags.upgrade),
+            allow: self.put("--allow", &flags.allow),
+        }
+    }
+
+    fn put<'a>(&mut self, flag: &str, values: impl IntoIterator<Item = &'a String>) -> Vec<Argument<'a>> {
+        match &self.prefix {
+            None => values.into_iter().map(|value| self.put_argument(flag, value)).collect(),
+            Some(prefix) => self.put_variable(&variable(prefix, flag), values),
+        }
+    }
+
+    fn put_argument<'a>(&mut self, flag: &str, value: &'a str) -> Argument<'a> {
         self.text.push(' ');
         self.text.push_str(flag);
         self.text.push(' ');
@@ -173,7 +264,24 @@ impl Line {
         (start..self.text.len(), value)
     }
 
-    fn put_all<'a>(&mut self, flag: &str, values: impl IntoIterator<Item = &'a String>) -> Vec<Argument<'a>> {
-        values.into_iter().map(|value| self.put(flag, value)).collect()
+    fn put_variable<'a>(&mut self, name: &str, values: impl IntoIterator<Item = &'a String>) -> Vec<Argument<'a>> {
+        let mut span = 0..0;
+        let mut arguments = Vec::new();
+        for value in values {
+            if arguments.is_empty() {
+                let gap = if self.text.is_empty() { "" } else { " " };
+                let start = self.text.len() + gap.len() + name.len() + 1;
+                self.text.push_str(&format!("{gap}{name}=${{{name}}}"));
+                span = start..self.text.len();
+            }
+            self.variables.add(name, value);
+            arguments.push((span.clone(), value.as_str()));
+        }
+        arguments
     }
+}
+
+/// The variable of a flag: `EGRET_` and the flag in capitals.
+pub(crate) fn variable(prefix: &str, flag: &str) -> String {
+    format!("{prefix}{}", flag.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
 }

@@ -29,6 +29,7 @@ pub use self::document::document;
 pub(crate) use self::edit::fit;
 pub use self::lint::{Advice, lint};
 pub use self::load::{Loaded, Place, load, log_format, parse};
+pub(crate) use self::nearest::nearest;
 pub use self::problems::{Problem, Problems, Severity, Style};
 pub(crate) use self::read::Environment;
 pub use self::schema::schema;

@@ -4,7 +4,7 @@ use crate::config::problems::quote;
 
 /// The known word that is nearest to `word`, if any is near enough to be a slip: one edit for short
 /// words, a third of the letters for long ones (the figure that rustc uses for its suggestions).
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let near = (word.chars().count() / 3).max(1);
     known
         .into_iter()

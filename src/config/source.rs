@@ -29,6 +29,8 @@ pub struct Position {
 }
 
 pub(super) const COMMAND_LINE: &str = "command line";
+/// The origin of a configuration by variables.
+pub(super) const ENVIRONMENT: &str = "environment";
 
 impl Source {
     /// A text under the path or word `origin`. Relative paths in it are relative to the folder of `origin`.
@@ -47,7 +49,7 @@ impl Source {
     }
 
     pub(crate) fn is_file(&self) -> bool {
-        self.origin != COMMAND_LINE
+        self.origin != COMMAND_LINE && self.origin != ENVIRONMENT
     }
 
     /// Path of the file, or what stands for it.
