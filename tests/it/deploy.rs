@@ -1,4 +1,5 @@
-//! What `deploy/` promises: an image that holds the program and nothing else, and a unit that systemd takes.
+//! What `deploy/` promises: an image that holds the program and nothing else, packages, and a unit that systemd takes.
 
 mod image;
+mod package;
 mod unit;

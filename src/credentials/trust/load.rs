@@ -103,10 +103,10 @@ impl Roots {
             for der in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
                 let _ = self.add(der, None);
             }
-            self.remarks.push(format!(
-                "the system has no root certificates: the {} of Mozilla that are built into egret are used",
-                self.facts.len()
-            ));
+            tracing::info!(
+                roots = self.facts.len(),
+                "the system has no root certificates: Mozilla's, built in, are used"
+            );
         }
     }
 

@@ -197,9 +197,7 @@ fn image_without_mounted_roots_trusts_those_of_mozilla_and_no_others() {
     fs::copy(pki.root(), roots.path().join("ca-certificates.crt")).unwrap();
     let entry = image.words("Entrypoint");
     let check = [&entry[..], &["check", "/etc/egret/minimal.toml"]].concat();
-    let output = attempt(&mut image.contained(&[(&examples, CONFIG)], &check));
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("of Mozilla that are built into egret"), "{text}");
+    image.run(&mut image.contained(&[(&examples, CONFIG)], &check));
 
     let port = free_port();
     let server = certauth(port, "default_server", HOST, "TLSv1.3", &pki.server(&[HOST]), &pki);

@@ -34,7 +34,7 @@ fn values(key: &str) -> Vec<String> {
 }
 
 /// What systemd says of this text as `egret.service`, without what is accepted.
-fn remarks(text: &str) -> Vec<String> {
+pub(super) fn remarks(text: &str) -> Vec<String> {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("egret.service");
     fs::write(&path, text).unwrap();
