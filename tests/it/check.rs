@@ -481,21 +481,24 @@ fn values_of_variables_are_in_no_message() {
 
 #[test]
 fn a_note_is_shown_and_passes_strict() {
-    for (server, listen, noted) in [
-        ("api.example.com:443", "127.0.0.1:8080", true),
-        ("api.example.com:8443", "[::1]:8080", true),
-        ("api.example.com:443", "unix:app.sock", false),
-        ("db.example.com:5432", "127.0.0.1:8080", false),
+    let browser = Some("loopback-browser");
+    for (server, upgrade, listen, noted) in [
+        ("api.example.com:443", "", "127.0.0.1:8080", browser),
+        ("api.example.com:8443", "", "[::1]:8080", browser),
+        ("api.example.com:443", "", "unix:app.sock", None),
+        ("db.example.com:5432", "", "127.0.0.1:8080", None),
+        ("ftp.example.com:21", "upgrade = 'ftp'\n", "127.0.0.1:8080", Some("upgrade-limits")),
+        ("mail.example.com:587", "upgrade = 'smtp'\n", "127.0.0.1:8080", None),
     ] {
         let text = format!("{IDENTITY}{USE}roots = ['root.pem']\n");
         let text = text.replace("db.example.com:5432", server).replace("127.0.0.1:5432", listen);
-        let case = Case::new(&text);
+        let case = Case::new(&text.replace("servers = ", &format!("{upgrade}servers = ")));
         root(case.path()).leaf(&WISH).write(case.path(), "app");
         let output = case.check(&["--strict", "--format", "sarif"]);
         let log: Value = serde_json::from_slice(&output.stdout).unwrap();
         let results = log["runs"][0]["results"].as_array().unwrap();
         let told: Vec<_> = results.iter().map(|one| (one["ruleId"].as_str(), one["level"].as_str())).collect();
-        let expected = noted.then_some((Some("loopback-browser"), Some("note")));
+        let expected = noted.map(|code| (Some(code), Some("note")));
         assert_eq!(told, expected.into_iter().collect::<Vec<_>>(), "{server} {listen}");
         assert!(output.status.success(), "{server} {listen}");
     }
