@@ -214,3 +214,31 @@ fn client_that_begins_with_tls_is_refused_as_that() {
         assert!(line["repair"].as_str().is_some_and(|repair| repair.contains("without TLS")), "{line}");
     }
 }
+
+#[test]
+fn explain_looks_behind_the_upgrade_of_every_protocol() {
+    let pki = Pki::new();
+    let root = pki.root().display().to_string();
+    let other = anonymous(&pki.server(&["other.example.com"]));
+    let right = anonymous(&pki.server(&[HOST]));
+    for model in &MODELS {
+        for (tls, code, shown) in [(&right, 0, "TLSv1.3"), (&other, 3, "certificate_name_mismatch")] {
+            let tls = tls.clone();
+            let answers = model.answers.iter().map(|answer| answer.to_vec()).collect();
+            let peer = model.server(answers, move |tcp| echo(accepted(tcp, &tls)));
+            let address = peer.address.to_string();
+            let (exit, text) = crate::support::egret::egret(&[
+                "explain",
+                &address,
+                "--upgrade",
+                model.word,
+                "--server-name",
+                HOST,
+                "--ca",
+                &root,
+                "--json",
+            ]);
+            assert!(exit == code && text.contains(shown), "{}: {exit}\n{text}", model.word);
+        }
+    }
+}

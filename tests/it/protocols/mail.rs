@@ -1,9 +1,12 @@
+use std::process::Command;
+
 use super::{Example, python, python_command, served};
 use crate::support::dovecot::Dovecot;
-use crate::support::eventually;
+use crate::support::egret::{Egret, binary};
 use crate::support::pki::Pki;
 use crate::support::postfix::Postfix;
 use crate::support::process::attempt;
+use crate::support::{eventually, free_port};
 
 const HOST: &str = "mail.example.com";
 
@@ -118,7 +121,7 @@ fn mail_servers_that_are_not_trusted_get_no_byte_of_the_client() {
         (foreign.port, "certificate_unknown_issuer"),
         (named_otherwise.port, "certificate_name_mismatch"),
         (off.port, "upgrade_refused"),
-        (crate::support::free_port(), "connect_refused"),
+        (free_port(), "connect_refused"),
     ] {
         let egret = mail(&pki, port, &dovecot).start();
         let (bytes, _) = crate::support::plain::ask(egret.address("smtp"), b"EHLO client.example.com\r\n");
@@ -149,4 +152,35 @@ fn mail_server_that_refuses_the_certificate_takes_no_mail() {
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && text.contains("Client certificate not trusted"), "{text}");
     assert!(!postfix.log().contains("client="), "no mail is taken:\n{}", postfix.log());
+}
+
+/// What stunnel's configuration says of its protocols is what egret does.
+#[test]
+fn stunnels_configuration_of_mail_runs_after_the_import() {
+    let pki = Pki::new();
+    let server = pki.server(&[HOST]);
+    let client = pki.client("app");
+    let postfix = Postfix::start(&pki, &server, "encrypt");
+    let dovecot = Dovecot::start(&pki, &server);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stunnel.conf");
+    let mut text = format!(
+        "client = yes\ncert = {}\nkey = {}\nCAfile = {}\nverifyChain = yes\ncheckHost = {HOST}\nsni = {HOST}\n",
+        client.certificate.display(),
+        client.key.display(),
+        pki.root().display(),
+    );
+    let listeners = [free_port(), free_port(), free_port()];
+    let services = [("smtp", postfix.port), ("imap", dovecot.imap), ("pop3", dovecot.pop3)];
+    for ((name, port), listen) in services.into_iter().zip(listeners) {
+        text += &format!("[{name}]\naccept = 127.0.0.1:{listen}\nconnect = 127.0.0.1:{port}\nprotocol = {name}\n");
+    }
+    std::fs::write(&file, text).unwrap();
+    let imported = attempt(Command::new(binary()).args(["import", "stunnel"]).arg(&file));
+    let config = String::from_utf8(imported.stdout).unwrap();
+    let _egret = Egret::start(&config);
+    for (listener, program) in listeners.into_iter().zip([SMTP, IMAP, POP3]) {
+        python(program, &[&listener.to_string()]);
+    }
+    assert!(postfix.log().contains("subject_CN=app,") && dovecot.log().contains("Login: user=<app>"));
 }
