@@ -74,8 +74,8 @@ impl<D: Dialogue> Exchange for LineServer<D> {
         let reply = input.split_to(length);
         match self.dialogue.next(&reply) {
             Step::Refuse(refusal) => Step::Refuse(refusal),
-            // A server waits for the next request; bytes behind its reply are somebody else's (CVE-2011-0411 and its
-            // kin: they were taken for the first reply of the protected session).
+            // A server waits for the next request, so bytes behind its reply are injected. Mail clients took them for the
+            // first reply of the protected session (CVE-2020-14954).
             _ if !input.is_empty() => Step::Refuse(ServerRefusal::Injection),
             step => step,
         }

@@ -59,7 +59,7 @@ struct Server {
     state: State,
     /// Bytes of the server that were used.
     read: usize,
-    /// Names of the elements that are open inside the stream.
+    /// How many elements are open inside the stream.
     open: usize,
     /// Of the stanza that is being read.
     stanza: Stanza,
