@@ -83,10 +83,15 @@ impl Found {
             };
             let meant = nearest(word, words());
             if prefix == TUNNEL || meant.is_some() {
-                let all = || format!("they end in one of {}", words().collect::<Vec<_>>().join(", "));
+                let all =
+                    || format!("the variables of a tunnel end in one of {}", words().collect::<Vec<_>>().join(", "));
                 self.problem(
                     format!("the variable {name} is unknown"),
-                    meant.map_or_else(all, |meant| format!("did you mean {meant} at its end?")),
+                    match (meant, prefix) {
+                        (Some(meant), PREFIX) => format!("did you mean {PREFIX}{meant}?"),
+                        (Some(meant), _) => format!("did you mean {meant} at its end?"),
+                        (None, _) => all(),
+                    },
                 );
             }
             return;

@@ -2,6 +2,7 @@
 //! reads them, and nothing that a stranger says forges a line.
 
 mod flood;
+mod journal;
 mod json;
 mod key_log;
 mod notify;

@@ -1,6 +1,7 @@
 //! The log: lines to stderr, for people or for machines. A thread of its own writes them: nothing waits for a reader.
 
 pub(crate) mod flood;
+mod journal;
 mod json;
 mod panics;
 mod stderr;
@@ -33,7 +34,8 @@ pub fn init(log: &Log) -> Result<Handle, Error> {
 
 /// The stderr of this process: writes go to the log's thread, and never wait.
 pub fn stderr() -> Result<Stderr, Error> {
-    stderr::writer().map(Stderr)
+    let is_journal = journal::reads_stderr();
+    stderr::writer().map(|writer| Stderr { writer, is_journal })
 }
 
 /// Includes the lines that were dropped before this call.
@@ -54,11 +56,34 @@ pub(crate) fn milliseconds(duration: Duration) -> f64 {
 }
 
 /// See [`stderr`]. Each write is one message, and so is each event.
-pub struct Stderr(Writer);
+pub struct Stderr {
+    writer: Writer,
+    is_journal: bool,
+}
 
 impl io::Write for &Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.push(bytes);
+        self.writer.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes one event, with its priority where the journal reads.
+pub struct EventWriter<'a> {
+    stderr: &'a Stderr,
+    priority: Option<&'static str>,
+}
+
+impl io::Write for EventWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.priority {
+            Some(priority) => self.stderr.writer.push(&[priority.as_bytes(), bytes].concat()),
+            None => self.stderr.writer.push(bytes),
+        }
         Ok(bytes.len())
     }
 
@@ -68,10 +93,15 @@ impl io::Write for &Stderr {
 }
 
 impl<'a> MakeWriter<'a> for Stderr {
-    type Writer = &'a Self;
+    type Writer = EventWriter<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        self
+        EventWriter { stderr: self, priority: None }
+    }
+
+    fn make_writer_for(&'a self, metadata: &tracing::Metadata<'_>) -> Self::Writer {
+        let priority = self.is_journal.then(|| journal::priority(*metadata.level()));
+        EventWriter { stderr: self, priority }
     }
 }
 
