@@ -10,6 +10,7 @@ use socket2::{Domain, SockRef, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::buffers::bound_waiting;
+use super::inherited;
 use super::options::keep_urgent_in_line;
 use super::{Options, Peer, Role, Stream};
 use crate::config::values::ListenAddress;
@@ -25,8 +26,8 @@ enum Bound {
     /// With the options that accepted connections do not inherit.
     Tcp(TcpListener, Option<Options>),
     /// The file is unlinked before the socket goes: a successor that takes a file without a socket for stale
-    /// then never has its own unlinked.
-    Unix(#[expect(dead_code, reason = "held for its drop")] Unlink, UnixListener),
+    /// then never has its own unlinked. `None`: the file is the supervisor's.
+    Unix(#[expect(dead_code, reason = "held for its drop")] Option<Unlink>, UnixListener),
 }
 
 /// Why an address cannot be listened on.
@@ -52,6 +53,18 @@ impl Socket {
             ListenAddress::Unix { path, mode } => bind_unix(path, *mode),
         };
         match bound {
+            Ok(bound) => Ok(Self { address: address.clone(), bound }),
+            Err(cause) => Err(BindError { address: address.clone(), cause }),
+        }
+    }
+
+    /// A socket that the supervisor has passed under this name, or with this address; else one that is bound now.
+    ///
+    /// # Errors
+    /// Those of [`Socket::bind`].
+    pub(crate) fn take_or_bind(name: &str, address: &ListenAddress, options: &Options) -> Result<Self, BindError> {
+        let Some(socket) = inherited::take(name, address) else { return Self::bind(address, options) };
+        match adopt(socket, address, options) {
             Ok(bound) => Ok(Self { address: address.clone(), bound }),
             Err(cause) => Err(BindError { address: address.clone(), cause }),
         }
@@ -106,6 +119,19 @@ impl Socket {
     }
 }
 
+fn adopt(socket: socket2::Socket, address: &ListenAddress, options: &Options) -> io::Result<Bound> {
+    match address {
+        ListenAddress::Tcp(_) => {
+            bound_waiting(&socket);
+            let listener = TcpListener::from_std(socket.into())?;
+            options.renew(&listener)?;
+            let own = options.multipath().then(|| options.clone());
+            Ok(Bound::Tcp(listener, own))
+        }
+        ListenAddress::Unix { .. } => Ok(Bound::Unix(None, UnixListener::from_std(socket.into())?)),
+    }
+}
+
 fn bind_tcp(address: SocketAddr, options: &Options) -> io::Result<Bound> {
     let socket = options.socket(address, Role::Listen)?;
     // A restart must not wait for the old connections' TIME_WAIT.
@@ -131,7 +157,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
     // Nobody can connect before listen, so the mode is in force before the first client.
     set_mode(path, mode)?;
     socket.listen(BACKLOG)?;
-    Ok(Bound::Unix(unlink, UnixListener::from_std(socket.into())?))
+    Ok(Bound::Unix(Some(unlink), UnixListener::from_std(socket.into())?))
 }
 
 /// Changes the mode of a socket's file: who may connect from now on.

@@ -4,6 +4,7 @@ mod accept_backoff;
 mod buffers;
 mod duplex;
 mod fast_open;
+mod inherited;
 pub(crate) mod kernel_tls;
 mod listen;
 mod options;

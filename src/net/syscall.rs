@@ -14,7 +14,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -95,6 +95,26 @@ fn change_mask(how: c_int, signal: c_int) -> io::Result<()> {
         libc::pthread_sigmask(how, set.as_ptr(), std::ptr::null_mut())
     };
     if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
+}
+
+/// Takes over a descriptor that was open when the process began. It is checked to be open, and marked as taken: a second
+/// call for it fails.
+pub(crate) fn adopt_descriptor(descriptor: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes numbers. It fails for a descriptor that is not open.
+    let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFD) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // Everything that this process opens itself has the flag; what it was given at its start has not.
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    // SAFETY: as above.
+    if unsafe { libc::fcntl(descriptor, libc::F_SETFD, flags | libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and no other owner has it: those of this process are marked, and this one is marked now.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Lets the program that `command` starts put its process group into the foreground of the terminal on standard input,

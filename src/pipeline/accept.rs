@@ -84,7 +84,10 @@ impl<G> Clone for Shared<G> {
 impl Listener {
     pub(crate) fn bind(spec: &values::Listener) -> Result<Self, BindError> {
         let options = Options::of_or_warn(&spec.tcp, Role::Listen, &spec.name);
-        Ok(Self { key: spec.key(), socket: Arc::new(Socket::bind(&spec.listen, &options)?) })
+        Ok(Self {
+            key: spec.key(),
+            socket: Arc::new(Socket::take_or_bind(spec.name.as_str(), &spec.listen, &options)?),
+        })
     }
 
     pub(crate) fn key(&self) -> &ListenerKey {

@@ -9,6 +9,7 @@
 
 mod support;
 
+mod activation;
 mod admin;
 mod admin_addresses;
 mod answers;

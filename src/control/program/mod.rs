@@ -37,7 +37,8 @@ pub struct Command {
 pub(crate) const SIGNALLED: u8 = 128;
 
 /// Variables by which systemd addresses egret: a program that used them would speak in egret's name.
-const OF_EGRET: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+const OF_EGRET: [&str; 6] =
+    ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
 /// Why the program does not run.
 #[derive(Debug, thiserror::Error)]

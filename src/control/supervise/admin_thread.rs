@@ -49,7 +49,7 @@ impl Address {
     fn bind(spec: &Admin) -> Result<Self, Error> {
         let Admin { listen, access, role, token_file } = spec;
         let admission = Admission::load(access).map_err(Error::Admin)?;
-        let socket = Arc::new(Socket::bind(listen, &Options::default()).map_err(Error::Bind)?);
+        let socket = Arc::new(Socket::take_or_bind("admin", listen, &Options::default()).map_err(Error::Bind)?);
         Ok(Self { socket, admission, rights: Rights { role: *role, token_file: token_file.clone() } })
     }
 }
