@@ -180,11 +180,12 @@ fn postgres(answer: &Answer<'_>) -> Vec<u8> {
 /// ERR_Packet. In place of the greeting it has the number 0, and no SQL state: that form, of MySQL 4.1, is not agreed on
 /// yet.
 fn mysql(answer: &Answer<'_>) -> Vec<u8> {
-    // CR_SSL_CONNECTION_ERROR, ER_ACCESS_DENIED_ERROR, CR_SERVER_LOST.
+    // ER_HANDSHAKE_ERROR, ER_ACCESS_DENIED_ERROR, ER_NET_READ_ERROR. Not 2026 and 2013, which clients have for such faults:
+    // MariaDB's client takes a number of its own kind in a packet for a malformed packet, and shows no text.
     let (number, state): (u16, _) = match answer.fault {
-        Fault::Tls | Fault::Credentials | Fault::Client => (2026, "HY000"),
+        Fault::Tls | Fault::Credentials | Fault::Client => (1043, "08S01"),
         Fault::ClientCertificate => (1045, "28000"),
-        Fault::Unreachable | Fault::Unavailable | Fault::Ended | Fault::Stopping | Fault::Silent => (2013, "08S01"),
+        Fault::Unreachable | Fault::Unavailable | Fault::Ended | Fault::Stopping | Fault::Silent => (1158, "08S01"),
     };
     let state = if answer.next_packet.is_some() { format!("#{state}") } else { String::new() };
     let body = [b"\xff", &number.to_le_bytes()[..], format!("{state}{answer}").as_bytes()].concat();
@@ -328,10 +329,10 @@ mod tests {
     fn codes_follow_the_fault() {
         let text = |format: AnswerFormat, fault| String::from_utf8_lossy(&format.bytes(&answer(fault))).into_owned();
         for (fault, sqlstate, number) in [
-            (Fault::Unreachable, "C08001\0", 2013u16),
-            (Fault::Tls, "C08006\0", 2026),
+            (Fault::Unreachable, "C08001\0", 1158u16),
+            (Fault::Tls, "C08006\0", 1043),
             (Fault::ClientCertificate, "C28000\0", 1045),
-            (Fault::Ended, "C08006\0", 2013),
+            (Fault::Ended, "C08006\0", 1158),
         ] {
             assert!(text(AnswerFormat::POSTGRES, fault).contains(sqlstate), "{fault:?}");
             assert_eq!(AnswerFormat::MYSQL.bytes(&answer(fault))[5..7], number.to_le_bytes(), "{fault:?}");

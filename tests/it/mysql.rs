@@ -1,5 +1,7 @@
 //! Real clients that speak MySQL in plaintext, and a real MariaDB that demands TLS and a client certificate.
 
+mod model;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -358,7 +360,26 @@ fn server_without_tls_and_server_that_is_full_have_their_class() {
             let _ = tcp.read(&mut [0; 64]);
         });
         let egret = egret_with(&pki, &pki.client("app"), &[peer.address.port()], "");
-        error_of(&mut mariadb(egret.address("db").port(), "app", &["--execute=select 1"]));
+        let error = error_of(&mut mariadb(egret.address("db").port(), "app", &["--execute=select 1"]));
+        // The server's own words, or egret's with the class.
+        let words = if class == "upgrade_error" { "1040 - Too many connections" } else { class };
+        assert!(error.contains(words), "{error}");
         egret.wait_for_log(class, |line| line["reason"] == class);
+    }
+}
+
+/// The client has read the greeting of the server before: the error has the number that it waits for.
+#[test]
+fn client_of_a_server_that_is_not_trusted_reads_the_class() {
+    let pki = Pki::new();
+    let server = MariaDb::start(&pki, &Pki::new().server(&[HOST]));
+    let egret = egret_with(&pki, &pki.client("app"), &[server.port], "");
+    let port = egret.address("db").port();
+    let through_mariadb = error_of(&mut mariadb(port, "app", &["--execute=select 1"]));
+    let connect = "import os, pymysql; pymysql.connect(host='127.0.0.1', port=int(os.environ['PORT']), user='app')";
+    let line = egret.wait_for_log("the failure", |line| line["message"] == "origination failed");
+    let class = line["reason"].as_str().unwrap();
+    for error in [through_mariadb, error_of(&mut python(port, connect))] {
+        assert!(error.contains("1043") && error.contains(&format!("egret: {class}")), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Real clients that speak no TLS and real servers that demand it, in protocols that begin in plaintext. The configurations
 //! are the examples of `config/`.
 
+mod database;
 mod directory;
 mod faults;
 mod files;
