@@ -10,7 +10,7 @@ use crate::net::{self, Peer, SocketBuffers, Stream};
 use crate::pipeline::answer::Parting;
 use crate::pipeline::classify;
 use crate::pipeline::originate::servers::endpoint::Endpoint;
-use crate::pipeline::originate::{Client, Distrust, Wire};
+use crate::pipeline::originate::{Cancellable, Client, Distrust, Wire};
 use crate::pipeline::relay::{self, Downstream, Ended};
 use crate::pipeline::report::Report;
 use crate::pipeline::route::RouteTable;
@@ -71,6 +71,7 @@ async fn serve_stream<'a>(
     let (facts, upstream, in_flight) = report.facts(opened, class.protocol);
     buffers.bound(upstream.socket());
     let endpoint = in_flight.endpoint();
+    let cancellable = route.originator.cancellable(endpoint);
     let distrust = route.originator.watch_trust(endpoint.origin(), facts.negotiated());
     let forced = cut_off(watch, endpoint, route.originator.closes_on_removal(), distrust);
     let early = class.early;
@@ -80,7 +81,7 @@ async fn serve_stream<'a>(
         return unserved(stream, report.over(Some(route), &Ended::DownstreamReset), Bytes::new());
     }
     let parting = |ended: &Ended| report.unanswered(route, &facts, ended);
-    let client = Downstream::new(stream, &parting);
+    let client = Downstream::new(stream, &parting, cancellable.as_deref().map(Cancellable::reader));
     let outcome = match upstream {
         Wire::Tls(upstream) => relay::relay(client, early, upstream, limits, counters, forced).await,
         Wire::Plain(upstream) => relay::pass_through(client, early, upstream, limits, counters, forced).await,

@@ -36,6 +36,8 @@ pub(crate) struct Facts {
     /// `None`: TLS is between the client and the server.
     negotiated: Option<Negotiated>,
     pooled: bool,
+    /// A request to cancel another stream, whose client reads no answer.
+    cancels: bool,
     /// From accept until the upstream was ready.
     ready: Duration,
     /// From accept until the relay began. Only a client of a warm connection that is slow to speak makes it later.
@@ -56,14 +58,14 @@ impl<'a> Report<'a> {
     }
 
     pub(crate) fn facts(&self, opened: Opened, protocol: Protocol) -> (Facts, Wire, InFlight) {
-        let Opened { originated, in_flight, pooled, ready } = opened;
+        let Opened { originated, in_flight, pooled, ready, cancels } = opened;
         let Originated { wire, endpoint, negotiated } = originated;
         let asked = match protocol {
             Protocol::Tls(hello) => hello.server_name,
             Protocol::Plaintext => None,
         };
         let ready = ready.into_std().saturating_duration_since(self.began);
-        let facts = Facts { endpoint, asked, negotiated, pooled, ready, relayed: self.began.elapsed() };
+        let facts = Facts { endpoint, asked, negotiated, pooled, cancels, ready, relayed: self.began.elapsed() };
         (facts, wire, in_flight)
     }
 
@@ -146,7 +148,7 @@ impl<'a> Report<'a> {
             _ => Fault::Ended,
         };
         let reason = refused.map_or_else(|| ended.reason(), |cause| cause.reason());
-        let parting = self.parting(route.answer, fault, reason)?;
+        let parting = self.parting(route.answer.filter(|_| !facts.cancels), fault, reason)?;
         Some(Parting { answer: Answer { next_packet: route.originator.first_answer(), ..parting.answer }, ..parting })
     }
 
@@ -168,7 +170,7 @@ impl<'a> Report<'a> {
         let ended = refused.map_or_else(|| outcome.ended.reason(), |cause| cause.reason());
         route.metrics.ended.increment(ended);
         route.metrics.carried.increment(outcome.carrier.as_str());
-        let Facts { endpoint, asked, negotiated, pooled, ready, relayed } = facts;
+        let Facts { endpoint, asked, negotiated, pooled, ready, relayed, .. } = facts;
         let verified = endpoint.origin().map(|origin| origin.server_name().to_str());
         let negotiated = negotiated.as_ref();
         let alpn = negotiated.and_then(|negotiated| negotiated.alpn.as_deref());

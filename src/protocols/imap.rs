@@ -27,6 +27,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     is_answer: |bytes| ["* OK", "* PREAUTH", "* BYE"].into_iter().any(|greeting| begins(bytes, greeting)),
     limits: None,
     answer: Some(AnswerFormat::IMAP),
+    cancellation: None,
     server_with_tls: "Dovecot, in its dovecot.conf:\n    ssl = required\n    ssl_cert = </etc/dovecot/chain.pem\n    \
                       ssl_key = </etc/dovecot/key.pem",
 };

@@ -26,6 +26,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     is_answer,
     limits: None,
     answer: Some(AnswerFormat::LDAP),
+    cancellation: None,
     server_with_tls: "OpenLDAP, in cn=config:\n    olcTLSCertificateFile: /etc/ldap/server.crt\n    \
                       olcTLSCertificateKeyFile: /etc/ldap/server.key",
 };

@@ -2,6 +2,7 @@
 //! bytes; [`drive()`] connects them to a socket.
 
 pub mod answers;
+pub(crate) mod cancel;
 #[cfg(test)]
 mod conversation;
 mod drive;
@@ -15,6 +16,7 @@ pub mod mysql;
 mod nntp;
 mod pop3;
 pub mod postgres;
+mod postgres_keys;
 pub mod rsa;
 mod sieve;
 mod smtp;
@@ -27,6 +29,7 @@ use std::time::Duration;
 
 use answers::AnswerFormat;
 use bytes::BytesMut;
+use cancel::Cancellation;
 pub use drive::{Error, drive};
 use exchange::{ClientSide, ServerSide, Step};
 use login::LoginInside;
@@ -58,6 +61,8 @@ pub struct Protocol {
     pub(crate) server_with_tls: &'static str,
     /// How its clients are answered when they cannot be served. `None`: by a reset.
     pub(crate) answer: Option<AnswerFormat>,
+    /// `None`: a session is not cancelled by another connection.
+    pub(crate) cancellation: Option<Cancellation>,
 }
 
 /// Clients that speak first, and have to be answered before a server is there.

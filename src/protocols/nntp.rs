@@ -24,6 +24,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     is_answer: |bytes| matches!(code(bytes), Some(200 | 201)),
     limits: None,
     answer: Some(AnswerFormat::NNTP),
+    cancellation: None,
     server_with_tls: "INN, in its inn.conf:\n    tlscertfile: /etc/news/cert.pem\n    tlskeyfile: /etc/news/key.pem",
 };
 

@@ -26,6 +26,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     is_answer: |bytes| begins(bytes, "+OK"),
     limits: None,
     answer: Some(AnswerFormat::POP3),
+    cancellation: None,
     server_with_tls: super::imap::PROTOCOL.server_with_tls,
 };
 

@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::answers::AnswerFormat;
 use super::exchange::{ClientRefusal, Exchange, ServerError, ServerRefusal, Step};
+use super::postgres_keys::CANCELLATION;
 use super::text::shown;
 use super::{ClientFirst, Protocol};
 
@@ -34,15 +35,16 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     server_with_tls: "in its postgresql.conf, then reload it:\n    ssl = on\n    ssl_cert_file = 'server.crt'\n    \
                       ssl_key_file = 'server.key'",
     answer: Some(AnswerFormat::POSTGRES),
+    cancellation: Some(CANCELLATION),
 };
 
 /// Length and code.
-const HEAD: usize = 8;
+pub(super) const HEAD: usize = 8;
 
 /// Codes of requests have 1234 where a version has its major number.
 const SSL_CODE: u32 = (1234 << 16) | 5679;
 const GSSENC_CODE: u32 = (1234 << 16) | 5680;
-const CANCEL_CODE: u32 = (1234 << 16) | 5678;
+pub(super) const CANCEL_CODE: u32 = (1234 << 16) | 5678;
 
 /// SSLRequest: length 8, then its code.
 const SSL_REQUEST: [u8; HEAD] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -51,7 +53,7 @@ const SSL_REQUEST: [u8; HEAD] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 const MAX_STARTUP: u32 = 10_000 + 4;
 
 /// A CancelRequest has a process id and a key of 4 to 256 bytes (variable since protocol 3.2).
-const CANCEL_LENGTHS: std::ops::RangeInclusive<u32> = 16..=12 + 256;
+pub(super) const CANCEL_LENGTHS: std::ops::RangeInclusive<u32> = 16..=12 + 256;
 
 /// Majors that were ever in use; a server refuses the old ones in words that its client understands.
 const MAJORS: std::ops::RangeInclusive<u32> = 1..=3;
@@ -59,9 +61,12 @@ const MAJORS: std::ops::RangeInclusive<u32> = 1..=3;
 /// Bytes of a server's error that are read: errors at this point are one short line.
 const MAX_ERROR: usize = 1024;
 
-/// The side towards the client: declines requests for encryption, and hands on the head of the first other packet.
+/// The side towards the client: declines requests for encryption, and hands on the head of the first other packet, or a
+/// whole CancelRequest, whose key decides where it goes.
 #[derive(Debug, Default)]
 pub struct Client {
+    /// A CancelRequest as far as it came, and the length that it will have.
+    cancel: Option<(BytesMut, usize)>,
     head: [u8; HEAD],
     have: usize,
     asked_ssl: bool,
@@ -73,6 +78,9 @@ impl Exchange for Client {
     type Refusal = ClientRefusal;
 
     fn step(&mut self, input: &mut BytesMut) -> Step<Bytes, ClientRefusal> {
+        if self.cancel.is_some() {
+            return self.whole_cancel(input);
+        }
         while self.have < HEAD {
             if input.is_empty() {
                 return Step::Read(HEAD - self.have);
@@ -83,12 +91,12 @@ impl Exchange for Client {
                 return Step::Refuse(refusal);
             }
         }
-        self.whole_head()
+        self.whole_head(input)
     }
 }
 
 impl Client {
-    fn whole_head(&mut self) -> Step<Bytes, ClientRefusal> {
+    fn whole_head(&mut self, input: &mut BytesMut) -> Step<Bytes, ClientRefusal> {
         let [a, b, c, d, e, f, g, h] = self.head;
         let length = u32::from_be_bytes([a, b, c, d]);
         let code = u32::from_be_bytes([e, f, g, h]);
@@ -103,9 +111,24 @@ impl Client {
                 Step::Send(Cow::Borrowed(b"N"))
             }
             CANCEL_CODE if !CANCEL_LENGTHS.contains(&length) => refuse("a CancelRequest of a wrong length"),
-            CANCEL_CODE => Step::Done(Bytes::copy_from_slice(&self.head)),
+            CANCEL_CODE => {
+                self.cancel = Some((BytesMut::from(&self.head[..]), length as usize));
+                self.whole_cancel(input)
+            }
             version if MAJORS.contains(&(version >> 16)) => Step::Done(Bytes::copy_from_slice(&self.head)),
             _ => refuse("an unknown protocol version"),
+        }
+    }
+}
+
+impl Client {
+    fn whole_cancel(&mut self, input: &mut BytesMut) -> Step<Bytes, ClientRefusal> {
+        let (packet, length) = self.cancel.as_mut().expect("called once it has begun");
+        let missing = *length - packet.len();
+        packet.extend_from_slice(&input.split_to(missing.min(input.len())));
+        match *length - packet.len() {
+            0 => Step::Done(std::mem::take(packet).freeze()),
+            missing => Step::Read(missing),
         }
     }
 }
@@ -250,8 +273,11 @@ mod tests {
 
     #[test]
     fn cancel_request_is_passed_on() {
-        let cancel = packet(16, CANCEL_CODE);
-        assert_eq!(answers(&[&cancel]).0, [Step::Done(Bytes::from(cancel))]);
+        for key in [4, 32, 256] {
+            let cancel = [packet(12 + key as u32, CANCEL_CODE), vec![1; 4 + key]].concat();
+            assert_eq!(answers(&[&cancel, b"more"]), (vec![Step::Done(Bytes::from(cancel.clone()))], b"more".to_vec()));
+            assert!(answers(&[&cancel[..cancel.len() - 1]]).0.is_empty(), "not without its last byte");
+        }
     }
 
     #[test]

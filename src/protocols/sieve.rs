@@ -27,6 +27,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     is_answer: |bytes| begins(bytes, "\"IMPLEMENTATION\""),
     limits: None,
     answer: Some(AnswerFormat::SIEVE),
+    cancellation: None,
     server_with_tls: super::imap::PROTOCOL.server_with_tls,
 };
 

@@ -30,6 +30,7 @@ pub(super) const SMTP: Protocol = Protocol {
     is_answer: |bytes| greets(bytes) && !is_ftp(bytes) && !contains(bytes, "LMTP"),
     limits: None,
     answer: Some(AnswerFormat::SMTP),
+    cancellation: None,
     server_with_tls: SERVER_WITH_TLS,
 };
 

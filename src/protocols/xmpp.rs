@@ -26,6 +26,7 @@ pub(super) const CLIENT: Protocol = Protocol {
     is_answer: |bytes| is_stream(bytes) && !contains(bytes, "jabber:server"),
     limits: None,
     answer: Some(AnswerFormat::XMPP),
+    cancellation: None,
     server_with_tls: "Prosody, in its prosody.cfg.lua:\n    c2s_require_encryption = true\n    \
                       ssl = { certificate = \"server.crt\", key = \"server.key\" }",
 };

@@ -42,7 +42,7 @@ const ORIGINATE: &[&[&str]] = &[
     &["pipeline::originate::serve"],
     &["pipeline::originate::distrust", "pipeline::originate::outcome", "pipeline::originate::retry"],
     &["pipeline::originate::upstream"],
-    &["pipeline::originate::attempts"],
+    &["pipeline::originate::attempts", "pipeline::originate::cancellation"],
     &["pipeline::originate::failure"],
     &["pipeline::originate::servers::endpoints"],
     &["pipeline::originate::servers::endpoint"],

@@ -16,6 +16,7 @@ mod answers;
 mod architecture;
 mod bad_input;
 mod bulk;
+mod cancel;
 mod certificate_files;
 mod chains;
 mod check;

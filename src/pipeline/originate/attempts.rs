@@ -283,6 +283,13 @@ impl Attempt {
         Some(Self { chosen: endpoint.enter(), trial, limit: None, others: Vec::new(), began, deadline, is_fair: true })
     }
 
+    /// A stream that is of use at this endpoint only, whatever its health or its bound of streams.
+    pub(super) fn at(endpoint: &Arc<Endpoint>, deadline: Instant) -> Self {
+        let began = Instant::now();
+        let chosen = endpoint.enter();
+        Self { chosen, trial: None, limit: None, others: Vec::new(), began, deadline, is_fair: true }
+    }
+
     pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
         self.chosen.endpoint()
     }

@@ -14,6 +14,7 @@
 //! | [`servers`] | names, addresses, health |
 //! | `outcome`, `background` | what attempts say of health; checks while no stream comes |
 //! | `prove` | one origination without a client, to know that an upstream can be reached |
+//! | `cancellation` | which endpoint holds which session |
 //! | `failure` | why a server could not be originated to |
 //!
 //! An [`Originator`] is one upstream's way out. It owns an [`origin::Origin`] per server name, and each origin owns its
@@ -23,6 +24,7 @@
 
 mod attempts;
 mod background;
+mod cancellation;
 mod channel;
 pub mod dial;
 mod distrust;
@@ -42,6 +44,7 @@ pub mod servers;
 pub mod upgrade;
 mod upstream;
 
+pub(crate) use cancellation::Cancellable;
 pub(crate) use distrust::Distrust;
 pub(crate) use failure::Failure;
 pub(crate) use pool::hand_over::Client;

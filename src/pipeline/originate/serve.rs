@@ -63,6 +63,9 @@ impl Originator {
     }
 
     async fn open_with(&self, client: &mut Client<'_>, mut failed: impl FnMut(&Failure)) -> Result<Opened, Failure> {
+        if let Some(endpoint) = self.endpoint_to_cancel_at(client.early) {
+            return self.open_at(&endpoint, client, failed).await;
+        }
         if let Some(opened) = self.open_warm(client).await {
             return opened.inspect_err(|failure| self.report_failure(failure, &mut failed));
         }
@@ -104,6 +107,31 @@ impl Originator {
         }
     }
 
+    /// The endpoint of the session that the client's first bytes ask to cancel: as the running generation has it, else as
+    /// the session's own had it.
+    fn endpoint_to_cancel_at(&self, early: &[u8]) -> Option<Arc<Endpoint>> {
+        let key = (self.upgrade?.cancellation.as_ref()?.requested)(early)?;
+        let endpoint = self.sessions.endpoint(key)?;
+        let known = self.endpoints.known();
+        let current = known.list().iter().find(|member| member.endpoint.address() == endpoint.address());
+        Some(current.map_or(endpoint, |member| Arc::clone(&member.endpoint)))
+    }
+
+    async fn open_at(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        client: &mut Client<'_>,
+        mut failed: impl FnMut(&Failure),
+    ) -> Result<Opened, Failure> {
+        let deadline = Instant::now() + self.timeout;
+        let opened = self.serve(Attempt::at(endpoint, deadline), client, deadline).await;
+        opened.map(|opened| Opened { cancels: true, ..opened }).map_err(|lost| {
+            let (Lost::Client(failure) | Lost::Server(failure) | Lost::Room(failure, _)) = lost;
+            self.report_failure(&failure, &mut failed);
+            failure
+        })
+    }
+
     /// Connects and logs the client in.
     async fn serve(&self, attempt: Attempt, client: &mut Client<'_>, deadline: Instant) -> Result<Opened, Lost> {
         let originated = self
@@ -122,7 +150,7 @@ impl Originator {
             (wire, _) => wire,
         };
         let originated = Originated { wire, endpoint, negotiated };
-        Ok(Opened { originated, in_flight, pooled: false, ready: Instant::now() })
+        Ok(Opened { originated, in_flight, pooled: false, ready: Instant::now(), cancels: false })
     }
 
     /// Does the part of a login that is inside TLS, if the protocol has one. Not cancel safe: close both connections

@@ -18,6 +18,7 @@ use crate::credentials::trust::Trust;
 use crate::net::{Options, Role};
 use crate::observe::metrics::UpstreamMetrics;
 use crate::pipeline::originate::attempts::{Attempt, Attempts, Exhausted, Rules};
+use crate::pipeline::originate::cancellation::{Cancellable, Sessions};
 use crate::pipeline::originate::dial;
 use crate::pipeline::originate::failure::{Failure, NextTrial, Stage};
 use crate::pipeline::originate::handshake::Negotiated;
@@ -45,6 +46,7 @@ pub(crate) struct Originator {
     pub(super) check: Option<ActiveCheck>,
     pub(super) closes_on_removal: bool,
     pub(super) running: Running,
+    pub(super) sessions: Sessions,
     pub(super) lacks: Option<Lack>,
     pub(super) metrics: UpstreamMetrics,
     pub(super) pool: Option<Pool>,
@@ -107,6 +109,8 @@ pub(crate) struct Opened {
     /// It was warm: no handshake had to be waited for.
     pub(crate) pooled: bool,
     pub(crate) ready: Instant,
+    /// The stream is a request to cancel another one.
+    pub(crate) cancels: bool,
 }
 
 impl Originator {
@@ -144,6 +148,7 @@ impl Originator {
             rules,
             check: spec.active_check,
             closes_on_removal: spec.close_on_removal,
+            sessions: previous.map(|previous| previous.sessions.clone()).unwrap_or_default(),
             running: previous.map_or_else(Running::default, |previous| Arc::clone(&previous.running)),
             lacks: None,
             metrics,
@@ -207,6 +212,12 @@ impl Originator {
 
     pub(crate) fn closes_on_removal(&self) -> bool {
         self.closes_on_removal
+    }
+
+    /// `None`: sessions of this upstream are not cancelled by other connections.
+    pub(crate) fn cancellable(&self, endpoint: &Arc<Endpoint>) -> Option<Box<Cancellable>> {
+        let cancellation = self.upgrade.as_ref()?.cancellation.as_ref()?;
+        Some(Box::new(Cancellable::new(&self.sessions, endpoint, cancellation)))
     }
 
     /// A pool with room makes the trials itself: no client waits for one.

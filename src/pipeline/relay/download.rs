@@ -11,6 +11,7 @@ use super::outcome::Ended;
 use crate::config::values::Eof;
 use crate::net::kernel_tls::{self, Direction, Received as Taken};
 use crate::net::{self, Duplex};
+use crate::protocols::cancel::FirstBytes;
 use crate::tls::handshake::Received;
 use crate::tls::pool::{Buffer, Size};
 use crate::tls::session::{Opened, Processed, Session};
@@ -30,6 +31,7 @@ pub(super) struct Download<'a> {
     /// The alert that the server is still owed.
     owed: Option<AlertDescription>,
     account: Account<'a>,
+    first: Option<FirstBytes<'a>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,18 +62,24 @@ const PIECES: usize = Size::Large.records();
 const SHORT: usize = 2048;
 
 impl<'a> Download<'a> {
-    pub(super) fn new(received: Option<Received>, eof: Eof, mut account: Account<'a>) -> Self {
+    pub(super) fn new(
+        received: Option<Received>,
+        eof: Eof,
+        mut account: Account<'a>,
+        mut first: Option<FirstBytes<'a>>,
+    ) -> Self {
         let inbox = received.map(|Received { buffer, opened, start, end }| {
             let mut plain = Plain::default();
             if !opened.is_empty() {
                 account.first();
+                show(&mut first, &buffer[opened.clone()]);
                 plain.push(opened.start, opened.len());
             }
             Inbox { buffer, plain, sealed: start, end }
         });
         let state = State::Moving;
         let size = Size::Small;
-        Self { state, size, inbox, long: 1, needed: 0, eof, failed: None, owed: None, account }
+        Self { state, size, inbox, long: 1, needed: 0, eof, failed: None, owed: None, account, first }
     }
 
     /// Moves available bytes. Ready when the server's end was passed on, and on every later call. `alone`: the client's
@@ -185,6 +193,7 @@ impl<'a> Download<'a> {
                     if plain.len() > SHORT {
                         self.long = wire;
                     }
+                    show(&mut self.first, &inbox.buffer[inbox.sealed..][plain.clone()]);
                     inbox.add(plain, wire);
                 }
                 Ok(Opened::Quiet { wire }) => inbox.sealed += wire,
@@ -283,6 +292,7 @@ impl<'a> Download<'a> {
         self.account.gave();
         match session.process_record(kind, &inbox.buffer[..len]) {
             Ok(Processed::Data) => {
+                show(&mut self.first, &inbox.buffer[..len]);
                 inbox.plain.push(0, len);
                 self.account.first();
             }
@@ -342,6 +352,12 @@ impl<'a> Download<'a> {
                 Err(error) => return Poll::Ready(Err(Ended::from_upstream(&error))),
             }
         }
+    }
+}
+
+fn show(first: &mut Option<FirstBytes<'_>>, plain: &[u8]) {
+    if first.as_mut().is_some_and(|first| !first(plain)) {
+        *first = None;
     }
 }
 

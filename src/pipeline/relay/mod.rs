@@ -49,6 +49,7 @@ use crate::config::values::StreamLimits;
 use crate::net;
 use crate::observe::logging::flood::{self, Event, Key};
 use crate::pipeline::answer::Parting;
+use crate::protocols::cancel::FirstBytes;
 use crate::tls::handshake::Established;
 use crate::tls::session::{Renegotiation, Session};
 
@@ -95,18 +96,19 @@ pub fn relay<'a>(
     early: Bytes,
     upstream: Established,
     limits: &StreamLimits,
-    counters: &Counters,
+    counters: &'a Counters,
     forced: impl Future<Output = Ended>,
 ) -> impl Future<Output = Outcome> {
+    let mut downstream = downstream.into();
     let mut sent = Account::new(&counters.sent);
     sent.took(upstream.client_sent);
     let stream = Stream {
         session: upstream.session,
         up: Upload::new(early, upstream.unsent, sent, &counters.near_key_limit),
-        down: Download::new(upstream.received, limits.eof, Account::new(&counters.received)),
+        down: Download::new(upstream.received, limits.eof, Account::new(&counters.received), downstream.first.take()),
         renegotiation_logged: false,
     };
-    run(downstream.into(), upstream.tcp, stream, limits, forced)
+    run(downstream, upstream.tcp, stream, limits, forced)
 }
 
 /// As [`relay`], but bytes pass through unchanged, and a FIN of either side is a clean end of its direction.
@@ -154,20 +156,21 @@ async fn close<'a>(
 pub struct Downstream<'a> {
     stream: net::Stream,
     parting: Option<PartingOf<'a>>,
+    first: Option<FirstBytes<'a>>,
 }
 
 /// The answer to a client whose stream ended before the server's first byte; `None`: it gets a reset.
 type PartingOf<'a> = &'a (dyn Fn(&Ended) -> Option<Parting<'a>> + Sync);
 
 impl<'a> Downstream<'a> {
-    pub(crate) fn new(stream: net::Stream, parting: PartingOf<'a>) -> Self {
-        Self { stream, parting: Some(parting) }
+    pub(crate) fn new(stream: net::Stream, parting: PartingOf<'a>, first: Option<FirstBytes<'a>>) -> Self {
+        Self { stream, parting: Some(parting), first }
     }
 }
 
 impl From<net::Stream> for Downstream<'_> {
     fn from(stream: net::Stream) -> Self {
-        Self { stream, parting: None }
+        Self { stream, parting: None, first: None }
     }
 }
 
@@ -197,7 +200,7 @@ trait Mechanism<'a> {
 ///
 /// `sides` and `stream` are used in place: a value that is moved inside of the block is laid out twice in the future.
 fn run<'a>(
-    Downstream { stream: downstream, parting }: Downstream<'_>,
+    Downstream { stream: downstream, parting, .. }: Downstream<'_>,
     upstream: TcpStream,
     mut stream: impl Mechanism<'a>,
     limits: &StreamLimits,

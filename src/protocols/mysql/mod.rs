@@ -43,6 +43,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
         without_tls: "in its option file:\n    ssl-mode = DISABLED (MySQL)\n    skip-ssl (MariaDB)",
     }),
     answer: Some(AnswerFormat::MYSQL),
+    cancellation: None,
     is_answer: |bytes| matches!(bytes, [_, _, 0, 0, packet::VERSION, ..] | [_, 0 | 1, 0, 0, 0xff, ..]),
     limits: None,
     server_with_tls: "in the [mysqld] section of its option file, then restart it:\n    \

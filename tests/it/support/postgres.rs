@@ -22,6 +22,10 @@ pub(crate) struct Postgres {
 
 impl Postgres {
     pub(crate) fn start(pki: &Pki, server: &Pair) -> Self {
+        Self::start_at(free_port(), pki, server)
+    }
+
+    pub(crate) fn start_at(port: u16, pki: &Pki, server: &Pair) -> Self {
         let folder = TempDir::new().unwrap();
         let data = folder.path().join("data");
         let account = Account::of("postgres");
@@ -30,7 +34,7 @@ impl Postgres {
             .command(&programs().join("initdb"))
             .args(["--no-sync", "-U", "app", "-A", "reject", "-D"])
             .arg(&data));
-        fs::write(data.join("pg_hba.conf"), "hostssl all all all cert\n").unwrap();
+        fs::write(data.join("pg_hba.conf"), "hostssl all,replication all all cert clientcert=verify-full\n").unwrap();
         for (name, from) in
             [("server.crt", &server.certificate), ("server.key", &server.key), ("root.crt", &pki.root())]
         {
@@ -38,7 +42,6 @@ impl Postgres {
             account.own(&data.join(name));
         }
         fs::set_permissions(data.join("server.key"), fs::Permissions::from_mode(0o600)).unwrap();
-        let port = free_port();
         let mut command = account.command(&programs().join("postgres"));
         command.arg("-D").arg(&data).args(["-p", &port.to_string()]);
         for setting in [
@@ -47,7 +50,7 @@ impl Postgres {
             "ssl=on",
             "ssl_ca_file=root.crt",
             "fsync=off",
-            "max_connections=64",
+            "max_connections=128",
         ] {
             command.args(["-c", setting]);
         }

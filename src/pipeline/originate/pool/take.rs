@@ -125,7 +125,7 @@ impl Originator {
                     pool.served(true, endpoint.account());
                     let endpoint = Arc::clone(endpoint);
                     let originated = Originated { wire: Wire::Tls(stream), endpoint, negotiated: Some(negotiated) };
-                    return Some(Ok(Opened { originated, in_flight, pooled: true, ready }));
+                    return Some(Ok(Opened { originated, in_flight, pooled: true, ready, cancels: false }));
                 }
                 // The others on the shelf were made for the same clients.
                 Err(Stage::Login(error)) if error.is_of_connection() => {
