@@ -12,6 +12,7 @@ use crate::config::formats::{Alpn, ServedName};
 use crate::config::values::{Config, Dns, Name, Server};
 use crate::config::{self, Problems};
 use crate::protocols::Upgrade;
+use crate::protocols::answers::AnswerFormat;
 use crate::tools::explain::question::{HttpPath, PostgresUser, Question};
 use crate::tools::explain::repair::Plan;
 use crate::tools::explain::report::Explanation;
@@ -178,7 +179,7 @@ impl Explain {
     }
 
     fn question(&self, upgrade: Option<Upgrade>) -> Result<Option<Question>, Refused> {
-        let is_postgres = upgrade.is_some_and(|protocol| protocol.word == "postgres");
+        let is_postgres = upgrade.is_some_and(|protocol| protocol.answer == Some(AnswerFormat::POSTGRES));
         match (&self.http_get, &self.postgres_user) {
             (Some(_), _) if is_postgres => Err(Refused::Question(
                 "--http-get: the upstream speaks PostgreSQL (`upgrade = \"postgres\"`); take --postgres-user",
@@ -216,6 +217,7 @@ impl Settings {
         upstream.tls.server_name = self.server_name.as_ref().map(|name| name.0.clone());
         upstream.tls.settings.sni = !self.no_sni;
         upstream.tls.settings.alpn = self.alpn.iter().map(|protocol| protocol.0.clone()).collect();
+        upstream.tls = upstream.tls.speaking_before(self.upgrade);
         upstream.tls.identity = upstream.tls.identity.map(|_| Name::new(NAME));
         upstream.tls.trust = upstream.tls.trust.map(|_| Name::new(NAME));
         let identity = config.identities.pop_first().map(|(_, identity)| identity);

@@ -54,7 +54,7 @@ pub(crate) struct Tunnel {
     /// Address to listen on: `IP:PORT` or `unix:/PATH`
     #[arg(long, value_name = "ADDRESS", requires = "to")]
     pub(crate) listen: Option<String>,
-    /// TLS server (repeatable; connections are spread over all)
+    /// TLS server, or `PROTOCOL://HOST` with a protocol of `--upgrade` (repeatable; connections are spread over all)
     #[arg(long, value_name = "HOST:PORT", requires = "listen")]
     pub(crate) to: Vec<String>,
     /// Client certificate: PEM chain or PKCS#12

@@ -11,6 +11,7 @@ use crate::config::read::{Given, Key, Named, OneOrMany, Reader, Text};
 use crate::config::source::{COMMAND_LINE, ENVIRONMENT, Source, Span};
 use crate::config::terms::{Name, Server};
 use crate::config::variables::Variables;
+use crate::protocols::Upgrade;
 
 /// What arguments can set. Paths are relative to the working folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,9 +55,10 @@ const NAME: &str = "default";
 /// # Errors
 /// Everything that is wrong with them.
 pub fn from_flags(flags: &Flags) -> Result<Loaded, Problems> {
+    let flags = of_urls(flags);
     let mut line = Line::new("egret run");
     let admin = line.put("--admin", &flags.admin);
-    let arguments = line.arguments(None, flags);
+    let arguments = line.arguments(None, &flags);
     let source = Arc::new(Source::new(COMMAND_LINE, &line.text));
     load(source, &[arguments], &admin, Vec::new())
 }
@@ -74,10 +76,11 @@ pub(crate) fn from_variables(tunnels: &[Tunnel], mut problems: Vec<Problem>) -> 
     let mut line = Line::new("");
     let mut admin = Vec::new();
     let mut arguments = Vec::new();
-    for tunnel in tunnels {
+    let flags: Vec<Flags> = tunnels.iter().map(|tunnel| of_urls(&tunnel.flags)).collect();
+    for (tunnel, flags) in tunnels.iter().zip(&flags) {
         line.prefix = Some(tunnel.prefix.clone());
-        admin.extend(line.put("--admin", &tunnel.flags.admin));
-        arguments.push(line.arguments(tunnel.name.as_deref(), &tunnel.flags));
+        admin.extend(line.put("--admin", &flags.admin));
+        arguments.push(line.arguments(tunnel.name.as_deref(), flags));
     }
     let source = Source::new(ENVIRONMENT, &line.text).with_variables(line.variables);
     load(Arc::new(source), &arguments, &admin, problems)
@@ -138,6 +141,28 @@ impl Sections {
         self.upstreams.push((key(), unplaced(tunnel.upstream(tls, reader))));
         self.listeners.push(unplaced(tunnel.listener(reader)));
     }
+}
+
+/// `--to postgres://db.example.com` is `--upgrade postgres --to db.example.com:5432`. URLs of another protocol than the
+/// first stay as they are, and are reported as no server; so are those with more than host and port in them.
+fn of_urls(flags: &Flags) -> Flags {
+    let mut flags = flags.clone();
+    let mut protocol = flags.upgrade.as_deref().and_then(Upgrade::of);
+    for to in &mut flags.to {
+        let Some((scheme, rest)) = to.split_once("://") else { continue };
+        let host = rest.strip_suffix('/').unwrap_or(rest);
+        let Some(row) = Upgrade::of_scheme(scheme).filter(|row| protocol.is_none_or(|other| other == *row)) else {
+            continue;
+        };
+        if host.is_empty() || host.contains(['/', '@', '?']) {
+            continue;
+        }
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|digit| digit.is_ascii_digit()));
+        *to = if has_port { host.to_owned() } else { format!("{host}:{}", row.port) };
+        protocol = Some(row);
+    }
+    flags.upgrade = flags.upgrade.or_else(|| protocol.map(|protocol| protocol.word.to_owned()));
+    flags
 }
 
 struct Arguments<'a> {
@@ -284,4 +309,49 @@ impl Line {
 /// The variable of a flag: `EGRET_` and the flag in capitals.
 pub(crate) fn variable(prefix: &str, flag: &str) -> String {
     format!("{prefix}{}", flag.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(to: &[&str], upgrade: Option<&str>) -> Option<(Vec<String>, Option<&'static str>)> {
+        let flags = Flags {
+            listen: "127.0.0.1:1".to_owned(),
+            to: to.iter().map(|&to| to.to_owned()).collect(),
+            upgrade: upgrade.map(str::to_owned),
+            ..Flags::default()
+        };
+        let upstream = from_flags(&flags).ok()?.config.upstreams.pop_first()?.1;
+        let servers = upstream.servers.iter().map(ToString::to_string).collect();
+        Some((servers, upstream.upgrade.map(|protocol| protocol.word)))
+    }
+
+    #[test]
+    fn url_of_a_protocol_is_its_upgrade_and_its_port() {
+        for protocol in Upgrade::all() {
+            for scheme in protocol.schemes {
+                let expected = (vec![format!("host.example.com:{}", protocol.port)], Some(protocol.word));
+                assert_eq!(upstream(&[&format!("{scheme}://host.example.com")], None), Some(expected), "{scheme}");
+            }
+            let expected = (vec!["host.example.com:7".to_owned()], Some(protocol.word));
+            assert_eq!(upstream(&["host.example.com:7"], Some(protocol.word)), Some(expected), "{}", protocol.word);
+        }
+        let both = (vec!["a.example.com:5432".to_owned(), "[2001:db8::1]:7".to_owned()], Some("postgres"));
+        assert_eq!(upstream(&["postgres://a.example.com/", "postgresql://[2001:db8::1]:7"], None), Some(both));
+    }
+
+    #[test]
+    fn url_with_a_password_or_of_another_protocol_is_refused() {
+        for to in [
+            &["postgres://app:secret@db.example.com"][..],
+            &["postgres://db.example.com/app"],
+            &["postgres://"],
+            &["https://www.example.com"],
+            &["postgres://db.example.com", "smtp://mail.example.com"],
+        ] {
+            assert_eq!(upstream(to, None), None, "{to:?}");
+        }
+        assert_eq!(upstream(&["postgres://db.example.com"], Some("smtp")), None);
+    }
 }

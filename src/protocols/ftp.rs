@@ -28,6 +28,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     limits: Some("data connections do not pass through egret: listings and files travel in plaintext, or not at all"),
     answer: Some(AnswerFormat::FTP),
     cancellation: None,
+    alpn: None,
     server_with_tls: "vsftpd, in its vsftpd.conf:\n    ssl_enable=YES\n    rsa_cert_file=/etc/ssl/ftp.pem\n    \
                       rsa_private_key_file=/etc/ssl/private/ftp.key",
 };

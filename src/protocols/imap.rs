@@ -28,6 +28,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     limits: None,
     answer: Some(AnswerFormat::IMAP),
     cancellation: None,
+    alpn: None,
     server_with_tls: "Dovecot, in its dovecot.conf:\n    ssl = required\n    ssl_cert = </etc/dovecot/chain.pem\n    \
                       ssl_key = </etc/dovecot/key.pem",
 };

@@ -27,6 +27,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     limits: None,
     answer: Some(AnswerFormat::LDAP),
     cancellation: None,
+    alpn: None,
     server_with_tls: "OpenLDAP, in cn=config:\n    olcTLSCertificateFile: /etc/ldap/server.crt\n    \
                       olcTLSCertificateKeyFile: /etc/ldap/server.key",
 };

@@ -63,6 +63,8 @@ pub struct Protocol {
     pub(crate) answer: Option<AnswerFormat>,
     /// `None`: a session is not cancelled by another connection.
     pub(crate) cancellation: Option<Cancellation>,
+    /// The protocol of ALPN that its servers demand.
+    pub(crate) alpn: Option<&'static str>,
 }
 
 /// Clients that speak first, and have to be answered before a server is there.
@@ -97,6 +99,7 @@ const PROTOCOLS: &[Protocol] = &[
     nntp::PROTOCOL,
     pop3::PROTOCOL,
     postgres::PROTOCOL,
+    postgres::DIRECT,
     sieve::PROTOCOL,
     smtp::SMTP,
     xmpp::CLIENT,

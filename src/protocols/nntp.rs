@@ -25,6 +25,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     limits: None,
     answer: Some(AnswerFormat::NNTP),
     cancellation: None,
+    alpn: None,
     server_with_tls: "INN, in its inn.conf:\n    tlscertfile: /etc/news/cert.pem\n    tlskeyfile: /etc/news/key.pem",
 };
 

@@ -27,6 +27,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     limits: None,
     answer: Some(AnswerFormat::POP3),
     cancellation: None,
+    alpn: None,
     server_with_tls: super::imap::PROTOCOL.server_with_tls,
 };
 

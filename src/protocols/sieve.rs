@@ -28,6 +28,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     limits: None,
     answer: Some(AnswerFormat::SIEVE),
     cancellation: None,
+    alpn: None,
     server_with_tls: super::imap::PROTOCOL.server_with_tls,
 };
 

@@ -31,6 +31,7 @@ pub(super) const SMTP: Protocol = Protocol {
     limits: None,
     answer: Some(AnswerFormat::SMTP),
     cancellation: None,
+    alpn: None,
     server_with_tls: SERVER_WITH_TLS,
 };
 

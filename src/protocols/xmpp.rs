@@ -27,6 +27,7 @@ pub(super) const CLIENT: Protocol = Protocol {
     limits: None,
     answer: Some(AnswerFormat::XMPP),
     cancellation: None,
+    alpn: None,
     server_with_tls: "Prosody, in its prosody.cfg.lua:\n    c2s_require_encryption = true\n    \
                       ssl = { certificate = \"server.crt\", key = \"server.key\" }",
 };

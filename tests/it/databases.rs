@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::support::egret::{Egret, listener, roots};
+use crate::support::nginx::Nginx;
 use crate::support::pki::{Pair, Pki};
 use crate::support::postgres::{Postgres, pgbench, psql};
 use crate::support::process::{attempt, run};
@@ -115,4 +116,56 @@ fn junk_on_a_postgres_listener_is_closed_before_an_upstream_is_asked() {
     egret.wait_until_idle(floor);
     let originated = egret.metrics().sum("egret_originations_total", &[]);
     assert_eq!(originated, 0.0, "{}", egret.log_text());
+}
+
+/// As PostgreSQL 17 does it, by a TLS server before an older one: TLS from the first byte, and only with the right ALPN.
+#[test]
+fn postgres_direct_speaks_tls_from_the_first_byte_and_names_the_protocol() {
+    let pki = Pki::new();
+    let pair = pki.server(&[HOST]);
+    let postgres = Postgres::start_plain(&pki, &pair);
+    let ports = [free_port(), free_port()];
+    let server = |port: u16, alpn: &str| {
+        format!(
+            "server {{ listen 127.0.0.1:{port} ssl; {alpn} ssl_certificate {}; ssl_certificate_key {}; \
+             ssl_client_certificate {}; ssl_verify_client on; ssl_verify_depth 2; proxy_pass 127.0.0.1:{}; }}",
+            pair.certificate.display(),
+            pair.key.display(),
+            pki.root().display(),
+            postgres.port
+        )
+    };
+    let servers = server(ports[0], "ssl_alpn postgresql;") + &server(ports[1], "");
+    let _nginx = Nginx::start_stream(&servers, &ports);
+
+    let direct = egret(&pki, &pki.client("app"), ports[0], "upgrade = \"postgres-direct\"");
+    let port = direct.address("db").port();
+    for sslmode in ["disable", "prefer"] {
+        let rows = run(&mut psql(port, sslmode, "select 1 + 1"));
+        assert_eq!(rows.trim(), "2", "sslmode={sslmode}\n{}", direct.log_text());
+    }
+    let alpn = direct.wait_for_log("a connection", |line| line["message"] == "connection")["alpn"].clone();
+    assert_eq!(alpn, "postgresql");
+
+    let other = egret(&pki, &pki.client("app"), ports[1], "upgrade = \"postgres-direct\"");
+    let refused = attempt(&mut psql(other.address("db").port(), "disable", "select 1"));
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("egret: alpn_refused: "), "{text}");
+}
+
+#[test]
+fn many_clients_and_prepared_statements_pass_with_and_without_a_pool() {
+    let pki = Pki::new();
+    let postgres = Postgres::start(&pki, &pki.server(&[HOST]));
+    for pool in ["", "\npool = { min_idle = 4 }"] {
+        let egret = egret(&pki, &pki.client("app"), postgres.port, &format!("{POSTGRES}{pool}"));
+        let port = egret.address("db").port();
+        run(&mut pgbench(port, &["--initialize", "--quiet"]));
+        for mode in ["simple", "prepared"] {
+            let report = run(&mut pgbench(port, &["-S", "-M", mode, "-c", "100", "-j", "2", "-t", "20"]));
+            assert!(report.contains("number of failed transactions: 0 "), "{mode}{pool}: {report}");
+            assert!(report.contains("number of transactions actually processed: 2000/2000"), "{mode}{pool}: {report}");
+        }
+        assert_eq!(failures(&egret), 0.0, "{}", egret.log_text());
+    }
 }

@@ -198,7 +198,7 @@ fn no_block_of_code_holds_a_link() {
 
 #[test]
 fn users_read_that_an_http_client_sends_the_host_itself() {
-    for path in ["README.md", "docs/configuration.md", "config/minimal.toml"] {
+    for path in ["README.md", "docs/configuration.md", "docs/http.md", "config/minimal.toml"] {
         let text = page(path);
         assert!(text.contains("Host: ") && text.contains("curl --connect-to ::127.0.0.1:8080 http://"), "{path}");
     }

@@ -24,7 +24,7 @@ pub(super) fn upstream(section: &file::Upstream, file: &File, resolver: &mut Res
         balance: servers::balance(section),
         ejection: servers::ejection(section, resolver),
         active_check: servers::active_check(section, resolver),
-        tls: self::tls(tls, file, resolver)?,
+        tls: self::tls(tls, file, resolver)?.speaking_before(section.upgrade.value().copied()),
         upgrade: section.upgrade.value().copied(),
         answer: answer(section),
         pool: section.pool.value().map(|pool| self::pool(pool, section, resolver)),

@@ -188,6 +188,15 @@ pub struct Upstream {
     pub settings: UpstreamSettings,
 }
 
+impl Tls {
+    /// With the protocol of ALPN that servers of this upgrade demand, unless others are set.
+    pub(crate) fn speaking_before(mut self, upgrade: Option<Upgrade>) -> Self {
+        let alpn = upgrade.and_then(|protocol| protocol.alpn).filter(|_| self.settings.alpn.is_empty());
+        self.settings.alpn.extend(alpn.map(|protocol| protocol.as_bytes().to_vec()));
+        self
+    }
+}
+
 impl Deref for Upstream {
     type Target = UpstreamSettings;
 

@@ -44,6 +44,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     }),
     answer: Some(AnswerFormat::MYSQL),
     cancellation: None,
+    alpn: None,
     is_answer: |bytes| matches!(bytes, [_, _, 0, 0, packet::VERSION, ..] | [_, 0 | 1, 0, 0, 0xff, ..]),
     limits: None,
     server_with_tls: "in the [mysqld] section of its option file, then restart it:\n    \

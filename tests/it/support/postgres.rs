@@ -26,6 +26,15 @@ impl Postgres {
     }
 
     pub(crate) fn start_at(port: u16, pki: &Pki, server: &Pair) -> Self {
+        Self::start_with(port, pki, server, "hostssl all,replication all all cert clientcert=verify-full\n")
+    }
+
+    /// One that takes plaintext, for a TLS server before it.
+    pub(crate) fn start_plain(pki: &Pki, server: &Pair) -> Self {
+        Self::start_with(free_port(), pki, server, "host all all 127.0.0.1/32 trust\n")
+    }
+
+    fn start_with(port: u16, pki: &Pki, server: &Pair, access: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let data = folder.path().join("data");
         let account = Account::of("postgres");
@@ -34,7 +43,7 @@ impl Postgres {
             .command(&programs().join("initdb"))
             .args(["--no-sync", "-U", "app", "-A", "reject", "-D"])
             .arg(&data));
-        fs::write(data.join("pg_hba.conf"), "hostssl all,replication all all cert clientcert=verify-full\n").unwrap();
+        fs::write(data.join("pg_hba.conf"), access).unwrap();
         for (name, from) in
             [("server.crt", &server.certificate), ("server.key", &server.key), ("root.crt", &pki.root())]
         {
