@@ -54,8 +54,10 @@ fn every_metric_family_has_a_row_in_the_page_of_operation_and_no_row_is_left_ove
     // Two names are constants.
     known.insert(egret::observe::metrics::NOT_BEFORE.to_owned());
     known.insert(egret::observe::metrics::NOT_AFTER.to_owned());
+    known.extend(words(&page("src/observe/metrics/process.rs"), "process_"));
+    let told = rows(&page("docs/operation.md")).into_iter();
     let told: BTreeSet<String> =
-        rows(&page("docs/operation.md")).into_iter().filter(|row| row.starts_with("egret_")).collect();
+        told.filter(|row| ["egret_", "process_"].iter().any(|start| row.starts_with(start))).collect();
     assert_eq!(told, known);
 }
 
@@ -81,6 +83,46 @@ fn alerts_ask_for_families_and_labels_that_exist() {
         }
     }
     assert!(asked > 10, "the labels were not found");
+}
+
+#[test]
+fn every_alert_leads_to_its_section_and_no_section_is_left_over() {
+    let (alerts, sections) = (page("deploy/alerts.yml"), page("docs/alerts.md"));
+    let after = |text: &str, start: &str| -> Vec<String> {
+        text.lines().filter_map(|line| line.trim().strip_prefix(start)).map(str::to_owned).collect()
+    };
+    let names = after(&alerts, "- alert: ");
+    assert!(names.len() > 20, "{names:?}");
+    // An anchor is the title in lower case.
+    let anchors: Vec<_> = names.iter().map(|name| format!("\"docs/alerts.md#{}\"", name.to_lowercase())).collect();
+    assert_eq!(after(&alerts, "runbook: "), anchors);
+    let known: BTreeSet<_> = names.into_iter().collect();
+    assert_eq!(after(&sections, "## ").into_iter().collect::<BTreeSet<_>>(), known);
+}
+
+#[test]
+fn the_dashboard_asks_for_families_and_labels_that_exist() {
+    let dashboard: serde_json::Value = serde_json::from_str(&page("deploy/dashboard.json")).unwrap();
+    let operation = page("docs/operation.md");
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let queries: Vec<&str> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
+    assert!(queries.len() > 15, "{queries:?}");
+    for query in queries {
+        let families = ["egret_", "process_"].iter().flat_map(|start| words(query, start));
+        let families: Vec<String> = families.map(|family| family.trim_end_matches("_bucket").to_owned()).collect();
+        assert!(!families.is_empty(), "{query}");
+        let mut labels = BTreeSet::from(["instance", "le"].map(str::to_owned));
+        for family in families {
+            let row = operation.lines().find(|line| line.starts_with(&format!("| `{family}` |")));
+            let column = row.unwrap_or_else(|| panic!("{family} is no family: {query}")).split('|').nth(2).unwrap();
+            labels.extend(column.split('`').skip(1).step_by(2).map(str::to_owned));
+        }
+        let grouped = query.split("by (").skip(1).filter_map(|rest| rest.split_once(')')).map(|(list, _)| list);
+        for label in grouped.flat_map(|list| list.split(", ")) {
+            assert!(labels.contains(label), "no label {label}: {query}");
+        }
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn a_theme_gets_the_servers_that_its_tests_start() {
         ("mysql", &["mariadb-server", "mariadb-client", "python3-pip"]),
         ("check", &["python3-jsonschema"]),
         ("protocols", &["postfix", "dovecot-imapd", "slapd", "ldap-utils", "prosody", "vsftpd", "python3"]),
+        ("kubernetes", &["npm", "python3-venv"]),
     ] {
         let listed = needs(&[&format!("{theme}::")]);
         let missing: Vec<_> = packages.iter().filter(|package| !listed.contains(**package)).collect();

@@ -5,6 +5,7 @@
 
 mod endpoint;
 mod origin;
+mod process;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -16,6 +17,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 pub use self::endpoint::EndpointMetrics;
 use self::endpoint::MAX_ENDPOINTS;
 pub use self::origin::{OriginMetrics, RESUMPTION_RATIO, SessionMetrics, Share};
+use self::process::Process;
 use crate::config::values::Name;
 
 /// Makes handles, and renders the text that Prometheus reads.
@@ -27,6 +29,7 @@ struct Kept {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
     endpoints: Arc<Mutex<HashSet<[Arc<str>; 2]>>>,
+    process: Arc<Process>,
 }
 
 /// Bounds of the origination histograms, in seconds: from a resumed handshake on loopback (0.2 ms) to
@@ -105,7 +108,12 @@ impl Registry {
             }
         }
         let handle = recorder.handle();
-        let registry = Self(Some(Kept { recorder: Arc::new(recorder), handle, endpoints: Arc::default() }));
+        let registry = Self(Some(Kept {
+            recorder: Arc::new(recorder),
+            handle,
+            endpoints: Arc::default(),
+            process: Arc::new(Process::new()),
+        }));
         registry.gauge("egret_build_info", &[("version", env!("CARGO_PKG_VERSION").into())]).set(1.0);
         registry
     }
@@ -118,9 +126,9 @@ impl Registry {
 
     /// The text that Prometheus reads.
     pub fn render(&self) -> String {
-        let Some(Kept { handle, .. }) = &self.0 else { return String::new() };
+        let Some(Kept { handle, process, .. }) = &self.0 else { return String::new() };
         handle.run_upkeep();
-        handle.render()
+        handle.render() + &process.render()
     }
 
     /// Drains the buffers of histograms; without it their memory grows. To be called on a timer.
