@@ -101,7 +101,7 @@ codes! {
 
 /// A place in one of the files.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct SourceRange {
     /// The number of the file.
     pub file: usize,
     /// Its first byte.
@@ -110,7 +110,7 @@ pub struct Place {
     pub end: usize,
 }
 
-impl Place {
+impl SourceRange {
     pub(crate) fn new(file: usize, span: &Span) -> Self {
         Self { file, start: span.start, end: span.end }
     }
@@ -122,7 +122,7 @@ pub struct Finding {
     /// Its kind.
     pub code: Code,
     /// Where.
-    pub place: Place,
+    pub place: SourceRange,
     /// What is so, in one sentence without a full stop.
     pub(crate) title: String,
     /// For the underlined text.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::config::Source;
-use crate::tools::import::findings::{Code, Finding, Place, Weight};
+use crate::tools::import::findings::{Code, Finding, SourceRange, Weight};
 
 /// What became of a directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,9 +20,9 @@ pub enum Outcome {
 
 /// A directive in the account.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ReportEntry {
     /// Its place in the text.
-    pub place: Place,
+    pub place: SourceRange,
     /// Its text, without its block.
     pub text: String,
     pub(crate) parent: Option<usize>,
@@ -32,7 +32,7 @@ pub struct Entry {
     pub(crate) lost: Vec<String>,
 }
 
-impl Entry {
+impl ReportEntry {
     pub(crate) fn name(&self) -> &str {
         self.text.split([' ', '=']).next().unwrap_or_default()
     }
@@ -56,11 +56,11 @@ pub struct ImportReport {
     /// The files that were read.
     pub sources: Vec<Source>,
     /// Every directive, by its number.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ReportEntry>,
     /// Sorted once the import is done.
     pub findings: Vec<Finding>,
     /// Code, place and title of all findings.
-    known: BTreeSet<(&'static str, Place, String)>,
+    known: BTreeSet<(&'static str, SourceRange, String)>,
     /// Only places and masks of the files are shown.
     pub(crate) masked: bool,
 }
@@ -85,7 +85,7 @@ impl ImportReport {
 
     /// Takes a carried directive back, since it is of no use without another that is lost.
     pub(crate) fn withdraw_carried(&mut self, id: usize, why: &str) {
-        let carried = |entry: &&mut Entry| matches!(entry.outcome, Some(Outcome::Carried(_)));
+        let carried = |entry: &&mut ReportEntry| matches!(entry.outcome, Some(Outcome::Carried(_)));
         if let Some(entry) = self.entries.get_mut(id).filter(carried) {
             entry.outcome = Some(Outcome::Listed(why.to_owned()));
         }
@@ -107,7 +107,7 @@ impl ImportReport {
     pub(crate) fn find(
         &mut self,
         code: Code,
-        place: Place,
+        place: SourceRange,
         title: impl Into<String>,
         label: &str,
         repair: impl Into<String>,
@@ -128,7 +128,7 @@ impl ImportReport {
     }
 
     /// `file:line` of a place, for comments.
-    pub(crate) fn line(&self, place: &Place) -> String {
+    pub(crate) fn line(&self, place: &SourceRange) -> String {
         let source = &self.sources[place.file];
         format!("{}:{}", source.origin(), source.position(place.start).line)
     }
@@ -174,7 +174,7 @@ impl ImportReport {
         value
     }
 
-    fn entry_to_json(&self, entry: &Entry) -> Value {
+    fn entry_to_json(&self, entry: &ReportEntry) -> Value {
         let mut value = self.place_to_json(&entry.place);
         let outcome = match &entry.outcome {
             Some(Outcome::Carried(_)) => "carried",
@@ -188,7 +188,7 @@ impl ImportReport {
         value
     }
 
-    fn place_to_json(&self, place: &Place) -> Value {
+    fn place_to_json(&self, place: &SourceRange) -> Value {
         let source = &self.sources[place.file];
         let start = source.position(place.start);
         let end = source.position(place.end);

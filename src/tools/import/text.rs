@@ -8,14 +8,14 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Snippet};
 use crate::config::Style;
 use crate::config::problems::quote;
 use crate::escape::escaped_lines;
-use crate::tools::import::findings::{Finding, Place, Weight};
-use crate::tools::import::report::{Entry, ImportReport, Outcome};
+use crate::tools::import::findings::{Finding, SourceRange, Weight};
+use crate::tools::import::report::{ImportReport, Outcome, ReportEntry};
 
 /// Findings that are one for the reader.
 struct Same<'a> {
     first: &'a Finding,
     /// In the order of the text.
-    places: Vec<&'a Place>,
+    places: Vec<&'a SourceRange>,
     /// All have the same title and repair.
     equal: bool,
 }
@@ -101,7 +101,7 @@ impl ImportReport {
     }
 
     /// `nginx.conf:3:5` for one place, else `nginx.conf:3, 7; more.conf:1 and 4 more`.
-    fn places(&self, places: &[&Place]) -> String {
+    fn places(&self, places: &[&SourceRange]) -> String {
         let mut text = String::new();
         let mut last = None;
         for place in places.iter().take(PLACES) {
@@ -124,7 +124,7 @@ impl ImportReport {
     /// One line for each directive that was carried without some of its parameters.
     fn in_part(&self) -> Vec<String> {
         let parts = self.entries.iter().filter(|entry| !entry.lost.is_empty());
-        let line = |entry: &Entry| {
+        let line = |entry: &ReportEntry| {
             let lost = entry.lost.join(", ");
             format!("{}: {} without {}", self.places(&[&entry.place]), quote(&entry.text), quote(&lost))
         };
@@ -133,7 +133,7 @@ impl ImportReport {
 
     /// One line for each reason why directives were not carried.
     fn not_carried(&self) -> Vec<String> {
-        let mut reasons: Vec<(&str, Vec<&Entry>)> = Vec::new();
+        let mut reasons: Vec<(&str, Vec<&ReportEntry>)> = Vec::new();
         let mut known: BTreeMap<&str, usize> = BTreeMap::new();
         for entry in self.entries.iter().filter(|entry| !self.is_folded(entry)) {
             let Some(Outcome::Listed(why)) = &entry.outcome else { continue };
@@ -143,7 +143,7 @@ impl ImportReport {
                 None => reasons.push((why, vec![entry])),
             }
         }
-        let line = |(why, entries): &(&str, Vec<&Entry>)| {
+        let line = |(why, entries): &(&str, Vec<&ReportEntry>)| {
             let names: Vec<_> = entries.iter().map(|entry| entry.name()).collect();
             let places: Vec<_> = entries.iter().map(|entry| &entry.place).collect();
             format!("{} ({}): {why}", few(&names), self.places(&places))
@@ -152,7 +152,7 @@ impl ImportReport {
     }
 
     /// Its block has the same reason, and is listed.
-    fn is_folded(&self, entry: &Entry) -> bool {
+    fn is_folded(&self, entry: &ReportEntry) -> bool {
         let parent = entry.parent.and_then(|parent| self.entries.get(parent));
         parent.is_some_and(|parent| entry.outcome == parent.outcome)
     }

@@ -8,14 +8,14 @@ use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
-use super::watch_set::Places;
+use super::watch_set::WatchSet;
 
 #[derive(Debug)]
 pub(super) struct Events {
     /// `None`: the kernel reports no events, files are polled.
     watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
-    places: Arc<Mutex<Places>>,
+    places: Arc<Mutex<WatchSet>>,
     /// Whether every folder could be watched the last time; if not, the poll is shorter.
     reliable: bool,
 }
@@ -23,7 +23,7 @@ pub(super) struct Events {
 impl Events {
     /// Wakes `woken` when something happens. Failure is logged, not returned: the poll remains.
     pub(super) fn new(woken: Arc<Notify>) -> Self {
-        let places = Arc::new(Mutex::new(Places::default()));
+        let places = Arc::new(Mutex::new(WatchSet::default()));
         let watching = Arc::clone(&places);
         let heard = move |event: notify::Result<Event>| {
             if matters(&event, &watching.lock().unwrap_or_else(PoisonError::into_inner)) {
@@ -47,7 +47,7 @@ impl Events {
     /// cannot be known for sure (inode numbers are reused).
     pub(super) fn arm(&mut self, files: &[PathBuf]) {
         let Some(watcher) = &mut self.watcher else { return };
-        let places = Places::of(files);
+        let places = WatchSet::of(files);
         let folders: BTreeSet<PathBuf> = places.folders().take(MAX_FOLDERS).cloned().collect();
         let mut deaf = places.folders().nth(MAX_FOLDERS).map(|folder| (folder.clone(), "too many folders".to_owned()));
         // Not held while watches are set: the thread of events takes it too, and has to answer.
@@ -78,7 +78,7 @@ impl Events {
 /// Far above what a configuration needs, far below what a user may watch (8192 on small machines).
 const MAX_FOLDERS: usize = 256;
 
-fn matters(event: &notify::Result<Event>, places: &Places) -> bool {
+fn matters(event: &notify::Result<Event>, places: &WatchSet) -> bool {
     // An error means that events may have been lost; so does a queue that ran over.
     let Ok(event) = event else { return true };
     let read_only = match event.kind {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Places(BTreeMap<PathBuf, Names>);
+pub(super) struct WatchSet(BTreeMap<PathBuf, Names>);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Names {
@@ -14,7 +14,7 @@ enum Names {
     Some(BTreeSet<OsString>),
 }
 
-impl Places {
+impl WatchSet {
     pub(super) fn of(files: &[PathBuf]) -> Self {
         let mut places = Self::default();
         for file in files {
@@ -129,7 +129,7 @@ mod tests {
         symlink("..data/tls.crt", root.join("mount/tls.crt")).unwrap();
         symlink("mount", root.join("secrets")).unwrap();
 
-        let places = Places::of(&[root.join("secrets/tls.crt")]);
+        let places = WatchSet::of(&[root.join("secrets/tls.crt")]);
         for decisive in ["secrets", "mount/tls.crt", "mount/..data", "mount/..v1", "mount/..v1/tls.crt"] {
             assert!(places.matter(&root.join(decisive)), "{decisive}: {places:?}");
         }
@@ -144,7 +144,7 @@ mod tests {
         let root = fs::canonicalize(folder.path()).unwrap();
         symlink("b", root.join("a")).unwrap();
         symlink("a", root.join("b")).unwrap();
-        let places = Places::of(&[root.join("a")]);
+        let places = WatchSet::of(&[root.join("a")]);
         assert!(places.matter(&root.join("a")) && places.matter(&root.join("b")));
     }
 
@@ -152,7 +152,7 @@ mod tests {
     fn of_a_missing_path_the_first_missing_name_is_a_place() {
         let folder = tempfile::tempdir().unwrap();
         let root = fs::canonicalize(folder.path()).unwrap();
-        let places = Places::of(&[root.join("not/yet/there.pem")]);
+        let places = WatchSet::of(&[root.join("not/yet/there.pem")]);
         assert!(places.matter(&root.join("not")), "{places:?}");
     }
 }

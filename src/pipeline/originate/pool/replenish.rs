@@ -19,7 +19,7 @@ use crate::pipeline::originate::pool::Pool;
 use crate::pipeline::originate::pool::demand::Demand;
 use crate::pipeline::originate::pool::lifetime::Lifetime;
 use crate::pipeline::originate::pool::pause::{Pause, Trouble};
-use crate::pipeline::originate::pool::shelf::Place;
+use crate::pipeline::originate::pool::shelf::Reservation;
 use crate::pipeline::originate::pool::waiting;
 use crate::pipeline::originate::pool::warm::{Discard, Warm};
 use crate::pipeline::originate::servers::endpoint::Endpoint;
@@ -208,10 +208,10 @@ async fn fill(originator: &Originator, age: Duration) -> Filled {
 /// An age is shortened by up to this part, so that those that were made together do not end together.
 const JITTER: f64 = 0.25;
 
-fn put(pool: &Pool, place: Place<Warm>, endpoint: &Endpoint, warm: Warm, until: Instant) {
+fn put(pool: &Pool, reservation: Reservation<Warm>, endpoint: &Endpoint, warm: Warm, until: Instant) {
     // Counted before it is there: it may be taken at once.
     pool.ready();
-    if let Err(warm) = place.put(endpoint.address(), warm, until) {
+    if let Err(warm) = reservation.put(endpoint.address(), warm, until) {
         pool.discard([(warm, Discard::Replaced)]);
     }
 }

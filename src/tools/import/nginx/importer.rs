@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use crate::tools::import::Options;
 use crate::tools::import::draft::Draft;
 use crate::tools::import::files::Files;
-use crate::tools::import::findings::{Code, Place};
+use crate::tools::import::findings::{Code, SourceRange};
 use crate::tools::import::nginx::parse::Directive;
 use crate::tools::import::nginx::scope::Scope;
 use crate::tools::import::nginx::variables::{Value, Variables};
 use crate::tools::import::nginx::words;
-use crate::tools::import::report::{Entry, ImportReport, Outcome};
+use crate::tools::import::report::{ImportReport, Outcome, ReportEntry};
 
 /// Its methods are in the modules of their subjects.
 pub(super) struct Importer<'a> {
@@ -29,12 +29,12 @@ pub(super) struct User {
     pub(super) http: bool,
     pub(super) entry: String,
     pub(super) settings: [(&'static str, String); 4],
-    pub(super) place: Place,
+    pub(super) place: SourceRange,
 }
 
 impl Importer<'_> {
-    pub(super) fn place(&self, directive: &Directive) -> Place {
-        Place::new(directive.file, &directive.span())
+    pub(super) fn place(&self, directive: &Directive) -> SourceRange {
+        SourceRange::new(directive.file, &directive.span())
     }
 
     /// `file:line` of a directive.
@@ -98,8 +98,13 @@ impl Importer<'_> {
     /// Enters every directive into the account.
     pub(super) fn enter(&mut self, tree: &[Directive], parent: Option<usize>) {
         for directive in tree {
-            let entry =
-                Entry { place: self.place(directive), text: shown(directive), parent, outcome: None, lost: Vec::new() };
+            let entry = ReportEntry {
+                place: self.place(directive),
+                text: shown(directive),
+                parent,
+                outcome: None,
+                lost: Vec::new(),
+            };
             self.report.entries[directive.id] = entry;
             self.enter(directive.children(), Some(directive.id));
         }

@@ -28,13 +28,13 @@ use std::path::Path;
 
 use crate::tools::import::draft::Draft;
 use crate::tools::import::files::Files;
-use crate::tools::import::findings::{DIFFERENCE, INCLUDE_MISSING, Place};
+use crate::tools::import::findings::{DIFFERENCE, INCLUDE_MISSING, SourceRange};
 use crate::tools::import::nginx::http::MADE_UP;
 use crate::tools::import::nginx::importer::Importer;
 use crate::tools::import::nginx::include::Whole;
 use crate::tools::import::nginx::parse::{Directive, Word};
 use crate::tools::import::nginx::scope::Scope;
-use crate::tools::import::report::{Entry, ImportReport, Outcome};
+use crate::tools::import::report::{ImportReport, Outcome, ReportEntry};
 use crate::tools::import::{Imported, Options, redact};
 
 /// Reads a configuration of nginx.
@@ -48,8 +48,8 @@ pub fn import(files: &dyn Files, path: &Path, options: &Options) -> Result<Impor
         redact::tree(&mut whole.tree);
         redact::sources(&mut report.sources);
     }
-    let place = Place { file: 0, start: 0, end: 0 };
-    let blank = Entry { place, text: String::new(), parent: None, outcome: None, lost: Vec::new() };
+    let place = SourceRange { file: 0, start: 0, end: 0 };
+    let blank = ReportEntry { place, text: String::new(), parent: None, outcome: None, lost: Vec::new() };
     report.entries = vec![blank; whole.count];
     let folder = path.parent().unwrap_or_else(|| Path::new("")).to_path_buf();
     let mut importer = Importer { report, draft: Draft::default(), options, files, folder, users: Vec::new() };
@@ -79,7 +79,7 @@ impl Importer<'_> {
             }
         }
         for file in &whole.differences {
-            let place = Place { file: *file, start: 0, end: 1 };
+            let place = SourceRange { file: *file, start: 0, end: 1 };
             let title = "this is a difference: lines with `-` are left out, those with `+` are taken";
             self.report.find(DIFFERENCE, place, title, "a difference", "see that it is what you meant");
         }

@@ -2,7 +2,7 @@
 
 use crate::config::problems::quote;
 use crate::tools::import::draft::Route;
-use crate::tools::import::findings::{Place, VARIABLE};
+use crate::tools::import::findings::{SourceRange, VARIABLE};
 use crate::tools::import::nginx::importer::Importer;
 use crate::tools::import::nginx::listen::To;
 use crate::tools::import::nginx::parse::Directive;
@@ -78,7 +78,7 @@ impl<'a> Importer<'_> {
 
     fn find_case(&mut self, case: &Case, title: String, repair: &str) {
         let Some(entry) = self.report.entries.get(case.id) else { return };
-        let place: Place = entry.place.clone();
+        let place: SourceRange = entry.place.clone();
         self.report.find(VARIABLE, place, title, "a pattern", repair);
         self.report.settle(case.id, crate::tools::import::report::Outcome::Found(VARIABLE.word));
     }

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use crate::config::Source;
 use crate::tools::import::draft::Draft;
 use crate::tools::import::files::Files;
-use crate::tools::import::findings::{Code, INCLUDE_MISSING, Place, SERVICE_LOST, UNKNOWN_DIRECTIVE};
+use crate::tools::import::findings::{Code, INCLUDE_MISSING, SERVICE_LOST, SourceRange, UNKNOWN_DIRECTIVE};
 use crate::tools::import::nginx::include::Error;
-use crate::tools::import::report::{Entry, ImportReport, Outcome};
+use crate::tools::import::report::{ImportReport, Outcome, ReportEntry};
 use crate::tools::import::stunnel::read::{Line, LineKind};
 use crate::tools::import::{Imported, Options, redact};
 
@@ -22,14 +22,14 @@ struct Setting {
     name: String,
     value: String,
     id: usize,
-    place: Place,
+    place: SourceRange,
 }
 
 #[derive(Clone, Debug)]
 struct Service {
     name: String,
     id: usize,
-    place: Place,
+    place: SourceRange,
     own: Vec<Setting>,
 }
 
@@ -74,7 +74,7 @@ impl Importer<'_> {
     fn enter(&mut self, lines: &[Line]) -> Vec<Service> {
         let mut services: Vec<Service> = Vec::new();
         for (id, line) in lines.iter().enumerate() {
-            let place = Place::new(0, &line.span);
+            let place = SourceRange::new(0, &line.span);
             let parent = services.last().map(|service| service.id);
             let (text, parent) = match &line.kind {
                 LineKind::Service(name) => (format!("[{name}]"), None),
@@ -83,7 +83,7 @@ impl Importer<'_> {
             };
             let outcome =
                 matches!(line.kind, LineKind::Other(_)).then(|| Outcome::Listed("this is no option".to_owned()));
-            self.report.entries.push(Entry { place: place.clone(), text, parent, outcome, lost: Vec::new() });
+            self.report.entries.push(ReportEntry { place: place.clone(), text, parent, outcome, lost: Vec::new() });
             match &line.kind {
                 LineKind::Service(name) => {
                     services.push(Service { name: name.clone(), id, place, own: Vec::new() });
@@ -137,8 +137,8 @@ impl Importer<'_> {
                 continue;
             }
             let outer = match entry.parent.map(|parent| &self.report.entries[parent]) {
-                Some(Entry { outcome: Some(Outcome::Listed(why)), .. }) => Some(why.clone()),
-                Some(Entry { outcome: Some(Outcome::Found(_)), .. }) => {
+                Some(ReportEntry { outcome: Some(Outcome::Listed(why)), .. }) => Some(why.clone()),
+                Some(ReportEntry { outcome: Some(Outcome::Found(_)), .. }) => {
                     Some("its service is not carried over".to_owned())
                 }
                 _ => None,

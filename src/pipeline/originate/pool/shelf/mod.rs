@@ -21,7 +21,7 @@ pub struct Shelf<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    stacks: HashMap<SocketAddr, Vec<Entry<T>>>,
+    stacks: HashMap<SocketAddr, Vec<Shelved<T>>>,
     idle: usize,
     reserved: usize,
     bounds: Option<Bounds>,
@@ -39,16 +39,16 @@ pub struct Bounds {
 }
 
 #[derive(Debug)]
-struct Entry<T> {
+struct Shelved<T> {
     number: u64,
     until: Instant,
     item: T,
     _permit: OwnedSemaphorePermit,
 }
 
-/// A promised place. Dropping it gives it back.
+/// The right to put one item on the shelf. Dropping it gives it back.
 #[derive(Debug)]
-pub struct Place<T> {
+pub struct Reservation<T> {
     shelf: Arc<Shelf<T>>,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -70,7 +70,7 @@ impl<T> Shelf<T> {
         state.bounds = Some(bounds);
         let mut removed = Vec::new();
         while state.idle > most {
-            let oldest = |stack: &Vec<Entry<T>>| stack.first().map(|entry| entry.number);
+            let oldest = |stack: &Vec<Shelved<T>>| stack.first().map(|entry| entry.number);
             let endpoint = state.stacks.iter().min_by_key(|(_, stack)| oldest(stack)).map(|(endpoint, _)| *endpoint);
             removed.extend(endpoint.and_then(|endpoint| state.remove(endpoint, 0)));
         }
@@ -78,13 +78,13 @@ impl<T> Shelf<T> {
     }
 
     /// `None` when a bound is reached, or the shelf is closed.
-    pub fn reserve(self: &Arc<Self>) -> Option<Place<T>> {
+    pub fn reserve(self: &Arc<Self>) -> Option<Reservation<T>> {
         let mut state = self.state();
         let bounds = state.bounds.as_ref().filter(|bounds| !state.closed && state.held() < bounds.most)?;
         let permit = Arc::clone(&bounds.everywhere).try_acquire_owned().ok()?;
         state.reserved += 1;
         drop(state);
-        Some(Place { shelf: Arc::clone(self), permit: Some(permit) })
+        Some(Reservation { shelf: Arc::clone(self), permit: Some(permit) })
     }
 
     /// The newest of this endpoint that has not expired.
@@ -146,7 +146,7 @@ impl<T> Shelf<T> {
         self.state().stacks.values().flatten().map(|entry| entry.until).min()
     }
 
-    fn remove_where(&self, goes: impl Fn(SocketAddr, &Entry<T>) -> bool) -> Vec<T> {
+    fn remove_where(&self, goes: impl Fn(SocketAddr, &Shelved<T>) -> bool) -> Vec<T> {
         let mut state = self.state();
         let mut removed = Vec::new();
         for (endpoint, stack) in &mut state.stacks {
@@ -183,7 +183,7 @@ impl<T> State<T> {
     }
 }
 
-impl<T> Place<T> {
+impl<T> Reservation<T> {
     /// Puts it on the shelf until it expires.
     ///
     /// # Errors
@@ -199,12 +199,12 @@ impl<T> Place<T> {
         state.idle += 1;
         let number = state.next;
         state.next += 1;
-        state.stacks.entry(endpoint).or_default().push(Entry { number, until, item, _permit: permit });
+        state.stacks.entry(endpoint).or_default().push(Shelved { number, until, item, _permit: permit });
         Ok(())
     }
 }
 
-impl<T> Drop for Place<T> {
+impl<T> Drop for Reservation<T> {
     fn drop(&mut self) {
         // `put` has taken the permit, and settled the account.
         if self.permit.take().is_some() {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::{Bounds, Place, Shelf};
+use super::{Bounds, Reservation, Shelf};
 
 fn endpoint(of: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, of], 443))
@@ -86,7 +86,7 @@ proptest! {
         prop_assert!(shelf.bound(bounds(MOST)).is_empty());
         let mut model = Model::default();
         let mut most = MOST;
-        let mut places: Vec<Place<u32>> = Vec::new();
+        let mut places: Vec<Reservation<u32>> = Vec::new();
         let mut now = Instant::now();
         let mut next = 0;
         for act in acts {
