@@ -102,7 +102,8 @@ impl Server {
             return Ok(None);
         };
         let inside = tag.strip_suffix(b">").unwrap_or(tag);
-        let (ends, closed) = (inside.first() == Some(&b'/'), inside.last() == Some(&b'/'));
+        let ends = inside.first() == Some(&b'/');
+        let closed = inside.last() == Some(&b'/');
         let name = local_name(inside);
         match (&self.state, inside.first()) {
             (State::Opening, Some(b'?')) => Ok(None),

@@ -36,7 +36,8 @@ pub(crate) struct Cancellable {
 
 impl Cancellable {
     pub(super) fn new(sessions: &Sessions, endpoint: &Arc<Endpoint>, cancellation: &Cancellation) -> Self {
-        let (sessions, endpoint) = (sessions.clone(), Arc::clone(endpoint));
+        let sessions = sessions.clone();
+        let endpoint = Arc::clone(endpoint);
         Self { sessions, endpoint, key: OnceLock::new(), announced: cancellation.announced }
     }
 
