@@ -63,6 +63,12 @@ pub(super) fn roots(system: bool, paths: &[PathBuf]) -> Result<Loaded, Error> {
     Ok(Loaded { anchors: Anchors::Roots(anchors), digests, roots: facts, exact: None, remarks })
 }
 
+/// Mozilla's roots, if they are part of this build.
+#[cfg(feature = "mozilla-roots")]
+const BUILT_IN: &[CertificateDer<'static>] = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+#[cfg(not(feature = "mozilla-roots"))]
+const BUILT_IN: &[CertificateDer<'static>] = &[];
+
 /// Whether the environment names the system's roots, as OpenSSL reads it: if they are not there, others are not meant.
 fn has_named_roots() -> bool {
     ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some())
@@ -96,13 +102,11 @@ impl Roots {
         Ok(())
     }
 
-    /// Mozilla's roots, if they are part of this build.
     fn add_built_in(&mut self) {
-        #[cfg(feature = "mozilla-roots")]
-        {
-            for der in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
-                let _ = self.add(der, None);
-            }
+        for der in BUILT_IN {
+            let _ = self.add(der, None);
+        }
+        if !self.facts.is_empty() {
             tracing::info!(
                 roots = self.facts.len(),
                 "the system has no root certificates: Mozilla's, built in, are used"
