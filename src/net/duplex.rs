@@ -105,8 +105,8 @@ pub(crate) fn try_read_unchecked(socket: &impl Duplex, buf: &mut [u8]) -> io::Re
     receive(socket, buf, |_| false)
 }
 
-/// The bytes that wait in the socket, as many as there is room for; they stay there. None for a socket that has failed:
-/// reading reports that.
+/// Copies received bytes into `buf`, up to its length, and leaves them in the socket. Empty if the socket has failed: the
+/// next read reports that.
 pub(crate) fn peek<'a>(socket: &impl AsFd, buf: &'a mut [u8]) -> &'a [u8] {
     let length =
         rustix::net::recv(socket, &mut *buf, RecvFlags::PEEK | RecvFlags::DONTWAIT).map_or(0, |(_, length)| length);

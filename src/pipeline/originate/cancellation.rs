@@ -1,6 +1,6 @@
 //! Which endpoint holds which session, so that a request to cancel it reaches the same server.
 //!
-//! A key is remembered as long as its stream lives, so there are at most as many as there are streams. All generations of
+//! A key is removed when its stream ends, so there is at most one for each open stream. All generations of
 //! an upstream share them: a session from before a reload can be cancelled after it.
 
 use std::collections::HashMap;
