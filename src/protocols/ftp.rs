@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Protocol;
 use super::answers::AnswerFormat;
 use super::exchange::{ServerRefusal, Step};
-use super::lines::{Dialogue, LineServer, code, is_whole_with_code};
+use super::lines::{Dialogue, LineServer, code};
 use super::smtp::is_ftp;
 use super::text::{error, shown};
 
@@ -44,10 +44,6 @@ struct Server {
 impl Dialogue for Server {
     fn may_begin(&self, first: u8) -> bool {
         matches!(first, b'1'..=b'6')
-    }
-
-    fn is_whole(&self, lines: &[u8]) -> bool {
-        is_whole_with_code(lines)
     }
 
     fn next(&mut self, reply: &[u8]) -> Step<Bytes, ServerRefusal> {

@@ -12,12 +12,17 @@ pub(super) const LONGEST_LINE: usize = 2048;
 pub(super) const LONGEST_REPLY: usize = 8192;
 
 /// What a protocol makes of whole replies.
+/// Replies have a code unless a dialogue says otherwise.
 pub(super) trait Dialogue {
     /// Whether a reply may begin with this byte. A server of another protocol may send a byte and no line.
-    fn may_begin(&self, first: u8) -> bool;
+    fn may_begin(&self, first: u8) -> bool {
+        matches!(first, b'2'..=b'5')
+    }
 
     /// Whether these whole lines, at least one, are a whole reply.
-    fn is_whole(&self, lines: &[u8]) -> bool;
+    fn is_whole(&self, lines: &[u8]) -> bool {
+        is_whole_with_code(lines)
+    }
 
     /// The next request, or the end.
     fn next(&mut self, reply: &[u8]) -> Step<Bytes, ServerRefusal>;
@@ -91,7 +96,7 @@ pub(super) fn code(reply: &[u8]) -> Option<u16> {
 
 /// As [`Dialogue::is_whole`], for replies with a code: several lines begin with the code and a hyphen, and end with the
 /// line that begins with the same code and a space (RFC 959 section 4.2; RFC 5321 section 4.2.1 is narrower).
-pub(super) fn is_whole_with_code(lines: &[u8]) -> bool {
+fn is_whole_with_code(lines: &[u8]) -> bool {
     let body = lines.strip_suffix(b"\n").unwrap_or(lines);
     let last = body.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
     code(lines).is_none() || lines.get(3) != Some(&b'-') || (last[..].get(..3) == lines.get(..3) && is_last(last))

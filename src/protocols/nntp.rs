@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Protocol;
 use super::answers::AnswerFormat;
 use super::exchange::{ServerRefusal, Step};
-use super::lines::{Dialogue, LineServer, code, is_whole_with_code};
+use super::lines::{Dialogue, LineServer, code};
 use super::text::{error, shown};
 
 pub(super) const PROTOCOL: Protocol = Protocol {
@@ -38,14 +38,6 @@ struct Server {
 }
 
 impl Dialogue for Server {
-    fn may_begin(&self, first: u8) -> bool {
-        matches!(first, b'2'..=b'5')
-    }
-
-    fn is_whole(&self, lines: &[u8]) -> bool {
-        is_whole_with_code(lines)
-    }
-
     fn next(&mut self, reply: &[u8]) -> Step<Bytes, ServerRefusal> {
         match (&mut self.greeting, code(reply)) {
             // 201: no posting.

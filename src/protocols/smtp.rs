@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::Protocol;
 use super::answers::AnswerFormat;
 use super::exchange::{ServerRefusal, Step};
-use super::lines::{Dialogue, LineServer, code, is_whole_with_code, lines};
+use super::lines::{Dialogue, LineServer, code, lines};
 use super::text::{begins, contains, error, shown};
 
 const SERVER_WITH_TLS: &str = "Postfix, in its main.cf:\n    smtpd_tls_security_level = encrypt\n    \
@@ -83,14 +83,6 @@ impl Server {
 }
 
 impl Dialogue for Server {
-    fn may_begin(&self, first: u8) -> bool {
-        matches!(first, b'2'..=b'5')
-    }
-
-    fn is_whole(&self, lines: &[u8]) -> bool {
-        is_whole_with_code(lines)
-    }
-
     fn next(&mut self, reply: &[u8]) -> Step<Bytes, ServerRefusal> {
         match (&self.state, code(reply)) {
             (State::Greeting, Some(220)) => {
