@@ -9,6 +9,7 @@ pub(crate) mod kernel_tls;
 mod listen;
 mod options;
 mod pipe;
+mod spare_descriptors;
 mod syscall;
 
 use std::io;
@@ -30,6 +31,7 @@ pub(crate) use duplex::{
 pub use listen::{BindError, Socket, set_mode};
 pub use options::{Missing, Options, Role};
 pub use pipe::{Pipe, pipes_within};
+pub(crate) use spare_descriptors::{SpareDescriptors, is_out_of_descriptors};
 pub(crate) use syscall::{
     block_signal, leads_session, own_process_group, send_signal, stop_until_continued, take_terminal_at_start,
     trim_heap,

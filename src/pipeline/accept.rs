@@ -9,7 +9,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::config::values::{self, ListenerKey, Name};
 use crate::drain::Watch;
-use crate::net::{AcceptBackoff, BindError, Options, Peer, Role, Socket, Stream};
+use crate::net::{self, AcceptBackoff, BindError, Options, Peer, Role, Socket, Stream};
 use crate::observe::logging::flood::{self, Event, Key};
 use crate::observe::metrics::Registry;
 use crate::observe::tasks::{self, Task};
@@ -233,7 +233,7 @@ async fn acquire(permits: &Arc<Semaphore>, bound: Bound, entry: &Entry) -> Optio
 
 fn accept_error(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-        Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => "no_descriptors",
+        _ if net::is_out_of_descriptors(error) => "no_descriptors",
         Some(rustix::io::Errno::NOBUFS | rustix::io::Errno::NOMEM) => "no_memory",
         _ => "accept_failed",
     }

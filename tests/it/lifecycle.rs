@@ -146,6 +146,22 @@ fn accepting_recovers_from_exhausted_descriptors_while_streams_go_on() {
 }
 
 #[test]
+fn admin_answers_while_streams_hold_every_descriptor() {
+    let scene = Scene::new("");
+    // A stream takes two: by the parity of what is left, none or one stays free.
+    for more in 20..24 {
+        let egret = scene.egret(Settings::default());
+        egret.limit_descriptors(egret.descriptors() + more);
+        let _crowd: Vec<TcpStream> = (0..100).map(|_| plain::connect(egret.address("echo"))).collect();
+        egret.wait_for_log("descriptors to be out", |line| line["message"] == "accepting pauses");
+        for path in ["/metrics", "/status", "/livez", "/readyz", "/metrics"] {
+            let answer = egret.admin("GET", path);
+            assert_eq!(answer.status, 200, "{more} more, {path}: {answer:?}\n{}", egret.log_text());
+        }
+    }
+}
+
+#[test]
 fn without_a_limit_of_its_own_egret_takes_no_more_clients_than_it_has_descriptors_for() {
     let scene = Scene::new("");
     let egret = scene.egret(Settings { descriptors: Some(192), ..Settings::default() });

@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 
 use crate::config::values::AdminRole;
-use crate::net::{AcceptBackoff, Peer, Socket, Stream};
+use crate::net::{AcceptBackoff, Peer, Socket, SpareDescriptors, Stream};
 use crate::observe::logging::flood::{self, Event, Key};
 use crate::pipeline::admit::Admission;
 use exchanges::{Exchanges, Progress};
@@ -117,7 +117,8 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send,
 ) {
     let routes = Arc::new(routes::Routes::new(guard::Guard::of(&socket), rights, control));
-    let mut acceptor = Acceptor { socket, admission, routes, exchanges: Exchanges::default() };
+    let spares = SpareDescriptors::hold();
+    let mut acceptor = Acceptor { socket, admission, routes, exchanges: Exchanges::default(), spares };
     tokio::select! {
         biased;
         () = stop => {}
@@ -133,6 +134,8 @@ struct Acceptor {
     admission: Admission,
     routes: Arc<routes::Routes>,
     exchanges: Exchanges,
+    /// Probes and people ask when streams have taken all descriptors, then above all.
+    spares: SpareDescriptors,
 }
 
 impl Acceptor {
@@ -146,11 +149,18 @@ impl Acceptor {
         loop {
             let accepted = tokio::select! {
                 biased;
-                true = self.exchanges.ended() => continue,
+                true = self.exchanges.ended() => {
+                    self.spares.refill();
+                    continue;
+                }
                 accepted = self.socket.accept() => accepted,
             };
-            if let Some((stream, peer)) = backoff.accepted(accepted, report).await {
-                self.admit(stream, &peer);
+            if self.spares.make_room_after(&accepted) {
+                continue;
+            }
+            match backoff.accepted(accepted, report).await {
+                Some((stream, peer)) => self.admit(stream, &peer),
+                None => self.spares.refill(),
             }
         }
     }

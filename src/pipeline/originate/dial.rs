@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep_until};
 
-use crate::net::{Options, Role};
+use crate::net::{self, Options, Role};
 
 /// Between the starts of two attempts (RFC 8305 section 5, "connection attempt delay").
 pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -205,7 +205,7 @@ pub enum Cause {
     Reset,
     /// Nobody listens there.
     Refused,
-    /// EMFILE or ENFILE: the process or the system has no descriptor left.
+    /// The process or the system has no descriptor left.
     NoDescriptors,
 }
 
@@ -252,9 +252,7 @@ impl std::error::Error for Error {}
 
 impl From<&io::Error> for Cause {
     fn from(error: &io::Error) -> Self {
-        use rustix::io::Errno;
-        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-        if matches!(errno, Some(Errno::MFILE | Errno::NFILE)) {
+        if net::is_out_of_descriptors(error) {
             return Self::NoDescriptors;
         }
         match error.kind() {
