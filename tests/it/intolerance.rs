@@ -14,7 +14,7 @@ use rustls::{ServerConfig, SupportedProtocolVersion};
 use crate::support::egret::{Egret, listener, roots};
 use crate::support::peer::{self, Peer, echo, versions};
 use crate::support::pki::Pki;
-use crate::support::plain::{ask_and_finish, reset};
+use crate::support::plain::{self, ask_and_finish, reset};
 use crate::support::process::attempt;
 use crate::support::tls_server::{TLS12, TLS13};
 use crate::support::{eventually, free_port};
@@ -133,8 +133,7 @@ impl Scene {
 
     /// A client: what came back of its word.
     fn ask(&self) -> String {
-        let mut client = TcpStream::connect(self.egret.address("app")).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut client = plain::connect(self.egret.address("app"));
         let mut answer = [0; 5];
         let done = client.write_all(b"hello").and_then(|()| client.read_exact(&mut answer));
         done.map_or_else(|error| error.to_string(), |()| String::from_utf8_lossy(&answer).into_owned())
@@ -236,7 +235,7 @@ fn the_key_share_is_that_of_the_setting() {
                 server.address
             );
             let egret = Egret::start(&(roots("t", &pki.root()) + &upstream + &listener("app", free_port(), "app")));
-            let mut client = TcpStream::connect(egret.address("app")).unwrap();
+            let mut client = plain::connect(egret.address("app"));
             let mut answer = [0; 5];
             let done = client.write_all(b"hello").and_then(|()| client.read_exact(&mut answer));
             assert_eq!(done.is_ok(), served, "{more}\n{}", egret.log_text());

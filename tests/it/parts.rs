@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,6 +13,7 @@ use crate::support::egret::{Egret, Settings, binary, egret, listener, roots};
 use crate::support::http::curl;
 use crate::support::nginx::{Nginx, certauth};
 use crate::support::pki::{Leaf, Pair, Pki, replace};
+use crate::support::plain;
 use crate::support::process::{guarded, run};
 use crate::support::{eventually, free_port};
 
@@ -206,7 +207,7 @@ fn upstream(name: &str, identity: &str, trust: &str, server: u16) -> String {
 
 /// What the server said of the client; empty if nothing came back.
 fn seen(address: SocketAddr) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut stream = plain::connect(address);
     let mut answer = Vec::new();
     // A stream that cannot be served is reset, which may be while the request is written.
     let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: certauth.example.com\r\nConnection: close\r\n\r\n");

@@ -4,17 +4,29 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use socket2::SockRef;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::PATIENCE;
 use super::pattern::{Digest, Pattern};
 
 /// A connection that gives up reading and writing after [`PATIENCE`].
+///
+/// A client that is refused at once may be reset before connect(2) has returned, which would then take the error off
+/// the socket. Here the error stays for the first read or write, as if the reset had come a moment later.
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
-    bounded(TcpStream::connect_timeout(&address, PATIENCE).unwrap_or_else(|error| panic!("{address}: {error}")))
-}
-
-fn bounded(tcp: TcpStream) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => panic!("{address}: {error}"),
+        _ => {}
+    }
+    let mut waiting = [PollFd::new(&socket, PollFlags::OUT)];
+    let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    assert_eq!(poll(&mut waiting, Some(&patience)).unwrap(), 1, "{address}: no answer within {PATIENCE:?}");
+    socket.set_nonblocking(false).unwrap();
+    let tcp = TcpStream::from(socket);
     tcp.set_read_timeout(Some(PATIENCE)).unwrap();
     tcp.set_write_timeout(Some(PATIENCE)).unwrap();
     tcp
@@ -38,12 +50,8 @@ pub(crate) fn ask_and_finish(address: SocketAddr, all: &[u8]) -> (Vec<u8>, End) 
 }
 
 fn say(address: SocketAddr, first: &[u8], then: impl FnOnce(&TcpStream)) -> (Vec<u8>, End) {
-    // Whoever is refused may learn it while it is still connecting or talking; the socket tells it once.
-    let connected = match TcpStream::connect_timeout(&address, PATIENCE) {
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => return (Vec::new(), End::Reset),
-        connected => connected,
-    };
-    let mut tcp = bounded(connected.unwrap_or_else(|error| panic!("{address}: {error}")));
+    let mut tcp = connect(address);
+    // A client that is refused may learn it while it is still talking; the socket reports it once.
     if tcp.write_all(first).is_err() {
         return (read_to_end(&mut tcp).0, End::Reset);
     }
