@@ -35,7 +35,8 @@ impl Parting<'_> {
         let deadline = Instant::now() + TOTAL;
         let mut piece = [0; 4096];
         let mut read = 0;
-        if request.is_empty() && self.format.after_request {
+        let has_spoken = !request.is_empty() || self.answer.fault.is_about_first_bytes();
+        if self.format.after_request && !has_spoken {
             let first = timeout_at(Instant::now() + REQUEST, receive(&client, &mut piece)).await;
             read = first.ok().and_then(Result::ok).unwrap_or(0);
         }

@@ -10,10 +10,10 @@ use crate::net::{self, Peer, SocketBuffers, Stream};
 use crate::pipeline::answer::Parting;
 use crate::pipeline::classify;
 use crate::pipeline::originate::servers::endpoint::Endpoint;
-use crate::pipeline::originate::{Cancellable, Client, Distrust, Wire};
+use crate::pipeline::originate::{Cancellable, Client, Distrust, Opened, Wire};
 use crate::pipeline::relay::{self, Downstream, Ended};
 use crate::pipeline::report::Report;
-use crate::pipeline::route::RouteTable;
+use crate::pipeline::route::{Route, RouteTable};
 
 pub(crate) struct Accepted {
     pub(crate) stream: Stream,
@@ -45,7 +45,7 @@ async fn serve_stream<'a>(
     let mut class = match unless_forced(watch, classify::classify(routes.expect, &mut stream, routes.patience)).await {
         Some(Ok(class)) => class,
         Some(Err(error)) => return unserved(stream, report.unclassified(&error), Bytes::new()),
-        None => return unserved(stream, report.over(None, &Ended::Drained), Bytes::new()),
+        None => return unserved(stream, report.over(None, &Ended::Drained, None), Bytes::new()),
     };
     let route = match routes.find(&class) {
         Ok(route) => route,
@@ -54,15 +54,9 @@ async fn serve_stream<'a>(
             return None;
         }
     };
-    let failed = |failure: &_| report.origination_failed(route, failure);
-    // In a box: it is large, and dropped before the stream begins. Inside this future it would take memory of every
-    // idle stream.
-    let client = Client::new(&stream, &mut class.early);
-    let opening = Box::pin(route.originator.open(client, failed));
-    let opened = match unless_over(watch, &stream, opening).await {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(failure)) => return unserved(stream, report.unoriginated(route, &failure), class.early),
-        Err(ended) => return unserved(stream, report.over(Some(route), &ended), class.early),
+    let opened = match originate(route, &stream, &mut class.early, report, watch).await {
+        Ok(opened) => opened,
+        Err(parting) => return unserved(stream, parting, class.early),
     };
     if let Some(error) = classify::begins_with_tls(routes.expect, &stream) {
         return unserved(stream, report.unclassified(&error), Bytes::new());
@@ -78,7 +72,7 @@ async fn serve_stream<'a>(
     let limits = &route.limits;
     let counters = &route.counters;
     if !net::say(&stream, upstream.greeting()) {
-        return unserved(stream, report.over(Some(route), &Ended::DownstreamReset), Bytes::new());
+        return unserved(stream, report.over(Some(route), &Ended::DownstreamReset, None), Bytes::new());
     }
     let parting = |ended: &Ended| report.unanswered(route, &facts, ended);
     let client = Downstream::new(stream, &parting, cancellable.as_deref().map(Cancellable::reader));
@@ -88,6 +82,26 @@ async fn serve_stream<'a>(
     };
     report.stream(route, &facts, &outcome);
     None
+}
+
+/// The way to a server, or how the client is answered. What is not used of `early` is left in it.
+async fn originate<'a>(
+    route: &'a Route,
+    stream: &Stream,
+    early: &mut Bytes,
+    report: &'a Report<'a>,
+    watch: &Watch,
+) -> Result<Opened, Option<Parting<'a>>> {
+    let mut client = Client::new(stream, early);
+    let failed = |failure: &_| report.origination_failed(route, failure);
+    // In a box: it is large, and dropped before the stream begins. Inside this future it would take memory of every
+    // idle stream.
+    let opening = Box::pin(route.originator.open(&mut client, failed));
+    match unless_over(watch, stream, opening).await {
+        Ok(Ok(opened)) => Ok(opened),
+        Ok(Err(failure)) => Err(report.unoriginated(route, &failure, client.next_packet())),
+        Err(ended) => Err(report.over(Some(route), &ended, client.next_packet())),
+    }
 }
 
 struct Unserved<'a> {

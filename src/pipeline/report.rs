@@ -69,15 +69,13 @@ impl<'a> Report<'a> {
         (facts, wire, in_flight)
     }
 
-    /// The client sent nothing, or nothing that can be served. One that has shown that it does not speak the protocol
-    /// would not understand an answer.
+    /// The client sent nothing, or nothing that can be served. Where a protocol is defined, its answer names the class:
+    /// the person who reads it is not always the one who reads the log. A client of TLS reports that it got no TLS.
     pub(crate) fn unclassified(&self, error: &classify::Error) -> Option<Parting<'_>> {
         self.routes.metrics.refused.increment(error.reason());
         self.refused(error.reason(), error, error.repair().as_deref());
-        match error {
-            classify::Error::Silent { .. } => self.parting(self.routes.answer(), Fault::Silent, error.reason()),
-            _ => None,
-        }
+        let format = error.protocol_of_client().map_or_else(|| self.routes.answer(), |protocol| protocol.answer);
+        self.parting(format, error.fault()?, error.reason())
     }
 
     pub(crate) fn unrouted(&self, error: &NoRoute, downstream: Stream) {
@@ -117,26 +115,29 @@ impl<'a> Report<'a> {
     }
 
     /// All originations failed, before a byte of the client was sent.
-    pub(crate) fn unoriginated(&self, route: &Route, failure: &Failure) -> Option<Parting<'_>> {
+    /// `next_packet`: see [`Answer`].
+    pub(crate) fn unoriginated(
+        &self,
+        route: &Route,
+        failure: &Failure,
+        next_packet: Option<u8>,
+    ) -> Option<Parting<'_>> {
         route.metrics.ended.increment(failure.reason());
         self.unserved(Some(route), failure.reason());
         let parting = self.parting(route.answer, failure.fault(), failure.reason())?;
-        let message = failure.message(parting.format);
-        Some(Parting {
-            message,
-            answer: Answer { after: failure.after(), next_packet: failure.next_packet, ..parting.answer },
-            ..parting
-        })
+        let message = failure.message(parting.format, next_packet);
+        Some(Parting { message, answer: Answer { after: failure.after(), next_packet, ..parting.answer }, ..parting })
     }
 
     /// The client left, or the drain's deadline came, before the upstream was ready; `route` is known once one was
-    /// asked.
-    pub(crate) fn over(&self, route: Option<&Route>, ended: &Ended) -> Option<Parting<'_>> {
+    /// asked. `next_packet`: see [`Answer`].
+    pub(crate) fn over(&self, route: Option<&Route>, ended: &Ended, next_packet: Option<u8>) -> Option<Parting<'_>> {
         let counted = route.map_or(&self.routes.metrics.refused, |route| &route.metrics.ended);
         counted.increment(ended.reason());
         self.unserved(route, ended.reason());
         let format = route.map_or_else(|| self.routes.answer(), |route| route.answer);
-        self.parting(format.filter(|_| *ended == Ended::Drained), Fault::Stopping, ended.reason())
+        let parting = self.parting(format.filter(|_| *ended == Ended::Drained), Fault::Stopping, ended.reason())?;
+        Some(Parting { answer: Answer { next_packet, ..parting.answer }, ..parting })
     }
 
     /// The answer to a client whose stream ended in this way before the server's first byte.

@@ -27,11 +27,20 @@ pub enum Fault {
     Stopping,
     /// The client did not start a session in time.
     Silent,
+    /// The client does not speak the listener's protocol.
+    NotTheProtocol,
+    /// The client speaks TLS on a listener that takes plaintext.
+    SpeaksTls,
     /// The client wants what this listener does not do.
     Client,
 }
 
 impl Fault {
+    /// The client has spoken, although its bytes are not at hand any more.
+    pub(crate) fn is_about_first_bytes(self) -> bool {
+        matches!(self, Self::NotTheProtocol | Self::SpeaksTls)
+    }
+
     fn sentence(self) -> &'static str {
         match self {
             Self::Unreachable => "the server cannot be reached",
@@ -42,6 +51,8 @@ impl Fault {
             Self::Ended => "the connection ended before the server's first byte",
             Self::Stopping => "egret stops",
             Self::Silent => "the client did not start a session in time",
+            Self::NotTheProtocol => "the client does not speak the listener's protocol",
+            Self::SpeaksTls => "the client speaks TLS, but the listener takes plaintext",
             Self::Client => "the client's login is not possible here",
         }
     }
@@ -162,7 +173,8 @@ fn line(head: &str, answer: &Answer<'_>) -> Vec<u8> {
 /// Length and code of a CancelRequest begin with these after four bytes. Its sender reads no answer.
 const POSTGRES_CANCEL: [u8; 4] = [0x04, 0xd2, 0x16, 0x2e];
 
-/// ErrorResponse (PostgreSQL, "Message Formats"). Class 08 is "connection exception", 28 "invalid authorization".
+/// ErrorResponse (PostgreSQL, "Message Formats"). Class 08 is "connection exception", 08P01 "protocol violation", 28
+/// "invalid authorization".
 fn postgres(answer: &Answer<'_>) -> Vec<u8> {
     if answer.request.get(4..8) == Some(&POSTGRES_CANCEL) {
         return Vec::new();
@@ -170,6 +182,7 @@ fn postgres(answer: &Answer<'_>) -> Vec<u8> {
     let code = match answer.fault {
         Fault::Unreachable | Fault::Unavailable => "08001",
         Fault::ClientCertificate => "28000",
+        Fault::NotTheProtocol | Fault::SpeaksTls => "08P01",
         Fault::Tls | Fault::Credentials | Fault::Ended | Fault::Stopping | Fault::Silent | Fault::Client => "08006",
     };
     let fields = format!("SFATAL\0VFATAL\0C{code}\0M{answer}\0H{HINT}\0\0");
@@ -181,9 +194,10 @@ fn postgres(answer: &Answer<'_>) -> Vec<u8> {
 /// yet.
 fn mysql(answer: &Answer<'_>) -> Vec<u8> {
     // ER_HANDSHAKE_ERROR, ER_ACCESS_DENIED_ERROR, ER_NET_READ_ERROR. Not 2026 and 2013, which clients have for such faults:
-    // MariaDB's client takes a number of its own kind in a packet for a malformed packet, and shows no text.
+    // MariaDB Connector/C takes 2000 to 2999 in a packet for a malformed packet, and MySQL's C library prints its own text
+    // for 2013.
     let (number, state): (u16, _) = match answer.fault {
-        Fault::Tls | Fault::Credentials | Fault::Client => (1043, "08S01"),
+        Fault::Tls | Fault::Credentials | Fault::NotTheProtocol | Fault::SpeaksTls | Fault::Client => (1043, "08S01"),
         Fault::ClientCertificate => (1045, "28000"),
         Fault::Unreachable | Fault::Unavailable | Fault::Ended | Fault::Stopping | Fault::Silent => (1158, "08S01"),
     };
@@ -216,9 +230,10 @@ fn xmpp(answer: &Answer<'_>) -> Vec<u8> {
     let of_server = answer.request.windows(JABBER_SERVER.len()).any(|part| part == JABBER_SERVER.as_bytes());
     let namespace = if of_server { JABBER_SERVER } else { "jabber:client" };
     let text = answer.to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let condition = if answer.fault.is_about_first_bytes() { "not-well-formed" } else { "remote-connection-failed" };
     format!(
         "<?xml version='1.0'?><stream:stream xmlns='{namespace}' xmlns:stream='http://etherx.jabber.org/streams' \
-         id='egret' version='1.0'><stream:error><remote-connection-failed xmlns='{STREAM_ERRORS}'/>\
+         id='egret' version='1.0'><stream:error><{condition} xmlns='{STREAM_ERRORS}'/>\
          <text xmlns='{STREAM_ERRORS}' xml:lang='en'>{text}</text></stream:error></stream:stream>"
     )
     .into_bytes()
@@ -227,10 +242,12 @@ fn xmpp(answer: &Answer<'_>) -> Vec<u8> {
 const JABBER_SERVER: &str = "jabber:server";
 const STREAM_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-streams";
 
-/// The response to the client's request with the result `unavailable` (RFC 4511 section 4.1.9), or a Notice of
+/// The response to the client's request with the result `unavailable` (RFC 4511 section 4.1.9), with `protocolError` to
+/// what is no request, or a Notice of
 /// Disconnection (section 4.4.1) to a client whose request is not known.
 fn ldap(answer: &Answer<'_>) -> Vec<u8> {
-    let result = [&[0x0a, 1, UNAVAILABLE, 0x04, 0][..], &ber(0x04, answer.to_string().as_bytes())].concat();
+    let code = if answer.fault.is_about_first_bytes() { PROTOCOL_ERROR } else { UNAVAILABLE };
+    let result = [&[0x0a, 1, code, 0x04, 0][..], &ber(0x04, answer.to_string().as_bytes())].concat();
     let (id, response) = match ldap_request(answer.request) {
         Some((id, response)) => (id, ber(response, &result)),
         None => (&[0][..], ber(0x78, &[result, ber(0x8a, NOTICE_OF_DISCONNECTION)].concat())),
@@ -238,6 +255,7 @@ fn ldap(answer: &Answer<'_>) -> Vec<u8> {
     ber(0x30, &[ber(0x02, id), response].concat())
 }
 
+const PROTOCOL_ERROR: u8 = 2;
 const UNAVAILABLE: u8 = 52;
 const NOTICE_OF_DISCONNECTION: &[u8] = b"1.3.6.1.4.1.1466.20036";
 
@@ -282,7 +300,7 @@ mod tests {
         Answer { fault, reason: "untrusted_issuer", after: None, listener: "db", request: b"", next_packet: None }
     }
 
-    const FAULTS: [Fault; 9] = [
+    const FAULTS: [Fault; 11] = [
         Fault::Unreachable,
         Fault::Unavailable,
         Fault::Tls,
@@ -291,6 +309,8 @@ mod tests {
         Fault::Ended,
         Fault::Stopping,
         Fault::Silent,
+        Fault::NotTheProtocol,
+        Fault::SpeaksTls,
         Fault::Client,
     ];
 
@@ -333,6 +353,8 @@ mod tests {
             (Fault::Tls, "C08006\0", 1043),
             (Fault::ClientCertificate, "C28000\0", 1045),
             (Fault::Ended, "C08006\0", 1158),
+            (Fault::NotTheProtocol, "C08P01\0", 1043),
+            (Fault::SpeaksTls, "C08P01\0", 1043),
         ] {
             assert!(text(AnswerFormat::POSTGRES, fault).contains(sqlstate), "{fault:?}");
             assert_eq!(AnswerFormat::MYSQL.bytes(&answer(fault))[5..7], number.to_le_bytes(), "{fault:?}");

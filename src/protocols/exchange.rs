@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 
+use super::answers::Fault;
+
 /// What egret sends and expects before the connection's actual protocol. The steps do not depend on how the peer's
 /// bytes are split.
 pub trait Exchange {
@@ -49,6 +51,15 @@ pub enum ClientRefusal {
     SpeaksTls,
     /// It does not speak the protocol; the text says how that showed.
     NotTheProtocol(&'static str),
+}
+
+impl ClientRefusal {
+    pub(crate) fn fault(self) -> Fault {
+        match self {
+            Self::SpeaksTls => Fault::SpeaksTls,
+            Self::NotTheProtocol(_) => Fault::NotTheProtocol,
+        }
+    }
 }
 
 /// Why a server does not begin TLS.

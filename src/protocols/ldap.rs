@@ -7,10 +7,11 @@ use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 
-use super::Protocol;
 use super::answers::AnswerFormat;
 use super::exchange::{Exchange, ServerError, ServerRefusal, Step};
+use super::opening::Opening;
 use super::text::shown;
+use super::{ClientFirst, Protocol};
 
 pub(super) const PROTOCOL: Protocol = Protocol {
     word: "ldap",
@@ -20,7 +21,12 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     max_idle_age: super::PATIENT,
     schemes: &["ldap"],
     stunnel: &["ldap"],
-    client: None,
+    client: Some(ClientFirst {
+        side: || Box::new(Opening::new(is_request)),
+        not_spoken: "downstream_not_ldap",
+        without_tls: "in its URL (without TLS):\n    ldap://, not ldaps://",
+        tls_request: None,
+    }),
     server: |_| Box::new(Server::default()),
     login: None,
     is_answer,
@@ -157,6 +163,16 @@ fn number(bytes: &[u8]) -> Option<u64> {
 }
 
 /// A server that gets a ClientHello closes, or gives a notice of disconnection.
+/// Every message is a SEQUENCE that begins with an INTEGER; `None`: more bytes are needed.
+fn is_request(bytes: &[u8]) -> Option<bool> {
+    match *bytes {
+        [] | [SEQUENCE] => None,
+        [SEQUENCE, 0..=0x7f, ref rest @ ..] => rest.first().map(|tag| *tag == INTEGER),
+        [SEQUENCE, long @ 0x81..=0x84, ref rest @ ..] => rest.get(usize::from(long & 0x7f)).map(|tag| *tag == INTEGER),
+        _ => Some(false),
+    }
+}
+
 fn is_answer(bytes: &[u8]) -> bool {
     let notice = [INTEGER, 1, 0, EXTENDED_RESPONSE];
     bytes.first() == Some(&SEQUENCE) && bytes.windows(notice.len()).take(8).any(|window| window == notice)

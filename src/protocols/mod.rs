@@ -14,6 +14,7 @@ mod lines;
 pub mod login;
 pub mod mysql;
 mod nntp;
+mod opening;
 mod pop3;
 pub mod postgres;
 mod postgres_keys;
@@ -71,13 +72,19 @@ pub struct Protocol {
 #[derive(Debug)]
 pub struct ClientFirst {
     pub(crate) side: fn() -> Box<ClientSide>,
-    /// How one asks for TLS.
-    pub(crate) tls_request: &'static [u8],
     /// The reason for one that does not speak the protocol.
     pub(crate) not_spoken: &'static str,
     /// How one is made to begin without TLS.
     pub(crate) without_tls: &'static str,
-    /// How one is made to go on when its request for TLS is declined.
+    /// `None`: a request for TLS is for the server.
+    pub(crate) tls_request: Option<TlsRequest>,
+}
+
+/// A client's request for TLS that is declined before a server is there.
+#[derive(Debug)]
+pub struct TlsRequest {
+    pub(crate) bytes: &'static [u8],
+    /// How a client is made to go on when it is declined.
     pub(crate) content_with_plaintext: &'static str,
 }
 
@@ -126,8 +133,11 @@ impl Upgrade {
     }
 
     pub(crate) fn asked_for(bytes: &[u8]) -> Option<Self> {
-        Self::all()
-            .find(|protocol| protocol.client.as_ref().is_some_and(|client| bytes.starts_with(client.tls_request)))
+        Self::all().find(|protocol| protocol.tls_request().is_some_and(|request| bytes.starts_with(request.bytes)))
+    }
+
+    pub(crate) fn tls_request(self) -> Option<&'static TlsRequest> {
+        self.0.client.as_ref()?.tls_request.as_ref()
     }
 
     /// The protocol of a server that begins with these bytes, or answers a ClientHello with them.
@@ -141,6 +151,11 @@ impl Upgrade {
 
     pub(crate) fn of_stunnel(word: &str) -> Option<Self> {
         Self::all().find(|protocol| protocol.stunnel.contains(&word))
+    }
+
+    /// The repair for clients of another protocol.
+    pub(crate) fn own_clients_only(self) -> String {
+        format!("listeners of an upstream with upgrade = \"{}\" serve {} clients only", self.word, self.name)
     }
 
     /// The side towards a server whose certificate is verified for this name.

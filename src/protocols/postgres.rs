@@ -11,7 +11,7 @@ use super::answers::AnswerFormat;
 use super::exchange::{ClientRefusal, Exchange, ServerError, ServerRefusal, Step};
 use super::postgres_keys::CANCELLATION;
 use super::text::shown;
-use super::{ClientFirst, Protocol};
+use super::{ClientFirst, Protocol, TlsRequest};
 
 pub(super) const PROTOCOL: Protocol = Protocol {
     word: "postgres",
@@ -23,10 +23,12 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     stunnel: &["pgsql"],
     client: Some(ClientFirst {
         side: || Box::new(Client::default()),
-        tls_request: &SSL_REQUEST,
         not_spoken: "downstream_not_postgres",
         without_tls: "in its connection string:\n    sslmode=disable sslnegotiation=postgres",
-        content_with_plaintext: "in its connection string:\n    sslmode=disable gssencmode=disable",
+        tls_request: Some(TlsRequest {
+            bytes: &SSL_REQUEST,
+            content_with_plaintext: "in its connection string:\n    sslmode=disable gssencmode=disable",
+        }),
     }),
     server: |_| Box::new(Server::default()),
     login: None,

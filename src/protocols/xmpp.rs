@@ -7,10 +7,11 @@ use std::borrow::Cow;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::Protocol;
 use super::answers::AnswerFormat;
 use super::exchange::{Exchange, ServerError, ServerRefusal, Step};
+use super::opening::Opening;
 use super::text::{contains, shown};
+use super::{ClientFirst, Protocol};
 
 pub(super) const CLIENT: Protocol = Protocol {
     word: "xmpp",
@@ -20,7 +21,12 @@ pub(super) const CLIENT: Protocol = Protocol {
     max_idle_age: super::PATIENT,
     schemes: &["xmpp"],
     stunnel: &[],
-    client: None,
+    client: Some(ClientFirst {
+        side: || Box::new(Opening::new(is_header)),
+        not_spoken: "downstream_not_xmpp",
+        without_tls: "in its settings, choose a connection without TLS (not \"direct TLS\")",
+        tls_request: None,
+    }),
     server: |name| Box::new(Server::new("jabber:client", name)),
     login: None,
     is_answer: |bytes| is_stream(bytes) && !contains(bytes, "jabber:server"),
@@ -45,6 +51,11 @@ pub(super) const SERVER: Protocol = Protocol {
                       ssl = { certificate = \"server.crt\", key = \"server.key\" }",
     ..CLIENT
 };
+
+/// An XML declaration or a stream header, perhaps behind white space; `None`: more bytes are needed.
+fn is_header(bytes: &[u8]) -> Option<bool> {
+    bytes.trim_ascii_start().first().map(|first| *first == b'<')
+}
 
 /// What a server says to a ClientHello: a stream of its own, with an error.
 fn is_stream(bytes: &[u8]) -> bool {

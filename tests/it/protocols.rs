@@ -8,6 +8,7 @@ mod files;
 mod mail;
 mod news;
 mod presence;
+mod strangers;
 
 use std::fs;
 use std::path::Path;

@@ -12,8 +12,9 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::net;
+use crate::protocols::answers::Fault;
 use crate::protocols::exchange::ClientRefusal;
-use crate::protocols::{self, ClientFirst, Upgrade, drive};
+use crate::protocols::{self, ClientFirst, TlsRequest, Upgrade, drive};
 use hello::{ClientHello, Hello};
 
 /// What the clients of a listener send first.
@@ -77,7 +78,9 @@ async fn start(protocol: Upgrade, downstream: &mut net::Stream) -> Result<Class,
     let started = drive(&mut *(client.side)(), downstream).await;
     let early = started.map_err(|error| match error {
         protocols::Error::Refused(refusal) => Error::Client(protocol, client, refusal),
-        protocols::Error::Closed { answered: true } => Error::Discontent(client),
+        protocols::Error::Closed { answered: true } => {
+            client.tls_request.as_ref().map_or(Error::Closed, Error::Discontent)
+        }
         protocols::Error::Closed { answered: false } => Error::Closed,
         protocols::Error::Io(error) => Error::Io(error),
     })?;
@@ -121,7 +124,7 @@ pub enum Error {
         "the client closed before it started a session, after its request for encryption was declined: this listener \
          takes plaintext"
     )]
-    Discontent(&'static ClientFirst),
+    Discontent(&'static TlsRequest),
     /// It closed before the decision.
     #[error("the client closed before it started a session")]
     Closed,
@@ -159,6 +162,25 @@ impl Error {
         }
     }
 
+    /// For an answer in the protocol of the listener; `None`: the client is gone, or speaks another protocol than that.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Client(_, _, refusal) => Some(refusal.fault()),
+            Self::BeginsWithTls(_) => Some(Fault::SpeaksTls),
+            Self::Silent { .. } => Some(Fault::Silent),
+            Self::Hello(hello::Refusal::Asks(_)) => Some(Fault::NotTheProtocol),
+            Self::Hello(_) | Self::Discontent(_) | Self::Closed | Self::Io(_) => None,
+        }
+    }
+
+    /// The protocol in which a client asks for TLS, on a listener without a protocol of its own.
+    pub(crate) fn protocol_of_client(&self) -> Option<Upgrade> {
+        match self {
+            Self::Hello(hello::Refusal::Asks(protocol)) => Some(*protocol),
+            _ => None,
+        }
+    }
+
     /// What to change, if the failure shows it; always at the client.
     pub fn repair(&self) -> Option<String> {
         match self {
@@ -170,14 +192,11 @@ impl Error {
                  without TLS (not \"SSL/TLS\")",
                 protocol.name
             )),
-            Self::Discontent(client) => Some(format!(
+            Self::Discontent(request) => Some(format!(
                 "the client demands TLS, which egret speaks to the server in its place; {}",
-                client.content_with_plaintext
+                request.content_with_plaintext
             )),
-            Self::Client(protocol, _, ClientRefusal::NotTheProtocol(_)) => Some(format!(
-                "listeners of an upstream with upgrade = \"{}\" serve {} clients only",
-                protocol.word, protocol.name
-            )),
+            Self::Client(protocol, _, ClientRefusal::NotTheProtocol(_)) => Some(protocol.own_clients_only()),
             Self::Hello(hello::Refusal::NotTls(_) | hello::Refusal::Asks(_)) => Some(
                 "listeners of upstreams with passthrough = true hand on TLS that the client speaks from its first \
                  byte; with libpq:\n    sslmode=require sslnegotiation=direct"

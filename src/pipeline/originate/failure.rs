@@ -21,8 +21,6 @@ pub(crate) struct Failure {
     pub(crate) server: Server,
     /// Known once TCP is connected.
     pub(crate) endpoint: Option<SocketAddr>,
-    /// The number of the next packet to the client, if its protocol has numbers and it has read one.
-    pub(crate) next_packet: Option<u8>,
 }
 
 #[derive(Debug)]
@@ -62,17 +60,17 @@ pub(crate) enum Phase {
 
 impl Failure {
     pub(super) fn at(endpoint: &Endpoint, stage: Stage) -> Self {
-        Self { stage, server: endpoint.server().clone(), endpoint: Some(endpoint.address()), next_packet: None }
+        Self { stage, server: endpoint.server().clone(), endpoint: Some(endpoint.address()) }
     }
 
     /// A server without an address: DNS failed, or has not answered in time.
     pub(super) fn unresolved((server, error): (Server, Option<resolve::Error>)) -> Self {
         let stage = error.map_or(Stage::Deadline(Phase::Resolve), Stage::Resolve);
-        Self { stage, server, endpoint: None, next_packet: None }
+        Self { stage, server, endpoint: None }
     }
 
     pub(super) fn lacking(broken: Arc<Broken>, server: Server) -> Self {
-        Self { stage: Stage::Unavailable(broken), server, endpoint: None, next_packet: None }
+        Self { stage: Stage::Unavailable(broken), server, endpoint: None }
     }
 
     /// The client's doing: it says nothing about the server.
@@ -121,8 +119,7 @@ impl Failure {
         match &self.stage {
             Stage::Handshake(error) if error.is_about_client_certificate() => Fault::ClientCertificate,
             Stage::Upgrade(_) | Stage::Handshake(_) | Stage::Deadline(Phase::Upgrade) => Fault::Tls,
-            Stage::Login(error) if error.is_silence() => Fault::Silent,
-            Stage::Login(_) => Fault::Client,
+            Stage::Login(error) => error.fault(),
             Stage::Deadline(Phase::Login) => Fault::Silent,
             Stage::Unavailable(_) => Fault::Credentials,
             Stage::Resolve(_) | Stage::Dial(_) | Stage::Deadline(Phase::Resolve) => Fault::Unreachable,
@@ -138,13 +135,14 @@ impl Failure {
         }
     }
 
-    /// A message of the server that is meant for a client of this protocol; empty if there is none.
-    pub(crate) fn message(&self, format: AnswerFormat) -> Bytes {
+    /// A message of the server that is meant for a client of this protocol, with this number if its packets are numbered;
+    /// empty if there is none.
+    pub(crate) fn message(&self, format: AnswerFormat, next_packet: Option<u8>) -> Bytes {
         let message = match &self.stage {
             Stage::Upgrade(error) => error.message(format),
             _ => Bytes::new(),
         };
-        match self.next_packet {
+        match next_packet {
             Some(number) => mysql::renumbered(message, number),
             None => message,
         }
@@ -213,7 +211,7 @@ mod tests {
     #[test]
     fn a_repair_names_its_upstream_whatever_its_name_is() {
         let server = Server { host: Host::Ip(Ipv4Addr::new(192, 0, 2, 1).into()), port: 443 };
-        let failure = Failure { stage: Stage::Full, server, endpoint: None, next_packet: None };
+        let failure = Failure { stage: Stage::Full, server, endpoint: None };
         for name in ["db.example.com", "db", "a-b_c"] {
             let repair = failure.repair(&Name::new(name.to_owned())).expect("more streams can be allowed");
             let table: toml::Table = repair.parse().unwrap_or_else(|error| panic!("{error}\n{repair}"));

@@ -10,6 +10,7 @@ use crate::net::{self, Stream};
 use crate::pipeline::originate::channel::{Channel, Ended};
 use crate::pipeline::originate::upgrade::{self, nothing_more};
 use crate::protocols::Upgrade;
+use crate::protocols::answers::Fault;
 use crate::protocols::exchange::ClientRefusal;
 use crate::protocols::login::{self, Login, Peer, Received, Refusal, mediate};
 
@@ -197,9 +198,13 @@ impl Error {
         Self { protocol, cause: Cause::Silent(waited) }
     }
 
-    /// The client did not answer in time.
-    pub(super) fn is_silence(&self) -> bool {
-        matches!(self.cause, Cause::Silent(_))
+    /// For an answer in the client's protocol.
+    pub(super) fn fault(&self) -> Fault {
+        match &self.cause {
+            Cause::Silent(_) => Fault::Silent,
+            Cause::Refused(Refusal::Client(refusal)) => refusal.fault(),
+            Cause::Refused(_) | Cause::Closed | Cause::Io(_) => Fault::Client,
+        }
     }
 
     /// Another connection to the same server is needed.
@@ -256,6 +261,7 @@ impl Error {
             Cause::Refused(Refusal::Client(ClientRefusal::SpeaksTls) | Refusal::AsksForTls) => {
                 Some(format!("egret speaks TLS to the server, the client must not; {without_tls}"))
             }
+            Cause::Refused(Refusal::Client(ClientRefusal::NotTheProtocol(_))) => Some(self.protocol.own_clients_only()),
             Cause::Refused(Refusal::ForeignKey) => Some(
                 "remove from the client's options (egret has a key of its own for it):\n    server-public-key-path"
                     .to_owned(),

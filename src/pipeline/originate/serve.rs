@@ -48,7 +48,7 @@ impl Originator {
     /// Cancel safe: dropping the future closes whatever was begun.
     pub(crate) async fn open(
         &self,
-        mut client: Client<'_>,
+        client: &mut Client<'_>,
         mut failed: impl FnMut(&Failure),
     ) -> Result<Opened, Failure> {
         if let Some(Lack { broken, server }) = &self.lacks {
@@ -57,9 +57,7 @@ impl Originator {
             return Err(failure);
         }
         client.login = self.login().map(|login| (login.client)());
-        let opened = self.open_with(&mut client, failed).await;
-        let next_packet = client.login.as_ref().and_then(|login| login.next_packet());
-        opened.map_err(|failure| Failure { next_packet, ..failure })
+        self.open_with(client, failed).await
     }
 
     async fn open_with(&self, client: &mut Client<'_>, mut failed: impl FnMut(&Failure)) -> Result<Opened, Failure> {

@@ -152,7 +152,9 @@ impl Login for Client {
     }
 
     fn next_packet(&self) -> Option<u8> {
-        self.shown.is_some().then_some(self.next_to_client)
+        // A client that has read a greeting reads again when it has sent its answer, which has the number 1.
+        let next = if self.response.is_some() { self.next_to_client } else { 2 };
+        self.shown.is_some().then_some(next)
     }
 }
 

@@ -13,10 +13,12 @@ const HOST: &str = "server.example.com";
 
 /// A protocol: what its server says until it agrees to TLS, one answer for each request. A server that speaks first has one
 /// answer more than there are requests.
-struct Model {
-    word: &'static str,
+pub(super) struct Model {
+    pub(super) word: &'static str,
     speaks_first: bool,
-    answers: &'static [&'static [u8]],
+    pub(super) answers: &'static [&'static [u8]],
+    /// The client's first bytes, if it speaks first.
+    opening: &'static [u8],
     /// An answer in place of the last one that declines, and one that is an error.
     declines: &'static [u8],
     fails: &'static [u8],
@@ -25,10 +27,15 @@ struct Model {
 const FEATURES: &[u8] = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
     xmlns:stream='http://etherx.jabber.org/streams' version='1.0'><stream:features><starttls/></stream:features>";
 
-const MODELS: [Model; 10] = [
+/// An anonymous bind with the message id 1, and how a stream begins.
+const BIND: &[u8] = b"\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\x00\x80\x00";
+const HEADER: &[u8] = b"<?xml version='1.0'?><stream:stream to='example.com'>";
+
+pub(super) const MODELS: [Model; 10] = [
     Model {
         word: "smtp",
         speaks_first: true,
+        opening: b"",
         answers: &[b"220 mail.example.com ESMTP\r\n", b"250-mail.example.com\r\n250 STARTTLS\r\n", b"220 go\r\n"],
         declines: b"502 not here\r\n",
         fails: b"454 4.7.0 not available\r\n",
@@ -36,6 +43,7 @@ const MODELS: [Model; 10] = [
     Model {
         word: "lmtp",
         speaks_first: true,
+        opening: b"",
         answers: &[b"220 mail.example.com LMTP\r\n", b"250-mail.example.com\r\n250 STARTTLS\r\n", b"220 go\r\n"],
         declines: b"502 not here\r\n",
         fails: b"454 4.7.0 not available\r\n",
@@ -43,6 +51,7 @@ const MODELS: [Model; 10] = [
     Model {
         word: "imap",
         speaks_first: true,
+        opening: b"",
         answers: &[b"* OK ready\r\n", b"S0 OK go\r\n"],
         declines: b"S0 BAD not available\r\n",
         fails: b"* BYE not available\r\n",
@@ -50,6 +59,7 @@ const MODELS: [Model; 10] = [
     Model {
         word: "pop3",
         speaks_first: true,
+        opening: b"",
         answers: &[b"+OK ready\r\n", b"+OK go\r\n"],
         declines: b"-ERR not available\r\n",
         fails: b"-ERR [SYS/TEMP] not available\r\n",
@@ -57,6 +67,7 @@ const MODELS: [Model; 10] = [
     Model {
         word: "sieve",
         speaks_first: true,
+        opening: b"",
         answers: &[b"\"STARTTLS\"\r\nOK\r\n", b"OK\r\n"],
         declines: b"NO \"not available\"\r\n",
         fails: b"BYE \"not available\"\r\n",
@@ -64,6 +75,7 @@ const MODELS: [Model; 10] = [
     Model {
         word: "nntp",
         speaks_first: true,
+        opening: b"",
         answers: &[b"200 ready\r\n", b"382 go\r\n"],
         declines: b"580 not available\r\n",
         fails: b"400 not available\r\n",
@@ -71,6 +83,7 @@ const MODELS: [Model; 10] = [
     Model {
         word: "ftp",
         speaks_first: true,
+        opening: b"",
         answers: &[b"220 FTP ready\r\n", b"234 go\r\n"],
         declines: b"534 not available\r\n",
         fails: b"431 not available\r\n",
@@ -78,6 +91,7 @@ const MODELS: [Model; 10] = [
     Model {
         word: "ldap",
         speaks_first: false,
+        opening: BIND,
         answers: &[b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00"],
         declines: b"\x30\x19\x02\x01\x01\x78\x14\x0a\x01\x02\x04\x00\x04\x0dnot available",
         fails: b"\x30\x19\x02\x01\x01\x78\x14\x0a\x01\x34\x04\x00\x04\x0dnot available",
@@ -85,6 +99,7 @@ const MODELS: [Model; 10] = [
     Model {
         word: "xmpp",
         speaks_first: false,
+        opening: HEADER,
         answers: &[FEATURES, b"<proceed/>"],
         declines: b"<failure/>",
         fails: b"<stream:error><not-available/></stream:error>",
@@ -92,6 +107,7 @@ const MODELS: [Model; 10] = [
     Model {
         word: "xmpp-server",
         speaks_first: false,
+        opening: HEADER,
         answers: &[FEATURES, b"<proceed/>"],
         declines: b"<failure/>",
         fails: b"<stream:error><not-available/></stream:error>",
@@ -108,8 +124,19 @@ impl Model {
 
     /// A server that gives these answers, and then what `then` does.
     fn server(&self, answers: Vec<Vec<u8>>, then: impl Fn(std::net::TcpStream) + Send + Sync + 'static) -> Peer {
+        self.server_when(|| (), answers, then)
+    }
+
+    /// The same, which begins when `wait` returns.
+    pub(super) fn server_when(
+        &self,
+        wait: impl Fn() + Send + Sync + 'static,
+        answers: Vec<Vec<u8>>,
+        then: impl Fn(std::net::TcpStream) + Send + Sync + 'static,
+    ) -> Peer {
         let speaks_first = self.speaks_first;
         Peer::start(move |mut tcp| {
+            wait();
             for (at, answer) in answers.iter().enumerate() {
                 let asks = (at == 0 && speaks_first) || tcp.read(&mut [0; 4096]).is_ok_and(|length| length > 0);
                 if !asks || tcp.write_all(answer).is_err() {
@@ -121,7 +148,7 @@ impl Model {
     }
 }
 
-fn egret(pki: &Pki, word: &str, peer: &Peer) -> Egret {
+pub(super) fn egret(pki: &Pki, word: &str, peer: &Peer) -> Egret {
     Egret::start(&format!(
         "{}[upstreams.up]\nservers = [\"{}\"]\nupgrade = {word:?}\n\
          tls = {{ trust = \"internal\", server_name = \"{HOST}\" }}\noriginate_timeout = \"2s\"\n{}",
@@ -160,7 +187,7 @@ fn faults_of(model: &Model, pki: &Pki) {
     ] {
         let peer = model.server(model.ending(&last), stay);
         let egret = egret(pki, model.word, &peer);
-        let (bytes, _) = plain::ask(egret.address("plain"), b"");
+        let (bytes, _) = plain::ask(egret.address("plain"), model.opening);
         let read = String::from_utf8_lossy(&bytes).into_owned();
         let is_own_refusal = class == "upgrade_error" && model.speaks_first;
         match is_own_refusal {
@@ -175,7 +202,7 @@ fn faults_of(model: &Model, pki: &Pki) {
     }
     let peer = model.server(model.ending(b""), drop);
     let egret = egret(pki, model.word, &peer);
-    plain::ask(egret.address("plain"), b"");
+    plain::ask(egret.address("plain"), model.opening);
     egret.wait_for_log("upgrade_closed", |line| line["reason"] == "upgrade_closed");
 }
 
@@ -189,29 +216,12 @@ fn bytes_of_a_hasty_client_reach_the_server_inside_tls_only() {
         let answers = model.answers.iter().map(|answer| answer.to_vec()).collect();
         let peer = model.server(answers, move |tcp| echo(accepted(tcp, &tls)));
         let egret = egret(&pki, model.word, &peer);
-        let (bytes, end) = plain::ask_and_finish(egret.address("plain"), b"early bytes\r\n");
+        let early = [model.opening, b"early bytes\r\n"].concat();
+        let (bytes, end) = plain::ask_and_finish(egret.address("plain"), &early);
         let shows_greeting = model.speaks_first && model.word != "sieve";
         let greeting = if shows_greeting { model.answers[0] } else { b"" };
-        assert_eq!(bytes, [greeting, b"early bytes\r\n"].concat(), "{}: {}", model.word, egret.log_text());
+        assert_eq!(bytes, [greeting, &early].concat(), "{}: {}", model.word, egret.log_text());
         assert_eq!(end, End::Clean, "{}", model.word);
-    }
-}
-
-/// A mail program that is set to TLS from the first byte.
-#[test]
-fn client_that_begins_with_tls_is_refused_as_that() {
-    let pki = Pki::new();
-    for model in &MODELS {
-        let answers = model.answers.iter().map(|answer| answer.to_vec()).collect();
-        let tls = anonymous(&pki.server(&[HOST]));
-        let peer = model.server(answers, move |tcp| echo(accepted(tcp, &tls)));
-        let egret = egret(&pki, model.word, &peer);
-        let hello = [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], &[7; 506]].concat();
-        let (bytes, end) = plain::ask(egret.address("plain"), &hello);
-        assert!(bytes.is_empty() && end == End::Reset, "{}: it could not read an answer: {bytes:?}", model.word);
-        let class = "downstream_speaks_tls";
-        let line = egret.wait_for_log(class, |line| line["reason"] == class);
-        assert!(line["repair"].as_str().is_some_and(|repair| repair.contains("without TLS")), "{line}");
     }
 }
 

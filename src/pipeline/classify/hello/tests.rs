@@ -69,9 +69,9 @@ fn what_is_no_hello_is_told_with_its_first_bytes() {
         assert!(matches!(hello(first), Some(Err(Refusal::Malformed(_)))), "{first:?}");
     }
     for protocol in Upgrade::all() {
-        if let Some(client) = &protocol.client {
-            let asks = |named: Upgrade| named.client.as_ref().is_some_and(|one| one.tls_request == client.tls_request);
-            let refused = hello(client.tls_request);
+        if let Some(request) = protocol.tls_request() {
+            let asks = |named: Upgrade| named.tls_request().is_some_and(|one| one.bytes == request.bytes);
+            let refused = hello(request.bytes);
             assert!(matches!(refused, Some(Err(Refusal::Asks(named))) if asks(named)), "{protocol:?}: {refused:?}");
         }
     }
@@ -136,7 +136,7 @@ proptest! {
         for bytes in [tail.clone(), records(&[&message(&[])[..], &tail].concat(), 50), records(&body, 7)] {
             let hello = |piece| classify(&bytes, piece).map(|answer| answer.map(|(hello, _)| hello));
             // A request for TLS is recognized only when it came in one piece.
-            let mut asking = Upgrade::all().filter_map(|protocol| Some(protocol.row().client.as_ref()?.tls_request));
+            let mut asking = Upgrade::all().filter_map(|protocol| Some(protocol.tls_request()?.bytes));
             if !asking.any(|request| bytes.starts_with(&request[..1])) {
                 prop_assert_eq!(hello(usize::MAX), hello(piece));
             }

@@ -53,6 +53,11 @@ impl<'a> Client<'a> {
         Self { stream, early, login: None }
     }
 
+    /// The number of the next packet to the client, if its protocol has numbers and it has read one.
+    pub(crate) fn next_packet(&self) -> Option<u8> {
+        self.login.as_ref()?.next_packet()
+    }
+
     /// Reads the first bytes of the client. Returns without any if the client has ended: the relay has to see that
     /// itself, and the kernel reports a reset only once. Cancel safe.
     async fn read_first_bytes(&mut self) {
