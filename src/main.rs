@@ -1,5 +1,6 @@
 //! The program: arguments in, exit code out.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,7 +11,8 @@ use anyhow::Context;
 use clap::Parser;
 use egret::cli::{self, Check, Cli, Command, Diff, Exec, Explain, Options, Trust, Verdict};
 use egret::config::{self, Loaded, Problems, values};
-use egret::control::program;
+use egret::control::hardening::Hardening;
+use egret::control::program::{self, Launcher};
 use egret::control::supervise::{self, EXEC_FAILED, Ended, Entrypoint, Start};
 use egret::observe::logging;
 use egret::observe::writer;
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
         Err(error) => return report_usage(&error),
     };
     let result = match command {
-        Command::Run(run) => load_and_serve(&Arc::new(Launch::of_run(*run))),
+        Command::Run(run) => load_and_serve(&Arc::new(Launch::of_run(*run)), None),
         Command::Exec(exec) => run_exec(*exec),
         Command::Health(health) => health.run(&mut io::stdout()).map_err(Into::into),
         Command::Wait(wait) => wait.run(&mut io::stdout()).map_err(Into::into),
@@ -132,16 +134,29 @@ impl Launch {
 fn run_exec(exec: Exec) -> anyhow::Result<u8> {
     // Before the log has its thread. It can fail in a sandbox only, and matters on a terminal only.
     let _ = program::write_from_the_background();
-    let entrypoint = Some(exec.entrypoint());
-    load_and_serve(&Arc::new(Launch { file: exec.config, options: exec.options, entrypoint }))
+    let entrypoint = exec.entrypoint();
+    let launcher = match Launcher::start(&entrypoint.command) {
+        Ok(launcher) => launcher,
+        Err(error) => {
+            // Nothing is left to do if even that cannot be written.
+            let _ = writeln!(io::stderr(), "egret: no process for the program: {error}");
+            return Ok(EXEC_FAILED);
+        }
+    };
+    let entrypoint = Some(entrypoint);
+    load_and_serve(&Arc::new(Launch { file: exec.config, options: exec.options, entrypoint }), Some(launcher))
 }
 
-fn load_and_serve(launch: &Arc<Launch>) -> anyhow::Result<u8> {
+/// Everything that has to come before the second thread: reading the configuration, opening the key log, giving up rights.
+fn load_and_serve(launch: &Arc<Launch>, launcher: Option<Launcher>) -> anyhow::Result<u8> {
+    let options = &launch.options;
+    let loaded = launch.load();
+    let key_log = options.key_log.as_deref().filter(|_| loaded.is_ok()).map(KeyLogFile::open);
+    let hardening = loaded.as_ref().map_or_else(|_| Hardening::off(), |loaded| Hardening::enter(&loaded.config));
     // Not written to stderr directly: a reader of stderr that has stopped must not block the start.
     let mut err = &logging::stderr()?;
     let style = cli::style_for(&io::stderr());
-    let options = &launch.options;
-    let loaded = match launch.load() {
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(problems) => {
             if options.log.or_else(|| config::log_format(problems.source())) == Some(values::LogFormat::Json) {
@@ -162,29 +177,41 @@ fn load_and_serve(launch: &Arc<Launch>) -> anyhow::Result<u8> {
     if !is_text {
         cli::log_advice(&loaded, &advice);
     }
-    Ok(serve(launch, log, loaded).unwrap_or_else(|error| {
+    hardening.log();
+    let opened = Opened { log, key_log, hardening, launcher };
+    Ok(serve(launch, opened, loaded.config).unwrap_or_else(|error| {
         tracing::error!("{error:#}");
         launch.failed()
     }))
 }
 
-fn open_key_log(path: &Path) -> anyhow::Result<Arc<KeyLogFile>> {
-    let file = KeyLogFile::open(path).with_context(|| format!("--key-log {}", path.display()))?;
+/// What was made before the runtime.
+struct Opened {
+    log: logging::Handle,
+    key_log: Option<io::Result<File>>,
+    hardening: Hardening,
+    launcher: Option<Launcher>,
+}
+
+fn start_key_log(path: &Path, opened: io::Result<File>) -> anyhow::Result<Arc<KeyLogFile>> {
+    let file = opened.and_then(KeyLogFile::start).with_context(|| format!("--key-log {}", path.display()))?;
     tracing::warn!(file = %path.display(), "the secrets of every TLS session are written: anyone who can read this file can read the traffic");
     Ok(Arc::new(file))
 }
 
-fn serve(launch: &Arc<Launch>, log: logging::Handle, loaded: Loaded) -> anyhow::Result<u8> {
-    let key_log = launch.options.key_log.as_deref().map(open_key_log).transpose()?;
-    let runtime = build_runtime(&loaded.config.runtime)?;
+fn serve(launch: &Arc<Launch>, opened: Opened, config: values::Config) -> anyhow::Result<u8> {
+    let Opened { log, key_log, hardening, launcher } = opened;
+    let key_log = launch.options.key_log.as_deref().zip(key_log);
+    let key_log = key_log.map(|(path, opened)| start_key_log(path, opened)).transpose()?;
+    let runtime = build_runtime(&config.runtime)?;
     let file = launch.file.clone();
-    let config = loaded.config;
     let rigour = launch.options.rigour();
-    let entrypoint = launch.entrypoint.clone();
+    let entrypoint = launch.entrypoint.clone().zip(launcher);
     let written = config.source.clone();
     let of_reload = Arc::clone(launch);
     let source = Arc::new(move || of_reload.load());
-    let ended = runtime.block_on(supervise::run(Start { source, file, config, log, key_log, rigour, entrypoint }));
+    let start = Start { source, file, config, log, key_log, rigour, entrypoint, hardening };
+    let ended = runtime.block_on(supervise::run(start));
     runtime.shutdown_background();
     match ended {
         Ok(Ended::Drained) => Ok(0),

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{parse_text, variables};
 use crate::config::flags::{Flags, from_flags};
 use crate::config::formats::LogLevel;
-use crate::config::values::LogFormat;
+use crate::config::values::{Hardening, LogFormat};
 use crate::config::{self, Environment, Loaded, Problems};
 use crate::control::snapshot::Rigour;
 
@@ -37,6 +37,9 @@ pub struct Options {
     /// Log level, with levels of modules (`info,egret::pipeline=debug`); overrides the file
     #[arg(long, value_name = "LEVEL", value_parser = parse_level)]
     pub log_level: Option<String>,
+    /// Whether egret gives up at its start what it does not need: `on` or `off`; overrides the file
+    #[arg(long, value_name = "WORD", value_parser = parse_text::<Hardening>)]
+    pub(crate) hardening: Option<Hardening>,
     /// Accept private keys that other users may read, for every identity
     #[arg(long)]
     pub(crate) allow_loose_key_permissions: bool,
@@ -100,6 +103,7 @@ impl Options {
         if let Some(level) = &self.log_level {
             config.log.level.clone_from(level);
         }
+        config.runtime.hardening = self.hardening.unwrap_or(config.runtime.hardening);
         for identity in config.identities.values_mut() {
             identity.allow_loose_key_permissions |= self.allow_loose_key_permissions;
         }

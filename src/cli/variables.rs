@@ -10,12 +10,17 @@ use clap::{ArgAction, Args as _, FromArgMatches as _};
 
 use super::run::Tunnel;
 use crate::config::flags::{self, Flags, from_variables, variable};
+use crate::config::read::Text as _;
+use crate::config::values::Hardening;
 use crate::config::{Loaded, Problem, Problems, nearest};
 
 const PREFIX: &str = "EGRET_";
 const TUNNEL: &str = "EGRET_TUNNEL_";
 /// The variable of `--admin`, which is of the process and not of a tunnel.
 const ADMIN: &str = "EGRET_ADMIN";
+
+/// The variable of `--hardening`, of the process too.
+const HARDENING: &str = "EGRET_HARDENING";
 
 /// A flag of a tunnel as a variable.
 struct Setting {
@@ -44,11 +49,18 @@ pub(super) fn load(variables: impl Iterator<Item = (OsString, OsString)>) -> Res
     let mut found = Found::default();
     let settings = settings();
     let mut admin = None;
+    let mut hardening = None;
     for (name, value) in variables {
         let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
         match value.to_str() {
             Some("") => {}
             Some(value) if name == ADMIN => admin = Some(value.to_owned()),
+            Some(value) if name == HARDENING => match Hardening::parse(value) {
+                Ok(word) => hardening = Some(word),
+                Err(_) => {
+                    found.problem(format!("the variable {name} is neither `on` nor `off`"), "set it to one of them")
+                }
+            },
             Some(value) => found.add(&settings, name, value),
             None => found.problem(format!("the variable {name} is not UTF-8"), "set it to UTF-8 text"),
         }
@@ -58,7 +70,9 @@ pub(super) fn load(variables: impl Iterator<Item = (OsString, OsString)>) -> Res
     if let Some(first) = tunnels.iter_mut().find(|tunnel| tunnel.prefix == PREFIX || admin.is_some()) {
         first.flags.admin = admin;
     }
-    from_variables(&tunnels, problems)
+    let mut loaded = from_variables(&tunnels, problems)?;
+    loaded.config.runtime.hardening = hardening.unwrap_or(loaded.config.runtime.hardening);
+    Ok(loaded)
 }
 
 #[derive(Default)]
@@ -178,6 +192,7 @@ mod tests {
             ("EGRET_UPGRADE", "postgres"),
             ("EGRET_ALLOW", ""),
             ("EGRET_ADMIN", "127.0.0.1:2"),
+            ("EGRET_HARDENING", "off"),
             ("EGRET_SERVICE_HOST", "192.0.2.1"),
             ("EGRET_PORT", "tcp://192.0.2.1:1"),
             ("HOME", "/"),
@@ -226,6 +241,7 @@ mod tests {
             (&[("EGRET_LISTEN", "127.0.0.1:1"), ("EGRET_TO", secret)], "EGRET_TO"),
             (&[("EGRET_TUNNEL_DB_LISTEN", "127.0.0.1:1"), ("EGRET_TUNNEL_DB_TO", secret)], "EGRET_TUNNEL_DB_TO"),
             (&[("EGRET_LISTN", secret)], "EGRET_LISTN is unknown"),
+            (&[("EGRET_HARDENING", secret)], "EGRET_HARDENING is neither"),
             (&[("EGRET_TUNNEL_DB_PASSWORD", secret)], "EGRET_TUNNEL_DB_PASSWORD is unknown"),
             (&[("EGRET_TUNNEL_LISTEN", secret)], "EGRET_TUNNEL_LISTEN is unknown"),
             (&[("EGRET_LISTEN", "127.0.0.1:1"), ("EGRET_TO", "a.example.com:1"), ("EGRET_KEY", secret)], "EGRET_CERT"),

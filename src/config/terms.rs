@@ -77,6 +77,15 @@ pub enum KernelTls {
     Prefer,
 }
 
+/// Whether the process gives up what it does not need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hardening {
+    /// Everything that no reload can need.
+    On,
+    /// Nothing.
+    Off,
+}
+
 /// A name that a server's certificate has to carry: as subject alternative name, unless its kind says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExpectedName {

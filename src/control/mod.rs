@@ -6,6 +6,7 @@
 //! | [`supervise`] | starts and stops everything |
 //! | [`reload`] | replaces one generation by the next; watches the files |
 //! | [`reload_fingerprint`] | what a reload compares |
+//! | [`hardening`] | gives up at the start what the process does not need |
 //! | [`disk`] | reads from disks that may hang |
 //! | [`program`] | the program of `egret exec`: started, signalled, reaped |
 //! | [`admin`] | the HTTP endpoint: metrics, health, status, reload, drain |
@@ -13,6 +14,7 @@
 
 pub mod admin;
 pub(crate) mod disk;
+pub mod hardening;
 pub mod program;
 pub mod reload;
 pub(crate) mod reload_fingerprint;

@@ -27,14 +27,9 @@ static SOCKETS: LazyLock<Vec<Inherited>> = LazyLock::new(adopt);
 
 /// Takes the descriptors over. They were open when the process began, so their numbers are no other file's.
 fn adopt() -> Vec<Inherited> {
-    let number = |name: &str| env::var(name).ok()?.parse::<i32>().ok();
-    if number("LISTEN_PID") != i32::try_from(std::process::id()).ok() {
-        return Vec::new();
-    }
-    let count = number("LISTEN_FDS").unwrap_or(0).clamp(0, MOST);
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
-    let inherited = (FIRST..FIRST + count).filter_map(|descriptor| {
+    let inherited = passed_to(i32::try_from(std::process::id()).ok()).filter_map(|descriptor| {
         let name = names.next().unwrap_or_default().to_owned();
         let adopted = syscall::adopt_descriptor(descriptor).and_then(prepared);
         match adopted {
@@ -46,6 +41,24 @@ fn adopt() -> Vec<Inherited> {
         }
     });
     inherited.collect()
+}
+
+/// Closes them in a copy of this process, which is about to become another program.
+pub(crate) fn close_all() {
+    let of_parent = rustix::process::getppid().map(|parent| parent.as_raw_nonzero().get());
+    for descriptor in passed_to(of_parent) {
+        // Dropped, and so closed; what is not open needs no closing.
+        let _ = syscall::adopt_descriptor(descriptor);
+    }
+}
+
+/// The descriptors that were passed to this process.
+fn passed_to(process: Option<i32>) -> std::ops::Range<i32> {
+    let number = |name: &str| env::var(name).ok()?.parse::<i32>().ok();
+    match process.is_some() && number("LISTEN_PID") == process {
+        true => FIRST..FIRST + number("LISTEN_FDS").unwrap_or(0).clamp(0, MOST),
+        false => FIRST..FIRST,
+    }
 }
 
 fn prepared(descriptor: OwnedFd) -> std::io::Result<Socket> {

@@ -10,9 +10,9 @@ use socket2::{Domain, SockRef, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::buffers::bound_waiting;
-use super::inherited;
 use super::options::keep_urgent_in_line;
 use super::{Options, Peer, Role, Stream};
+use super::{capability, inherited};
 use crate::config::values::ListenAddress;
 /// A bound address on which connections are accepted.
 #[derive(Debug)]
@@ -48,11 +48,11 @@ impl Socket {
     /// The address is taken, not ours, or not permitted. A Unix socket file on which nobody answers any more
     /// is replaced; any other file in its place is an error.
     pub fn bind(address: &ListenAddress, options: &Options) -> Result<Self, BindError> {
-        let bound = match address {
+        let bind = || match address {
             ListenAddress::Tcp(tcp) => bind_tcp(*tcp, options),
             ListenAddress::Unix { path, mode } => bind_unix(path, *mode),
         };
-        match bound {
+        match capability::retry(bind) {
             Ok(bound) => Ok(Self { address: address.clone(), bound }),
             Err(cause) => Err(BindError { address: address.clone(), cause }),
         }
@@ -162,7 +162,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
 
 /// Changes the mode of a socket's file: who may connect from now on.
 pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    capability::retry(|| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
 }
 
 /// Removes the socket file of a killed process: one to which nobody listens.
@@ -193,7 +193,7 @@ struct Unlink(PathBuf);
 impl Drop for Unlink {
     fn drop(&mut self) {
         // If it is gone, so much the better.
-        let _ = fs::remove_file(&self.0);
+        let _ = capability::retry(|| fs::remove_file(&self.0));
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod accept_backoff;
 mod buffers;
+pub(crate) mod capability;
 mod duplex;
 mod fast_open;
 mod inherited;
@@ -28,12 +29,15 @@ pub(crate) use duplex::{
     Duplex, acknowledge_at_once, finish, peek, read_now, say, try_read, try_read_unchecked, try_read_vectored,
     try_write, try_write_last, unacknowledged, unread,
 };
+pub(crate) use inherited::close_all as close_inherited;
 pub use listen::{BindError, Socket, set_mode};
 pub use options::{Missing, Options, Role};
 pub use pipe::{Pipe, pipes_within};
 pub(crate) use spare_descriptors::{SpareDescriptors, is_out_of_descriptors};
+#[cfg(debug_assertions)]
+pub(crate) use syscall::any_call;
 pub(crate) use syscall::{
-    block_signal, leads_session, own_process_group, send_signal, stop_until_continued, take_terminal_at_start,
+    block_signal, execute, fork, leads_session, own_process_group, send_signal, stop_until_continued, take_terminal,
     trim_heap,
 };
 

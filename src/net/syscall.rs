@@ -1,5 +1,5 @@
 //! The system calls that no crate has a safe form of, made safe: socket options of any name, control messages that
-//! carry a byte, signals of any number. All the unsafe code of egret is here, and each block says why it is sound.
+//! carry a byte, signals of any number, fork and execve. All the unsafe code of egret is here, and each block says why it is sound.
 //!
 //! `rustix` and `socket2` know neither TCP Fast Open nor kernel TLS, `nix` cannot send the type of a record, and the
 //! crates made for kernel TLS receive into memory of their own. `rustix` has neither real-time signals nor the mask of
@@ -9,14 +9,16 @@
 //! it uses nothing but the standard library and `libc`.
 #![expect(
     unsafe_code,
-    reason = "setsockopt, ioctl, sendmsg, recvmsg, malloc_trim, signals, process groups as no safe crate offers them"
+    reason = "setsockopt, ioctl, sendmsg, recvmsg, malloc_trim, signals, process groups, fork, execve as no safe crate offers them"
 )]
 
+use std::collections::BTreeMap;
+use std::ffi::{CString, NulError, OsStr, OsString};
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+
+use std::os::unix::ffi::OsStrExt;
 
 use libc::{c_int, c_void};
 
@@ -117,20 +119,72 @@ pub(crate) fn adopt_descriptor(descriptor: c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Lets the program that `command` starts put its process group into the foreground of the terminal on standard input,
-/// before it is executed: from outside it would come too late for a program that reads at once. Best effort.
-pub(crate) fn take_terminal_at_start(command: &mut Command) {
-    let take = || {
-        // Out of the background, which stops a process that does not block the signal.
-        let _ = change_mask(libc::SIG_BLOCK, libc::SIGTTOU);
-        // SAFETY: both calls take numbers.
-        unsafe { libc::tcsetpgrp(libc::STDIN_FILENO, libc::getpgrp()) };
-        let _ = change_mask(libc::SIG_UNBLOCK, libc::SIGTTOU);
-        Ok(())
+/// Puts this process' group into the foreground of the terminal on standard input. Best effort.
+pub(crate) fn take_terminal() {
+    // Out of the background, which stops a process that does not block the signal.
+    let _ = change_mask(libc::SIG_BLOCK, libc::SIGTTOU);
+    // SAFETY: both calls take numbers.
+    unsafe { libc::tcsetpgrp(libc::STDIN_FILENO, libc::getpgrp()) };
+    let _ = change_mask(libc::SIG_UNBLOCK, libc::SIGTTOU);
+}
+
+/// Replaces the program of this process by `file`, with no signal blocked or ignored that egret ignores. Returns only if it
+/// fails.
+pub(crate) fn execute<'a>(
+    file: &OsStr,
+    arguments: impl Iterator<Item = &'a OsString>,
+    variables: &BTreeMap<OsString, OsString>,
+) -> io::Error {
+    let text = |bytes: &[u8]| CString::new(bytes);
+    let variable = |(name, value): (&OsString, &OsString)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat());
+    let strings = || {
+        let arguments = arguments.map(|argument| text(argument.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        let variables = variables.iter().map(variable).collect::<Result<Vec<_>, _>>()?;
+        Ok::<_, NulError>((text(file.as_bytes())?, arguments, variables))
     };
-    // SAFETY: between fork and exec `take` makes only calls that are safe in a signal handler (signal-safety(7)), and
-    // allocates nothing: the errors that it makes hold a number.
-    unsafe { command.pre_exec(take) };
+    let Ok((file, arguments, variables)) = strings() else { return io::ErrorKind::InvalidInput.into() };
+    let end = std::iter::once(std::ptr::null());
+    let [arguments, variables] = [&arguments, &variables]
+        .map(|list| list.iter().map(|text| text.as_ptr()).chain(end.clone()).collect::<Vec<_>>());
+    // SAFETY: as in `change_mask`; the set is initialised by the first call. The arrays end with a null pointer, and they
+    // and their strings outlive the call of execve(2).
+    unsafe {
+        let mut none = mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::execve(file.as_ptr(), arguments.as_ptr(), variables.as_ptr());
+    }
+    io::Error::last_os_error()
+}
+
+/// Makes a second process, a copy of this one: its number, or `None` in the copy. Errors: The kernel's; `Unsupported` if
+/// this process has other threads.
+pub(crate) fn fork() -> io::Result<Option<i32>> {
+    // Without /proc the caller's word counts.
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "the process has other threads"));
+    }
+    // SAFETY: with one thread, no lock is held and no structure half changed by a thread that the copy does not have:
+    // the copy may do whatever this process may.
+    match unsafe { libc::fork() } {
+        0 => Ok(None),
+        child if child > 0 => Ok(Some(child)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Makes the system call of this number, with the arguments behind it, for tests: of calls that touch no memory of this
+/// process with these arguments.
+#[cfg(debug_assertions)]
+pub(crate) fn any_call(numbers: &[libc::c_long]) -> io::Result<libc::c_long> {
+    let mut call = [0; 7];
+    let length = numbers.len().min(call.len());
+    call[..length].copy_from_slice(&numbers[..length]);
+    let [number, a, b, c, d, e, f] = call;
+    // SAFETY: the caller's word: debug builds only, asked for by a variable of the environment.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    if result >= 0 { Ok(result) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A control message: ancillary data of one byte.

@@ -17,7 +17,7 @@ const ORDER: &[&[&str]] = &[
     &["control::reload"],
     &["control::program", "control::reload_fingerprint", "control::signals"],
     &["control::snapshot"],
-    &["control::disk", "control::systemd"],
+    &["control::disk", "control::hardening", "control::systemd"],
     &["pipeline::accept"],
     &["pipeline::connection"],
     &["pipeline::report"],

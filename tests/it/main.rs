@@ -42,6 +42,7 @@ mod fuzzed;
 mod gauges;
 mod generated;
 mod handshake;
+mod hardening;
 mod hung_disk;
 mod identity;
 mod import;

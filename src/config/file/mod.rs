@@ -17,8 +17,8 @@ use crate::config::formats::{
 };
 use crate::config::read::{Amount, Count, Given, Named, OneOrMany, Processor, section};
 use crate::config::terms::{
-    AdminRole, Eof, ExpectedName, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Readiness, Strategy,
-    TlsVersion, User,
+    AdminRole, Eof, ExpectedName, Hardening, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern, Readiness,
+    Strategy, TlsVersion, User,
 };
 use crate::protocols::Upgrade;
 
@@ -81,6 +81,8 @@ section! {
         /// Whether the kernel may encrypt and decrypt TLS records: "off", "auto" where nothing is lost by it, or
         /// "prefer" wherever it can, though a change of keys may then end a stream.
         kernel_tls: KernelTls = "off",
+        /// Whether egret gives up, at its start, rights that it does not need: "on", as far as the kernel can; "off".
+        hardening: Hardening = "on",
     }
 }
 

@@ -6,7 +6,8 @@ use crate::config::nearest::{nearest, suggest};
 use crate::config::problems::quote;
 use crate::config::read::{Fault, Text, setting};
 use crate::config::terms::{
-    AdminRole, CheckKind, Eof, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Readiness, Strategy, TlsVersion,
+    AdminRole, CheckKind, Eof, Hardening, KernelTls, KeyExchange, KeyShare, LogFormat, Name, Readiness, Strategy,
+    TlsVersion,
 };
 use crate::config::values::Verify;
 use crate::protocols::answers::AnswerFormat;
@@ -58,6 +59,7 @@ words!(AdminRole { "read" => Self::Read, "control" => Self::Control, });
 words!(Readiness { "listeners" => Self::Listeners, "upstreams" => Self::Upstreams, });
 words!(CheckKind { "tls" => Self::Tls, "tcp" => Self::Tcp, });
 words!(Eof { "strict" => Self::Strict, "lenient" => Self::Lenient, });
+words!(Hardening { "on" => Self::On, "off" => Self::Off, });
 words!(KernelTls { "off" => Self::Off, "auto" => Self::Auto, "prefer" => Self::Prefer, });
 
 impl Text for Upgrade {

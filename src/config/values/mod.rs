@@ -28,8 +28,8 @@ pub use crate::config::file::{
     TlsSettings, UpstreamSettings,
 };
 pub use crate::config::terms::{
-    AdminRole, CheckKind, Eof, ExpectedName, Host, KernelTls, KeyExchange, KeyShare, LogFormat, Name, NamePattern,
-    Readiness, Server, Strategy, TlsVersion, User,
+    AdminRole, CheckKind, Eof, ExpectedName, Hardening, Host, KernelTls, KeyExchange, KeyShare, LogFormat, Name,
+    NamePattern, Readiness, Server, Strategy, TlsVersion, User,
 };
 
 /// A whole configuration.

@@ -1,7 +1,6 @@
 //! The terminal: the program's process group is in the foreground, as if a shell had started it.
 
 use std::io::{IsTerminal, stdin, stdout};
-use std::process::Command;
 
 use rustix::fs::{FileType, fstat};
 use rustix::process::Pid;
@@ -26,11 +25,6 @@ impl Foreground {
             fstat(stdout()).is_ok_and(|stdout| FileType::from_raw_mode(stdout.st_mode) == FileType::Fifo);
         let is_ours = stdin().is_terminal() && tcgetpgrp(stdin()) == Ok(own);
         (is_ours && !is_in_pipeline).then_some(Self { own })
-    }
-
-    /// The program that `command` starts has the terminal from its first instruction on.
-    pub(super) fn hand_over(&self, command: &mut Command) {
-        net::take_terminal_at_start(command);
     }
 
     fn give(&self, group: Pid) {

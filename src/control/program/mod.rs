@@ -4,21 +4,22 @@ mod children;
 pub mod environment;
 mod foreground;
 mod forwarded;
+mod launcher;
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process;
 
 use libc::c_int;
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitStatus, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, WaitStatus, kill_process_group};
 
-use crate::net;
+use crate::net::{self, capability};
 pub(crate) use children::Children;
 use environment::Variable;
 use foreground::Foreground;
 pub(crate) use forwarded::Forwarded;
 pub use forwarded::StopSignal;
+pub use launcher::Launcher;
+use launcher::Order;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -35,10 +36,6 @@ pub struct Command {
 
 /// Added to the number of the signal that ended a program: the exit code, as shells report it.
 pub(crate) const SIGNALLED: u8 = 128;
-
-/// Variables by which systemd addresses egret: a program that used them would speak in egret's name.
-const OF_EGRET: [&str; 6] =
-    ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
 /// Why the program does not run.
 #[derive(Debug, thiserror::Error)]
@@ -98,36 +95,6 @@ impl Error {
     }
 }
 
-/// The limits with which egret was started: the program gets them, and not those that egret has set for itself.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits([(Resource, Rlimit); 2]);
-
-impl Limits {
-    /// To be called before egret changes them.
-    pub(crate) fn inherited() -> Self {
-        // Both are changed by egret: more descriptors, no core dumps.
-        Self([Resource::Nofile, Resource::Core].map(|resource| (resource, rustix::process::getrlimit(resource))))
-    }
-
-    /// Calls `start` under these soft limits. The limits of a process apply to all of its threads: for the moment of
-    /// the start they apply to egret too.
-    fn during<T>(&self, start: impl FnOnce() -> T) -> T {
-        let own = Self::inherited();
-        self.apply();
-        let started = start();
-        own.apply();
-        started
-    }
-
-    fn apply(&self) {
-        for (resource, limit) in &self.0 {
-            let maximum = rustix::process::getrlimit(*resource).maximum;
-            // A soft limit below an unchanged hard limit is always permitted.
-            let _ = rustix::process::setrlimit(*resource, Rlimit { current: limit.current, maximum });
-        }
-    }
-}
-
 /// Makes egret the parent of all descendants whose own parent ends, so that it can reap them. As process 1 it is that
 /// already.
 pub(crate) fn adopt_orphans() {
@@ -155,21 +122,16 @@ pub(crate) struct Program {
 
 impl Program {
     /// Starts it; returns once it is executed. The variables are added to those of egret.
-    pub(crate) fn start(command: &Command, variables: Vec<(String, String)>, limits: &Limits) -> Result<Self, Error> {
-        let mut process = process::Command::new(&command.program);
-        process.args(&command.arguments).process_group(0);
-        for name in OF_EGRET {
-            process.env_remove(name);
-        }
-        process.envs(variables);
+    pub(crate) fn start(
+        command: &Command,
+        launcher: Launcher,
+        variables: Vec<(String, String)>,
+    ) -> Result<Self, Error> {
         let foreground = Foreground::to_hand_over();
-        foreground.iter().for_each(|foreground| foreground.hand_over(&mut process));
-        let started = limits.during(|| process.spawn());
-        let child = started.map_err(|cause| {
+        let pid = launcher.launch(&Order { variables, takes_terminal: foreground.is_some() }).map_err(|cause| {
             foreground.iter().for_each(Foreground::take_back);
             Error::of_start(&command.program, cause)
         })?;
-        let pid = Pid::from_child(&child);
         Ok(Self { pid, stop_signal: command.stop_signal, foreground, has_ended: false })
     }
 
@@ -181,7 +143,7 @@ impl Program {
     pub(crate) fn forward(&self, signal: c_int) {
         let signal = if signal == libc::SIGTERM { self.stop_signal.number() } else { signal };
         // It has not been reaped, so its number is not another's; an error means that it refuses the signal.
-        if let Err(error) = net::send_signal(self.pid.as_raw_nonzero().get(), signal) {
+        if let Err(error) = self.signal(signal) {
             tracing::warn!(%error, signal, "the program does not get a signal");
         }
     }
@@ -192,7 +154,12 @@ impl Program {
 
     pub(crate) fn kill(&self) {
         // As above.
-        let _ = kill_process(self.pid, Signal::KILL);
+        let _ = self.signal(libc::SIGKILL);
+    }
+
+    /// The program may have become another user's.
+    fn signal(&self, signal: c_int) -> io::Result<()> {
+        capability::retry(|| net::send_signal(self.pid.as_raw_nonzero().get(), signal))
     }
 
     /// Takes note of a child's change of state. The exit code, once it is the program that has ended.

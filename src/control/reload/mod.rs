@@ -18,7 +18,7 @@ use crate::config::values::{self, Anchors, Config, ExactCertificate, ListenAddre
 use crate::config::{self, Loaded, Problems, Style};
 use crate::control::program::environment::{Address, Reached};
 use crate::control::snapshot::{BuildErrors, Rigour, Snapshot, Wanted};
-use crate::net::{self, BindError, Options, Role, Socket};
+use crate::net::{self, BindError, Options, Role, Socket, capability};
 use crate::observe::logging;
 use crate::observe::metrics::{Registry, ReloadMetrics};
 use crate::observe::tasks::{self, Failures, Task};
@@ -321,6 +321,10 @@ impl Reloader {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Rejected> + Send + 'static,
 ) -> Result<T, Rejected> {
+    let work = || {
+        let _raised = capability::raise();
+        work()
+    };
     tokio::task::spawn_blocking(work).await.map_err(|_| Rejected::Interrupted)?
 }
 

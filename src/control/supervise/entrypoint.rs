@@ -13,7 +13,7 @@ use super::proof::prove_all;
 use super::readiness::led_to;
 use crate::config::values::{Config, Name};
 use crate::control::program::environment::{self, Reached};
-use crate::control::program::{self, Children, Command, Forwarded, Limits, Program, SIGNALLED};
+use crate::control::program::{self, Children, Command, Forwarded, Launcher, Program, SIGNALLED};
 use crate::control::snapshot::Snapshot;
 use crate::control::systemd;
 use crate::observe::metrics::Registry;
@@ -65,16 +65,15 @@ pub(super) struct Prepared {
     entrypoint: Entrypoint,
     signals: Forwarded,
     children: Children,
-    limits: Limits,
+    launcher: Launcher,
 }
 
 impl Prepared {
-    /// To be called before the limits of the process are changed.
-    pub(super) fn new(entrypoint: Entrypoint) -> Result<Self, Error> {
+    pub(super) fn new(entrypoint: Entrypoint, launcher: Launcher) -> Result<Self, Error> {
         let signals = Forwarded::new().map_err(Error::Program)?;
         let children = Children::new().map_err(Error::Program)?;
         program::adopt_orphans();
-        Ok(Self { entrypoint, signals, children, limits: Limits::inherited() })
+        Ok(Self { entrypoint, signals, children, launcher })
     }
 
     /// Starts the task that waits for upstreams, starts the program and attends to it.
@@ -116,7 +115,7 @@ impl Prepared {
         }
         let command = &self.entrypoint.command;
         let variables = environment::resolve(&command.variables, listeners).map_err(Error::Environment)?;
-        let program = Program::start(command, variables, &self.limits).map_err(Error::Program)?;
+        let program = Program::start(command, self.launcher, variables).map_err(Error::Program)?;
         tracing::info!(pid = program.pid().as_raw_nonzero().get(), program = %command.program.display(), "program started");
         systemd::ready("running, the program has started");
         let code = attend(program, &mut self.signals, &mut self.children, ordered).await;

@@ -26,7 +26,10 @@ use tokio::sync::{Notify, Semaphore};
 use crate::config::values::{Admin, Config, Name};
 use crate::config::{Loaded, Place, Problem};
 use crate::control::admin::{Kept, Swapped};
-use crate::control::program::{self, environment};
+#[cfg(debug_assertions)]
+use crate::control::hardening;
+use crate::control::hardening::Hardening;
+use crate::control::program::{self, Launcher, environment};
 use crate::control::reload::watch;
 use crate::control::reload::{Cause, Files, Reloader, Source};
 use crate::control::signals::{self, Signal, Signals};
@@ -35,7 +38,7 @@ use crate::control::systemd;
 use crate::credentials::part::PartKind;
 use crate::drain::{self, Drain, Drained};
 use crate::memory::Shares;
-use crate::net::BindError;
+use crate::net::{BindError, capability};
 use crate::observe::logging;
 use crate::observe::metrics::Registry;
 use crate::observe::tasks::{self, Task};
@@ -63,8 +66,10 @@ pub struct Start {
     pub key_log: Option<Arc<KeyLogFile>>,
     /// What a file that cannot be used does, now and at every reload.
     pub rigour: Rigour,
-    /// The program of `egret exec`.
-    pub entrypoint: Option<Entrypoint>,
+    /// The program of `egret exec`, and the process that becomes it.
+    pub entrypoint: Option<(Entrypoint, Launcher)>,
+    /// What the process has given up.
+    pub hardening: Hardening,
 }
 
 /// Why the process did not start or had to end.
@@ -177,9 +182,9 @@ pub async fn run(start: Start) -> Result<Ended, Error> {
 /// # Errors
 /// Those of [`run`].
 pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ended, Error> {
-    let Start { source, file, config, log, key_log, rigour, entrypoint } = start;
-    let program = entrypoint.map(|entrypoint| prepare(entrypoint, &config)).transpose()?;
-    forbid_core_dumps(program.is_some());
+    let Start { source, file, config, log, key_log, rigour, entrypoint, hardening } = start;
+    let program = entrypoint.map(|(entrypoint, launcher)| prepare(entrypoint, launcher, &config)).transpose()?;
+    forbid_core_dumps();
     let descriptors = descriptors::raise_limit();
     let registry = Registry::new();
     logging::count_dropped(&registry);
@@ -203,7 +208,8 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
 
     let admin = AdminThread::bind(&config)?;
     let snapshot = Arc::clone(&shared.snapshot);
-    let (status, orders) = StatusView::new(Arc::clone(&snapshot), registry.clone(), bound, Arc::clone(&shared.permits));
+    let (status, orders) =
+        StatusView::new(Arc::clone(&snapshot), registry.clone(), bound, Arc::clone(&shared.permits), hardening);
     let status = Arc::new(status);
     let trim = Trim::new(bound, Arc::clone(&shared.permits));
     let reloader = Reloader::start(source, files, log, registry.clone(), shared, rigour).map_err(Error::Bind)?;
@@ -218,6 +224,8 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
             System::Signals(signals)
         }
     };
+    #[cfg(debug_assertions)]
+    tokio::task::spawn_blocking(hardening::attempts::make_if_asked);
     let running = Running { requests: Requests::new(system, orders, registry, trim), reloader };
     let ended = tasks::caught_in(Task::Main, pin!(running.until_stopped(&status, drain))).await;
     let ended = with_program(program, ended.map_err(|_| Error::Panicked), config.drain_timeout).await;
@@ -229,9 +237,9 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
     ended
 }
 
-fn prepare(entrypoint: Entrypoint, config: &Config) -> Result<Prepared, Error> {
+fn prepare(entrypoint: Entrypoint, launcher: Launcher, config: &Config) -> Result<Prepared, Error> {
     entrypoint.check(config)?;
-    Prepared::new(entrypoint)
+    Prepared::new(entrypoint, launcher)
 }
 
 /// A stop before there was anything to drain.
@@ -384,6 +392,7 @@ async fn first_generation(
         // by the first client.
         let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut [0; 32]);
         let files = Files::of(file, &config).map_err(Error::Watch)?;
+        let _raised = capability::raise();
         let snapshot =
             Snapshot::build(config, None, &registry, key_log, rigour, &snapshot::always()).map_err(Error::Build)?;
         snapshot.check_served().map_err(Error::Build)?;
@@ -394,13 +403,11 @@ async fn first_generation(
 
 /// Keys are in memory: no crash may write them to a disk. The limit is one byte, less than any dump needs, and not
 /// zero: a program that takes the place of the file (core(5)) gets the memory whatever the limit, and only a limit of 1
-/// makes the kernel start none. With a program the hard limit stays, so that the program can have the limit that it would
-/// have without egret.
-fn forbid_core_dumps(has_program: bool) {
-    let hard = if has_program { rustix::process::getrlimit(Resource::Core).maximum } else { Some(1) };
+/// makes the kernel start none.
+fn forbid_core_dumps() {
     // A hard limit of 0 allows no 1; it is as good.
-    let soft = hard.map_or(1, |hard| hard.min(1));
-    let one = Rlimit { current: Some(soft), maximum: hard };
+    let limit = rustix::process::getrlimit(Resource::Core).maximum.map_or(1, |hard| hard.min(1));
+    let one = Rlimit { current: Some(limit), maximum: Some(limit) };
     if let Err(error) = rustix::process::setrlimit(Resource::Core, one) {
         tracing::warn!(%error, "cannot forbid core dumps: a crash may write keys to a disk");
     }

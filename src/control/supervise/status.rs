@@ -18,6 +18,7 @@ use super::requests::{Ordered, Orders, orders};
 use crate::config;
 use crate::config::values::{Listener, Name};
 use crate::control::admin::{Control, Kept, Swapped};
+use crate::control::hardening::Hardening;
 use crate::control::reload_fingerprint;
 use crate::control::snapshot::{Snapshot, Troubled};
 use crate::credentials::certificate::Date;
@@ -44,6 +45,7 @@ pub(super) struct StatusView {
     max_connections: usize,
     permits: Arc<Semaphore>,
     endpoints: Endpoints,
+    hardening: Hardening,
 }
 
 impl StatusView {
@@ -52,6 +54,7 @@ impl StatusView {
         registry: Registry,
         max_connections: usize,
         permits: Arc<Semaphore>,
+        hardening: Hardening,
     ) -> (Self, Ordered) {
         let readiness = Arc::new(Readiness::new(Arc::clone(&snapshot)));
         let proving = registry.clone();
@@ -74,6 +77,7 @@ impl StatusView {
                 max_connections,
                 permits,
                 endpoints: Endpoints::default(),
+                hardening,
             },
             ordered,
         )
@@ -135,6 +139,7 @@ impl Control for StatusView {
             "uptime_seconds": self.started.elapsed().as_secs(),
             "connections": self.max_connections.saturating_sub(self.permits.available_permits()),
             "max_connections": self.max_connections,
+            "hardening": self.hardening.status(),
             "listeners": listeners(&snapshot),
             "upstreams": upstreams(&snapshot),
             "identities": identities(&snapshot),

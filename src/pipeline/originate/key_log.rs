@@ -22,11 +22,11 @@ pub struct KeyLogFile(Writer);
 const CAPACITY: usize = 1 << 20;
 
 impl KeyLogFile {
-    /// Opens or makes the file, for its owner alone. A FIFO need not have a reader yet.
+    /// Opens or makes the file, for its owner alone. A FIFO need not have a reader yet. Starts no thread.
     ///
     /// # Errors
     /// It cannot be written, or others may read it.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<File> {
         // Opened for writing only, open(2) of a FIFO blocks until it has a reader. Non-blocking: a file may be replaced
         // by a FIFO before it is opened.
         let is_fifo = path.metadata().is_ok_and(|file| file.file_type().is_fifo());
@@ -38,6 +38,14 @@ impl KeyLogFile {
             let why = format!("others may read it (mode {mode:04o}); run: chmod 600 {}", path.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
+        Ok(file)
+    }
+
+    /// Appends to the opened file from now on.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(file: File) -> io::Result<Self> {
         let lines = Lines { to: Stream::new(file), is_failing: false };
         Writer::start("key-log", CAPACITY, lines).map(Self)
     }

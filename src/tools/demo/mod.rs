@@ -16,6 +16,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use crate::config::{self, Problems};
+use crate::control::hardening::Hardening;
 use crate::control::signals::{self, Signals};
 use crate::control::snapshot::Rigour;
 use crate::control::supervise::{self, Ended, Start};
@@ -89,7 +90,9 @@ pub async fn run(out: &mut dyn Write) -> Result<Ended, Error> {
     let mut upstreams = JoinSet::new();
     upstreams.spawn(upstream.serve());
     let rigour = Rigour::PartByPart;
-    let start = Start { source, file: Some(file), config, log, key_log: None, rigour, entrypoint: None };
+    // The folder is removed at the end, and the upstream has certificates of its own.
+    let hardening = Hardening::off();
+    let start = Start { source, file: Some(file), config, log, key_log: None, rigour, entrypoint: None, hardening };
     supervise::run_under(signals, start).await.map_err(Error::Run)
 }
 

@@ -219,6 +219,10 @@ impl Egret {
         assert!(status.success(), "{status}");
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Where the kernel shows the process.
     pub(crate) fn proc_path(&self, file: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{file}", self.process.pid()))

@@ -24,6 +24,7 @@ use content::Content;
 use events::Events;
 
 use crate::control::disk::{PATIENCE, Running};
+use crate::net::capability;
 
 /// Watches files, and folders of files.
 #[derive(Debug)]
@@ -49,7 +50,9 @@ impl Watcher {
         let mut events = Events::new(Arc::clone(&woken));
         events.arm(&files);
         let reading = Running::new(PATIENCE);
+        let raised = capability::raise();
         let acknowledged = content::read(&reading, &files);
+        drop(raised);
         let events = Arc::new(Mutex::new(events));
         Ok(Self { files, acknowledged, events, reading, woken, poll: POLLING })
     }
@@ -129,6 +132,7 @@ impl Watcher {
         let files = Arc::clone(files);
         let looking = task::spawn_blocking(move || {
             events.lock().unwrap_or_else(PoisonError::into_inner).arm(&files);
+            let _raised = capability::raise();
             content::read(&reading, &files)
         });
         match looking.await.map_err(JoinError::try_into_panic) {
