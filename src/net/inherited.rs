@@ -6,6 +6,7 @@
 use std::env;
 use std::os::fd::OwnedFd;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{SockAddr, Socket, Type};
 
@@ -16,6 +17,8 @@ struct Inherited {
     /// `FileDescriptorName=` of the unit; by default the unit's own name.
     name: String,
     socket: Socket,
+    /// Whether a listener has had a copy since the start.
+    is_claimed: AtomicBool,
 }
 
 /// The first descriptor that is passed (`SD_LISTEN_FDS_START`).
@@ -33,7 +36,7 @@ fn adopt() -> Vec<Inherited> {
         let name = names.next().unwrap_or_default().to_owned();
         let adopted = syscall::adopt_descriptor(descriptor).and_then(prepared);
         match adopted {
-            Ok(socket) => Some(Inherited { name, socket }),
+            Ok(socket) => Some(Inherited { name, socket, is_claimed: AtomicBool::new(false) }),
             Err(error) => {
                 tracing::warn!(descriptor, name, %error, "a descriptor that the supervisor passed cannot be used");
                 None
@@ -83,9 +86,25 @@ pub(super) fn take(name: &str, address: &ListenAddress) -> Option<Socket> {
     let found =
         named.or_else(|| of_its_kind.find(|one| one.socket.local_addr().is_ok_and(|local| is(&local, address))));
     found.and_then(|one| {
+        one.is_claimed.store(true, Ordering::Relaxed);
         let copy = one.socket.try_clone();
         copy.inspect_err(|error| tracing::warn!(name, %error, "the supervisor's socket cannot be used")).ok()
     })
+}
+
+/// Warns of every socket that no listener has. The kernel completes connections to it, and nobody accepts them: its
+/// clients wait until they give up. To be called when everything listens.
+pub(crate) fn warn_of_unclaimed_sockets() {
+    for one in SOCKETS.iter().filter(|one| !one.is_claimed.load(Ordering::Relaxed)) {
+        let address = one.socket.local_addr().map(|address| shown(&address)).unwrap_or_default();
+        tracing::warn!(name = one.name, address, "no listener takes a socket that the supervisor passed");
+    }
+}
+
+/// As a listener's address is written.
+fn shown(address: &SockAddr) -> String {
+    let unix = || address.as_pathname().map(|path| format!("unix:{}", path.display()));
+    address.as_socket().map(|tcp| tcp.to_string()).or_else(unix).unwrap_or_default()
 }
 
 fn is(local: &SockAddr, address: &ListenAddress) -> bool {

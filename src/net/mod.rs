@@ -30,6 +30,7 @@ pub(crate) use duplex::{
     try_write, try_write_last, unacknowledged, unread,
 };
 pub(crate) use inherited::close_all as close_inherited;
+pub(crate) use inherited::warn_of_unclaimed_sockets;
 pub use listen::{BindError, Socket, set_mode};
 pub use options::{Missing, Options, Role};
 pub use pipe::{Pipe, pipes_within};

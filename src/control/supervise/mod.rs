@@ -38,7 +38,7 @@ use crate::control::systemd;
 use crate::credentials::part::PartKind;
 use crate::drain::{self, Drain, Drained};
 use crate::memory::Shares;
-use crate::net::{BindError, capability};
+use crate::net::{self, BindError, capability};
 use crate::observe::logging;
 use crate::observe::metrics::Registry;
 use crate::observe::tasks::{self, Task};
@@ -213,6 +213,7 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
     let status = Arc::new(status);
     let trim = Trim::new(bound, Arc::clone(&shared.permits));
     let reloader = Reloader::start(source, files, log, registry.clone(), shared, rigour).map_err(Error::Bind)?;
+    net::warn_of_unclaimed_sockets();
     let (no_admin, admin_ends) = drain::channel();
     admin.map(|admin| admin.start(Arc::clone(&status), &registry, admin_ends)).transpose()?;
     status.set_ready(true);
