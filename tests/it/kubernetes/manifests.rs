@@ -14,7 +14,7 @@ use crate::support::process::{attempt, run};
 /// The folders of `bases` that are made of the API of Kubernetes alone.
 const WORKLOADS: [&str; 4] = ["gateway", "node", "sidecar", "job"];
 /// Those with objects of operators: their kinds are theirs.
-const OPERATORS: [&str; 2] = ["monitoring", "certificates"];
+const OPERATORS: [&str; 3] = ["monitoring", "monitoring-by-service", "certificates"];
 
 /// Rules of checkov that do not hold, and why that is right.
 const ACCEPTED: [(&str, &str); 1] =
@@ -72,7 +72,7 @@ fn helm_has_nothing_to_say_against_the_chart_and_much_against_a_wrong_value() {
         assert!(helm(&["lint", "--strict"], &["--values", values.to_str().unwrap()]), "{base}");
     }
     for wrong in
-        ["workload=gatewy", "image.digest=sha256:12", "replica=4", "identities.client.secretName=x", "config=listeners"]
+        ["workload=gatewy", "image.digest=sha256:12", "replica=4", "monitoring.serviceMonitors=true", "identities.client.secretName=x", "config=listeners"]
     {
         assert!(!helm(&["template", "egret"], &["--set", wrong]), "{wrong} is accepted");
     }
@@ -170,6 +170,53 @@ fn the_configuration_is_the_only_place_of_ports_and_times() {
         assert_eq!(pod["terminationGracePeriodSeconds"], grace);
         assert_eq!(pod["securityContext"]["sysctls"].as_array().unwrap().len(), 1, "no port is below 1024: {pod}");
     }
+}
+
+/// Whether an object with these labels is selected.
+fn selects(selector: &Value, labels: &Value) -> bool {
+    let wanted = selector.as_object().expect("labels");
+    !wanted.is_empty() && wanted.iter().all(|(key, value)| &labels[key] == value)
+}
+
+#[test]
+fn either_monitor_finds_the_metrics_of_every_workload() {
+    for workload in WORKLOADS {
+        let values = root().join(format!("deploy/kubernetes/values/{workload}.yaml"));
+        let render = |monitor: &str| {
+            let monitor = format!("monitoring.{monitor}=true");
+            template(&["--values", values.to_str().unwrap(), "--set", &monitor])
+        };
+        let kinds = ["Deployment", "DaemonSet", "Job"];
+        let by_pod = render("podMonitor");
+        let owner = by_pod.iter().find(|object| kinds.iter().any(|kind| object["kind"] == *kind)).expect("a workload");
+        let pod = &owner["spec"]["template"];
+        let labels = &pod["metadata"]["labels"];
+        let lists = ["containers", "initContainers"].map(|list| pod["spec"][list].as_array());
+        let ports = lists.into_iter().flatten().flatten().filter_map(|container| container["ports"].as_array()).flatten();
+        let port = ports.into_iter().find(|port| port["name"] == "metrics").expect("a port of metrics");
+
+        let monitor = &of_kind(&by_pod, "PodMonitor")["spec"];
+        assert!(selects(&monitor["selector"]["matchLabels"], labels), "{workload}: {monitor}");
+        assert_eq!(monitor["podMetricsEndpoints"][0]["port"], "metrics");
+
+        let by_service = render("serviceMonitor");
+        let monitor = &of_kind(&by_service, "ServiceMonitor")["spec"];
+        assert_eq!(monitor["endpoints"][0]["port"], "metrics");
+        let services: Vec<_> = by_service
+            .iter()
+            .filter(|object| object["kind"] == "Service")
+            .filter(|service| selects(&monitor["selector"]["matchLabels"], &service["metadata"]["labels"]))
+            .collect();
+        let [service] = services[..] else { panic!("{workload}: {} services are selected", services.len()) };
+        assert!(selects(&service["spec"]["selector"], labels), "{workload}: {service}");
+        let served = &service["spec"]["ports"][0];
+        assert_eq!((&served["name"], &served["targetPort"]), (&"metrics".into(), &"metrics".into()));
+        assert_eq!(served["port"], port["containerPort"]);
+    }
+    let both = ["--set", "monitoring.podMonitor=true,monitoring.serviceMonitor=true"];
+    let chart = root().join("deploy/kubernetes/chart");
+    let output = attempt(Command::new(helm()).args(["template", "egret"]).arg(&chart).args(both));
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("choose one"), "{output:?}");
 }
 
 #[test]
