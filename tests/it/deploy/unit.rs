@@ -58,6 +58,29 @@ fn systemd_takes_every_line_of_the_unit() {
     assert_eq!(remarks.len(), 2, "{remarks:?}");
 }
 
+/// Whether systemd rates the sandbox of this text, as `egret.service`, at most 1.7 of 10: 0 is no exposure at all.
+pub(super) fn is_sandboxed(text: &str) -> bool {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("egret.service");
+    fs::write(&path, text).unwrap();
+    let mut command = Command::new("systemd-analyze");
+    let output = attempt(command.args(["security", "--offline=true", "--no-pager", "--threshold=17"]).arg(&path));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("Overall exposure level for egret.service"), "{output:?}");
+    println!("{}", said.lines().last().unwrap_or_default());
+    output.status.success()
+}
+
+#[test]
+fn the_unit_leaves_the_program_next_to_nothing_that_it_does_not_need() {
+    let text = unit();
+    assert!(is_sandboxed(&text));
+    for line in ["CapabilityBoundingSet=CAP_NET_BIND_SERVICE", "User=egret", "SystemCallFilter=@system-service"] {
+        let without = text.replace(&format!("{line}\n"), "");
+        assert!(without != text && !is_sandboxed(&without), "{line} makes no difference");
+    }
+}
+
 /// systemd's end of the socket, and the program started by the unit's own lines.
 struct Unit {
     systemd: UnixDatagram,
