@@ -25,6 +25,7 @@ mod classify;
 mod config;
 mod credential_mutations;
 mod credentials;
+mod database_tunnel;
 mod databases;
 mod demo;
 mod deploy;
