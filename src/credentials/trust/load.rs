@@ -264,3 +264,52 @@ fn parts(file: &Path) -> Result<Vec<Part>, Error> {
         Contents::Unknown(_) => Ok(Vec::new()),
     }
 }
+
+#[cfg(all(test, feature = "mozilla-roots"))]
+mod tests {
+    use std::time::Duration;
+
+    use rustls::pki_types::{ServerName, UnixTime};
+    use webpki::{EndEntityCert, KeyUsage};
+
+    use super::*;
+
+    /// A chain as a public server sent it in the spring of 2026: no private key of a public authority is at hand, so there
+    /// is no such server to connect to.
+    const LEAF: &[u8] = include_bytes!("../../../tests/public/leaf.der");
+    const ISSUER: &[u8] = include_bytes!("../../../tests/public/issuer.der");
+    /// 2026-04-01, in seconds.
+    const THEN: u64 = 1_775_001_600;
+    const YEAR: u64 = 365 * 86_400;
+
+    fn verify(leaf: &[u8], intermediates: &[CertificateDer<'_>], second: u64) -> Result<(), webpki::Error> {
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(second));
+        let mut roots = Roots::default();
+        roots.add_built_in();
+        assert!(roots.anchors.len() > 100, "{} roots", roots.anchors.len());
+        let leaf = CertificateDer::from(leaf);
+        let certificate = EndEntityCert::try_from(&leaf)?;
+        let usage = KeyUsage::server_auth();
+        certificate.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            &roots.anchors,
+            intermediates,
+            now,
+            usage,
+            None,
+            None,
+        )?;
+        certificate.verify_is_valid_for_subject_name(&ServerName::try_from("letsencrypt.org").expect("a host name"))
+    }
+
+    #[test]
+    fn built_in_roots_vouch_for_a_public_server_in_its_time_and_for_no_altered_one() {
+        let issuer = [CertificateDer::from(ISSUER)];
+        assert_eq!(verify(LEAF, &issuer, THEN), Ok(()));
+        assert_eq!(verify(LEAF, &[], THEN), Err(webpki::Error::UnknownIssuer));
+        assert!(matches!(verify(LEAF, &issuer, THEN + YEAR), Err(webpki::Error::CertExpired { .. })));
+        let mut altered = LEAF.to_vec();
+        *altered.last_mut().expect("a signature") ^= 1;
+        assert!(verify(&altered, &issuer, THEN).is_err());
+    }
+}
