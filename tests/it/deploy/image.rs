@@ -4,7 +4,7 @@
 //! now; a plain `cargo test` does it here, which takes minutes once.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -84,19 +84,10 @@ impl Image {
         list.iter().filter_map(Value::as_str).collect()
     }
 
-    /// A command with these arguments in a fresh container with these folders mounted. Needs no container
-    /// runtime; the network is this machine's.
-    fn contained(&self, mounted: &[(&Path, &str)], arguments: &[&str]) -> Command {
-        let container = self.run(self.buildah().args(["from", "--pull-never", NAME]));
-        // buildah starts the program some processes away from itself: all of them end with its namespace.
-        let mut command = self.command(Path::new("unshare"));
-        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
-        command.args(["buildah", "run", "--isolation", "chroot"]);
-        for (folder, place) in mounted {
-            command.arg(format!("--volume={}:{place}:ro", folder.display()));
-        }
-        command.arg(container.trim()).arg("--").args(arguments);
-        command
+    fn container(&self) -> Container<'_> {
+        let name = self.run(self.buildah().args(["from", "--pull-never", NAME])).trim().to_owned();
+        let root = self.run(self.buildah().args(["mount", &name])).trim().into();
+        Container { image: self, name, root }
     }
 
     fn buildah(&self) -> Command {
@@ -122,6 +113,52 @@ impl Image {
     }
 }
 
+/// Becomes a command that sees the folder `$1` read-only. buildah has no option for a read-only root; the places that it
+/// mounts on are made before, as a container runtime does it.
+const READ_ONLY: &str = r#"
+set -eu
+root=$1
+shift
+mkdir -p "$root/proc" "$root/sys" "$root/dev" "$root/run"
+touch "$root/etc/hosts" "$root/etc/hostname" "$root/etc/resolv.conf" "$root/run/.containerenv"
+mount --bind "$root" "$root"
+mount -o remount,bind,ro "$root"
+exec "$@"
+"#;
+
+struct Container<'a> {
+    image: &'a Image,
+    name: String,
+    /// Its files, as this machine sees them.
+    root: PathBuf,
+}
+
+impl Container<'_> {
+    /// A command with these arguments, with these folders mounted, without capabilities and on a read-only root. Needs no
+    /// container runtime; the network is this machine's.
+    fn command(&self, mounted: &[(&Path, &str)], arguments: &[&str]) -> Command {
+        // buildah starts the program some processes away from itself: all of them end with its namespace.
+        let mut command = self.image.command(Path::new("unshare"));
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command.args(["sh", "-c", READ_ONLY, "sh"]).arg(&self.root);
+        command.args(["buildah", "run", "--isolation", "chroot", "--cap-drop", "ALL"]);
+        for (folder, place) in mounted {
+            command.arg(format!("--volume={}:{place}:ro", folder.display()));
+        }
+        command.arg(&self.name).arg("--").args(arguments);
+        command
+    }
+
+    /// The process of the program in the container.
+    fn pid(&self) -> u32 {
+        let file = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        let program = file(&self.root.join("egret"));
+        let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let mut found = numbers.filter(|pid: &u32| file(Path::new(&format!("/proc/{pid}/exe"))) == program);
+        found.next().expect("a process of the program")
+    }
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -133,7 +170,12 @@ fn image_holds_a_static_binary_and_nothing_else() {
     let files: Vec<_> = content.iter().filter(|[permissions, ..]| !permissions.starts_with('d')).collect();
     assert_eq!(files, [&["-rwxr-xr-x", "0/0", "egret"].map(str::to_owned)], "{content:?}");
     let folders: Vec<_> = content.iter().filter(|[permissions, ..]| permissions.starts_with('d')).collect();
-    assert!(folders.iter().all(|[.., path]| ["./", "etc/", "etc/egret/"].contains(&path.as_str())), "{content:?}");
+    let known = ["./", "etc/", "etc/egret/"];
+    for [permissions, owner, path] in folders {
+        // Only root can write them: the program's user is another.
+        assert!(known.contains(&path.as_str()) && owner == "0/0", "{content:?}");
+        assert!(!permissions[4..].contains('w'), "{content:?}");
+    }
 
     let config = &image.config["config"];
     assert_eq!(config["User"], format!("{USER}:{USER}"), "{config}");
@@ -151,7 +193,14 @@ fn image_holds_a_static_binary_and_nothing_else() {
 }
 
 #[test]
-fn image_runs_as_its_user_and_originates_with_a_client_certificate() {
+fn image_of_the_same_binary_is_the_same_bytes_twice() {
+    let first = Image::build();
+    let second = Image::build();
+    assert_eq!(first.manifest(), second.manifest());
+}
+
+#[test]
+fn image_runs_read_only_as_its_user_and_originates_with_a_client_certificate() {
     let image = Image::build();
     let pki = Pki::new();
     let port = free_port();
@@ -170,14 +219,23 @@ fn image_runs_as_its_user_and_originates_with_a_client_certificate() {
         ),
     );
 
-    let entry = image.words("Entrypoint");
-    let check = [&entry[..], &["check", "/etc/egret/egret.toml"]].concat();
-    image.run(&mut image.contained(&[(mounted.path(), CONFIG)], &check));
+    let (entry, container) = (image.words("Entrypoint"), image.container());
+    let inside = |arguments: &[&str]| container.command(&[(mounted.path(), CONFIG)], &[&entry[..], arguments].concat());
+    image.run(&mut inside(&["check", "/etc/egret/egret.toml"]));
 
-    let start = [entry, image.words("Cmd")].concat();
     let log = image.path("egret.log");
-    let mut process = Process::spawn("buildah run", image.contained(&[(mounted.path(), CONFIG)], &start), &log);
+    let mut process = Process::spawn("buildah run", inside(&image.words("Cmd")), &log);
     process.wait_for_port(loopback(listens));
+    assert_confined(container.pid());
+    let admin_address = format!("127.0.0.1:{admin}");
+    for (question, answer) in [
+        (&["health", "--admin", &admin_address][..], "ready\n"),
+        (&["health", "--admin", &admin_address, "--live"], "live\n"),
+        (&["health", "--admin", &admin_address, "--upstreams"], "ready\n"),
+        (&["wait", "--admin", &admin_address, "--upstreams=certauth"], "ready\n"),
+    ] {
+        assert_eq!(image.run(&mut inside(question)), answer, "{question:?}");
+    }
     let answer = http::get_as(HOST, loopback(listens));
     assert_eq!(answer.status, 200, "{answer:?}\n{}", process.output());
     assert!(answer.body.contains("dn=CN=payments verify=SUCCESS"), "{answer:?}");
@@ -187,6 +245,8 @@ fn image_runs_as_its_user_and_originates_with_a_client_certificate() {
     assert_eq!(drain.status, 202, "{drain:?}");
     let status = process.wait(PATIENCE).expect("it ends after a drain");
     assert!(status.success(), "{status}\n{}", process.output());
+    let after = attempt(&mut inside(&["health", "--admin", &admin_address]));
+    assert_ne!(after.status.code(), Some(0), "nothing answers: {after:?}");
 }
 
 #[test]
@@ -195,19 +255,49 @@ fn image_without_mounted_roots_trusts_those_of_mozilla_and_no_others() {
     let pki = Pki::new();
     let (examples, roots) = (root().join("config"), TempDir::new().unwrap());
     fs::copy(pki.root(), roots.path().join("ca-certificates.crt")).unwrap();
-    let entry = image.words("Entrypoint");
+    let (entry, container) = (image.words("Entrypoint"), image.container());
     let check = [&entry[..], &["check", "/etc/egret/minimal.toml"]].concat();
-    image.run(&mut image.contained(&[(&examples, CONFIG)], &check));
+    image.run(&mut container.command(&[(&examples, CONFIG)], &check));
 
     let port = free_port();
     let server = certauth(port, "default_server", HOST, "TLSv1.3", &pki.server(&[HOST]), &pki);
     let _nginx = Nginx::start(&server, &[port]);
     let address = format!("localhost:{port}");
     let explain = [&entry[..], &["explain", &address, "--server-name", HOST]].concat();
-    let untrusted = attempt(&mut image.contained(&[(&examples, CONFIG)], &explain));
+    let untrusted = attempt(&mut container.command(&[(&examples, CONFIG)], &explain));
     assert!(String::from_utf8_lossy(&untrusted.stdout).contains("unknown_issuer"), "{untrusted:?}");
-    let mounted = attempt(&mut image.contained(&[(&examples, CONFIG), (roots.path(), "/etc/ssl/certs")], &explain));
+    // A place to mount on is made before the root is read-only.
+    let container = image.container();
+    fs::create_dir_all(container.root.join("etc/ssl/certs")).unwrap();
+    let mounted = attempt(&mut container.command(&[(&examples, CONFIG), (roots.path(), "/etc/ssl/certs")], &explain));
     assert!(!String::from_utf8_lossy(&mounted.stdout).contains("unknown_issuer"), "{mounted:?}");
+}
+
+/// The image's user, no capability to use or to gain, and a root that cannot be written.
+fn assert_confined(pid: u32) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let value = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("no {key}: {status}")).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let user = USER.to_string();
+    for key in ["Uid", "Gid"] {
+        assert_eq!(value(key), [user.as_str(); 4].join(" "));
+    }
+    for key in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(value(key), "0".repeat(16), "{key}");
+    }
+    let mounts = fs::read_to_string(format!("/proc/{pid}/mounts")).unwrap();
+    let read_only = |place: &str| {
+        let last = mounts.lines().rfind(|line| line.split(' ').nth(1) == Some(place));
+        last.unwrap_or_else(|| panic!("no {place}: {mounts}"))
+            .split(' ')
+            .nth(3)
+            .unwrap()
+            .split(',')
+            .any(|one| one == "ro")
+    };
+    assert!(read_only("/") && read_only(CONFIG), "{mounts}");
 }
 
 /// A folder for `/etc/egret`; the key belongs to the image's user alone.
