@@ -12,7 +12,7 @@ use crate::support::egret::binary;
 use crate::support::peer::{Peer, mutual};
 use crate::support::pki::{Pair, Pki};
 use crate::support::process::{Process, attempt, guarded};
-use crate::support::{free_port, loopback, plain};
+use crate::support::{free_port, loopback, plain, systemd};
 
 /// The service's user; no other account of the machine is used.
 const USER: u32 = 65_532;
@@ -52,7 +52,8 @@ impl Grant {
         chown(path, Some(owner), Some(group)).expect("only root plays systemd");
         if matches!(self, Self::AccessList) {
             let name = "system.posix_acl_access";
-            setxattr(path, name, &access_list(mode >> 6), XattrFlags::empty()).expect("a file system with access lists");
+            setxattr(path, name, &access_list(mode >> 6), XattrFlags::empty())
+                .expect("a file system with access lists");
         }
     }
 }
@@ -153,35 +154,19 @@ fn without_the_variable_the_configuration_says_which_one_is_missing() {
 
 #[test]
 fn systemd_takes_every_unit_of_the_page() {
-    let folder = TempDir::new().unwrap();
     let service = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/egret.service")).unwrap();
     let service = service.replace("/usr/local/bin/egret", binary().to_str().unwrap());
-    let write = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+    let named = |unit: String| {
+        let name = unit.lines().next().and_then(|line| line.strip_prefix("# ")).expect("the name of the unit");
+        (name.to_owned(), unit)
     };
-    write("egret.service", &service);
-    let units = blocks("ini");
+    let mut units: Vec<_> = blocks("ini").into_iter().map(named).collect();
     assert_eq!(units.len(), 3);
-    let verify = |units: &[String]| -> Vec<String> {
-        for unit in units {
-            let name = unit.lines().next().and_then(|line| line.strip_prefix("# ")).expect("the name of the unit");
-            write(name, unit);
-        }
-        let mut command = Command::new("systemd-analyze");
-        command.args(["verify", "--man=no"]).env("SYSTEMD_UNIT_PATH", format!("{}:", folder.path().display()));
-        command.args(["egret.service", "egret.socket", "egret-local.socket"].map(|name| folder.path().join(name)));
-        let output = attempt(&mut command);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let own = said.lines().filter(|line| line.contains("egret") && !line.ends_with("notify-reload"));
-        own.map(str::to_owned).collect()
-    };
-    assert_eq!(verify(&units), Vec::<String>::new());
+    units.push(("egret.service".to_owned(), service));
+    assert_eq!(systemd::remarks(&units), Vec::<String>::new());
     // A mistyped key of each would have been said.
-    let mistyped: Vec<_> = units
-        .iter()
-        .map(|unit| unit.replace("FileDescriptorName=", "FileDescriptor=").replace("LoadCredential=", "LoadCredentials="))
-        .collect();
-    assert_eq!(verify(&mistyped).len(), 4);
+    for (_, text) in &mut units {
+        *text = text.replace("FileDescriptorName=", "FileDescriptor=").replace("LoadCredential=", "LoadCredentials=");
+    }
+    assert_eq!(systemd::remarks(&units).len(), 4);
 }

@@ -11,17 +11,11 @@ use tempfile::TempDir;
 use crate::lifecycle::{Scene, echoes};
 use crate::support::egret::{binary, listener};
 use crate::support::process::{Process, attempt, guarded};
-use crate::support::{PATIENCE, free_port, loopback, plain};
+use crate::support::{PATIENCE, free_port, loopback, plain, systemd};
 
 /// Where the unit expects the program and its configuration.
 const PROGRAM: &str = "/usr/local/bin/egret";
 const CONFIG: &str = "/etc/egret/egret.toml";
-
-/// What systemd may say of the unit, and why that is fine.
-const ACCEPTED: &[&str] = &[
-    // systemd older than 253 says so and keeps the line before, `Type=notify`: the unit tells.
-    "Failed to parse service type, ignoring: notify-reload",
-];
 
 fn unit() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/egret.service")).unwrap()
@@ -33,19 +27,9 @@ fn values(key: &str) -> Vec<String> {
     unit().lines().filter_map(|line| line.strip_prefix(&start)).map(str::to_owned).collect()
 }
 
-/// What systemd says of this text as `egret.service`, without what is accepted.
-pub(super) fn remarks(text: &str) -> Vec<String> {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("egret.service");
-    fs::write(&path, text).unwrap();
-    let mut command = Command::new("systemd-analyze");
-    let output = attempt(command.args(["verify", "--man=no"]).arg(&path));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-    // Of other units of this machine it may say what it likes.
-    let own = said.lines().filter(|line| line.contains("egret"));
-    let remarks: Vec<_> = own.filter(|line| !ACCEPTED.iter().any(|text| line.ends_with(text))).collect();
-    assert!(output.status.success() || !remarks.is_empty(), "systemd-analyze verify: {}\n{said}", output.status);
-    remarks.into_iter().map(str::to_owned).collect()
+/// What systemd says of this text as `egret.service`.
+fn remarks(text: &str) -> Vec<String> {
+    systemd::remarks(&[("egret.service".to_owned(), text.to_owned())])
 }
 
 #[test]
@@ -58,26 +42,13 @@ fn systemd_takes_every_line_of_the_unit() {
     assert_eq!(remarks.len(), 2, "{remarks:?}");
 }
 
-/// Whether systemd rates the sandbox of this text, as `egret.service`, at most 1.7 of 10: 0 is no exposure at all.
-pub(super) fn is_sandboxed(text: &str) -> bool {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("egret.service");
-    fs::write(&path, text).unwrap();
-    let mut command = Command::new("systemd-analyze");
-    let output = attempt(command.args(["security", "--offline=true", "--no-pager", "--threshold=17"]).arg(&path));
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("Overall exposure level for egret.service"), "{output:?}");
-    println!("{}", said.lines().last().unwrap_or_default());
-    output.status.success()
-}
-
 #[test]
 fn the_unit_leaves_the_program_next_to_nothing_that_it_does_not_need() {
     let text = unit();
-    assert!(is_sandboxed(&text));
+    assert!(systemd::is_sandboxed(&text));
     for line in ["CapabilityBoundingSet=CAP_NET_BIND_SERVICE", "User=egret", "SystemCallFilter=@system-service"] {
         let without = text.replace(&format!("{line}\n"), "");
-        assert!(without != text && !is_sandboxed(&without), "{line} makes no difference");
+        assert!(without != text && !systemd::is_sandboxed(&without), "{line} makes no difference");
     }
 }
 

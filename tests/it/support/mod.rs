@@ -33,6 +33,7 @@ pub(crate) mod prosody;
 pub(crate) mod records;
 pub(crate) mod redis;
 pub(crate) mod slapd;
+pub(crate) mod systemd;
 pub(crate) mod tls_server;
 pub(crate) mod vsftpd;
 
