@@ -59,8 +59,9 @@ impl Supervised {
         let scene = Scene::new("");
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("egret.toml");
-        let text =
-            "drain_timeout = \"5s\"\n[log]\nformat = \"json\"\n".to_owned() + &scene.upstream + &listeners(folder.path());
+        let text = "drain_timeout = \"5s\"\n[log]\nformat = \"json\"\n".to_owned()
+            + &scene.upstream
+            + &listeners(folder.path());
         std::fs::write(&config, text).unwrap();
         let place = |place: &str| match place {
             "tcp" => place.to_owned(),
@@ -169,11 +170,7 @@ fn a_socket_without_a_listener_is_logged_and_no_other() {
     let forgotten = format!("unix:{}", supervised.path("forgotten").display());
     assert_eq!(
         told,
-        [
-            ["WARN", "other-family", &tcp(2)],
-            ["WARN", "misspelt", &tcp(3)],
-            ["WARN", "egret.socket", &forgotten],
-        ]
+        [["WARN", "other-family", &tcp(2)], ["WARN", "misspelt", &tcp(3)], ["WARN", "egret.socket", &forgotten],]
     );
 }
 

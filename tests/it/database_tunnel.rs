@@ -25,7 +25,8 @@ impl Page {
         let server = Postgres::start(&pki, &pki.server(&["localhost"]));
         let folder = TempDir::new().unwrap();
         let client = pki.client("app");
-        for (from, name) in [(client.certificate, "app.crt"), (client.key, "app.key"), (pki.root(), "database-ca.pem")] {
+        for (from, name) in [(client.certificate, "app.crt"), (client.key, "app.key"), (pki.root(), "database-ca.pem")]
+        {
             fs::copy(from, folder.path().join(name)).unwrap();
         }
         let mut text =
@@ -41,14 +42,16 @@ impl Page {
             assert!(text.contains(old), "the page has no {old}");
             text = text.replace(old, &new);
         }
-        let config = text.split_once("\n```toml\n").and_then(|(_, rest)| rest.split_once("\n```")).expect("an example").0;
+        let config =
+            text.split_once("\n```toml\n").and_then(|(_, rest)| rest.split_once("\n```")).expect("an example").0;
         fs::write(folder.path().join("egret.toml"), config).unwrap();
         Self { folder, text, _server: server }
     }
 
     /// The one command of the page that begins so.
     fn command(&self, start: &str) -> Command {
-        let mut found = self.text.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| line.starts_with(start));
+        let mut found =
+            self.text.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| line.starts_with(start));
         let line = found.next().unwrap_or_else(|| panic!("the page has no {start}"));
         assert!(found.next().is_none(), "two of {start}");
         let mut command = guarded(Path::new("/bin/sh"));

@@ -177,9 +177,14 @@ fn every_file_that_the_pages_name_is_there() {
         "CHANGELOG.md",
         "CONTRIBUTING.md",
         "docs/architecture.md",
+        "docs/certificate-sources.md",
+        "docs/coming-from.md",
         "docs/configuration.md",
+        "docs/database-tunnel.md",
+        "docs/installation.md",
         "docs/operation.md",
         "docs/pool.md",
+        "docs/systemd.md",
     ] {
         let text = page(path);
         let named = text.split('`').skip(1).step_by(2).filter(|name| {

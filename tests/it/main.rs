@@ -19,6 +19,7 @@ mod bad_input;
 mod bulk;
 mod cancel;
 mod certificate_files;
+mod certificate_sources;
 mod chains;
 mod check;
 mod classify;

@@ -71,9 +71,14 @@ fn helm_has_nothing_to_say_against_the_chart_and_much_against_a_wrong_value() {
         let values = root().join(format!("deploy/kubernetes/values/{base}.yaml"));
         assert!(helm(&["lint", "--strict"], &["--values", values.to_str().unwrap()]), "{base}");
     }
-    for wrong in
-        ["workload=gatewy", "image.digest=sha256:12", "replica=4", "monitoring.serviceMonitors=true", "identities.client.secretName=x", "config=listeners"]
-    {
+    for wrong in [
+        "workload=gatewy",
+        "image.digest=sha256:12",
+        "replica=4",
+        "monitoring.serviceMonitors=true",
+        "identities.client.secretName=x",
+        "config=listeners",
+    ] {
         assert!(!helm(&["template", "egret"], &["--set", wrong]), "{wrong} is accepted");
     }
 }
@@ -192,7 +197,8 @@ fn either_monitor_finds_the_metrics_of_every_workload() {
         let pod = &owner["spec"]["template"];
         let labels = &pod["metadata"]["labels"];
         let lists = ["containers", "initContainers"].map(|list| pod["spec"][list].as_array());
-        let ports = lists.into_iter().flatten().flatten().filter_map(|container| container["ports"].as_array()).flatten();
+        let ports =
+            lists.into_iter().flatten().flatten().filter_map(|container| container["ports"].as_array()).flatten();
         let port = ports.into_iter().find(|port| port["name"] == "metrics").expect("a port of metrics");
 
         let monitor = &of_kind(&by_pod, "PodMonitor")["spec"];

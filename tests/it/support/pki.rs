@@ -115,6 +115,23 @@ impl Pki {
     }
 
     fn issue_for(&self, stem: &str, leaf: &Leaf<'_>, purposes: Vec<ExtendedKeyUsagePurpose>) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let (chain, serial) = self.chain(leaf, purposes, &key);
+        let pair = self.pair(stem, serial);
+        replace(&pair.certificate, &chain, 0o644);
+        replace(&pair.key, &key.serialize_pem(), 0o600);
+        pair
+    }
+
+    /// The chain of a new client's certificate for a key that is there, as a renewal makes it.
+    pub(crate) fn renewed(&self, key: &Path, common_name: &str) -> String {
+        let key = KeyPair::from_pem(&fs::read_to_string(key).unwrap()).unwrap();
+        let leaf = Leaf { common_name, names: &[], valid: (-1, 90) };
+        self.chain(&leaf, vec![ExtendedKeyUsagePurpose::ClientAuth], &key).0
+    }
+
+    /// Leaf and intermediate as PEM, and the leaf's serial number.
+    fn chain(&self, leaf: &Leaf<'_>, purposes: Vec<ExtendedKeyUsagePurpose>, key: &KeyPair) -> (String, u64) {
         static SERIAL: AtomicU64 = AtomicU64::new(1000);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let names: Vec<String> = leaf.names.iter().map(ToString::to_string).collect();
@@ -127,12 +144,7 @@ impl Pki {
         params.extended_key_usages = purposes;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate().unwrap();
-        let chain = params.signed_by(&key, &self.intermediate).unwrap().pem() + &self.intermediate_pem;
-        let pair = self.pair(stem, serial);
-        replace(&pair.certificate, &chain, 0o644);
-        replace(&pair.key, &key.serialize_pem(), 0o600);
-        pair
+        (params.signed_by(key, &self.intermediate).unwrap().pem() + &self.intermediate_pem, serial)
     }
 
     /// The intermediate's revocation list with these certificates on it.
