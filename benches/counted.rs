@@ -1,4 +1,4 @@
-//! One operation so often, for `benches/instructions`, which runs this under valgrind and counts what happens inside
+//! One operation so often, for `benches/instructions/run`, which runs this under valgrind and counts what happens inside
 //! of [`counted`].
 //!
 //! `counted NAME TIMES` does it; `counted --list` prints the names.
