@@ -162,6 +162,10 @@ async fn drive(
                     return Err(Error::LongHello(bytes));
                 }
                 progress.sending(outgoing);
+                // Part of a flight: a server with Nagle's algorithm holds the rest back until this is acknowledged.
+                if incoming.received > 0 && outgoing.is_empty() {
+                    crate::net::acknowledge_at_once(tcp);
+                }
                 tcp.write_all(outgoing).await.map_err(Error::Io)?;
                 outgoing.clear();
                 let received = incoming.receive(tcp).await;
@@ -397,3 +401,6 @@ impl Incoming {
         self.buffer.filter(|_| start < end).map(|buffer| Received { buffer, opened: 0..0, start, end })
     }
 }
+
+#[cfg(test)]
+mod tests;
