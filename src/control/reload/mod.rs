@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
@@ -174,9 +174,20 @@ impl Reloader {
     /// Cancel safe: nothing has changed before the swap, and the swap awaits nothing.
     pub(crate) async fn reload(&mut self, cause: Cause) -> Result<u64, Rejected> {
         let old = self.shared.snapshot.load_full();
+        let began = Instant::now();
         let prepared = timeout(DEADLINE, self.prepare(&old)).await;
         match prepared.unwrap_or(Err(Rejected::TooLate)) {
-            Ok((snapshot, bound)) => Ok(self.swap(&old, snapshot, bound, cause)),
+            Ok((snapshot, bound)) => {
+                let loaded = Instant::now();
+                let snapshot = self.swap(&old, snapshot, bound);
+                let (load_ms, swap_ms) = (millis(loaded - began), millis(loaded.elapsed()));
+                let generation = snapshot.generation;
+                settle(old, snapshot, self.registry.clone()).await;
+                self.metrics.accepted(generation);
+                let cause = cause.as_str();
+                tracing::info!(cause, generation, load_ms, swap_ms, "running generation {generation}");
+                Ok(generation)
+            }
             Err(rejected) => {
                 self.metrics.rejected();
                 tracing::error!(
@@ -195,9 +206,14 @@ impl Reloader {
     /// Everything that can fail. Files are read on threads that may block: streams go on while a disk hangs.
     async fn prepare(&mut self, old: &Arc<Snapshot>) -> Result<(Snapshot, Vec<Listener>), Rejected> {
         let source = Arc::clone(&self.source);
-        let loaded = blocking(move || source().map_err(Rejected::Configuration)).await?;
+        let load = move || {
+            let loaded = source().map_err(Rejected::Configuration)?;
+            let advice = config::lint(&loaded);
+            Ok((loaded, advice))
+        };
+        let (loaded, advice) = blocking(load).await?;
         self.files.follow(&loaded.config).await;
-        for advice in config::lint(&loaded) {
+        for advice in advice {
             tracing::warn!(code = advice.code, "{}", advice.problem.title);
         }
         let registry = self.registry.clone();
@@ -221,19 +237,18 @@ impl Reloader {
         Ok((snapshot, bound))
     }
 
-    /// The one swap and what follows from it; nothing here can fail.
-    fn swap(&mut self, old: &Snapshot, snapshot: Snapshot, bound: Vec<Listener>, cause: Cause) -> u64 {
-        let generation = snapshot.generation;
-        snapshot.log_parts();
-        snapshot.publish(Some(old), &self.registry);
+    /// The one swap; nothing here can fail. It keeps a worker from its streams, so what takes longer for more upstreams
+    /// is left to [`settle`].
+    fn swap(&mut self, old: &Snapshot, snapshot: Snapshot, bound: Vec<Listener>) -> Arc<Snapshot> {
+        let kept = kept(&old.config, &snapshot.config);
         self.follow_log_level(&old.config, &snapshot.config);
-        warn_of_what_needs_a_restart(&old.config, &snapshot.config);
-        follow_modes(&old.config, &snapshot.config);
-        self.follow_options(&old.config, &snapshot.config);
+        warn_of_what_needs_a_restart(&old.config, &snapshot.config, &kept);
+        follow_modes(&kept);
+        self.follow_options(&kept);
+        drop(kept);
         let snapshot = Arc::new(snapshot);
         self.shared.snapshot.store(Arc::clone(&snapshot));
         self.shared.swapped.notify_waiters();
-        snapshot.replenish(Some(old));
         self.accept_from(bound);
         self.listeners.retain(|key, running| {
             let stays = snapshot.entry(key).is_some();
@@ -242,9 +257,7 @@ impl Reloader {
             }
             stays
         });
-        self.metrics.accepted(generation);
-        tracing::info!(cause = cause.as_str(), generation, "running generation {generation}");
-        generation
+        snapshot
     }
 
     /// Completes when a file of the running generation has changed. Cancel safe. A watcher that panics continues with
@@ -291,8 +304,8 @@ impl Reloader {
     }
 
     /// New connections of listeners that stay get the options of the new generation.
-    fn follow_options(&self, old: &Config, new: &Config) {
-        for (spec, _) in kept(old, new).filter(|(spec, before)| spec.tcp != before.tcp) {
+    fn follow_options(&self, kept: &[Kept<'_>]) {
+        for (spec, _) in kept.iter().filter(|(spec, before)| spec.tcp != before.tcp) {
             let Some(running) = self.listeners.get(&spec.key()) else { continue };
             let options = Options::of_or_warn(&spec.tcp, Role::Listen, &spec.name);
             if let Err(error) = running.socket.set(&options) {
@@ -315,6 +328,25 @@ impl Reloader {
             let task = tokio::spawn(listener.run(self.shared.clone(), self.registry.clone()));
             self.listeners.insert(key, Running { address, socket, task });
         }
+    }
+}
+
+/// To a tenth of a millisecond, as a swap takes a few.
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e4).round() / 10.0
+}
+
+/// What follows from a swap, and the end of the old generation. With ten thousand upstreams it takes longer than a round
+/// trip may, so it is on a thread that may block; new streams are on the new generation all the while. Goes on to its
+/// end even if this future is dropped.
+async fn settle(old: Arc<Snapshot>, snapshot: Arc<Snapshot>, registry: Registry) {
+    let work = move || {
+        snapshot.log_parts();
+        snapshot.publish(Some(&old), &registry);
+        snapshot.replenish(Some(&old));
+    };
+    if let Some(panic) = tokio::task::spawn_blocking(work).await.err().and_then(|error| error.try_into_panic().ok()) {
+        std::panic::resume_unwind(panic);
     }
 }
 
@@ -345,15 +377,17 @@ fn named_by(file: Option<&Path>, config: &Config) -> Vec<PathBuf> {
     file.map(Path::to_owned).into_iter().chain(identities).chain(trusts).chain(tokens).collect()
 }
 
-/// Listeners that both generations have: as they are now, and as they were before.
-fn kept<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = (&'a values::Listener, &'a values::Listener)> {
-    let before = |spec: &values::Listener| old.listeners.iter().find(|before| before.key() == spec.key());
-    new.listeners.iter().filter_map(move |spec| Some((spec, before(spec)?)))
+/// A listener that both generations have: as it is now, and as it was before.
+type Kept<'a> = (&'a values::Listener, &'a values::Listener);
+
+fn kept<'a>(old: &'a Config, new: &'a Config) -> Vec<Kept<'a>> {
+    let before: HashMap<ListenerKey, &values::Listener> = old.listeners.iter().map(|spec| (spec.key(), spec)).collect();
+    new.listeners.iter().filter_map(|spec| Some((spec, *before.get(&spec.key())?))).collect()
 }
 
 /// Listeners on Unix sockets keep them; the file gets its new mode.
-fn follow_modes(old: &Config, new: &Config) {
-    for (spec, _) in kept(old, new) {
+fn follow_modes(kept: &[Kept<'_>]) {
+    for (spec, _) in kept {
         if let ListenAddress::Unix { path, mode } = &spec.listen
             && let Err(error) = net::set_mode(path, *mode)
         {
@@ -362,14 +396,14 @@ fn follow_modes(old: &Config, new: &Config) {
     }
 }
 
-fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
+fn warn_of_what_needs_a_restart(old: &Config, new: &Config, kept: &[Kept<'_>]) {
     let fixed: [(&str, bool); 6] = [
         ("runtime", old.runtime != new.runtime),
         ("limits", old.limits != new.limits),
         ("log.format", old.log.format != new.log.format),
         ("admin", old.admin != new.admin),
         ("reload.watch", old.reload != new.reload),
-        ("listeners.tcp.multipath", kept(old, new).any(|(spec, before)| spec.tcp.multipath != before.tcp.multipath)),
+        ("listeners.tcp.multipath", kept.iter().any(|(spec, before)| spec.tcp.multipath != before.tcp.multipath)),
     ];
     for (setting, _) in fixed.into_iter().filter(|(_, changed)| *changed) {
         tracing::warn!(setting, "changed, but takes effect only at the next start");
