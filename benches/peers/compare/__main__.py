@@ -4,6 +4,7 @@ for each unit of work: unlike throughput it says something on a machine that is 
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 
 from . import cell, first_byte, machine, page, plot, proof, tables
-from .proxies import PROXIES, program, version
+from .proxies import PROXIES, built, library, program, version
 from .scenarios import SCENARIOS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -32,9 +33,12 @@ class Setup:
         self.certificates.mkdir()
         subprocess.run([self.tools, "certificates", "--folder", self.certificates], check=True)
         self.programs = {}
-        for name in options.proxies:
+        for name in list(options.proxies):
             self.programs[name] = program(PROXIES[name], self.values)
-            if not self.programs[name]:
+            if not self.programs[name] and PROXIES[name].optional:
+                tell(f"{name}: not there, left out")
+                options.proxies.remove(name)
+            elif not self.programs[name]:
                 sys.exit(f"{name}: no program {PROXIES[name].program}")
 
     def limits(self):
@@ -73,6 +77,7 @@ def run(options):
         setup = Setup(options, folder)
         proxies = [PROXIES[name] for name in options.proxies]
         data["versions"] = {proxy.name: version(proxy, setup.programs[proxy.name]) for proxy in proxies}
+        data["libraries"] = {proxy.name: library(setup.programs[proxy.name]) for proxy in proxies if not proxy.ours}
         data["proofs"] = {proxy.name: proof.prove(setup, proxy) for proxy in proxies if not proxy.plain}
         for name, proven in data["proofs"].items():
             if proven["problems"]:
@@ -132,6 +137,9 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=2, help="of each measured window; default: 2")
     parser.add_argument("--warmup", type=float, default=0.5, help="seconds before it; default: 0.5")
     parser.add_argument("--proxies", type=names(PROXIES), default=list(PROXIES), help="of " + ",".join(PROXIES))
+    parser.add_argument("--peer", type=peer, action="append", default=[], metavar="NAME=BINARY",
+                        help="an nginx, HAProxy, stunnel, Envoy or ghostunnel that you have built, measured as NAME beside the "
+                             "others; it is asked what it is and which TLS library it has; can be repeated")
     parser.add_argument("--scenarios", type=names(SCENARIOS), default=list(SCENARIOS), help="of " + ",".join(SCENARIOS))
     parser.add_argument("--proxy-cpu", type=int, default=0, help="the proxies' processor; default: 0")
     parser.add_argument("--load-cpu", type=int, default=1, help="the processor of load and origin; default: 1")
@@ -145,7 +153,23 @@ def arguments():
     parser.add_argument("--no-page", action="store_true", help="print the overview, leave docs/performance.md as it is")
     parser.add_argument("--again", type=Path, nargs="+", metavar="JSON",
                         help="measure nothing: write the page from these; the last file that has a scenario counts")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for proxy in options.peer:
+        PROXIES[proxy.name] = proxy
+        options.proxies.insert(-1, proxy.name)
+    return options
+
+
+def peer(text):
+    name, _, binary = text.partition("=")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name) or name in PROXIES:
+        raise argparse.ArgumentTypeError(f"{name!r}: a name of its own, of small letters, digits, dots and hyphens")
+    if not (path := shutil.which(binary)):
+        raise argparse.ArgumentTypeError(f"{binary!r} is no program")
+    try:
+        return built(name, path)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def names(known):

@@ -98,10 +98,12 @@ class Stage:
         values = {
             **self.setup.values, "PROGRAM": self.setup.programs[self.proxy.name], "FOLDER": self.folder,
             "CERTIFICATES": self.setup.certificates, "LISTEN": self.listen, "NAME": NAME,
-            "TO": f"{self.behind}:{self.plain if self.proxy.plain else self.tls}",
+            "TO": f"{self.behind}:{self.plain if self.proxy.plain else self.tls}", "HOST": self.behind, "PORT": self.tls,
             "FILES": machine.FILES, "STREAMS": (machine.FILES - 200) // 2,
             # What serves each kind of work best: the references are to be hard to beat.
             "BUFFER": 64 << 10 if self.bulk or self.proxy.plain else 8 << 10,
+            # The defaults of nginx and HAProxy where it is not bulk.
+            "BUFFERKIB": 64 if self.bulk else 16, "BUFFERBYTES": 64 << 10 if self.bulk else 16 << 10,
         }
         if self.proxy.file:
             (self.folder / self.proxy.file).write_text(fill(self.proxy.text, values))

@@ -2,9 +2,8 @@
 
 from . import scenarios
 from .figures import Figures
-from .tables import row, rule
+from .tables import OURS, row, rule
 
-ORDER = ("egret-pool", "egret", "plain", "nginx", "haproxy", "stunnel", "reference")
 MEANING = {
     "egret-pool": "**egret**, pool", "egret": "egret, no pool", "plain": "plain, without TLS",
     "reference": "tokio-rustls relay",
@@ -19,15 +18,17 @@ def measured(data):
 
 def section(data):
     """A table for each path."""
-    return "\n\n".join(table(one) for one in measured(data))
+    others = [name for name in data["versions"] if name not in ("egret-pool", "egret", *OURS)]
+    ordered = ["egret-pool", "egret", "plain", *others, "reference"]
+    return "\n\n".join(table(one, ordered) for one in measured(data))
 
 
-def table(figures):
+def table(figures, ordered):
     trip = figures.round_trip()
     lines = [f"#### A path of {figures.scenario.rtt_ms} ms there and back ({trip:.2f} ms measured)", ""]
     lines += [row("", "median ms", "min–max", "p90 ms", "p99 ms", "÷ plain", "min–max", "round trips", "CPU µs each",
                   "rounds"), rule(10)]
-    for name in (name for name in ORDER if name in figures.rounds):
+    for name in (name for name in ordered if name in figures.rounds):
         middle, least, most = figures.cost(name)
         ratio = figures.ratio(name, "plain")
         lines.append(row(

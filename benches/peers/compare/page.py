@@ -8,9 +8,9 @@ from . import first_byte, tables
 class Part:
     """What stands between two marks."""
 
-    def __init__(self, name):
-        self.begin = f"<!-- {name}, written by benches/peers/run: from here -->"
-        self.end = f"<!-- {name}, written by benches/peers/run: to here -->"
+    def __init__(self, name, writer="benches/peers/run"):
+        self.begin = f"<!-- {name}, written by {writer}: from here -->"
+        self.end = f"<!-- {name}, written by {writer}: to here -->"
 
     def put(self, page, body):
         """The page with another text between the marks."""
@@ -35,7 +35,8 @@ def update(path, data, plot):
 
 def throughput(data, plot):
     return "\n\n".join((
-        "## Results", conditions(data), "### Overview", overview(), tables.summary(data), f"![plot]({plot})",
+        "## Results", conditions(data), "### Beside the best", beside_the_best(data), tables.headline(data), "### Overview",
+        overview(), tables.summary(data), f"![plot]({plot})",
         "### Does each do what it is measured at?", proofs(data), "### Each scenario", tables.details(data),
     ))
 
@@ -96,6 +97,15 @@ def others(data):
         f"{quiet:.2f} was repeated up to {data['settings']['repeats']} times and the quietest kept; {above} of "
         f"{len(cells)} stayed above."
     )
+
+
+def beside_the_best(data):
+    """What the others were, since most of a difference may be that of the TLS libraries."""
+    libraries = [f"{name} with {library}" for name, library in data.get("libraries", {}).items()
+                 if library and not name.startswith("egret")]
+    others = f" Measured were {', '.join(libraries)}." if libraries else ""
+    return ("In each row the best of the other products that were measured, by the median." + others +
+            " Those that were given by `--peer` have buffers of 64 KiB in bulk, Debian's their defaults.")
 
 
 def overview():

@@ -3,10 +3,10 @@ needs a program to draw."""
 
 from html import escape
 
-from .tables import ORDER, measured
+from .tables import measured, order
 
 WIDTH, COLUMNS, MARGIN = 960, 2, 24
-LABEL, VALUE = 78, 54  # room left and right of the bars
+LABEL, VALUE = 104, 54  # room left and right of the bars
 BAR, GAP, HEAD, FOOT = 14, 5, 40, 22
 COLOURS = {"egret": "#0b6e4f", "reference": "#7aa5c4", "plain": "#c9c9c9"}
 OTHERS = "#b08968"
@@ -25,15 +25,15 @@ def draw(data):
     for index, figures in enumerate(panels):
         x = MARGIN + index % COLUMNS * (width + MARGIN)
         y = MARGIN + index // COLUMNS * height
-        parts += [f'<g transform="translate({x:.1f} {y:.1f})">', *panel(figures, width), "</g>"]
+        parts += [f'<g transform="translate({x:.1f} {y:.1f})">', *panel(figures, order(data), width), "</g>"]
     text = "Bars: median. Thin lines: least and most. Dashed: plain relay and cryptography alone. Less is better."
     parts += [f'<text class="small" x="{MARGIN}" y="{total - 12}">{text}</text>', "</svg>"]
     return "\n".join(parts) + "\n"
 
 
-def panel(figures, width):
+def panel(figures, ordered, width):
     scenario, limit = figures.scenario, figures.limit()
-    names = [name for name in ORDER if name in figures.rounds]
+    names = [name for name in ordered if name in figures.rounds]
     most = max([figures.cost(name)[2] for name in names] + [limit or 0])
     scale = (width - LABEL - VALUE) / (most or 1)
     yield f'<text class="title" y="14">{escape(scenario.title)}</text>'

@@ -3,7 +3,30 @@
 from .figures import Figures
 from .scenarios import SCENARIOS
 
-ORDER = ("egret", "reference", "nginx", "haproxy", "stunnel", "plain")
+# Not products: what the limit is made of.
+OURS = ("reference", "plain")
+
+
+def order(data):
+    """egret, the reference, the others as they were asked for, the plain relay."""
+    others = [name for name in data["versions"] if name not in ("egret", "egret-pool", *OURS)]
+    return ["egret", "reference", *others, "plain"]
+
+
+def headline(data):
+    """A row for each scenario: egret beside the best product that was there, and which TLS library that has."""
+    lines = [row("", "egret", "best other product", "its TLS library", "egret ÷ it", "min–max"), rule(6)]
+    for one in measured(data):
+        products = [name for name in one.competitors() if name not in ("egret", *OURS)]
+        if "egret" not in one.rounds or not products:
+            continue
+        best, digits = products[0], one.scenario.digits
+        ratio = one.ratio("egret", best)
+        library = data.get("libraries", {}).get(best) or "unknown"
+        lines.append(row(f"`{one.scenario.name}`, {one.scenario.unit}", f"{one.cost('egret')[0]:.{digits}f}",
+                         f"{best}: {one.cost(best)[0]:.{digits}f}", library,
+                         *((f"**{ratio[0]:.2f}**", f"{ratio[1]:.2f}–{ratio[2]:.2f}") if ratio else "--")))
+    return "\n".join(lines)
 
 
 def measured(data):
@@ -15,7 +38,7 @@ def measured(data):
 def summary(data):
     """A row for each scenario: medians, and behind each its ratio to egret's."""
     scenarios = measured(data)
-    proxies = [name for name in ORDER if any(name in one.rounds for one in scenarios)]
+    proxies = [name for name in order(data) if any(name in one.rounds for one in scenarios)]
     lines = [row("", "limit", *proxies), rule(len(proxies) + 2)]
     for one in scenarios:
         digits = one.scenario.digits

@@ -29,17 +29,28 @@ struct Record {
     served: u64,
 }
 
+/// Tickets of one handshake: more do not fit into the buffer in which rustls joins messages.
+const TICKETS_AT_ONCE: usize = 32;
+
 type Shared = Rc<RefCell<Record>>;
 
 pub async fn serve(arguments: &Arguments) -> Result<()> {
     let record = Shared::default();
-    let acceptor = TlsAcceptor::from(Arc::new(tls::server(arguments)?));
+    let mut usual = tls::server(arguments)?;
+    usual.send_tls13_tickets = arguments.get_or("each", usual.send_tls13_tickets)?;
+    // To fill a client's store, the first so many handshakes give many tickets; one ticket key opens all of them.
+    let mut generous: u64 = arguments.get_or("generous", 0)?;
+    let mut many = usual.clone();
+    many.send_tls13_tickets = TICKETS_AT_ONCE;
+    let (usual, many) = (TlsAcceptor::from(Arc::new(usual)), TlsAcceptor::from(Arc::new(many)));
     let bind = async |port| Result::<_>::Ok(TcpListener::bind(arguments.get::<SocketAddr>(port)?).await?);
     let (tls, plain, reading) = (bind("tls").await?, bind("plain").await?, bind("record").await?);
     loop {
         tokio::select! {
             arrived = tls.accept() => drop(tokio::task::spawn_local({
-                let (stream, record, acceptor) = (arrived?.0, Rc::clone(&record), acceptor.clone());
+                let acceptor = if generous > 0 { many.clone() } else { usual.clone() };
+                generous = generous.saturating_sub(1);
+                let (stream, record) = (arrived?.0, Rc::clone(&record));
                 async move { secure(stream, &acceptor, &record).await }
             })),
             arrived = plain.accept() => drop(tokio::task::spawn_local({

@@ -1,5 +1,6 @@
 //! Kinds of work.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use crate::wire::{MESSAGE, Task, discard};
 /// Streams that are being opened at the same time.
 const OPENING: usize = 32;
 
-async fn start(to: SocketAddr, task: Task) -> Result<TcpStream> {
+pub async fn start(to: SocketAddr, task: Task) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(to).await?;
     stream.set_nodelay(true)?;
     stream.write_all(&task.opening()).await?;
@@ -72,14 +73,16 @@ pub async fn ask(to: SocketAddr) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// `count` clients, each with one connection after the other.
-pub fn connect_again_and_again(to: SocketAddr, count: usize, window: &Rc<Window>) {
+/// `count` clients, each with one connection after the other, to one of the `ports` from that of `to` on after the other.
+pub fn connect_again_and_again(to: SocketAddr, ports: u16, count: usize, window: &Rc<Window>) {
+    let next = Rc::new(Cell::new(0));
     for _ in 0..count {
-        let window = Rc::clone(window);
+        let (window, next) = (Rc::clone(window), Rc::clone(&next));
         spawn_local(async move {
             loop {
                 let began = Instant::now();
-                match ask(to).await {
+                let port = to.port() + next.replace((next.get() + 1) % ports);
+                match ask(SocketAddr::new(to.ip(), port)).await {
                     Ok(latency) => window.answered(began, latency),
                     Err(error) => {
                         window.failed(&error);
@@ -91,7 +94,7 @@ pub fn connect_again_and_again(to: SocketAddr, count: usize, window: &Rc<Window>
     }
 }
 
-async fn round_trip(stream: &mut TcpStream) -> Result<()> {
+pub async fn round_trip(stream: &mut TcpStream) -> Result<()> {
     let mut message = [b'p'; MESSAGE];
     stream.write_all(&message).await?;
     stream.read_exact(&mut message).await?;
