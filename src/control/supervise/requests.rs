@@ -120,11 +120,17 @@ impl Requests {
                 },
                 () = self.ordered.drain.notified() => if self.system.drains_now() { return Asked::Drain },
                 Some(answer) = self.ordered.reloads.recv() => return Asked::Reload(Cause::Admin, Some(answer)),
-                _ = self.upkeep.tick() => self.registry.upkeep(),
+                _ = self.upkeep.tick() => self.keep_up(),
                 () = self.trim.when_quiet() => {}
                 _ = self.alive.tick() => systemd::alive(),
             }
         }
+    }
+
+    /// With ten thousand upstreams there are 60,000 histograms: on a thread that may block, as streams wait for a worker.
+    fn keep_up(&self) {
+        let registry = self.registry.clone();
+        tokio::task::spawn_blocking(move || registry.upkeep());
     }
 
     /// The next request to stop; requests to reload wait. Cancel safe.
@@ -137,7 +143,7 @@ impl Requests {
                     Signal::Quit => return Stop::Quit,
                 },
                 () = self.ordered.drain.notified() => if self.system.drains_now() { return Stop::Drain },
-                _ = self.upkeep.tick() => self.registry.upkeep(),
+                _ = self.upkeep.tick() => self.keep_up(),
                 () = self.trim.when_quiet() => {}
                 _ = self.alive.tick() => systemd::alive(),
             }
