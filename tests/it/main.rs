@@ -16,6 +16,7 @@ mod alerts;
 mod answers;
 mod architecture;
 mod bad_input;
+mod benches;
 mod bulk;
 mod cancel;
 mod certificate_files;
