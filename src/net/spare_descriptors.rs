@@ -6,22 +6,22 @@ use std::os::fd::OwnedFd;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
-/// One for the client that is accepted, the others for whatever takes a free descriptor first: a listener or a stream.
-const HELD: usize = 4;
-
-/// At most [`HELD`] descriptors. Their files are counters in the kernel that nobody uses.
+/// At most [`SpareDescriptors::HELD`] descriptors. Their files are counters in the kernel that nobody uses.
 pub(crate) struct SpareDescriptors(Vec<OwnedFd>);
 
 impl SpareDescriptors {
+    /// One for the client that is accepted, the others for whatever takes a free descriptor first: a listener or a stream.
+    pub(crate) const HELD: usize = 4;
+
     pub(crate) fn hold() -> Self {
-        let mut spares = Self(Vec::with_capacity(HELD));
+        let mut spares = Self(Vec::with_capacity(Self::HELD));
         spares.refill();
         spares
     }
 
     /// Holds as many again as there were, or as many as the process can get now.
     pub(crate) fn refill(&mut self) {
-        while self.0.len() < HELD
+        while self.0.len() < Self::HELD
             && let Ok(spare) = eventfd(0, EventfdFlags::CLOEXEC)
         {
             self.0.push(spare);

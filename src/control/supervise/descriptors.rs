@@ -18,10 +18,10 @@ pub(super) fn raise_limit() -> u64 {
     limit.unwrap_or(u64::MAX)
 }
 
-/// The connections at once: the configured bound, but no more than the descriptors allow beside `warm` connections. A
-/// configured bound that cannot be granted is logged.
-pub(super) fn connections(limits: &Limits, descriptors: u64, warm: usize) -> usize {
-    let most = connections_within(descriptors, warm as u64);
+/// The connections at once: the configured bound, but no more than the descriptors allow beside those that are `held`: by
+/// warm connections and by admin addresses. A configured bound that cannot be granted is logged.
+pub(super) fn connections(limits: &Limits, descriptors: u64, held: usize) -> usize {
+    let most = connections_within(descriptors, held as u64);
     match limits.max_connections {
         Some(asked) if asked > most => {
             tracing::warn!(
@@ -39,9 +39,9 @@ pub(super) fn connections(limits: &Limits, descriptors: u64, warm: usize) -> usi
 }
 
 /// Two descriptors a stream, one for each side; and two a pipe, which streams share.
-fn connections_within(descriptors: u64, warm: u64) -> usize {
+fn connections_within(descriptors: u64, held: u64) -> usize {
     let reserved = RESERVED.min(descriptors / 4) + 2 * net::pipes_within(descriptors) as u64;
-    let streams = descriptors.saturating_sub(reserved + warm);
+    let streams = descriptors.saturating_sub(reserved + held);
     usize::try_from(streams / 2).unwrap_or(usize::MAX).max(1)
 }
 

@@ -31,14 +31,14 @@ use crate::control::hardening;
 use crate::control::hardening::Hardening;
 use crate::control::program::{self, Launcher, environment};
 use crate::control::reload::watch;
-use crate::control::reload::{Cause, Files, Reloader, Source};
+use crate::control::reload::{Files, ReloadTrigger, Reloader, Source};
 use crate::control::signals::{self, Signal, Signals};
 use crate::control::snapshot::{self, BuildError, BuildErrors, Rigour, Snapshot};
 use crate::control::systemd;
 use crate::credentials::part::PartKind;
 use crate::drain::{self, Drain, Drained};
 use crate::memory::Shares;
-use crate::net::{self, BindError, capability};
+use crate::net::{self, BindError, SpareDescriptors, capability};
 use crate::observe::logging;
 use crate::observe::metrics::Registry;
 use crate::observe::tasks::{self, Task};
@@ -267,7 +267,8 @@ async fn with_program(
 
 fn connections(snapshot: &Snapshot, descriptors: u64, shares: Option<Shares>) -> (usize, Bound) {
     let limits = &snapshot.config.limits;
-    let by_files = descriptors::connections(limits, descriptors, snapshot.warm_descriptors());
+    let held = snapshot.warm_descriptors() + snapshot.config.admin.len() * SpareDescriptors::HELD;
+    let by_files = descriptors::connections(limits, descriptors, held);
     let bound = budget::connections(shares, limits, by_files);
     let bound_by = match limits.max_connections {
         _ if bound < by_files => Bound::Memory,
@@ -288,14 +289,14 @@ struct Running {
 impl Running {
     async fn until_stopped(mut self, status: &StatusView, drain: Drain) -> Ended {
         loop {
-            let (cause, answer) = match self.asked().await {
-                Asked::Reload(cause, answer) => (cause, answer),
+            let (trigger, answer) = match self.asked().await {
+                Asked::Reload(trigger, answer) => (trigger, answer),
                 Asked::Drain => break,
                 Asked::Quit => return Ended::Quit,
             };
             // A reload waits for disks: a request to stop meanwhile does not.
             let result = tokio::select! {
-                result = reload(&mut self.reloader, cause) => result,
+                result = reload(&mut self.reloader, trigger) => result,
                 asked = self.requests.stop() => match asked {
                     Stop::Drain => break,
                     Stop::Quit => return Ended::Quit,
@@ -311,7 +312,7 @@ impl Running {
         // One future for the whole wait: each beginning of it reads all files.
         tokio::select! {
             asked = self.requests.next() => asked,
-            () = self.reloader.files_changed() => Asked::Reload(Cause::Files, None),
+            () = self.reloader.files_changed() => Asked::Reload(ReloadTrigger::Files, None),
         }
     }
 
@@ -343,9 +344,9 @@ impl Running {
     }
 }
 
-async fn reload(reloader: &mut Reloader, cause: Cause) -> Result<Swapped, Kept> {
+async fn reload(reloader: &mut Reloader, trigger: ReloadTrigger) -> Result<Swapped, Kept> {
     systemd::reloading();
-    let result = reloader.reload(cause).await;
+    let result = reloader.reload(trigger).await;
     systemd::ready(&match &result {
         Ok(generation) => running(*generation, reloader.troubled().len()),
         Err(rejected) => format!("kept generation {}: {}", reloader.generation(), rejected.reason()),
