@@ -29,13 +29,13 @@ use watch::Watcher;
 pub(crate) type Source = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
+pub(crate) enum ReloadTrigger {
     Signal,
     Files,
     Admin,
 }
 
-impl Cause {
+impl ReloadTrigger {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Signal => "signal",
@@ -172,7 +172,7 @@ impl Reloader {
     /// The reason for the rejection; already logged and counted.
     ///
     /// Cancel safe: nothing has changed before the swap, and the swap awaits nothing.
-    pub(crate) async fn reload(&mut self, cause: Cause) -> Result<u64, Rejected> {
+    pub(crate) async fn reload(&mut self, trigger: ReloadTrigger) -> Result<u64, Rejected> {
         let old = self.shared.snapshot.load_full();
         let began = Instant::now();
         let prepared = timeout(DEADLINE, self.prepare(&old)).await;
@@ -184,14 +184,14 @@ impl Reloader {
                 let generation = snapshot.generation;
                 settle(old, snapshot, self.registry.clone()).await;
                 self.metrics.accepted(generation);
-                let cause = cause.as_str();
+                let cause = trigger.as_str();
                 tracing::info!(cause, generation, load_ms, swap_ms, "running generation {generation}");
                 Ok(generation)
             }
             Err(rejected) => {
                 self.metrics.rejected();
                 tracing::error!(
-                    cause = cause.as_str(),
+                    cause = trigger.as_str(),
                     reason = rejected.reason(),
                     detail = %rejected,
                     generation = old.generation,

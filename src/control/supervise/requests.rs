@@ -9,7 +9,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::entrypoint::Handle;
 use super::trim::Trim;
 use crate::control::admin::{Kept, Swapped};
-use crate::control::reload::Cause;
+use crate::control::reload::ReloadTrigger;
 use crate::control::signals::{self, Signal, Signals};
 use crate::control::systemd;
 use crate::observe::metrics::Registry;
@@ -39,7 +39,7 @@ pub(super) fn orders() -> (Orders, Ordered) {
 }
 
 pub(super) enum Asked {
-    Reload(Cause, Option<Answer>),
+    Reload(ReloadTrigger, Option<Answer>),
     Drain,
     Quit,
 }
@@ -110,7 +110,7 @@ impl Requests {
     pub(super) async fn next(&mut self) -> Asked {
         loop {
             if std::mem::take(&mut self.hangup) {
-                return Asked::Reload(Cause::Signal, None);
+                return Asked::Reload(ReloadTrigger::Signal, None);
             }
             tokio::select! {
                 signal = self.system.next() => match signal {
@@ -119,7 +119,7 @@ impl Requests {
                     Signal::Quit => return Asked::Quit,
                 },
                 () = self.ordered.drain.notified() => if self.system.drains_now() { return Asked::Drain },
-                Some(answer) = self.ordered.reloads.recv() => return Asked::Reload(Cause::Admin, Some(answer)),
+                Some(answer) = self.ordered.reloads.recv() => return Asked::Reload(ReloadTrigger::Admin, Some(answer)),
                 _ = self.upkeep.tick() => self.keep_up(),
                 () = self.trim.when_quiet() => {}
                 _ = self.alive.tick() => systemd::alive(),

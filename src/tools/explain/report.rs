@@ -32,7 +32,7 @@ pub(crate) struct Report {
     /// The addresses of the host, with their ports if it is a service; empty: it could not be looked up.
     pub(crate) addresses: Vec<String>,
     /// What was tried, in order.
-    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) attempts: Vec<AttemptReport>,
     /// What the server presented; null: nothing.
     pub(crate) chain: Option<Chain>,
     /// The server's request for a client certificate; null: it did not ask, or did not come so far.
@@ -41,7 +41,7 @@ pub(crate) struct Report {
     #[serde(default)]
     pub(crate) exchange: Option<Exchange>,
     /// What is wrong, the first thing first; empty: nothing.
-    pub(crate) causes: Vec<Cause>,
+    pub(crate) causes: Vec<CauseReport>,
     /// What is worth knowing, and no fault.
     pub(crate) notes: Vec<Note>,
     /// The repair; without a cause, the configuration that works.
@@ -67,7 +67,8 @@ pub(crate) struct Identity {
 
 /// One origination that was tried.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Attempt {
+#[schemars(rename = "Attempt")]
+pub(crate) struct AttemptReport {
     /// How it differs: `as_configured`, `without_sni`, `with_sni`, `without_identity`, `tls12`, `tls13`, `classic`,
     /// `all_groups`, `without_alpn`, `without_upgrade`, `resumed`, `foreign_session`, `question`,
     /// `question_without_identity`.
@@ -177,7 +178,8 @@ pub(crate) struct Exchange {
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Cause {
+#[schemars(rename = "Cause")]
+pub(crate) struct CauseReport {
     /// The finer word of docs/explain.md, or the same as `reason`.
     pub(crate) cause: String,
     /// The class that log and metrics have for it (docs/failures.md).

@@ -400,11 +400,11 @@ fn of_identity(identity: &Identity, target: &Target) -> report::Identity {
     }
 }
 
-fn of_observation(seen: &Observation) -> report::Attempt {
+fn of_observation(seen: &Observation) -> report::AttemptReport {
     let agreed = seen.agreed.as_ref();
     let leaf = seen.presented().first().and_then(|leaf| CertificateFacts::read(leaf));
     let detail = seen.refusal().map(ToString::to_string);
-    report::Attempt {
+    report::AttemptReport {
         attempt: seen.kind.word().into(),
         address: seen.endpoint.to_string(),
         sni: seen.sni,
@@ -452,9 +452,9 @@ fn of_chain(chain: &Chain, verdicts: &Verdicts) -> report::Chain {
     }
 }
 
-fn of_cause(cause: &Cause) -> report::Cause {
+fn of_cause(cause: &Cause) -> report::CauseReport {
     let finer = cause.kind.word();
-    report::Cause {
+    report::CauseReport {
         cause: if finer.is_empty() { cause.reason } else { finer }.into(),
         reason: cause.reason.into(),
         sentence: cause.kind.to_string(),

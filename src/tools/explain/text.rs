@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use crate::tools::explain::attempt::AttemptKind;
-use crate::tools::explain::report::{Attempt, Certificate, Chain, Exchange, Report};
+use crate::tools::explain::report::{AttemptReport, Certificate, Chain, Exchange, Report};
 
 /// Control characters of the peer were removed when its text was read.
 pub(crate) struct Text<'a>(pub(crate) &'a Report);
@@ -64,7 +64,7 @@ fn field_line(f: &mut fmt::Formatter<'_>, name: &str, value: &str) -> fmt::Resul
     writeln!(f, "  {name:<24} {value}")
 }
 
-fn attempts(attempts: &[Attempt], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn attempts(attempts: &[AttemptReport], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if attempts.is_empty() {
         return Ok(());
     }
@@ -92,7 +92,7 @@ fn title(word: &str) -> &str {
     all.find(|kind| kind.word() == word).map_or(word, |kind| kind.title())
 }
 
-fn outcome(attempt: &Attempt) -> String {
+fn outcome(attempt: &AttemptReport) -> String {
     let mut parts = vec![attempt.result.clone()];
     if attempt.late {
         parts.push("after the handshake".into());
