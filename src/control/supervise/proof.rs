@@ -58,7 +58,9 @@ async fn prove(snapshot: &ArcSwap<Snapshot>, name: &Name, until: Instant) -> boo
             tracing::info!(upstream = %name, seconds = seconds(began.elapsed()), "upstream proven");
             return true;
         };
-        if failure.was_tried() || cause.is_none() {
+        // One that failed for want of the time that was left says less than the one before.
+        let is_cut = failure.ran_out_of_time() && Instant::now() >= until;
+        if cause.is_none() || (failure.was_tried() && !is_cut) {
             cause = Some(failure);
         }
         // An origination in the little time that is left would fail for want of time, which says nothing.

@@ -26,6 +26,8 @@ pub(super) struct Attempts {
     members: Arc<Members>,
     left: Vec<usize>,
     deadline: Instant,
+    /// The endpoints were found when the deadline had passed.
+    is_late: bool,
     timeout: Duration,
     /// Until when a stream without an endpoint waits for a trial.
     patience: Option<Instant>,
@@ -73,7 +75,8 @@ const PATIENCE: Duration = Duration::from_millis(250);
 impl Attempts {
     pub(super) fn new(rules: Rules, members: Arc<Members>, timeout: Duration, deadline: Instant) -> Self {
         let left = (0..members.list().len()).collect();
-        Self { rules, members, left, deadline, timeout, patience: None }
+        let is_late = Instant::now() >= deadline;
+        Self { rules, members, left, deadline, is_late, timeout, patience: None }
     }
 
     /// Cancel safe.
@@ -254,7 +257,7 @@ impl Attempts {
         if self.left.len() < list.len() {
             return Exhausted::Tried;
         }
-        if now >= self.deadline {
+        if self.is_late {
             // DNS took all of the time.
             return Exhausted::Nowhere;
         }

@@ -79,7 +79,7 @@ impl Failure {
     }
 
     /// Ended by the deadline alone.
-    pub(super) fn ran_out_of_time(&self) -> bool {
+    pub(crate) fn ran_out_of_time(&self) -> bool {
         match &self.stage {
             Stage::Deadline(_) => true,
             Stage::Handshake(error) => error.reason() == "handshake_timeout",
