@@ -114,14 +114,17 @@ impl Image {
 }
 
 /// Becomes a command that sees the folder `$1` read-only. buildah has no option for a read-only root; the places that it
-/// mounts on are made before, as a container runtime does it.
+/// mounts on are made before, as a container runtime does it. `/run` is a file system of root's own, as podman has it with
+/// `--read-only`: buildah removes its `.containerenv` there at the end.
 const READ_ONLY: &str = r#"
 set -eu
 root=$1
 shift
 mkdir -p "$root/proc" "$root/sys" "$root/dev" "$root/run"
-touch "$root/etc/hosts" "$root/etc/hostname" "$root/etc/resolv.conf" "$root/run/.containerenv"
+touch "$root/etc/hosts" "$root/etc/hostname" "$root/etc/resolv.conf"
 mount --bind "$root" "$root"
+mount -t tmpfs -o mode=0755 tmpfs "$root/run"
+touch "$root/run/.containerenv"
 mount -o remount,bind,ro "$root"
 exec "$@"
 "#;
