@@ -49,7 +49,7 @@ impl Parting<'_> {
 
     /// For a client whose bytes went to the server, which has not answered.
     pub(crate) async fn give_late(self, client: &net::Stream) {
-        if net::say(client, &self.bytes(&[])) {
+        if net::say(client, &self.bytes(self.answer.request)) {
             finish_and_discard(client, Instant::now() + TOTAL).await;
         }
     }

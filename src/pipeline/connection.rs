@@ -62,7 +62,7 @@ async fn serve_stream<'a>(
         return unserved(stream, report.unclassified(&error), Bytes::new());
     }
     // The guard counts the stream at its endpoint until this function ends.
-    let (facts, upstream, in_flight) = report.facts(opened, class.protocol);
+    let (facts, upstream, in_flight) = report.facts(opened, class.protocol, &class.early);
     buffers.bound(upstream.socket());
     let endpoint = in_flight.endpoint();
     let cancellable = route.originator.cancellable(endpoint);

@@ -38,11 +38,16 @@ pub(crate) struct Facts {
     pooled: bool,
     /// A request to cancel another stream, whose client reads no answer.
     cancels: bool,
+    /// How the client's first request begins, as far as it was read before the relay; zeros behind it.
+    request: [u8; REQUEST_HEAD],
     /// From accept until the upstream was ready.
     ready: Duration,
     /// From accept until the relay began. Only a client of a warm connection that is slow to speak makes it later.
     relayed: Duration,
 }
+
+/// Bytes of a request that an answer refers to: the message id and the operation of LDAP are in the first 13.
+const REQUEST_HEAD: usize = 16;
 
 impl Facts {
     pub(crate) fn negotiated(&self) -> Option<&Negotiated> {
@@ -57,7 +62,7 @@ impl<'a> Report<'a> {
         Self { routes, client, began: Instant::now() }
     }
 
-    pub(crate) fn facts(&self, opened: Opened, protocol: Protocol) -> (Facts, Wire, InFlight) {
+    pub(crate) fn facts(&self, opened: Opened, protocol: Protocol, early: &[u8]) -> (Facts, Wire, InFlight) {
         let Opened { originated, in_flight, pooled, ready, cancels } = opened;
         let Originated { wire, endpoint, negotiated } = originated;
         let asked = match protocol {
@@ -65,7 +70,10 @@ impl<'a> Report<'a> {
             Protocol::Plaintext => None,
         };
         let ready = ready.into_std().saturating_duration_since(self.began);
-        let facts = Facts { endpoint, asked, negotiated, pooled, cancels, ready, relayed: self.began.elapsed() };
+        let mut request = [0; REQUEST_HEAD];
+        request.iter_mut().zip(early).for_each(|(place, byte)| *place = *byte);
+        let relayed = self.began.elapsed();
+        let facts = Facts { endpoint, asked, negotiated, pooled, cancels, request, ready, relayed };
         (facts, wire, in_flight)
     }
 
@@ -141,7 +149,7 @@ impl<'a> Report<'a> {
     }
 
     /// The answer to a client whose stream ended in this way before the server's first byte.
-    pub(crate) fn unanswered(&self, route: &Route, facts: &Facts, ended: &Ended) -> Option<Parting<'_>> {
+    pub(crate) fn unanswered<'b>(&'b self, route: &Route, facts: &'b Facts, ended: &Ended) -> Option<Parting<'b>> {
         let refused = late_refusal(ended, facts);
         let fault = match ended {
             _ if refused.is_some() => Fault::ClientCertificate,
@@ -150,7 +158,8 @@ impl<'a> Report<'a> {
         };
         let reason = refused.map_or_else(|| ended.reason(), |cause| cause.reason());
         let parting = self.parting(route.answer.filter(|_| !facts.cancels), fault, reason)?;
-        Some(Parting { answer: Answer { next_packet: route.originator.first_answer(), ..parting.answer }, ..parting })
+        let next_packet = route.originator.first_answer();
+        Some(Parting { answer: Answer { next_packet, request: &facts.request, ..parting.answer }, ..parting })
     }
 
     fn parting(&self, format: Option<AnswerFormat>, fault: Fault, reason: &'static str) -> Option<Parting<'_>> {

@@ -1,9 +1,10 @@
 //! Clients that cannot be served read why in the words of their own protocol: real clients, and the class in what they
 //! print.
 
+mod clients;
+
 use std::io::Write;
 use std::net::TcpListener;
-use std::process::Command;
 use std::thread;
 
 use rustix::process::Signal;
@@ -11,16 +12,12 @@ use rustix::process::Signal;
 use crate::support::egret::{Egret, Settings, listener, roots};
 use crate::support::pki::{Pair, Pki};
 use crate::support::plain::{End, ask, connect, read_to_end};
-use crate::support::postgres::{Postgres, pgbench, psql};
+use crate::support::postgres::psql;
 use crate::support::process::attempt;
 use crate::support::redis::Redis;
 use crate::support::{eventually, free_port};
 
 const HOST: &str = "db.example.com";
-
-const REFUSED: &str = "connect_refused";
-const UNTRUSTED: &str = "certificate_unknown_issuer";
-const REJECTED: &str = "client_certificate_rejected";
 
 /// egret with a listener `db` to this port, and with this trust, identity and further keys of the upstream.
 fn egret(trust: &Pki, client: &Pair, port: u16, keys: &str) -> Egret {
@@ -35,100 +32,6 @@ fn sections(trust: &Pki, client: &Pair, port: u16, keys: &str) -> String {
         client.identity("app"),
         listener("db", free_port(), "db"),
     )
-}
-
-/// A client, by its arguments: the port and what it is run for.
-type Client<'a> = (&'a str, &'a dyn Fn(u16) -> Command);
-
-/// Runs each client against an upstream that fails in each of three ways: its output has the class, and the log too.
-fn every_client_prints_the_class(pki: &Pki, port: u16, keys: &str, clients: &[Client<'_>]) {
-    let stranger = Pki::new();
-    let own = pki.client("app");
-    let foreign = stranger.client("app");
-    for (class, trust, client, port) in
-        [(REFUSED, pki, &own, free_port()), (UNTRUSTED, &stranger, &own, port), (REJECTED, pki, &foreign, port)]
-    {
-        for (name, command) in clients {
-            let egret = egret(trust, client, port, keys);
-            let output = attempt(&mut command(egret.address("db").port()));
-            let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-            assert!(shown.contains(&format!("egret: {class}: ")), "{name}, {class}: {shown}\n{}", egret.log_text());
-            assert!(shown.contains("listener db"), "{name}, {class}: {shown}");
-            egret.wait_for_log(class, |line| line["message"] == "connection" && line["ended"] == class);
-        }
-    }
-}
-
-/// A program for Python's clients, with its port. Debian's Python, which has Debian's packages.
-fn python(program: &'static str) -> impl Fn(u16) -> Command {
-    move |port| {
-        let mut command = Command::new("/usr/bin/python3");
-        command.args(["-W", "ignore", "-c", &program.replace("PORT", &port.to_string())]);
-        command
-    }
-}
-
-#[test]
-fn clients_of_postgres_print_the_class() {
-    let pki = Pki::new();
-    let postgres = Postgres::start(&pki, &pki.server(&[HOST]));
-    let psycopg = python(
-        "import psycopg2\n\
-         psycopg2.connect(host='127.0.0.1', port=PORT, user='app', dbname='postgres', connect_timeout=10)",
-    );
-    let clients: [Client<'_>; 4] = [
-        ("psql", &|port| psql(port, "disable", "select 1")),
-        ("psql that asks for TLS first", &|port| psql(port, "prefer", "select 1")),
-        ("pgbench", &|port| pgbench(port, &["-S", "-t", "1"])),
-        ("psycopg", &psycopg),
-    ];
-    every_client_prints_the_class(&pki, postgres.port, "upgrade = \"postgres\"", &clients);
-}
-
-#[test]
-fn curl_prints_the_class_with_answer_http() {
-    let pki = Pki::new();
-    let redis = Redis::start(&pki, &pki.server(&[HOST]));
-    let curl = |more: &'static [&'static str]| {
-        move |port: u16| {
-            let mut command = Command::new("curl");
-            command.args(["--silent", "--show-error", "--include", "--noproxy", "*"]).args(more);
-            command.arg(format!("http://127.0.0.1:{port}/"));
-            command
-        }
-    };
-    let (get, post) = (curl(&[]), curl(&["--data", "a=b"]));
-    let clients: [Client<'_>; 2] = [("curl", &get), ("curl with a body", &post)];
-    every_client_prints_the_class(&pki, redis.port, "answer = \"http\"", &clients);
-}
-
-#[test]
-fn redis_cli_prints_the_class_with_answer_redis() {
-    let pki = Pki::new();
-    let redis = Redis::start(&pki, &pki.server(&[HOST]));
-    let cli = |port: u16| {
-        let mut command = Command::new("redis-cli");
-        command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "get", "key"]);
-        command
-    };
-    every_client_prints_the_class(&pki, redis.port, "answer = \"redis\"", &[("redis-cli", &cli)]);
-}
-
-/// Servers of these protocols speak first: the client has said nothing when it is answered.
-#[test]
-fn clients_of_mail_files_and_news_print_the_class() {
-    let pki = Pki::new();
-    let redis = Redis::start(&pki, &pki.server(&[HOST]));
-    for (answer, program) in [
-        ("smtp", "import smtplib; smtplib.SMTP('127.0.0.1', PORT)"),
-        ("imap", "import imaplib; imaplib.IMAP4('127.0.0.1', PORT)"),
-        ("pop3", "import poplib; poplib.POP3('127.0.0.1', PORT)"),
-        ("ftp", "import ftplib; ftplib.FTP().connect('127.0.0.1', PORT)"),
-        ("nntp", "import nntplib; nntplib.NNTP('127.0.0.1', PORT)"),
-    ] {
-        let client = python(program);
-        every_client_prints_the_class(&pki, redis.port, &format!("answer = \"{answer}\""), &[(answer, &client)]);
-    }
 }
 
 /// The server's own refusal before TLS is for its client, word for word.
