@@ -13,14 +13,17 @@ pub(crate) struct Cancellation {
 pub(crate) type FirstBytes<'a> = Box<dyn FnMut(&[u8]) -> bool + Send + 'a>;
 
 /// Looks at a server's first bytes, as far as that is needed.
-pub(crate) trait KeyReader: Send {
+pub trait KeyReader: Send {
     /// Reads the next bytes. After `Key` or `Without` there is nothing more to read.
     fn read(&mut self, bytes: &[u8]) -> Reading;
 }
 
+/// What a server's bytes have shown so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reading {
+pub enum Reading {
+    /// It is not known yet.
     More,
+    /// Process id and secret, as a client repeats them.
     Key(Box<[u8]>),
     /// The session cannot be cancelled.
     Without,

@@ -2,7 +2,7 @@
 //! bytes; [`drive()`] connects them to a socket.
 
 pub mod answers;
-pub(crate) mod cancel;
+pub mod cancel;
 #[cfg(test)]
 mod conversation;
 mod drive;
@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use answers::AnswerFormat;
 use bytes::BytesMut;
-use cancel::Cancellation;
+use cancel::{Cancellation, KeyReader};
 pub use drive::{Error, drive};
 use exchange::{ClientSide, ServerSide, Step};
 use login::LoginInside;
@@ -158,6 +158,11 @@ impl Upgrade {
         format!("listeners of an upstream with upgrade = \"{}\" serve {} clients only", self.word, self.name)
     }
 
+    /// Reads the key by which the session of a server can be cancelled; `None`: its sessions are not cancelled by others.
+    pub fn key_reader(self) -> Option<Box<dyn KeyReader>> {
+        self.0.cancellation.as_ref().map(|cancellation| (cancellation.announced)())
+    }
+
     /// The side towards a server whose certificate is verified for this name.
     pub fn server_side(self, name: &str) -> Box<ServerSide> {
         (self.0.server)(name)
@@ -166,6 +171,11 @@ impl Upgrade {
     /// Whether the server says nothing before it is asked.
     pub(crate) fn waits_for_client(self) -> bool {
         matches!(self.server_side("").step(&mut BytesMut::new()), Step::Send(_))
+    }
+
+    /// The same protocol with TLS from the first byte, if servers of it can have both on one port.
+    pub(crate) fn direct(self) -> Option<Self> {
+        Self::all().find(|other| other.name == self.name && other.alpn.is_some() && *other != self)
     }
 
     pub(crate) fn row(self) -> &'static Protocol {

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+#[path = "../../fuzz/checks/keys.rs"]
+mod keys;
 #[path = "../../fuzz/checks/login.rs"]
 mod login;
 #[path = "../../fuzz/checks/records.rs"]
@@ -43,21 +45,30 @@ proptest! {
     }
 }
 
-/// Whole logins, one byte of which is changed, and then cut.
-#[test]
-fn a_login_with_a_wrong_byte_or_a_cut_comes_to_an_end() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/login_mysql");
+/// What begins the corpora of the fuzzer, whole, with one wrong byte, and cut at each place.
+fn with_wrong_bytes_and_cuts(target: &str, check: impl Fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
     let mut seeds = 0;
     for file in fs::read_dir(folder).unwrap() {
         let seed = fs::read(file.unwrap().path()).unwrap();
-        login::check(&seed);
+        check(&seed);
         seeds += 1;
         for at in 0..seed.len() {
             let mut wrong = seed.clone();
             wrong[at] ^= 0x81;
-            login::check(&wrong);
-            login::check(&seed[..at]);
+            check(&wrong);
+            check(&seed[..at]);
         }
     }
     assert!(seeds > 5, "only {seeds} seeds");
+}
+
+#[test]
+fn a_login_with_a_wrong_byte_or_a_cut_comes_to_an_end() {
+    with_wrong_bytes_and_cuts("login_mysql", login::check);
+}
+
+#[test]
+fn a_key_with_a_wrong_byte_or_a_cut_is_the_one_announced_or_none() {
+    with_wrong_bytes_and_cuts("postgres_keys", keys::check);
 }

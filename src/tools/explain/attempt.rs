@@ -3,6 +3,7 @@
 use rustls::pki_types::ServerName;
 
 use crate::config::values::{self, KeyExchange, KeyShare, TlsVersion, Verify};
+use crate::protocols::Upgrade;
 
 /// The one difference from the upstream as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) enum AttemptKind {
     AllGroups,
     WithoutAlpn,
     WithoutUpgrade,
+    /// TLS from the first byte with the ALPN of the protocol, in place of a request for TLS.
+    DirectTls,
     /// With a session of the attempt as configured.
     Resumed,
     /// With a session of another identity, or of none: the server must not resume it.
@@ -39,7 +42,7 @@ pub(crate) struct Attempt {
 
 impl AttemptKind {
     /// Attempts after the one as configured, once the server is known to speak TLS.
-    pub(crate) const DIFFERENCES: [Self; 9] = [
+    pub(crate) const DIFFERENCES: [Self; 10] = [
         Self::WithoutSni,
         Self::WithSni,
         Self::WithoutIdentity,
@@ -49,6 +52,7 @@ impl AttemptKind {
         Self::AllGroups,
         Self::WithoutAlpn,
         Self::WithoutUpgrade,
+        Self::DirectTls,
     ];
 
     pub(crate) fn word(self) -> &'static str {
@@ -63,6 +67,7 @@ impl AttemptKind {
             Self::AllGroups => "all_groups",
             Self::WithoutAlpn => "without_alpn",
             Self::WithoutUpgrade => "without_upgrade",
+            Self::DirectTls => "direct_tls",
             Self::Resumed => "resumed",
             Self::ForeignSession => "foreign_session",
             Self::Question => "question",
@@ -82,6 +87,7 @@ impl AttemptKind {
             Self::AllGroups => "every group",
             Self::WithoutAlpn => "without ALPN",
             Self::WithoutUpgrade => "TLS at once",
+            Self::DirectTls => "TLS at once with ALPN",
             Self::Resumed => "session resumed",
             Self::ForeignSession => "session of another identity",
             Self::Question => "with the question",
@@ -109,6 +115,7 @@ impl Attempt {
             AttemptKind::AllGroups => !std::mem::take(&mut tls.settings.key_exchange).is_empty(),
             AttemptKind::WithoutAlpn => !std::mem::take(&mut tls.settings.alpn).is_empty(),
             AttemptKind::WithoutUpgrade => spec.upgrade.take().is_some(),
+            AttemptKind::DirectTls => direct(&mut spec),
         };
         if matches!(kind, AttemptKind::Question | AttemptKind::QuestionWithoutIdentity) {
             // HTTP/1.1 is what is asked in.
@@ -127,6 +134,13 @@ impl Attempt {
     pub(crate) fn is_hybrid(&self) -> bool {
         sends_hybrid_share(&self.spec.tls)
     }
+}
+
+fn direct(spec: &mut values::Upstream) -> bool {
+    let Some(direct) = spec.upgrade.and_then(Upgrade::direct) else { return false };
+    spec.upgrade = Some(direct);
+    spec.tls.settings.alpn = direct.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    true
 }
 
 fn sends_hybrid_share(tls: &values::Tls) -> bool {

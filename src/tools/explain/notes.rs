@@ -22,6 +22,7 @@ pub(super) fn notes(evidence: &Evidence<'_>) -> Vec<Note> {
         superfluous(evidence),
         order(evidence),
         expiry(evidence, main),
+        direct_tls(evidence, main),
         off(evidence),
     ];
     all.into_iter().flatten().collect()
@@ -145,6 +146,17 @@ fn expiry(evidence: &Evidence<'_>, main: &Observation) -> Option<Note> {
     }
     let days = (end - evidence.now.0) / 86_400;
     note("expires_soon", format!("the certificate \"{}\" expires in {days} days", link.facts.subject))
+}
+
+/// One round trip less for each connection.
+fn direct_tls(evidence: &Evidence<'_>, main: &Observation) -> Option<Note> {
+    let agreed = evidence.attempt(AttemptKind::DirectTls)?.agreed.as_ref().filter(|_| main.failure.is_none())?;
+    let direct = evidence.spec.upgrade?.direct()?;
+    if agreed.alpn.as_deref() != direct.alpn.map(str::as_bytes) {
+        return None;
+    }
+    let text = "the server takes TLS from the first byte too, which saves the round trip of the request for TLS";
+    note("direct_tls_possible", format!("{text}: upgrade = \"{}\"", direct.word))
 }
 
 fn off(evidence: &Evidence<'_>) -> Option<Note> {

@@ -70,7 +70,7 @@ pub(crate) struct Identity {
 #[schemars(rename = "Attempt")]
 pub(crate) struct AttemptReport {
     /// How it differs: `as_configured`, `without_sni`, `with_sni`, `without_identity`, `tls12`, `tls13`, `classic`,
-    /// `all_groups`, `without_alpn`, `without_upgrade`, `resumed`, `foreign_session`, `question`,
+    /// `all_groups`, `without_alpn`, `without_upgrade`, `direct_tls`, `resumed`, `foreign_session`, `question`,
     /// `question_without_identity`.
     pub(crate) attempt: String,
     /// Where.

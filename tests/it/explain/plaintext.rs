@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 
 use super::stage::{Case, HOST, explain, run};
 use crate::support::egret::{Egret, listener};
@@ -109,6 +110,46 @@ fn postgres_is_found_by_asking_it_and_the_upgrade_that_is_the_repair_works() {
     let mut answer = [0; 18];
     client.read_exact(&mut answer).unwrap_or_else(|error| panic!("{error}\n{}", egret.log_text()));
     assert_eq!(&answer, startup);
+}
+
+/// From version 17 the server takes TLS from the first byte on the same port, if ALPN names the protocol.
+#[test]
+fn postgres_direct_is_recommended_where_the_server_answers_its_alpn_and_not_elsewhere() {
+    let pki = Pki::new();
+    let pair = pki.server(&[HOST]);
+    let mut newer = anonymous(&pair).as_ref().clone();
+    newer.alpn_protocols = vec![b"postgresql".to_vec()];
+    let (newer, older) = (Arc::new(newer), anonymous(&pair));
+    let postgres = |takes_direct: bool| {
+        let tls = if takes_direct { Arc::clone(&newer) } else { Arc::clone(&older) };
+        Peer::start(move |mut tcp| {
+            let mut first = [0];
+            let is_direct = tcp.peek(&mut first).is_ok() && first == [0x16];
+            let begins = if is_direct { takes_direct } else { asks_postgres(&mut tcp) && tcp.write_all(b"S").is_ok() };
+            if begins {
+                echo(accepted(tcp, &tls));
+            } else {
+                // A close behind unread bytes would be a reset.
+                let _ = tcp.read(&mut [0; 4096]);
+            }
+        })
+    };
+    let root = pki.root().display().to_string();
+    for takes_direct in [true, false] {
+        let server = postgres(takes_direct);
+        let address = server.address.to_string();
+        let asked =
+            |upgrade: &str| explain(&[&address[..], "--server-name", HOST, "--ca", &root, "--upgrade", upgrade]);
+        let by_request = asked("postgres");
+        assert_eq!(by_request.cause(), "nothing", "{}", by_request.text());
+        assert_eq!(by_request.notes().contains(&"direct_tls_possible"), takes_direct, "{}", by_request.text());
+        let direct = asked("postgres-direct");
+        assert_eq!(direct.cause() == "nothing", takes_direct, "{}", direct.text());
+        if !takes_direct {
+            let repair = direct.egret(&[]).unwrap();
+            assert!(repair.contains("upgrade = \"postgres\""), "{repair}\n{}", direct.text());
+        }
+    }
 }
 
 #[test]
