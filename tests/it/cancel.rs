@@ -35,7 +35,10 @@ struct Session {
 
 impl Session {
     fn open(address: SocketAddr) -> Self {
-        let mut tcp = connect(address);
+        Self::on(connect(address))
+    }
+
+    fn on(mut tcp: std::net::TcpStream) -> Self {
         let parameters = b"\0\x03\0\0user\0app\0database\0postgres\0\0";
         tcp.write_all(&[&(parameters.len() as u32 + 4).to_be_bytes()[..], parameters].concat()).unwrap();
         let mut session = Self { tcp, key: Vec::new() };
@@ -213,4 +216,48 @@ fn replication_connections_and_a_base_backup_pass() {
         ])
         .arg(&backup));
     assert!(backup.join("PG_VERSION").exists() && backup.join("backup_manifest").exists());
+}
+
+/// As a standby or an archive of the log does it.
+#[test]
+fn pg_receivewal_streams_the_log_of_a_server() {
+    let pki = Pki::new();
+    let server = Postgres::start(&pki, &pki.server(&[HOST]));
+    let egret = Egret::start(&sections(&pki, &pki.client("app"), &[server.port], ""));
+    let port = egret.address("db").port();
+    let written =
+        "select pg_logical_emit_message(false, 'test', repeat('x', 1000000)) is null; select pg_current_wal_lsn()";
+    let rows = run(&mut psql(port, "disable", written));
+    let reached = rows.trim().lines().last().expect("a position of the log");
+    let folder = pki.folder().join("log");
+    std::fs::create_dir(&folder).unwrap();
+    let conninfo = format!("host=127.0.0.1 port={port} user=app sslmode=disable");
+    let mut receive = Command::new("pg_receivewal");
+    receive.args(["-d", &conninfo, "--no-loop", "--endpos", reached, "-D"]).arg(&folder);
+    run(&mut receive);
+    let received = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>();
+    assert!(received >= 1_000_000, "{received} bytes up to {reached}");
+    assert_eq!(egret.metrics().sum("egret_origination_failures_total", &[]), 0.0, "{}", egret.log_text());
+}
+
+/// As libpq with Kerberos does it: GSSENCRequest, then SSLRequest, and the session in plaintext when both are declined.
+#[test]
+fn requests_for_encryption_in_any_order_are_declined_and_the_session_is_served() {
+    const GSS: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
+    const SSL: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+    let pki = Pki::new();
+    let server = Postgres::start(&pki, &pki.server(&[HOST]));
+    let egret = Egret::start(&sections(&pki, &pki.client("app"), &[server.port], ""));
+    for requests in [&[GSS, SSL][..], &[SSL, GSS], &[GSS], &[]] {
+        let mut tcp = connect(egret.address("db"));
+        for request in requests {
+            tcp.write_all(request).unwrap();
+            let mut answer = [0];
+            tcp.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"N", "{requests:?}");
+        }
+        let mut session = Session::on(tcp);
+        session.query("select 1");
+        assert_eq!(session.error(), None, "{requests:?}");
+    }
 }

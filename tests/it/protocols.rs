@@ -9,6 +9,7 @@ mod mail;
 mod news;
 mod presence;
 mod strangers;
+mod stunnel;
 
 use std::fs;
 use std::path::Path;
