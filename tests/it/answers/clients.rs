@@ -226,6 +226,9 @@ fn drained(pki: &Pki, port: u16, keys: &str, name: &str, command: &dyn Fn(u16) -
     assert!(shown.contains("egret: drained: egret stops"), "{name}: {shown}\n{}", egret.log_text());
 }
 
+/// A server that never begins TLS, keys of the upstream, and a client with its name.
+type Waiting<'a> = (&'a Peer, String, &'a str, &'a dyn Fn(u16) -> Command);
+
 #[test]
 fn clients_of_every_protocol_print_that_egret_stops() {
     let pki = Pki::new();
@@ -243,7 +246,7 @@ fn clients_of_every_protocol_print_that_egret_stops() {
     };
     let psql = |port: u16| psql(port, "disable", "select 1");
     let (who, xmpp) = (ldap("ldapwhoami"), python(XMPP));
-    let mut clients: Vec<(&Peer, String, &str, &dyn Fn(u16) -> Command)> = vec![
+    let mut clients: Vec<Waiting<'_>> = vec![
         (&mute, "upgrade = \"postgres\"".into(), "psql", &psql),
         (&mute, "answer = \"http\"".into(), "curl", &curl),
         (&mute, "answer = \"redis\"".into(), "redis-cli", &redis_cli),
