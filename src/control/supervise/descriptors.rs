@@ -6,7 +6,8 @@ use crate::config::values::Limits;
 use crate::net;
 
 /// Descriptors that are not streams': standard streams, epoll, listeners, admin connections, files that a
-/// reload reads, sockets of name look-ups. Where the limit is small, a quarter of it.
+/// reload reads, sockets of name look-ups. Where the limit is small, a quarter of it. Listeners that are more than a quarter of
+/// the reserve are counted beside it.
 const RESERVED: u64 = 128;
 
 /// Takes all descriptors that the hard limit grants, and says how many those are. The soft limit is low
@@ -19,7 +20,7 @@ pub(super) fn raise_limit() -> u64 {
 }
 
 /// The connections at once: the configured bound, but no more than the descriptors allow beside those that are `held`: by
-/// warm connections and by admin addresses. A configured bound that cannot be granted is logged.
+/// warm connections, admin addresses and listeners. A configured bound that cannot be granted is logged.
 pub(super) fn connections(limits: &Limits, descriptors: u64, held: usize) -> usize {
     let most = connections_within(descriptors, held as u64);
     match limits.max_connections {
@@ -36,6 +37,11 @@ pub(super) fn connections(limits: &Limits, descriptors: u64, held: usize) -> usi
         Some(asked) => asked,
         None => most,
     }
+}
+
+/// The descriptors of listeners, but for those that the reserve has room for.
+pub(super) fn held_by(listeners: usize) -> usize {
+    listeners.saturating_sub(RESERVED as usize / 4)
 }
 
 /// Two descriptors a stream, one for each side; and two a pipe, which streams share.
@@ -70,5 +76,17 @@ mod tests {
             let limits = Limits { max_connections: asked, memory: None, max_warm: None };
             assert_eq!(connections(&limits, 256, 0), granted, "{asked:?}");
         }
+    }
+
+    /// Else clients were accepted for whom no connection to a server could be made.
+    #[test]
+    fn listeners_have_their_descriptors_beside_the_streams() {
+        let limits = Limits { max_connections: None, memory: None, max_warm: None };
+        for (listeners, warm) in [(1, 0), (32, 0), (33, 0), (1_000, 256), (10_000, 0), (10_000, 256), (30_000, 0)] {
+            let streams = connections(&limits, 20_000, warm + held_by(listeners));
+            assert!(2 * streams + warm + listeners <= 20_000 || streams == 1, "{listeners}: {streams}");
+        }
+        let [one, few] = [1, 32].map(|listeners| connections(&limits, 20_000, held_by(listeners)));
+        assert_eq!(one, few, "the reserve has room for these");
     }
 }

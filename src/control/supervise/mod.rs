@@ -267,7 +267,9 @@ async fn with_program(
 
 fn connections(snapshot: &Snapshot, descriptors: u64, shares: Option<Shares>) -> (usize, Bound) {
     let limits = &snapshot.config.limits;
-    let held = snapshot.warm_descriptors() + snapshot.config.admin.len() * SpareDescriptors::HELD;
+    let Config { admin, listeners, .. } = &snapshot.config;
+    let held =
+        snapshot.warm_descriptors() + admin.len() * SpareDescriptors::HELD + descriptors::held_by(listeners.len());
     let by_files = descriptors::connections(limits, descriptors, held);
     let bound = budget::connections(shares, limits, by_files);
     let bound_by = match limits.max_connections {
