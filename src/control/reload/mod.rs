@@ -2,19 +2,23 @@
 //! leaves the running generation as it is, and says so. An identity or a trust whose files cannot be used is no such
 //! failure: it stays as it was, or is unavailable, and the rest goes live.
 
+mod changes;
 pub mod watch;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::values::{self, Anchors, Config, ExactCertificate, ListenAddress, ListenerKey};
+use crate::config::values::{self, Anchors, Config, ExactCertificate, ListenerKey};
 use crate::config::{self, Loaded, Problems, Style};
 use crate::control::program::environment::{Address, Reached};
 use crate::control::snapshot::{BuildErrors, Rigour, Snapshot, Wanted};
@@ -24,6 +28,7 @@ use crate::observe::metrics::{Registry, ReloadMetrics};
 use crate::observe::tasks::{self, Failures, Task};
 use crate::pipeline::accept::{Listener, Shared};
 
+use changes::Changes;
 use watch::Watcher;
 
 pub(crate) type Source = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
@@ -126,6 +131,14 @@ impl Files {
     }
 }
 
+/// A generation that only waits for the swap.
+struct Prepared {
+    snapshot: Snapshot,
+    changes: Changes,
+    /// The listeners that are new.
+    bound: Vec<Listener>,
+}
+
 /// A listener at work; it stops accepting when this is dropped.
 struct Running {
     address: String,
@@ -157,7 +170,7 @@ impl Reloader {
         let snapshot = shared.snapshot.load_full();
         let metrics = ReloadMetrics::new(&registry);
         let mut reloader = Self { source, files, log, registry, metrics, shared, rigour, listeners: HashMap::new() };
-        let bound = reloader.bind_new(&snapshot.config)?;
+        let bound = snapshot.config.listeners.iter().map(Listener::bind).collect::<Result<_, _>>()?;
         reloader.accept_from(bound);
         snapshot.log_parts();
         snapshot.publish(None, &reloader.registry);
@@ -177,9 +190,9 @@ impl Reloader {
         let began = Instant::now();
         let prepared = timeout(DEADLINE, self.prepare(&old)).await;
         match prepared.unwrap_or(Err(Rejected::TooLate)) {
-            Ok((snapshot, bound)) => {
+            Ok(prepared) => {
                 let loaded = Instant::now();
-                let snapshot = self.swap(&old, snapshot, bound);
+                let snapshot = self.swap(&old, prepared);
                 let (load_ms, swap_ms) = (millis(loaded - began), millis(loaded.elapsed()));
                 let generation = snapshot.generation;
                 settle(old, snapshot, self.registry.clone()).await;
@@ -204,7 +217,7 @@ impl Reloader {
     }
 
     /// Everything that can fail. Files are read on threads that may block: streams go on while a disk hangs.
-    async fn prepare(&mut self, old: &Arc<Snapshot>) -> Result<(Snapshot, Vec<Listener>), Rejected> {
+    async fn prepare(&mut self, old: &Arc<Snapshot>) -> Result<Prepared, Rejected> {
         let source = Arc::clone(&self.source);
         let load = move || {
             let loaded = source().map_err(Rejected::Configuration)?;
@@ -228,35 +241,31 @@ impl Reloader {
             let snapshot = Snapshot::build(loaded.config, Some(&previous), &registry, key_log, rigour, &is_wanted);
             let snapshot = snapshot.map_err(Rejected::Build)?;
             snapshot.check_served().map_err(Rejected::Build)?;
-            Ok(snapshot)
+            let changes = Changes::between(&previous.config, &snapshot.config);
+            Ok((snapshot, changes))
         };
-        let snapshot = blocking(build).await?;
+        let (snapshot, changes) = blocking(build).await?;
         drop(wanted);
         let hidden = |error: BindError| Rejected::Bind(snapshot.config.source.hide_values(&error.to_string()));
-        let bound = self.bind_new(&snapshot.config).map_err(hidden)?;
-        Ok((snapshot, bound))
+        let bound = changes.added.iter().map(Listener::bind).collect::<Result<_, _>>().map_err(hidden)?;
+        Ok(Prepared { snapshot, changes, bound })
     }
 
     /// The one swap; nothing here can fail. It keeps a worker from its streams, so what takes longer for more upstreams
     /// is left to [`settle`].
-    fn swap(&mut self, old: &Snapshot, snapshot: Snapshot, bound: Vec<Listener>) -> Arc<Snapshot> {
-        let kept = kept(&old.config, &snapshot.config);
+    fn swap(&mut self, old: &Snapshot, prepared: Prepared) -> Arc<Snapshot> {
+        let Prepared { snapshot, changes, bound } = prepared;
         self.follow_log_level(&old.config, &snapshot.config);
-        warn_of_what_needs_a_restart(&old.config, &snapshot.config, &kept);
-        follow_modes(&kept);
-        self.follow_options(&kept);
-        drop(kept);
+        changes.warn_of_what_needs_a_restart(&old.config, &snapshot.config);
+        changes.follow_modes();
+        self.follow_options(&changes);
         let snapshot = Arc::new(snapshot);
         self.shared.snapshot.store(Arc::clone(&snapshot));
         self.shared.swapped.notify_waiters();
         self.accept_from(bound);
-        self.listeners.retain(|key, running| {
-            let stays = snapshot.entry(key).is_some();
-            if !stays {
-                tracing::info!(address = running.address, "listener removed");
-            }
-            stays
-        });
+        for running in changes.gone.iter().filter_map(|key| self.listeners.remove(key)) {
+            tracing::info!(address = running.address, "listener removed");
+        }
         snapshot
     }
 
@@ -304,19 +313,14 @@ impl Reloader {
     }
 
     /// New connections of listeners that stay get the options of the new generation.
-    fn follow_options(&self, kept: &[Kept<'_>]) {
-        for (spec, _) in kept.iter().filter(|(spec, before)| spec.tcp != before.tcp) {
+    fn follow_options(&self, changes: &Changes) {
+        for (spec, _) in changes.kept.iter().filter(|(spec, before)| spec.tcp != before.tcp) {
             let Some(running) = self.listeners.get(&spec.key()) else { continue };
             let options = Options::of_or_warn(&spec.tcp, Role::Listen, &spec.name);
             if let Err(error) = running.socket.set(&options) {
                 tracing::warn!(listener = %spec.name, %error, "some options of the socket stay");
             }
         }
-    }
-
-    fn bind_new(&self, config: &Config) -> Result<Vec<Listener>, BindError> {
-        let new = config.listeners.iter().filter(|spec| !self.listeners.contains_key(&spec.key()));
-        new.map(Listener::bind).collect()
     }
 
     fn accept_from(&mut self, bound: Vec<Listener>) {
@@ -337,8 +341,7 @@ fn millis(time: Duration) -> f64 {
 }
 
 /// What follows from a swap, and the end of the old generation. With ten thousand upstreams it takes longer than a round
-/// trip may, so it is on a thread that may block; new streams are on the new generation all the while. Goes on to its
-/// end even if this future is dropped.
+/// trip may; new streams are on the new generation all the while. Goes on to its end even if this future is dropped.
 async fn settle(old: Arc<Snapshot>, snapshot: Arc<Snapshot>, registry: Registry) {
     let work = move || {
         snapshot.log_parts();
@@ -348,8 +351,8 @@ async fn settle(old: Arc<Snapshot>, snapshot: Arc<Snapshot>, registry: Registry)
         // Two generations were in memory: with 10,000 upstreams, 200 MiB of what the allocator holds are free now.
         net::trim_heap();
     };
-    if let Some(panic) = tokio::task::spawn_blocking(work).await.err().and_then(|error| error.try_into_panic().ok()) {
-        std::panic::resume_unwind(panic);
+    if beside(work).await.is_none() {
+        tracing::error!(reason = Rejected::Interrupted.reason(), "what follows from the swap was not finished");
     }
 }
 
@@ -360,7 +363,26 @@ async fn blocking<T: Send + 'static>(
         let _raised = capability::raise();
         work()
     };
-    tokio::task::spawn_blocking(work).await.map_err(|_| Rejected::Interrupted)?
+    beside(work).await.unwrap_or(Err(Rejected::Interrupted))
+}
+
+/// Of a thread that yields to the streams, nice(2): where they use a whole processor it gets a tenth of it (sched(7)), so that
+/// a key derivation of a second still ends before [`DEADLINE`].
+const NICE: i32 = 10;
+
+/// Runs `work` on a thread of its own, with less of the processor than the workers have; threads that it starts inherit
+/// that. `None`: it panicked, or there is no thread to be had.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let runtime = Handle::current();
+    let (done, result) = oneshot::channel();
+    let run = move || {
+        // Of this thread alone, as Linux has it (setpriority(2)).
+        let _ = rustix::process::setpriority_process(None, NICE);
+        let _inside = runtime.enter();
+        let _ = done.send(work());
+    };
+    thread::Builder::new().name("reload".to_owned()).spawn(run).ok()?;
+    result.await.ok()
 }
 
 fn named_by(file: Option<&Path>, config: &Config) -> Vec<PathBuf> {
@@ -378,37 +400,4 @@ fn named_by(file: Option<&Path>, config: &Config) -> Vec<PathBuf> {
     });
     let tokens = config.admin.iter().filter_map(|admin| admin.token_file.clone());
     file.map(Path::to_owned).into_iter().chain(identities).chain(trusts).chain(tokens).collect()
-}
-
-/// A listener that both generations have: as it is now, and as it was before.
-type Kept<'a> = (&'a values::Listener, &'a values::Listener);
-
-fn kept<'a>(old: &'a Config, new: &'a Config) -> Vec<Kept<'a>> {
-    let before: HashMap<ListenerKey, &values::Listener> = old.listeners.iter().map(|spec| (spec.key(), spec)).collect();
-    new.listeners.iter().filter_map(|spec| Some((spec, *before.get(&spec.key())?))).collect()
-}
-
-/// Listeners on Unix sockets keep them; the file gets its new mode.
-fn follow_modes(kept: &[Kept<'_>]) {
-    for (spec, _) in kept {
-        if let ListenAddress::Unix { path, mode } = &spec.listen
-            && let Err(error) = net::set_mode(path, *mode)
-        {
-            tracing::warn!(listener = %spec.name, %error, "the mode of the socket stays");
-        }
-    }
-}
-
-fn warn_of_what_needs_a_restart(old: &Config, new: &Config, kept: &[Kept<'_>]) {
-    let fixed: [(&str, bool); 6] = [
-        ("runtime", old.runtime != new.runtime),
-        ("limits", old.limits != new.limits),
-        ("log.format", old.log.format != new.log.format),
-        ("admin", old.admin != new.admin),
-        ("reload.watch", old.reload != new.reload),
-        ("listeners.tcp.multipath", kept.iter().any(|(spec, before)| spec.tcp.multipath != before.tcp.multipath)),
-    ];
-    for (setting, _) in fixed.into_iter().filter(|(_, changed)| *changed) {
-        tracing::warn!(setting, "changed, but takes effect only at the next start");
-    }
 }
