@@ -151,6 +151,8 @@ def arguments():
                         help="all that is measured goes before other programs: for first-byte-* on a busy machine")
     parser.add_argument("--json", type=Path, default=ROOT / "target/peers/results.json", help="where all figures go")
     parser.add_argument("--no-page", action="store_true", help="print the overview, leave docs/performance.md as it is")
+    parser.add_argument("--headline", action="store_true",
+                        help="write the table of the best alone, as for a few scenarios; the rest of the page stays")
     parser.add_argument("--again", type=Path, nargs="+", metavar="JSON",
                         help="measure nothing: write the page from these; the last file that has a scenario counts")
     options = parser.parse_args()
@@ -205,9 +207,9 @@ def main():
     if first_byte.measured(data):
         print(first_byte.section(data))
     if not options.no_page:
-        if tables.measured(data):
+        if tables.measured(data) and not options.headline:
             write(ROOT / "docs/performance.svg", plot.draw(data))
-        page.update(ROOT / "docs/performance.md", data, "performance.svg")
+        page.update(ROOT / "docs/performance.md", data, "performance.svg", options.headline)
         tell("written: docs/performance.md")
 
 

@@ -20,12 +20,17 @@ class Part:
         return before + self.begin + "\n" + body + "\n" + self.end + rest.split(self.end)[1]
 
 
-THROUGHPUT, FIRST_BYTE = Part("cost"), Part("first byte")
+THROUGHPUT, FIRST_BYTE, HEADLINE = Part("cost"), Part("first byte"), Part("headline")
 
 
-def update(path, data, plot):
+def update(path, data, plot, headline_only=False):
     """Replaces what was measured; a page without marks is an error, so that nobody's text is lost."""
     text = path.read_text(encoding="utf-8")
+    if tables.measured(data):
+        text = HEADLINE.put(text, headline(data))
+    if headline_only:
+        path.write_text(text, encoding="utf-8")
+        return
     if tables.measured(data):
         text = THROUGHPUT.put(text, throughput(data, plot))
     if first_byte.measured(data):
@@ -35,8 +40,7 @@ def update(path, data, plot):
 
 def throughput(data, plot):
     return "\n\n".join((
-        "## Results", conditions(data), "### Beside the best", beside_the_best(data), tables.headline(data), "### Overview",
-        overview(), tables.summary(data), f"![plot]({plot})",
+        "## Results", conditions(data), "### Overview", overview(), tables.summary(data), f"![plot]({plot})",
         "### Does each do what it is measured at?", proofs(data), "### Each scenario", tables.details(data),
     ))
 
@@ -47,7 +51,7 @@ def first_bytes(data):
         *surroundings(data),
         f"- {settings['rounds']} rounds of {settings['seconds']} s after {settings['warmup']} s, who begins changes from "
         "round to round. TLS 1.3, X25519, P-256 certificates on both sides; the origin gives tickets.",
-        f"- {others(data)}",
+        f"- {others_used(data)}",
     )), first_byte.section(data)))
 
 
@@ -76,14 +80,14 @@ def conditions(data):
         *(f"- Measured apart at {later['machine']['date']}, {later['settings']['rounds']} rounds, load average "
           f"{later['machine']['load_average']:.1f}: {', '.join(later['scenarios'])}."
           for later in data.get("replaced", ())),
-        f"- {others(data)}",
+        f"- {others_used(data)}",
         f"- The cryptography alone: {limits['seal_s_gib']:.3f} s/GiB (AES-128-GCM, records of 16 KiB), "
         f"{limits['full_us']:.0f} µs for a full handshake of a client (rustls, in memory), "
         f"{limits['resumed_us']:.0f} µs resumed.",
     ))
 
 
-def others(data):
+def others_used(data):
     """How quiet the machine was: the reader has to know."""
     cells = [cell for cell in data["cells"] if cell["scenario"] != "idle" and "failed" not in cell]
     if not cells:
@@ -99,13 +103,15 @@ def others(data):
     )
 
 
-def beside_the_best(data):
-    """What the others were, since most of a difference may be that of the TLS libraries."""
+def headline(data):
+    """egret beside the best, and what the others were: most of a difference may be that of the TLS libraries."""
     libraries = [f"{name} with {library}" for name, library in data.get("libraries", {}).items()
                  if library and not name.startswith("egret")]
     others = f" Measured were {', '.join(libraries)}." if libraries else ""
-    return ("In each row the best of the other products that were measured, by the median." + others +
-            " Those that were given by `--peer` have buffers of 64 KiB in bulk, Debian's their defaults.")
+    words = ("In each row the best of the other products that were measured, by the median." + others +
+             " Those that were given by `--peer` have buffers of 64 KiB in bulk, Debian's their defaults.")
+    where = "\n".join((*surroundings(data), f"- {data['settings']['rounds']} rounds of {data['settings']['seconds']} s. {others_used(data)}"))
+    return "\n\n".join((words, tables.headline(data), where))
 
 
 def overview():

@@ -1,4 +1,4 @@
-//! Throw-away certificates: the origin's, the client's, and two that a proxy has to refuse.
+//! Throw-away certificates: the origin's, the client's and the one that follows it, and two that a proxy has to refuse.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +21,9 @@ pub fn write(arguments: &Arguments) -> Result<()> {
     leaf(&folder, "origin", ORIGIN, &server, &ours)?;
     leaf(&folder, "stranger", ORIGIN, &server, &theirs)?;
     leaf(&folder, "misnamed", "other.example.com", &server, &ours)?;
-    leaf(&folder, "client", "client.example.com", &ExtendedKeyUsagePurpose::ClientAuth, &ours)?;
+    for name in ["client", "next-client"] {
+        leaf(&folder, name, "client.example.com", &ExtendedKeyUsagePurpose::ClientAuth, &ours)?;
+    }
     // HAProxy wants certificate and key in one file.
     let pair = [fs::read(folder.join("client.crt"))?, fs::read(folder.join("client.key"))?].concat();
     private(&folder.join("client.pem"), &pair)
