@@ -26,7 +26,7 @@ def write(path, data):
 
 def tables(data):
     found = data["parts"]
-    sections = [conditions(data)]
+    sections = [conditions(data), "![plot](scale.svg)"]
     if any(name in found for name in TITLES):
         sections.append("### CPU time of a unit\n\n" + costs(found))
     if "configuration" in found:
@@ -63,8 +63,8 @@ def others(point):
         yield f"p50 {point['p50']:.0f} µs, p99 {point['p99']:.0f} µs"
     if "cut" in point:
         yield f"{point['cut']} cut"
-    if "mib" in point:
-        yield f"{point['mib']:.1f} MiB"
+    if "held" in point:
+        yield f"{point['held']:,.0f} held, {point['mib']:.1f} MiB, {point['resumed']:.0%} of the connections resumed"
 
 
 def configuration(points):

@@ -103,16 +103,19 @@ def tickets(world, quick):
     for count in (1, 100, 600) if quick else (1, 100, 1_000, 10_000, 100_000):
         upstreams = -(-count // TICKETS)
         path = world.configuration(upstreams=upstreams)
-        fills = 0 if count == 1 else -(-count // 31)
-        with world.origin(tickets="true", each=1, generous=fills + 1) as _, world.proxy(path, upstreams) as egret:
+        # The first handshakes bring 32 tickets each, of which all but the very first take one.
+        fills = 0 if count == 1 else -(-count // 31) + upstreams
+        with world.origin(tickets="true", each=1, generous=fills) as _, world.proxy(path, upstreams) as egret:
             before = egret.pss_kib()
             portion(world, upstreams, max(1, fills))
-            kib, costs = egret.pss_kib() - before, []
+            kib, costs, shaken = egret.pss_kib() - before, [], world.handshakes()
             for _ in range(rounds(quick)):
                 cpu, units = egret.cpu(), 50 if quick else 1_000
                 portion(world, upstreams, units)
                 costs.append((egret.cpu() - cpu) / units * 1e6)
-            points.append({"at": count, "us": costs, "mib": kib / 1024})
+            total, resumed = (now - then for now, then in zip(world.handshakes(), shaken))
+            points.append({"at": count, "us": costs, "mib": kib / 1024, "held": egret.metric("egret_sessions"),
+                           "resumed": resumed / total})
     return points
 
 
@@ -150,13 +153,13 @@ def timed(*command):
 
 
 def other_certificate(world):
-    """Another client certificate of the same authority takes the place of the first."""
-    fresh = world.folder / "fresh"
-    fresh.mkdir(exist_ok=True)
-    subprocess.run([world.tools, "certificates", "--folder", fresh], check=True)
-    for name in ("client.key", "client.crt"):
-        shutil.copy(fresh / name, world.certificates / f"{name}.new")
-        (world.certificates / f"{name}.new").rename(world.certificates / name)
+    """Another client certificate of the same authority takes the place of the first; the next call changes them back."""
+    for end in ("key", "crt"):
+        now, following = (world.certificates / f"{name}.{end}" for name in ("client", "next-client"))
+        kept = now.with_suffix(".kept")
+        shutil.copy(now, kept)
+        following.rename(now)
+        kept.rename(following)
 
 
 def reload(world, quick):

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 from compare import machine
@@ -16,13 +17,14 @@ from compare.proxies import NAME
 # 32768 elsewhere.
 FIRST = 2000
 # The origin is outside of all of these.
-TLS, PLAIN, RECORD = 1501, 1502, 1503
+ADMIN, TLS, PLAIN, RECORD = 1500, 1501, 1502, 1503
 PATIENCE = 60
 
 HEAD = """
 drain_timeout = "1s"
 log.level = "info"
 runtime.workers = {workers}
+admin.listen = "127.0.0.1:{admin}"
 
 [identities.client]
 certificate = "{certificates}/client.crt"
@@ -57,7 +59,7 @@ class World:
     def configuration(self, workers=1, upstreams=1, listeners=None):
         """The path of a file. Every upstream has a listener, where their number is not given."""
         listeners = listeners or upstreams
-        text = [HEAD.format(workers=workers, certificates=self.certificates)]
+        text = [HEAD.format(workers=workers, admin=ADMIN, certificates=self.certificates)]
         text += [UPSTREAM.format(at=at, to=TLS, name=NAME) for at in range(upstreams)]
         text += [LISTENER.format(port=FIRST + at, upstream=at % upstreams) for at in range(listeners)]
         path = self.folder / "egret.toml"
@@ -70,6 +72,12 @@ class World:
         for name, port in {"tls": TLS, "plain": PLAIN, "record": RECORD}.items():
             command += [f"--{name}", f"127.0.0.1:{port}"]
         return Child(command, self.folder / "origin.out", RECORD)
+
+    def handshakes(self):
+        """So far at the origin: all, and those that were resumed."""
+        with socket.create_connection(("127.0.0.1", RECORD), 5) as reading:
+            kinds = json.loads(reading.makefile().read())["handshakes"]
+        return sum(kinds.values()), sum(count for kind, count in kinds.items() if kind.startswith("Resumed"))
 
     def proxy(self, path, listeners=1):
         return Egret([self.egret, "run", path], self.folder / "egret.out", FIRST + listeners - 1)
@@ -125,6 +133,12 @@ class Egret(Child):
     def peak_kib(self):
         """The most that was resident since `forget_peak`."""
         return self._memory("status", "VmHWM")
+
+    def metric(self, family):
+        """The sum of its series."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(family + "{"))
 
     def forget_peak(self):
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
