@@ -15,7 +15,7 @@
 //! | [`net`] | sockets |
 //! | [`protocols`] | what is spoken in plaintext before TLS: one file and one row of a table for each protocol |
 //! | [`config`] | text to values: keys, defaults, mistakes |
-//! | [`drain`], `memory`, `escape`, `wording`, [`secret`] | stop, wait, force; the budget; text of strangers made visible; errors of libraries in words; values that cannot be printed |
+//! | [`drain`], `memory`, `escape`, `wording`, [`secret`], [`random`] | stop, wait, force; the budget; text of strangers made visible; errors of libraries in words; values that cannot be printed; the generator's first seed |
 //!
 //! Begin with [`pipeline::connection`]: it is the sequence that everything else serves.
 
@@ -38,5 +38,6 @@ pub mod protocols;
 pub mod drain;
 mod escape;
 mod memory;
+pub mod random;
 pub(crate) mod secret;
 mod wording;

@@ -17,6 +17,7 @@ use egret::control::supervise::{self, EXEC_FAILED, Ended, Entrypoint, Start};
 use egret::observe::logging;
 use egret::observe::writer;
 use egret::pipeline::originate::key_log::KeyLogFile;
+use egret::random;
 #[cfg(feature = "demo")]
 use egret::tools::demo;
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -153,6 +154,7 @@ fn load_and_serve(launch: &Arc<Launch>, launcher: Option<Launcher>) -> anyhow::R
     let loaded = launch.load();
     let key_log = options.key_log.as_deref().filter(|_| loaded.is_ok()).map(KeyLogFile::open);
     let hardening = loaded.as_ref().map_or_else(|_| Hardening::off(), |loaded| Hardening::enter(&loaded.config));
+    random::begin_seeding();
     // Not written to stderr directly: a reader of stderr that has stopped must not block the start.
     let mut err = &logging::stderr()?;
     let style = cli::style_for(&io::stderr());
@@ -254,6 +256,7 @@ fn build_runtime(spec: &values::Runtime) -> anyhow::Result<Runtime> {
 }
 
 fn run_explain(explain: &Explain) -> anyhow::Result<u8> {
+    random::begin_seeding();
     let runtime = Builder::new_current_thread().enable_all().build().context("no thread to run on")?;
     let code = runtime.block_on(explain.run(&mut io::stdout(), &mut io::stderr()))?;
     runtime.shutdown_background();

@@ -30,7 +30,7 @@ const ORDER: &[&[&str]] = &[
     &["net"],
     &["config"],
     &["protocols"],
-    &["drain", "escape", "memory", "secret", "wording"],
+    &["drain", "escape", "memory", "random", "secret", "wording"],
 ];
 
 /// The same inside `originate`; its own `mod.rs` is above all of them.

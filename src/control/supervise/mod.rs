@@ -392,9 +392,6 @@ async fn first_generation(
 ) -> Result<(Files, Arc<Snapshot>), Error> {
     let registry = registry.clone();
     let build = move || {
-        // The first random draw takes some 20 ms (the library seeds itself from CPU jitter): paid here, not
-        // by the first client.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut [0; 32]);
         let files = Files::of(file, &config).map_err(Error::Watch)?;
         let _raised = capability::raise();
         let snapshot =

@@ -22,6 +22,7 @@ use crate::pipeline::originate::negotiated::Negotiated;
 use crate::pipeline::originate::origin::resumption::Resumption;
 use crate::pipeline::originate::origin::{Origin, Prepared};
 use crate::pipeline::originate::{dial, upgrade};
+use crate::random;
 use crate::tls::handshake::{self, Established};
 use crate::tools::explain::attempt::{Attempt, AttemptKind};
 use crate::tools::explain::question::{Answer, Question};
@@ -94,8 +95,9 @@ impl Observation {
 }
 
 /// Does once what the first handshake of a process does before its first byte, so that no attempt's duration includes
-/// it: the first random bytes of the crypto library take some 35 ms.
-pub(crate) fn prepare(origin: &Origin) {
+/// it: the random generator of the cryptographic library is seeded first of all.
+pub(crate) async fn prepare(origin: &Origin) {
+    random::seeded().await;
     let observed = Arc::new(Observed::default());
     let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
     let Prepared { config, .. } = origin.for_handshake(nowhere, &observed, Offer::default());

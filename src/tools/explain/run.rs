@@ -86,7 +86,9 @@ impl Run<'_> {
     async fn originate(&mut self, endpoints: &[SocketAddr]) {
         let Some(configured) = self.attempt(AttemptKind::AsConfigured) else { return };
         self.main = self.origin(&configured);
-        self.main.iter().for_each(prepare);
+        if let Some(origin) = &self.main {
+            prepare(origin).await;
+        }
         for endpoint in endpoints {
             self.try_at(*endpoint, &configured, None).await;
         }

@@ -26,6 +26,7 @@ use crate::pipeline::originate::hello::{Feature, Offer};
 pub use crate::pipeline::originate::negotiated::Negotiated;
 use crate::pipeline::originate::origin::resumption::{Resumption, View};
 use crate::pipeline::originate::origin::{Origin, Prepared};
+use crate::random;
 use crate::tls;
 use crate::tls::handshake::{Established, Failed, Progress};
 
@@ -181,6 +182,7 @@ impl<'a> Handshake<'a> {
     }
 
     async fn handshake(&self, mut tcp: TcpStream) -> Result<(Established, Negotiated), Broken> {
+        random::seeded().await;
         let config = Arc::clone(&self.prepared.config);
         let view = self.prepared.view.as_deref();
         let name = self.origin.server_name().clone();
