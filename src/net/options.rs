@@ -74,9 +74,7 @@ impl Options {
         options
     }
 
-    /// For connections on which this side speaks first, as soon as they are established: the last segment of TCP's
-    /// handshake waits for these bytes and goes out with them, a segment less for either host. Without such bytes it
-    /// follows 40 to 200 ms later, and until then the server has no connection.
+    /// For connections on which this side speaks first, as soon as they are established.
     pub fn speaking_first(self) -> Self {
         Self { speaks_first: true, ..self }
     }
@@ -87,11 +85,17 @@ impl Options {
         let socket = self.bare(Domain::for_address(address))?;
         self.set(&socket)?;
         set_fast_open(&self.asked, &SockRef::from(&socket), role)?;
-        if self.speaks_first && role == Role::Connect {
+        Ok(socket)
+    }
+
+    /// Of a socket that is about to connect: if this side speaks first, the last segment of TCP's handshake waits for the
+    /// first bytes and goes out with them, a segment less for either host. Without such bytes it follows 40 to 200 ms
+    /// later, and until then the server has no connection.
+    pub(crate) fn hold_last_segment(&self, socket: &Socket) {
+        if self.speaks_first {
             // An optimization only: the kernel may refuse it.
             let _ = socket.set_tcp_quickack(false);
         }
-        Ok(socket)
     }
 
     /// Sets those that a socket can be given at any time: no delay of small writes first of all.

@@ -1,6 +1,6 @@
 //! Drives rustls over a socket until the secrets can be taken.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +31,8 @@ pub struct Established {
     pub unsent: Vec<u8>,
     /// What the server said in plaintext before TLS, if its client has to read it first.
     pub greeting: Bytes,
+    /// The client's last flight was sent just now: the server's tickets may be under way.
+    pub(crate) tickets_due: bool,
     /// Bytes of the client that were sent already, or are sealed at the end of `unsent`.
     pub(crate) client_sent: u64,
 }
@@ -114,6 +116,7 @@ impl Progress {
 pub struct Rest {
     received: Option<Received>,
     unsent: Vec<u8>,
+    tickets_due: bool,
 }
 
 /// Does the handshake. Facts about the peer can be read from `connection` afterwards; then `establish`.
@@ -133,7 +136,7 @@ pub async fn handshake(
     let mut outgoing = Vec::new();
     let done = drive(tcp, connection, &mut incoming, &mut outgoing, progress).await;
     match done {
-        Ok(()) => Ok(Rest { received: incoming.rest(), unsent: outgoing }),
+        Ok(()) => Ok(Rest { received: incoming.rest(), unsent: outgoing, tickets_due: false }),
         Err(error) => {
             send_alert(tcp, connection, &mut incoming, outgoing).await;
             Err(Failed { error, answered: incoming.received > 0 })
@@ -179,6 +182,19 @@ async fn drive(
 }
 
 impl Rest {
+    /// Sends as much of the client's last flight as the socket takes now. An error is left to the stream, whose first write
+    /// fails of it.
+    pub(crate) fn send_now(&mut self, tcp: &TcpStream) {
+        let sent = crate::net::try_write(tcp, &[IoSlice::new(&self.unsent)]).unwrap_or(0);
+        self.unsent.drain(..sent);
+        if self.unsent.is_empty() {
+            // An empty vector still holds its memory.
+            self.unsent = Vec::new();
+            self.tickets_due = true;
+            crate::net::acknowledge_at_once(tcp);
+        }
+    }
+
     /// Sends the client's last flight now and by itself: for a stream that waits on a shelf, or a server that
     /// is to be heard before anything is said.
     ///
@@ -219,6 +235,7 @@ pub(crate) fn establish_for(
         session,
         received: rest.received,
         unsent: rest.unsent,
+        tickets_due: rest.tickets_due,
         greeting: Bytes::new(),
         client_sent: 0,
     })

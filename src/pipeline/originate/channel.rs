@@ -58,7 +58,7 @@ const ROUNDS: usize = 4;
 impl Channel {
     /// Opens what has come with the end of the handshake. Also returns what the server said before TLS.
     pub(super) fn new(established: Established) -> Result<(Self, Bytes), Ended> {
-        let Established { tcp, session, received, unsent, greeting, client_sent } = established;
+        let Established { tcp, session, received, unsent, tickets_due: _, greeting, client_sent } = established;
         let plain = Vec::new();
         let sealed = Vec::new();
         let mut channel = Self { tcp, session, plain, sealed, unsent, heard: false, client_sent };
@@ -74,7 +74,7 @@ impl Channel {
     pub(super) fn into_established(self, greeting: Bytes) -> Established {
         let received = (self.plain.len() + self.sealed.len() > 0).then(|| received(&self.plain, &self.sealed));
         let Self { tcp, session, unsent, client_sent, .. } = self;
-        Established { tcp, session, received, unsent, greeting, client_sent }
+        Established { tcp, session, received, unsent, tickets_due: false, greeting, client_sent }
     }
 
     /// Sends what the handshake has left. Not cancel safe.

@@ -16,6 +16,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep_until};
 
 use crate::net::{self, Options, Role};
+use crate::pipeline::originate::pool::waiting;
 
 /// Between the starts of two attempts (RFC 8305 section 5, "connection attempt delay").
 pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -87,6 +88,9 @@ pub(crate) async fn race(
 /// The order of attempts: families alternate, beginning with that of the first address; inside a family the given
 /// order; each address once (RFC 8305 section 4).
 pub(crate) fn schedule(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    if let [only] = addresses {
+        return vec![*only];
+    }
     let mut seen = HashSet::new();
     let unique = addresses.iter().copied().filter(|address| seen.insert(*address));
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
@@ -115,6 +119,10 @@ struct Race {
 impl Race {
     fn start(&mut self, address: SocketAddr, options: &Options) {
         let socket = options.socket(address, Role::Connect);
+        // Where workers idle, the server accepts the connection while the ClientHello is made.
+        if !waiting::leave_workers_idle() {
+            socket.iter().for_each(|socket| options.hold_last_segment(socket));
+        }
         self.running.push((address, Instant::now(), Box::pin(async move { connect(socket?, address).await })));
     }
 

@@ -104,7 +104,7 @@ pub fn relay<'a>(
     sent.took(upstream.client_sent);
     let stream = Stream {
         session: upstream.session,
-        up: Upload::new(early, upstream.unsent, sent, &counters.near_key_limit),
+        up: Upload::new(early, upstream.unsent, upstream.tickets_due, sent, &counters.near_key_limit),
         down: Download::new(upstream.received, limits.eof, Account::new(&counters.received), downstream.first.take()),
         renegotiation_logged: false,
     };

@@ -1,4 +1,5 @@
 use std::io::{self, IoSlice, IoSliceMut};
+use std::mem;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -25,6 +26,8 @@ pub(super) struct Upload<'a> {
     early: Bytes,
     /// The last flight of the handshake; goes out with what comes first.
     flight: Vec<u8>,
+    /// The server answers the last flight with tickets, and may hold its first answer back until they are acknowledged.
+    tickets_due: bool,
     batch: Option<Batch>,
     /// A record that is sent on its own, because the kernel that makes the records needs its type.
     control: Option<Control>,
@@ -56,10 +59,26 @@ struct Batch {
 }
 
 impl<'a> Upload<'a> {
-    pub(super) fn new(early: Bytes, flight: Vec<u8>, account: Account<'a>, near_key_limit: &'a Counter) -> Self {
-        let state = State::Moving;
-        let size = Size::Small;
-        Self { state, size, early, flight, batch: None, control: None, cut: 0, gone: false, account, near_key_limit }
+    pub(super) fn new(
+        early: Bytes,
+        flight: Vec<u8>,
+        tickets_due: bool,
+        account: Account<'a>,
+        near_key_limit: &'a Counter,
+    ) -> Self {
+        Self {
+            state: State::Moving,
+            size: Size::Small,
+            early,
+            tickets_due: tickets_due || !flight.is_empty(),
+            flight,
+            batch: None,
+            control: None,
+            cut: 0,
+            gone: false,
+            account,
+            near_key_limit,
+        }
     }
 
     /// Moves available bytes. Ready when the client's end was passed on, and on every later call.
@@ -193,9 +212,8 @@ impl<'a> Upload<'a> {
             };
             match written {
                 Ok(n) => {
-                    let flies = !self.flight.is_empty();
                     self.sent(n);
-                    if flies && self.flight.is_empty() {
+                    if self.flight.is_empty() && mem::take(&mut self.tickets_due) {
                         net::acknowledge_at_once(to);
                     }
                 }
@@ -256,7 +274,7 @@ impl<'a> Upload<'a> {
         loop {
             let in_kernel = session.in_kernel(Direction::Send);
             if in_kernel {
-                let cut = std::mem::take(&mut self.cut).into();
+                let cut = mem::take(&mut self.cut).into();
                 self.control = session.kernel_control(Size::Large.records() as u64, cut).map_err(exhausted)?;
                 if self.control.is_some() {
                     return Poll::Ready(Ok(()));

@@ -26,6 +26,7 @@ use crate::pipeline::originate::hello::{Feature, Offer};
 pub use crate::pipeline::originate::negotiated::Negotiated;
 use crate::pipeline::originate::origin::resumption::{Resumption, View};
 use crate::pipeline::originate::origin::{Origin, Prepared};
+use crate::pipeline::originate::pool::waiting;
 use crate::random;
 use crate::tls;
 use crate::tls::handshake::{Established, Failed, Progress};
@@ -188,7 +189,13 @@ impl<'a> Handshake<'a> {
         let name = self.origin.server_name().clone();
         let mut session = UnbufferedClientConnection::new(config, name).map_err(Broken::Tls)?;
         let rest = match tls::handshake::handshake(&mut tcp, &mut session, &self.progress).await {
-            Ok(rest) => rest,
+            Ok(mut rest) => {
+                // Where workers idle, the server ends its handshake while the stream is made ready.
+                if waiting::leave_workers_idle() {
+                    rest.send_now(&tcp);
+                }
+                rest
+            }
             Err(failed) => {
                 part(tcp).await;
                 return Err(Broken::of(failed, &self.observed));
