@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use crate::support::egret::{Egret, listener, roots};
+use crate::support::go::go_mysql;
 use crate::support::mariadb::{MariaDb, mariadb, python};
 use crate::support::peer::Peer;
 use crate::support::pki::{Pair, Pki};
@@ -236,6 +237,20 @@ fn clients_of_python_log_in() {
         assert!(run(&mut python(scene.port(), program)).contains("done"), "{}", scene.egret.log_text());
     }
     assert_eq!(scene.failures(), 0.0, "{}", scene.egret.log_text());
+}
+
+#[test]
+fn a_client_in_go_logs_in_and_reads_the_class_of_a_failure() {
+    let scene = Scene::start();
+    for user in ["app", "named"] {
+        let seen = run(&mut go_mysql(scene.port(), user, "secret", &["select current_user()"]));
+        assert_eq!(seen.trim(), format!("{user}@%"), "{}", scene.egret.log_text());
+    }
+    let wrong = error_of(&mut go_mysql(scene.port(), "app", "wrong", &[]));
+    assert!(wrong.contains("Error 1045") && wrong.contains("Access denied for user 'app'@"), "{wrong}");
+    let stranger = egret_with(&Pki::new(), &scene.pki.client("app"), &[scene.server.port], "");
+    let untrusted = error_of(&mut go_mysql(stranger.address("db").port(), "app", "secret", &[]));
+    assert!(untrusted.contains("Error 1043: egret: certificate_unknown_issuer"), "{untrusted}");
 }
 
 #[test]

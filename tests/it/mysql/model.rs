@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 
 use super::{HOST, egret_with, error_of};
+use crate::support::go::go_mysql;
 use crate::support::mariadb::{mariadb, python};
 use crate::support::peer::{Peer, accepted, mutual};
 use crate::support::pki::Pki;
@@ -119,11 +120,16 @@ fn passwords_that_clients_encrypt_reach_the_server() {
         let right = log_in("'secret'");
         assert!(right.lines().all(|line| line.ends_with(" in")), "{method:?}: {right}\n{}", egret.log_text());
         run(&mut mariadb(port, "app", &["--execute=do 1"]));
+        assert_eq!(run(&mut go_mysql(port, "app", "secret", &[])).trim(), "in", "{method:?}: {}", egret.log_text());
         if method != Method::CachingFast {
             let wrong = log_in("'wrong'");
             assert!(wrong.lines().all(|line| line.contains("Access denied by the model")), "{method:?}: {wrong}");
-            let wrong = error_of(&mut mariadb(port, "app", &["--password=wrong", "--execute=do 1"]));
-            assert!(wrong.contains("Access denied by the model"), "{method:?}: {wrong}");
+            for mut client in
+                [mariadb(port, "app", &["--password=wrong", "--execute=do 1"]), go_mysql(port, "app", "wrong", &[])]
+            {
+                let wrong = error_of(&mut client);
+                assert!(wrong.contains("Access denied by the model"), "{method:?}: {wrong}");
+            }
         }
     }
 }

@@ -184,3 +184,27 @@ fn stunnels_configuration_of_mail_runs_after_the_import() {
     }
     assert!(postfix.log().contains("subject_CN=app,") && dovecot.log().contains("Login: user=<app>"));
 }
+
+const LMTP: &str = "\
+import smtplib, sys
+mail = smtplib.LMTP('127.0.0.1', int(sys.argv[1]))
+code, text = mail.ehlo('client.example.com')
+assert code == 250 and not mail.has_extn('starttls'), text
+print(mail.sendmail('a@example.com', ['b@example.com'], 'Subject: test\\r\\n\\r\\nbody\\r\\n'))
+mail.quit()
+";
+
+#[test]
+fn mail_is_delivered_over_lmtp_with_tls() {
+    let pki = Pki::new();
+    let dovecot = Dovecot::start(&pki, &pki.server(&[HOST]));
+    for pooled in [false, true] {
+        let example = mail(&pki, free_port(), &dovecot).with("upgrade = \"pop3\"", "upgrade = \"lmtp\"");
+        let example = example.with(&format!("127.0.0.1:{}", dovecot.pop3), &format!("127.0.0.1:{}", dovecot.lmtp));
+        let example = if pooled { example.with("\"lmtp\"", "\"lmtp\"\npool = { min_idle = 1 }") } else { example };
+        let egret = example.start();
+        let refused = python(LMTP, &[&egret.address("pop3").port().to_string()]);
+        assert_eq!(refused.trim(), "{}", "no recipient is refused\n{}", dovecot.log());
+        served(&egret, "pop3", pooled);
+    }
+}

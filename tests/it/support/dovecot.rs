@@ -1,5 +1,5 @@
-//! A real Dovecot for IMAP, POP3 and ManageSieve that lets in nobody without TLS and a client certificate. The user is the
-//! certificate's common name.
+//! A real Dovecot that takes no mail and no log-in without TLS. IMAP, POP3 and ManageSieve let in clients with a certificate
+//! only, whose common name is the user; LMTP does not ask for one.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,6 +19,7 @@ pub(crate) struct Dovecot {
     pub(crate) imap: u16,
     pub(crate) pop3: u16,
     pub(crate) sieve: u16,
+    pub(crate) lmtp: u16,
 }
 
 impl Dovecot {
@@ -30,9 +31,9 @@ impl Dovecot {
             fs::create_dir(path).unwrap();
         }
         Account::of("mail").own(&mail);
-        let [imap, pop3, sieve] = [free_port(), free_port(), free_port()];
+        let [imap, pop3, sieve, lmtp] = [free_port(), free_port(), free_port(), free_port()];
         let config = format!(
-            "base_dir = {base}\nlog_path = /dev/stderr\nprotocols = imap pop3 sieve\nlisten = 127.0.0.1\n\
+            "base_dir = {base}\nlog_path = /dev/stderr\nprotocols = imap pop3 sieve lmtp\nlisten = 127.0.0.1\n\
              ssl = required\nssl_cert = <{certificate}\nssl_key = <{key}\nssl_ca = <{root}\n\
              ssl_verify_client_cert = yes\nssl_require_crl = no\nauth_ssl_require_client_cert = yes\n\
              auth_ssl_username_from_cert = yes\nauth_mechanisms = plain external\n\
@@ -44,6 +45,7 @@ impl Dovecot {
              service pop3-login {{\n chroot =\n inet_listener pop3 {{\n  port = {pop3}\n }}\n \
              inet_listener pop3s {{\n  port = 0\n }}\n}}\n\
              service managesieve-login {{\n chroot =\n inet_listener sieve {{\n  port = {sieve}\n }}\n}}\n\
+             service lmtp {{\n inet_listener lmtp {{\n  port = {lmtp}\n }}\n}}\n\
              service anvil {{\n chroot =\n}}\n",
             base = base.display(),
             mail = mail.display(),
@@ -56,10 +58,10 @@ impl Dovecot {
         let mut command = guarded("/usr/sbin/dovecot");
         command.arg("-F").arg("-c").arg(&file);
         let mut process = Process::spawn("dovecot", command, &folder.path().join("output"));
-        for port in [imap, pop3, sieve] {
+        for port in [imap, pop3, sieve, lmtp] {
             process.wait_for_port(loopback(port));
         }
-        Self { process, _folder: folder, imap, pop3, sieve }
+        Self { process, _folder: folder, imap, pop3, sieve, lmtp }
     }
 
     /// What it has logged so far.

@@ -14,6 +14,7 @@ pub(crate) mod dns;
 pub(crate) mod dovecot;
 pub(crate) mod egret;
 pub(crate) mod fleet;
+pub(crate) mod go;
 pub(crate) mod http;
 pub(crate) mod mariadb;
 pub(crate) mod metrics;
