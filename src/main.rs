@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Parser;
 use egret::cli::{self, Check, Cli, Command, Diff, Exec, Explain, Options, Trust, Verdict};
 use egret::config::{self, Loaded, Problems, values};
-use egret::control::hardening::Hardening;
+use egret::control::hardening::{Hardening, Launched};
 use egret::control::program::{self, Launcher};
 use egret::control::supervise::{self, EXEC_FAILED, Ended, Entrypoint, Start};
 use egret::observe::logging;
@@ -152,8 +152,10 @@ fn run_exec(exec: Exec) -> anyhow::Result<u8> {
 fn load_and_serve(launch: &Arc<Launch>, launcher: Option<Launcher>) -> anyhow::Result<u8> {
     let options = &launch.options;
     let loaded = launch.load();
+    let launched = Launched { can_change: launch.file.is_some(), has_program: launcher.is_some() };
     let key_log = options.key_log.as_deref().filter(|_| loaded.is_ok()).map(KeyLogFile::open);
-    let hardening = loaded.as_ref().map_or_else(|_| Hardening::off(), |loaded| Hardening::enter(&loaded.config));
+    let hardening =
+        loaded.as_ref().map_or_else(|_| Hardening::off(), |loaded| Hardening::enter(&loaded.config, launched));
     random::begin_seeding();
     // Not written to stderr directly: a reader of stderr that has stopped must not block the start.
     let mut err = &logging::stderr()?;

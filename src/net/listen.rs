@@ -38,6 +38,16 @@ pub struct BindError {
     cause: io::Error,
 }
 
+impl BindError {
+    /// The path of a Unix socket that this process may not make.
+    pub(crate) fn forbidden_socket(&self) -> Option<&Path> {
+        match &self.address {
+            ListenAddress::Unix { path, .. } if self.cause.kind() == io::ErrorKind::PermissionDenied => Some(path),
+            ListenAddress::Unix { .. } | ListenAddress::Tcp(_) => None,
+        }
+    }
+}
+
 /// Connections that may wait for accept. The kernel caps it at `net.core.somaxconn`, 4096 on current Linux.
 const BACKLOG: i32 = 4096;
 

@@ -38,8 +38,8 @@ pub(crate) use spare_descriptors::{SpareDescriptors, is_out_of_descriptors};
 #[cfg(debug_assertions)]
 pub(crate) use syscall::any_call;
 pub(crate) use syscall::{
-    block_signal, execute, fork, leads_session, own_process_group, send_signal, stop_until_continued, take_terminal,
-    trim_heap,
+    block_signal, execute, fork, leads_session, note_refused_calls, own_process_group, send_signal,
+    stop_until_continued, take_refused_calls, take_terminal, trim_heap,
 };
 
 /// A stream socket of either family.

@@ -9,7 +9,7 @@
 //! it uses nothing but the standard library and `libc`.
 #![expect(
     unsafe_code,
-    reason = "setsockopt, ioctl, sendmsg, recvmsg, malloc_trim, signals, process groups, fork, execve as no safe crate offers them"
+    reason = "setsockopt, ioctl, sendmsg, recvmsg, malloc_trim, signals, process groups, fork, execve, SIGSYS as no safe crate offers them"
 )]
 
 use std::collections::BTreeMap;
@@ -19,6 +19,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{c_int, c_void};
 
@@ -185,6 +186,66 @@ pub(crate) fn any_call(numbers: &[libc::c_long]) -> io::Result<libc::c_long> {
     // SAFETY: the caller's word: debug builds only, asked for by a variable of the environment.
     let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
     if result >= 0 { Ok(result) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Calls that a filter of system calls has refused with SIGSYS since the last look, by their numbers; the last of them counts
+/// all that have higher numbers.
+static REFUSED: [AtomicU32; 1024] = [const { AtomicU32::new(0) }; 1024];
+
+/// From now on, a call that is refused with SIGSYS (by a filter with SECCOMP_RET_TRAP) is counted, and fails with EPERM. A
+/// SIGSYS that another process sends still ends the process. Errors: the kernel's; `Unsupported` on other processors than
+/// those of the filter.
+pub(crate) fn note_refused_calls() -> io::Result<()> {
+    if cfg!(not(any(target_arch = "x86_64", target_arch = "aarch64"))) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_refused;
+    // SAFETY: zero is a value of every field of the structure, which outlives the call. The handler makes only calls that are
+    // safe in a signal handler, allocates nothing and takes no lock.
+    let failed = unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = handler as libc::sighandler_t;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+        libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut())
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Number and count of the calls that were refused since the last time.
+pub(crate) fn take_refused_calls() -> Vec<(libc::c_long, u32)> {
+    let counts = REFUSED.iter().map(|count| count.swap(0, Ordering::Relaxed));
+    (0..).zip(counts).filter(|(_, count)| *count > 0).collect()
+}
+
+/// `si_code` of a filter's signal (asm-generic/siginfo.h).
+const SYS_SECCOMP: c_int = 1;
+
+extern "C" fn on_refused(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel gives a handler with SA_SIGINFO two valid pointers, to a `siginfo_t` and a `ucontext_t` of this
+    // thread. For SIGSYS of a filter the former has, on machines of 64 bits, behind three integers and padding the address of
+    // the call, and then its number. Where the call's result goes is the register that the kernel takes it from when the
+    // handler returns.
+    unsafe {
+        if (*info).si_code != SYS_SECCOMP {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+            return;
+        }
+        let number = info.cast::<c_int>().add(6).read();
+        let place = usize::try_from(number).unwrap_or(usize::MAX).min(REFUSED.len() - 1);
+        REFUSED[place].fetch_add(1, Ordering::Relaxed);
+        let context = context.cast::<libc::ucontext_t>();
+        #[cfg(target_arch = "x86_64")]
+        {
+            (*context).uc_mcontext.gregs[libc::REG_RAX as usize] = -i64::from(libc::EPERM);
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            (*context).uc_mcontext.regs[0] = (-i64::from(libc::EPERM)).cast_unsigned();
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = context;
+    }
 }
 
 /// A control message: ancillary data of one byte.

@@ -1,5 +1,6 @@
 //! What the process gives up at its start: seen in /proc, and by attempts that a debug build makes from inside.
 
+mod attempts;
 mod support;
 
 use std::collections::BTreeSet;
@@ -8,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use crate::lifecycle::{Scene, echoes};
 use crate::support::egret::{Egret, Settings, listener};
-use crate::support::plain;
+use crate::support::{eventually, plain};
 use support::{OtherUser, no_capability, of_threads};
 
 fn settings(hardening: &str) -> Settings {
@@ -16,14 +17,18 @@ fn settings(hardening: &str) -> Settings {
 }
 
 #[test]
-fn every_thread_is_without_new_privileges_and_capabilities() {
+fn every_thread_has_a_filter_and_neither_new_privileges_nor_capabilities() {
     let scene = Scene::new("");
     for (hardening, bit) in [("on", "1"), ("off", "0")] {
         let egret = Egret::start_with(settings(hardening), &(scene.upstream.clone() + &listener("echo", 0, "echo")));
         assert!(echoes(&mut plain::connect(egret.address("echo"))));
         assert_eq!(of_threads(egret.pid(), "NoNewPrivs"), BTreeSet::from([bit.to_owned()]), "{hardening}");
+        // 2: a filter of system calls.
+        let filtered = if hardening == "on" { "2" } else { "0" };
+        assert_eq!(of_threads(egret.pid(), "Seccomp"), BTreeSet::from([filtered.to_owned()]), "{hardening}");
         if rustix::process::geteuid().is_root() {
-            assert_eq!(of_threads(egret.pid(), "CapEff") == no_capability(), hardening == "on", "{hardening}");
+            let is_as_asked = || (of_threads(egret.pid(), "CapEff") == no_capability()) == (hardening == "on");
+            eventually(&format!("capabilities with {hardening}"), || is_as_asked().then_some(()));
         }
     }
 }
@@ -40,7 +45,7 @@ fn what_is_in_force_is_in_the_log_and_in_the_status() {
     let egret = Egret::start(&sections);
     let line = egret.wait_for_log("the measures", |line| line["message"] == "hardened");
     assert_eq!(line["in_force"], in_force(&egret).join(", "), "{line}");
-    for name in ["no_new_privileges", "not_dumpable", "capabilities"] {
+    for name in ["no_new_privileges", "not_dumpable", "capabilities", "system_calls"] {
         assert!(in_force(&egret).iter().any(|measure| measure == name), "{name}: {line}");
     }
     let off = Egret::start_with(settings("off"), &sections);
@@ -74,21 +79,25 @@ fn capabilities_are_raised_for_what_a_reload_needs() {
     }
     let scene = Scene::new("");
     let sections = scene.upstream.clone() + &listener("echo", 0, "echo");
-    let egret = Egret::start(&sections);
     // Roots that root reads by a capability only, a port below 1024, and a socket in a folder of another user.
     let user = OtherUser::new();
+    let unix = |name: &str| {
+        let path = user.folder().join(name);
+        format!("[[listeners]]\nlisten = \"unix:{}\"\nupstream = \"echo\"\n", path.display())
+    };
+    let egret = Egret::start(&(sections.clone() + &unix("first.sock")));
     let roots = user.own("roots.pem", &fs::read(scene.pki.root()).unwrap());
     let socket = user.folder().join("app.sock");
     let low = (1..1024).rev().find(|port| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).unwrap();
     let moved = sections.replace(scene.pki.root().to_str().unwrap(), roots.to_str().unwrap());
-    let unix = format!("[[listeners]]\nname = \"unix\"\nlisten = \"unix:{}\"\nupstream = \"echo\"\n", socket.display());
-    for added in [listener("low", low, "echo"), unix] {
+    for added in [listener("low", low, "echo"), unix("app.sock")] {
         egret.rewrite(&(moved.clone() + &added));
         assert!(egret.reload(), "{}", egret.log_text());
     }
     assert_eq!(egret.admin("GET", "/readyz").status, 200, "{}", egret.log_text());
     assert!(socket.exists());
-    assert_eq!(of_threads(egret.pid(), "CapEff"), no_capability());
+    // The threads that read have ended, or are about to.
+    eventually("no capability", || (of_threads(egret.pid(), "CapEff") == no_capability()).then_some(()));
     egret.rewrite(&moved);
     assert!(egret.reload());
     assert!(!socket.exists(), "a socket that is no longer listened on is removed");

@@ -7,21 +7,42 @@
 #[cfg(debug_assertions)]
 pub(crate) mod attempts;
 
+pub(crate) mod calls;
+mod files;
+mod ports;
+
+use std::env;
 use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, set_no_new_privs};
 use serde_json::{Map, Value, json};
 
 use crate::config::values;
+use crate::config::values::ListenAddress;
 use crate::config::values::{Config, KernelTls};
 use crate::net::capability;
+use files::Restrictions;
+pub(crate) use files::forbids_socket;
+use landlock::{BitFlags, Scope};
+use ports::Ports;
 
 /// What is in force, and what this machine does not have.
 #[derive(Debug)]
 pub struct Hardening {
     asked: values::Hardening,
     measures: Vec<Measure>,
+}
+
+/// How egret was started.
+#[derive(Clone, Copy, Debug)]
+pub struct Launched {
+    /// Whether a reload may bring another configuration: there is a file.
+    pub can_change: bool,
+    /// Whether there is a program beside it, which gets signals.
+    pub has_program: bool,
 }
 
 #[derive(Debug)]
@@ -44,15 +65,19 @@ impl Hardening {
     }
 
     /// Gives up what `config` allows. To be called on the first thread, while there is no other.
-    pub fn enter(config: &Config) -> Self {
+    pub fn enter(config: &Config, launch: Launched) -> Self {
         if config.runtime.hardening == values::Hardening::Off {
             return Self::off();
         }
-        let measures = vec![
+        let mut measures = vec![
             Measure::of("no_new_privileges", set_no_new_privs(true)),
             Measure::of("not_dumpable", set_dumpable_behavior(DumpableBehavior::NotDumpable)),
             Measure::of("capabilities", capability::lower(capability::FOR_LATER, in_use(config))),
         ];
+        let restricted = files::restrict(&restrictions(config, launch)).into_iter();
+        measures.extend(restricted.map(|(name, result)| Measure::of(name, result)));
+        // Last: the calls above are not among those that it leaves for later.
+        measures.push(Measure::of("system_calls", calls::restrict()));
         Self { asked: values::Hardening::On, measures }
     }
 
@@ -79,6 +104,36 @@ impl Hardening {
     fn missing(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.measures.iter().filter_map(|measure| Some((measure.name, measure.missing.as_deref()?)))
     }
+}
+
+fn restrictions(config: &Config, launch: Launched) -> Restrictions {
+    let listeners = config.listeners.iter().map(|listener| &listener.listen);
+    let sockets = listeners.chain(config.admin.iter().map(|admin| &admin.listen));
+    let folder = |address: &ListenAddress| match address {
+        ListenAddress::Unix { path, .. } => path
+            .parent()
+            .map(|folder| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() }),
+        ListenAddress::Tcp(_) => None,
+    };
+    Restrictions {
+        sockets: sockets.filter_map(folder).chain(files::runtime_folders()).collect(),
+        ports: (!launch.can_change).then(|| Ports::of(config)),
+        scopes: scopes(launch),
+    }
+}
+
+/// Signals to other processes, and abstract Unix sockets of other processes: `egret exec` sends the former, and a supervisor may
+/// have one of the latter.
+fn scopes(launch: Launched) -> BitFlags<Scope> {
+    let supervisor = env::var_os("NOTIFY_SOCKET").is_some_and(|socket| socket.as_bytes().first() == Some(&b'@'));
+    let mut scopes = BitFlags::empty();
+    if !launch.has_program {
+        scopes |= Scope::Signal;
+    }
+    if !supervisor {
+        scopes |= Scope::AbstractUnixSocket;
+    }
+    scopes
 }
 
 /// CAP_NET_ADMIN, where sockets may be given a congestion control that is not open to all, or the kernel may have to load its

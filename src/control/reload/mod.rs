@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use crate::config::values::{self, Anchors, Config, ExactCertificate, ListenerKey};
 use crate::config::{self, Loaded, Problems, Style};
+use crate::control::hardening;
 use crate::control::program::environment::{Address, Reached};
 use crate::control::snapshot::{BuildErrors, Rigour, Snapshot, Wanted};
 use crate::net::{self, BindError, Options, Role, Socket, capability};
@@ -246,7 +247,7 @@ impl Reloader {
         };
         let (snapshot, changes) = blocking(build).await?;
         drop(wanted);
-        let hidden = |error: BindError| Rejected::Bind(snapshot.config.source.hide_values(&error.to_string()));
+        let hidden = |error: BindError| Rejected::Bind(snapshot.config.source.hide_values(&explained(&error)));
         let bound = changes.added.iter().map(Listener::bind).collect::<Result<_, _>>().map_err(hidden)?;
         Ok(Prepared { snapshot, changes, bound })
     }
@@ -354,6 +355,18 @@ async fn settle(old: Arc<Snapshot>, snapshot: Arc<Snapshot>, registry: Registry)
     if beside(work).await.is_none() {
         tracing::error!(reason = Rejected::Interrupted.reason(), "what follows from the swap was not finished");
     }
+}
+
+fn explained(error: &BindError) -> String {
+    let needs_restart = error.forbidden_socket().is_some_and(hardening::forbids_socket);
+    let why = match needs_restart {
+        true => {
+            "; no listener had a socket in this folder when egret was started, and hardening forbids new files elsewhere: \
+                 restart egret"
+        }
+        false => "",
+    };
+    format!("{error}{why}")
 }
 
 async fn blocking<T: Send + 'static>(

@@ -26,9 +26,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::config::values::{Admin, Config, Name};
 use crate::config::{Loaded, Place, Problem};
 use crate::control::admin::{Kept, Swapped};
-#[cfg(debug_assertions)]
-use crate::control::hardening;
-use crate::control::hardening::Hardening;
+use crate::control::hardening::{self, Hardening};
 use crate::control::program::{self, Launcher, environment};
 use crate::control::reload::watch;
 use crate::control::reload::{Files, ReloadTrigger, Reloader, Source};
@@ -225,6 +223,7 @@ pub(crate) async fn run_under(mut signals: Signals, start: Start) -> Result<Ende
             System::Signals(signals)
         }
     };
+    tokio::spawn(hardening::calls::log_refused());
     #[cfg(debug_assertions)]
     tokio::task::spawn_blocking(hardening::attempts::make_if_asked);
     let running = Running { requests: Requests::new(system, orders, registry, trim), reloader };
