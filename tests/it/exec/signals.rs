@@ -2,9 +2,10 @@
 
 use super::support::{Place, Stage};
 
-/// Prints each signal that it gets, and ends with the one for the end.
+/// Prints each signal that it gets, and ends with egret (PR_SET_PDEATHSIG).
 const LISTENER: &str = "
-import signal, sys
+import ctypes, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 def got(number, frame):
     print('got', number, flush=True)
 for number in map(int, sys.argv[1:]):
