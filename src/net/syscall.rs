@@ -129,8 +129,7 @@ pub(crate) fn take_terminal() {
     let _ = change_mask(libc::SIG_UNBLOCK, libc::SIGTTOU);
 }
 
-/// Replaces the program of this process by `file`, with no signal blocked or ignored that egret ignores. Returns only if it
-/// fails.
+/// Replaces the program of this process by `file`, with no signal blocked or ignored. Returns only if it fails.
 pub(crate) fn execute<'a>(
     file: &OsStr,
     arguments: impl Iterator<Item = &'a OsString>,
@@ -153,7 +152,11 @@ pub(crate) fn execute<'a>(
         let mut none = mem::MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigemptyset(none.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        // Signals that egret forwards would be lost if the program ignored them, as it would if egret was started so: by
+        // nohup, or in the background of a script. Numbers that cannot be set are skipped by the kernel.
+        for number in 1..=libc::SIGRTMAX() {
+            libc::signal(number, libc::SIG_DFL);
+        }
         libc::execve(file.as_ptr(), arguments.as_ptr(), variables.as_ptr());
     }
     io::Error::last_os_error()

@@ -16,7 +16,7 @@ use crate::support::{eventually, plain};
 use support::{Place, Stage};
 
 /// Each is run as process 1, and as a process among others.
-const PLACES: [Place; 2] = [Place::Init, Place::Outside];
+const PLACES: [Place; 3] = [Place::Init, Place::Outside, Place::Ignoring];
 
 #[test]
 fn the_exit_code_is_that_of_the_program() {

@@ -22,6 +22,8 @@ pub(super) enum Place {
     Init,
     /// An ordinary process.
     Outside,
+    /// A process that was started to ignore signals, as by nohup or in the background of a script.
+    Ignoring,
 }
 
 /// What the programs of a test share.
@@ -93,6 +95,11 @@ impl Stage {
         let mut command = match place {
             Place::Outside => guarded(binary()),
             Place::Init => namespace(),
+            Place::Ignoring => {
+                let mut shell = guarded("sh");
+                shell.args(["-c", "trap '' HUP INT QUIT TERM USR1; exec \"$0\" \"$@\""]).arg(binary());
+                shell
+            }
         };
         command.arg("exec").arg("--config").arg(self.config()).args(arguments).arg("--").args(program);
         command.envs(environment.iter().copied());
@@ -155,7 +162,7 @@ impl Exec {
     /// The number of egret outside of its namespace.
     pub(super) fn pid(&self) -> u32 {
         let outside = self.process.pid();
-        if self.place == Place::Outside {
+        if self.place != Place::Init {
             return outside;
         }
         eventually("egret in its namespace", || {
