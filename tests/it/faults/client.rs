@@ -105,6 +105,7 @@ impl Client {
             Seen::Client(name) => assert_eq!(name, SUBJECT),
             Seen::All(..) => unreachable!("the handshake comes first"),
         }
+        words.wait_until_originated(&self.case);
         let mut sent = self.until(&mut tcp);
         // A reset may overtake an end that egret has not read.
         let half_closed = (self.case.step == Step::HalfClosed).then(|| self.server_saw());

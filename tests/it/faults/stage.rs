@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::{Fault, Step};
 use crate::support::egret::Egret;
 use crate::support::eventually;
+use crate::support::metrics::Metrics;
 use crate::support::pattern::Pattern;
 use crate::support::peer::{self, Accepted, Peer};
 use crate::support::pki::{Pair, Pki};
@@ -63,9 +64,9 @@ pub(super) struct Outcome {
     pub(super) ended: String,
 }
 
-/// The words of egret's log for the ends of streams, by listener.
+/// The words of egret's log for the ends of streams, by listener, and what egret has counted.
 #[derive(Default)]
-pub(super) struct Words(Mutex<HashMap<String, String>>);
+pub(super) struct Words(Mutex<HashMap<String, String>>, Mutex<Option<Metrics>>);
 
 impl Words {
     /// Reads the log once for all runs.
@@ -74,6 +75,17 @@ impl Words {
         let lines = egret.log().into_iter().filter(|line| line["message"] == "connection");
         let words = lines.filter_map(|line| Some((text(&line["listener"])?, text(&line["ended"])?))).collect();
         *self.0.lock().unwrap() = words;
+        *self.1.lock().unwrap() = Some(egret.metrics());
+    }
+
+    /// Waits until egret has ended its handshake too. With TLS 1.2 the server's end comes first: a client that resets between
+    /// the two gives up an origination, and no stream is cut.
+    pub(super) fn wait_until_originated(&self, case: &Case) {
+        let upstream = [("upstream", case.name.as_str())];
+        eventually(&format!("the origination of {}", case.name), || {
+            let metrics = self.1.lock().unwrap();
+            (metrics.as_ref()?.sum("egret_originations_total", &upstream) > 0.0).then_some(())
+        });
     }
 
     pub(super) fn wait(&self, case: &Case) -> String {
