@@ -6,8 +6,8 @@
 //! could use, and these calls have one thing in common: no version of a network proxy has a use for them. They start programs,
 //! reach into other processes, change mounts, namespaces, users, keys, the clock or the kernel.
 //!
-//! A forbidden call fails with EPERM, its thread goes on, and the log has its name: a signal (SIGSYS) tells of it. To end the
-//! process instead would give one fault of a library the power to end every stream.
+//! A forbidden call fails with EPERM, and its thread goes on. The kernel reports the call by a signal (SIGSYS), and egret logs
+//! its name. To end the process instead would give one fault of a library the power to end every stream.
 //!
 //! The kernel remembers for each call that is allowed without a look at its arguments that it is: those cost a test of one
 //! bit. Only `clone` is judged by its arguments, and only threads are begun with it.

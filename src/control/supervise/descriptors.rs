@@ -78,7 +78,7 @@ mod tests {
         }
     }
 
-    /// Else clients were accepted for whom no connection to a server could be made.
+    /// If they were not counted, egret would accept clients and then have no descriptor for the server's side.
     #[test]
     fn listeners_have_their_descriptors_beside_the_streams() {
         let limits = Limits { max_connections: None, memory: None, max_warm: None };

@@ -38,7 +38,7 @@ pub async fn serve(arguments: &Arguments) -> Result<()> {
     let record = Shared::default();
     let mut usual = tls::server(arguments)?;
     usual.send_tls13_tickets = arguments.get_or("each", usual.send_tls13_tickets)?;
-    // To fill a client's store, the first so many handshakes give many tickets; one ticket key opens all of them.
+    // The first `generous` handshakes give many tickets each, which fills a client's store. One key opens all tickets.
     let mut generous: u64 = arguments.get_or("generous", 0)?;
     let mut many = usual.clone();
     many.send_tls13_tickets = TICKETS_AT_ONCE;
