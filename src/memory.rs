@@ -28,14 +28,16 @@ const MOST_PIPES: u64 = 64 << 20;
 /// Buffers above the smallest, all streams together: 64 MiB are some 250 of the largest. More are needed only while
 /// that many peers are slow at the same time.
 const MOST_BUFFERS: u64 = 64 << 20;
-/// Sessions for resumption: 32 MiB. Twelve origins may be full, a thousand have room for a dozen each.
-const MOST_SESSIONS: u64 = 32 << 20;
+/// Sessions for resumption, of a budget below 1 GiB. Twelve origins may be full, a thousand have room for a dozen each.
+const SESSIONS_OF_FEW: u64 = 32 << 20;
+/// Sessions of the largest budgets: 100,000 tickets of 1.5 KiB (`docs/scale.md`) and room for twice their chains.
+const MOST_SESSIONS: u64 = 256 << 20;
 /// scrypt with the largest memory that OWASP recommends (N = 2^17, r = 8, p = 1) takes 128 MiB; with OpenSSL's
 /// default (N = 2^14) 16 MiB.
 const MOST_DERIVATION: u64 = 128 << 20;
 
 static BUFFERS: AtomicUsize = AtomicUsize::new(MOST_BUFFERS as usize);
-static SESSIONS: AtomicUsize = AtomicUsize::new(MOST_SESSIONS as usize);
+static SESSIONS: AtomicUsize = AtomicUsize::new(SESSIONS_OF_FEW as usize);
 static PIPES: AtomicUsize = AtomicUsize::new(MOST_PIPES as usize);
 static WARMED: AtomicUsize = AtomicUsize::new(usize::MAX);
 static SPARE_SOCKETS: AtomicUsize = AtomicUsize::new(UNBOUNDED);
@@ -68,7 +70,8 @@ impl Shares {
     /// Shares out `budget` bytes; a part is for up to `warm` warm connections.
     pub(crate) fn of(budget: u64, warm: usize) -> Self {
         let buffers = (budget / 4).min(MOST_BUFFERS);
-        let sessions = (budget / 8).min(MOST_SESSIONS);
+        // Of 1 GiB both are the same.
+        let sessions = (budget / 8).min(SESSIONS_OF_FEW).max(budget / 32).min(MOST_SESSIONS);
         let kept_warm = (budget / 8).min(warm as u64 * WARM);
         let left = budget - buffers - sessions - kept_warm;
         let (connections, sockets) = match budget < SMALL {
@@ -286,6 +289,13 @@ mod tests {
         assert_eq!((large.buffers as u64, large.sessions as u64), (MOST_BUFFERS, MOST_SESSIONS));
         assert_eq!((large.pipes as u64, large.sockets), (MOST_PIPES, None));
         assert!(Shares::of(32 * MIB, 0).connections >= 250);
+    }
+
+    #[test]
+    fn sessions_grow_with_a_budget_of_more_than_a_gibibyte() {
+        for (budget, sessions) in [(64, 8), (256, 32), (512, 32), (1024, 32), (4096, 128), (8192, 256), (65536, 256)] {
+            assert_eq!(Shares::of(budget * MIB, 0).sessions as u64, sessions * MIB, "{budget} MiB");
+        }
     }
 
     #[test]
