@@ -11,6 +11,7 @@ mod credentials;
 mod image;
 mod package;
 mod packaged_crate;
+mod profile;
 mod unit;
 
 /// Each artefact, a folder with everything in it, and a test that uses it.
@@ -24,6 +25,7 @@ const EXERCISED: &[(&str, &str, &str)] = &[
     ("egret.service", "deploy/unit.rs", "systemd_takes_every_line_of_the_unit"),
     ("kubernetes/", "kubernetes/manifests.rs", "bases_are_what_the_chart_renders"),
     ("package", "deploy/package.rs", "packages_are_the_same_bytes_twice_and_their_sums_are_right"),
+    ("profile/", "deploy/profile.rs", "a_release_is_compiled_with_the_counts_of_its_own_compiler_and_of_no_other"),
     ("rpm/", "deploy/package.rs", "rpm_installs_verifies_keeps_changed_configuration"),
     ("sbom", "deploy/package.rs", "bill_of_materials_lists_what_the_binary_is_made_of_and_nothing_else"),
     ("source-date", "deploy/image.rs", "image_of_the_same_binary_is_the_same_bytes_twice"),
