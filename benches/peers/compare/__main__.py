@@ -68,7 +68,7 @@ class Setup:
 def run(options):
     """Measures; what is finished is written after every scenario, so that an interrupted run is not lost."""
     facts = machine.facts()
-    data = {"machine": facts, "network": machine.own_network(), "revision": revision(), "settings": {
+    data = {"machine": facts, "network": machine.own_network(), "revision": machine.revision(ROOT), "settings": {
         key: getattr(options, key)
         for key in ("rounds", "seconds", "warmup", "quiet", "repeats", "proxy_cpu", "load_cpu", "real_time")}}
     folder = Path(tempfile.mkdtemp(prefix="peers-"))
@@ -111,15 +111,6 @@ def join(runs):
         data["cells"] = [cell for cell in data["cells"] if cell["scenario"] not in names] + run["cells"]
         data["replaced"].append({"scenarios": sorted(names), "machine": run["machine"], "settings": run["settings"]})
     return data
-
-
-def revision():
-    """The last commit that changed what is measured, and whether sources differ from it."""
-    def git(*words):
-        return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=False).stdout.strip()
-    sources = ("--", "src", "Cargo.lock")
-    commit = git("log", "-1", "--format=%h", "--abbrev=12", *sources) or "no commit"
-    return commit + (" with changes" if git("status", "--porcelain", *sources) else "")
 
 
 def tell(text):

@@ -16,6 +16,16 @@ FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 
 
+def revision(root):
+    """The last commit of the checkout at `root` that changed what is measured, and whether its files differ from it."""
+    def git(*words):
+        return subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False).stdout.strip()
+    # Cargo.toml has the profile: link-time optimization is part of what is measured.
+    sources = ("--", "src", "Cargo.lock", "Cargo.toml")
+    commit = git("log", "-1", "--format=%h", "--abbrev=12", *sources) or "no commit"
+    return commit + (" with changes" if git("status", "--porcelain", *sources) else "")
+
+
 def own_network():
     """Moves this process into a network namespace with nothing but loopback, where that is allowed. Says what
     became of it."""
