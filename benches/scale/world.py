@@ -56,11 +56,12 @@ class World:
         self.certificates.mkdir()
         subprocess.run([tools, "certificates", "--folder", self.certificates], check=True)
 
-    def configuration(self, workers=1, upstreams=1, listeners=None):
-        """The path of a file. Every upstream has a listener, where their number is not given."""
+    def configuration(self, workers=1, upstreams=1, listeners=None, general="", upstream=""):
+        """The path of a file. Every upstream has a listener, where their number is not given. `general` are further lines of
+        the whole, `upstream` of each upstream."""
         listeners = listeners or upstreams
-        text = [HEAD.format(workers=workers, admin=ADMIN, certificates=self.certificates)]
-        text += [UPSTREAM.format(at=at, to=TLS, name=NAME) for at in range(upstreams)]
+        text = [general, HEAD.format(workers=workers, admin=ADMIN, certificates=self.certificates)]
+        text += [UPSTREAM.format(at=at, to=TLS, name=NAME) + upstream for at in range(upstreams)]
         text += [LISTENER.format(port=FIRST + at, upstream=at % upstreams) for at in range(listeners)]
         path = self.folder / "egret.toml"
         path.write_text("".join(text))
