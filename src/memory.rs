@@ -28,16 +28,16 @@ const MOST_PIPES: u64 = 64 << 20;
 /// Buffers above the smallest, all streams together: 64 MiB are some 250 of the largest. More are needed only while
 /// that many peers are slow at the same time.
 const MOST_BUFFERS: u64 = 64 << 20;
-/// Sessions for resumption, of a budget below 1 GiB. Twelve origins may be full, a thousand have room for a dozen each.
-const SESSIONS_OF_FEW: u64 = 32 << 20;
-/// Sessions of the largest budgets: 100,000 tickets of 1.5 KiB (`docs/scale.md`) and room for twice their chains.
+/// Sessions for resumption, of a budget up to 1 GiB. Twelve origins may be full, a thousand have room for a dozen each.
+const USUAL_SESSIONS: u64 = 32 << 20;
+/// Sessions of the largest budgets: 100,000 tickets with a short chain take 148 MiB (`docs/scale.md`).
 const MOST_SESSIONS: u64 = 256 << 20;
 /// scrypt with the largest memory that OWASP recommends (N = 2^17, r = 8, p = 1) takes 128 MiB; with OpenSSL's
 /// default (N = 2^14) 16 MiB.
 const MOST_DERIVATION: u64 = 128 << 20;
 
 static BUFFERS: AtomicUsize = AtomicUsize::new(MOST_BUFFERS as usize);
-static SESSIONS: AtomicUsize = AtomicUsize::new(SESSIONS_OF_FEW as usize);
+static SESSIONS: AtomicUsize = AtomicUsize::new(USUAL_SESSIONS as usize);
 static PIPES: AtomicUsize = AtomicUsize::new(MOST_PIPES as usize);
 static WARMED: AtomicUsize = AtomicUsize::new(usize::MAX);
 static SPARE_SOCKETS: AtomicUsize = AtomicUsize::new(UNBOUNDED);
@@ -71,7 +71,7 @@ impl Shares {
     pub(crate) fn of(budget: u64, warm: usize) -> Self {
         let buffers = (budget / 4).min(MOST_BUFFERS);
         // Of 1 GiB both are the same.
-        let sessions = (budget / 8).min(SESSIONS_OF_FEW).max(budget / 32).min(MOST_SESSIONS);
+        let sessions = (budget / 8).min(USUAL_SESSIONS).max(budget / 32).min(MOST_SESSIONS);
         let kept_warm = (budget / 8).min(warm as u64 * WARM);
         let left = budget - buffers - sessions - kept_warm;
         let (connections, sockets) = match budget < SMALL {
