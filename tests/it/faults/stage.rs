@@ -64,9 +64,13 @@ pub(super) struct Outcome {
     pub(super) ended: String,
 }
 
-/// The words of egret's log for the ends of streams, by listener, and what egret has counted.
+/// What egret says of all runs, read once for all of them.
 #[derive(Default)]
-pub(super) struct Words(Mutex<HashMap<String, String>>, Mutex<Option<Metrics>>);
+pub(super) struct Words {
+    /// The words of its log for the ends of streams, by listener.
+    ends: Mutex<HashMap<String, String>>,
+    metrics: Mutex<Option<Metrics>>,
+}
 
 impl Words {
     /// Reads the log once for all runs.
@@ -74,8 +78,8 @@ impl Words {
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
         let lines = egret.log().into_iter().filter(|line| line["message"] == "connection");
         let words = lines.filter_map(|line| Some((text(&line["listener"])?, text(&line["ended"])?))).collect();
-        *self.0.lock().unwrap() = words;
-        *self.1.lock().unwrap() = Some(egret.metrics());
+        *self.ends.lock().unwrap() = words;
+        *self.metrics.lock().unwrap() = Some(egret.metrics());
     }
 
     /// Waits until egret has ended its handshake too. With TLS 1.2 the server's end comes first: a client that resets between
@@ -83,13 +87,13 @@ impl Words {
     pub(super) fn wait_until_originated(&self, case: &Case) {
         let upstream = [("upstream", case.name.as_str())];
         eventually(&format!("the origination of {}", case.name), || {
-            let metrics = self.1.lock().unwrap();
+            let metrics = self.metrics.lock().unwrap();
             (metrics.as_ref()?.sum("egret_originations_total", &upstream) > 0.0).then_some(())
         });
     }
 
     pub(super) fn wait(&self, case: &Case) -> String {
-        eventually(&format!("the end of {}", case.name), || self.0.lock().unwrap().get(&case.name).cloned())
+        eventually(&format!("the end of {}", case.name), || self.ends.lock().unwrap().get(&case.name).cloned())
     }
 }
 
