@@ -1,11 +1,12 @@
 //! The measuring scripts: what they judge and whom they recognise, without measuring.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
+
+use crate::support::process::stub;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -72,8 +73,7 @@ fn an_operation_that_is_no_longer_counted_fails_and_a_new_one_does_not() {
 /// A program that says this of itself when it is asked with this option, and nothing else.
 fn program(folder: &TempDir, option: &str, words: &str) -> PathBuf {
     let path = folder.path().join("program");
-    fs::write(&path, format!("#!/bin/sh\n[ \"$1\" = {option} ] || exit 1\ncat >&2 <<'END'\n{words}\nEND\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    stub(&path, &format!("[ \"$1\" = {option} ] || exit 1\ncat >&2 <<'END'\n{words}\nEND"));
     path
 }
 

@@ -1,13 +1,12 @@
 //! The counts that a release is compiled with: only the profile `dist`, only the compiler that made them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::support::process::{attempt, run};
+use crate::support::process::{attempt, run, stub};
 
 const HOST: &str = "x86_64-unknown-linux-gnu";
 
@@ -20,16 +19,10 @@ struct Stubs(TempDir);
 
 impl Stubs {
     fn of_compiler(version: &str) -> Self {
-        let stubs = Self(TempDir::new().unwrap());
-        stubs.write("rustc", &format!("echo '{version}'; [ \"$*\" = --version ] || echo 'host: {HOST}'"));
-        stubs.write("cargo", r#"echo "flags $CARGO_ENCODED_RUSTFLAGS""#);
-        stubs
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.0.path().join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let folder = TempDir::new().unwrap();
+        stub(&folder.path().join("rustc"), &format!("echo '{version}'; [ \"$*\" = --version ] || echo 'host: {HOST}'"));
+        stub(&folder.path().join("cargo"), r#"echo "flags $CARGO_ENCODED_RUSTFLAGS""#);
+        Self(folder)
     }
 
     fn build(&self, words: &[&str]) -> Built {
