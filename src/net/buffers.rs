@@ -1,8 +1,9 @@
 //! The kernel's buffers of a stream's sockets, bounded where memory is small.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::SockRef;
 
 use crate::memory;
@@ -44,6 +45,25 @@ pub(super) fn bound_waiting(listener: &impl AsFd) {
     if let Some(bytes) = memory::for_waiting_socket() {
         let _ = SockRef::from(listener).set_recv_buffer_size(bytes / 2);
     }
+}
+
+/// Bounds what a server can send before the stream begins, as [`bound_waiting`] does for clients: a window that was
+/// offered once is not taken back, and by default 64 KiB are. A size for as many streams as there are now.
+pub(super) fn bound_connecting(socket: &impl AsFd) {
+    if let Some(bytes) = memory::for_socket_buffer(STREAMS.load(Ordering::Relaxed)) {
+        let _ = SockRef::from(socket).set_recv_buffer_size(bytes / 2);
+    }
+}
+
+/// Whether a socket whose buffer is bounded holds as much as it should. The kernel would take more: as long as a segment
+/// waits to be sent it appends to it, up to 64 KiB, however small the buffer is. poll(2) goes by the buffer's size, and
+/// has the kernel announce the room when there is some.
+pub(super) fn is_full(socket: BorrowedFd<'_>) -> bool {
+    let has_room = || {
+        let mut asked = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
+        rustix::event::poll(&mut asked, Some(&Timespec::default())) != Ok(0)
+    };
+    memory::for_waiting_socket().is_some() && !has_room()
 }
 
 impl Drop for SocketBuffers {

@@ -6,12 +6,13 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll};
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::{Stream, syscall};
+use super::{Stream, buffers, syscall};
 
 pub(crate) trait Duplex: AsFd {
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -167,6 +168,7 @@ pub(crate) fn try_write_last(socket: &impl Duplex, bufs: &[IoSlice<'_>]) -> io::
 fn send(socket: &impl Duplex, bufs: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
     let wanted = bufs.iter().map(|buf| buf.len()).sum();
     let send = |fd: BorrowedFd<'_>| match bufs {
+        _ if buffers::is_full(fd) => Err(Errno::AGAIN),
         [buf] => rustix::net::send(fd, buf, flags),
         _ => rustix::net::sendmsg(fd, bufs, &mut SendAncillaryBuffer::default(), flags),
     };

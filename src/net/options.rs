@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use super::buffers::bound_connecting;
 use super::fast_open;
 use crate::config::values::{Name, Tcp};
 
@@ -85,6 +86,9 @@ impl Options {
         let socket = self.bare(Domain::for_address(address))?;
         self.set(&socket)?;
         set_fast_open(&self.asked, &SockRef::from(&socket), role)?;
+        if role == Role::Connect {
+            bound_connecting(&socket);
+        }
         Ok(socket)
     }
 
