@@ -176,7 +176,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Logs calls that were refused, until the process ends.
 pub(crate) async fn log_refused() {
     let Ok(mut refused) = signal(SignalKind::from_raw(libc::SIGSYS)) else { return };
-    while refused.recv().await.is_some() {
+    // Some may have been refused before the signal was looked for.
+    loop {
         for (number, count) in net::take_refused_calls() {
             let name = FORBIDDEN.iter().find(|(_, forbidden)| *forbidden == number).map(|(name, _)| *name);
             let call = name.unwrap_or("other");
@@ -188,5 +189,8 @@ pub(crate) async fn log_refused() {
             );
         }
         tokio::time::sleep(PAUSE).await;
+        if refused.recv().await.is_none() {
+            return;
+        }
     }
 }
