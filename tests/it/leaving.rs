@@ -16,8 +16,8 @@ use crate::support::{eventually, free_port};
 
 const CLIENTS: usize = 30;
 
-/// Connects clients that say `first`, waits until all are being served, and resets them.
-fn come_and_reset(egret: &Egret, first: &[u8]) {
+/// Connects clients that say `first`, waits until all are being served and `stalled`, and resets them.
+fn come_and_reset(egret: &Egret, first: &[u8], stalled: impl Fn() -> bool) {
     let address = egret.address("plain");
     let clients: Vec<TcpStream> = (0..CLIENTS)
         .map(|_| {
@@ -29,13 +29,14 @@ fn come_and_reset(egret: &Egret, first: &[u8]) {
     eventually("all clients to be accepted", || {
         (egret.metrics().sum("egret_connections_active", &[]) >= CLIENTS as f64).then_some(())
     });
+    eventually("all clients to wait", || stalled().then_some(()));
     clients.into_iter().for_each(plain::reset);
 }
 
 /// Clients come while the origination cannot go on for half a minute, and reset: nothing of them is left.
-fn given_back_at_once(egret: &Egret) {
+fn given_back_at_once(egret: &Egret, stalled: impl Fn() -> bool) {
     let floor = egret.descriptors();
-    come_and_reset(egret, REQUEST);
+    come_and_reset(egret, REQUEST, stalled);
     egret.wait_until_idle(floor);
     let metrics = egret.metrics();
     let left = metrics.sum("egret_streams_ended_total", &[("reason", "downstream_reset")]);
@@ -50,7 +51,7 @@ fn reset_before_a_client_has_said_what_it_wants_leaves_nothing() {
     for first in [&b""[..], &STARTUP[..5], SSL_REQUEST] {
         let (_peer, egret) = for_postgres(&pki);
         let floor = egret.descriptors();
-        come_and_reset(&egret, first);
+        come_and_reset(&egret, first, || true);
         egret.wait_until_idle(floor);
         refused_at_once(&egret, "downstream_io", CLIENTS);
     }
@@ -81,22 +82,21 @@ fn reset_while_the_name_is_looked_up_leaves_nothing() {
         roots("internal", &pki.root()),
         listener("plain", free_port(), "silent"),
     ));
-    given_back_at_once(&egret);
+    given_back_at_once(&egret, || true);
 }
 
 #[test]
 fn reset_while_the_handshake_stalls_leaves_nothing() {
     let pki = Pki::new();
-    let left = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&left);
+    let [asked, left] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let seen = (Arc::clone(&asked), Arc::clone(&left));
     let peer = Peer::start(move |mut tcp| {
-        let mut hello = Vec::new();
-        let _ = tcp.read_to_end(&mut hello);
-        if !hello.is_empty() {
-            seen.fetch_add(1, Ordering::Relaxed);
-        }
+        let _ = tcp.read(&mut [0; 4096]);
+        seen.0.fetch_add(1, Ordering::Relaxed);
+        let _ = tcp.read_to_end(&mut Vec::new());
+        seen.1.fetch_add(1, Ordering::Relaxed);
     });
-    given_back_at_once(&patient(&pki, &peer));
+    given_back_at_once(&patient(&pki, &peer), || asked.load(Ordering::Relaxed) == CLIENTS);
     // The server is told as well.
     eventually("the server to be rid of them", || (left.load(Ordering::Relaxed) == CLIENTS).then_some(()));
 }
