@@ -81,6 +81,7 @@ async fn serve_stream<'a>(
         Wire::Plain(upstream) => relay::pass_through(client, early, upstream, limits, counters, forced).await,
     };
     report.stream(route, &facts, &outcome);
+    route.originator.begin_next(endpoint);
     None
 }
 

@@ -56,7 +56,7 @@ const ORIGINATE: &[&[&str]] = &[
         "pipeline::originate::upgrade",
     ],
     &["pipeline::originate::pool"],
-    &["pipeline::originate::negotiated", "pipeline::originate::servers::account"],
+    &["pipeline::originate::negotiated", "pipeline::originate::origin::ahead", "pipeline::originate::servers::account"],
     &["pipeline::originate::channel", "pipeline::originate::key_log", "pipeline::originate::origin::resumption"],
     &["pipeline::originate::hello"],
 ];

@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 
 use crate::support::authority::{Ca, Leaf, Wish};
 use crate::support::egret::{Egret, listener, roots};
-use crate::support::free_port;
 use crate::support::tls_server::{Clients, Seen, Setup, TLS13, TlsServer};
+use crate::support::{eventually, free_port};
 
 /// An egret before one server that asks for certificates.
 struct World {
@@ -104,6 +104,58 @@ async fn sixty_four_clients_at_once_resume() {
         let gone = world.event("offered") + world.event("displaced") + world.event("expired");
         assert_eq!(world.held(), world.event("kept") - gone, "the account is closed");
     }
+}
+
+/// Each finds a ClientHello that was made ahead, with a session of the store, unless the server gives only one for each
+/// connection: then the session is left for a client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_come_one_by_one_resume_each_time_and_find_their_hello_made() {
+    const VISITS: usize = 12;
+    for tickets in [0, 1, 2] {
+        let world = World::start(tickets).await;
+        let address = world.egret.address("app");
+        let ahead = |result| world.egret.metrics().sum("egret_handshakes_ahead_total", &[("result", result)]);
+        for visit in 0..VISITS {
+            let seen = World::visit(address).await;
+            assert_eq!((seen.resumed, seen.client.as_deref()), (tickets > 0 && visit > 0, Some("alice")));
+            idle(&world.egret);
+        }
+        let expected = if tickets == 1 { 0 } else { VISITS - 1 };
+        assert_eq!((ahead("sent"), ahead("dropped")), (expected as f64, 0.0), "with {tickets} for each connection");
+        assert_eq!(world.event("refused"), 0.0, "a session was offered twice");
+        assert_eq!(world.held(), world.event("kept") - world.event("offered"), "the account is closed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hellos_made_ahead_are_sixteen_at_most_however_many_upstreams_there_are() {
+    let folder = TempDir::new().unwrap();
+    let ca = Ca::new("servers");
+    std::fs::write(folder.path().join("ca.pem"), &ca.pem).unwrap();
+    let server = TlsServer::start(&ca.leaf(&Wish::default()), Setup { versions: TLS13, ..Setup::default() }).await;
+    let names: Vec<_> = (0..20).map(|number| format!("app{number}")).collect();
+    let upstreams: String = names
+        .iter()
+        .map(|name| {
+            let tls = "tls = { trust = \"internal\", server_name = \"localhost\" }";
+            let listener = listener(name, free_port(), name);
+            format!("[upstreams.{name}]\nservers = [\"{}\"]\n{tls}\n{listener}", server.address())
+        })
+        .collect();
+    let egret = Egret::start(&(roots("internal", &folder.path().join("ca.pem")) + &upstreams));
+    for _ in 0..2 {
+        for name in &names {
+            World::visit(egret.address(name)).await;
+            idle(&egret);
+        }
+    }
+    let ahead = |result| egret.metrics().sum("egret_handshakes_ahead_total", &[("result", result)]);
+    assert_eq!((ahead("sent"), ahead("dropped")), (16.0, 0.0));
+}
+
+/// Every stream has ended.
+fn idle(egret: &Egret) {
+    eventually("the streams to end", || (egret.metrics().sum("egret_connections_active", &[]) == 0.0).then_some(()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -60,6 +60,7 @@ const FAMILIES: &[(&str, Kind, &str)] = &[
     ("egret_originations_total", Kind::Counter, "Finished originations, by what became of resumption (reason): resumed, refused (offered, not taken), no_session (no session at hand), withheld (the server broke a handshake that offered one), off."),
     ("egret_origination_failures_total", Kind::Counter, "Failed originations, by reason."),
     ("egret_handshake_repeats_total", Kind::Counter, "Handshakes that failed and were repeated at once with less in the ClientHello, by what was left out (reason) and result: succeeded, failed."),
+    ("egret_handshakes_ahead_total", Kind::Counter, "Handshakes that were begun before their client came, by result: sent, dropped."),
     ("egret_origination_seconds", Kind::Histogram, "Time of the phases of an origination."),
     ("egret_chains_total", Kind::Counter, "Chains that servers showed and that were believed, by result: built (path and signatures checked), remembered."),
     ("egret_sessions", Kind::Gauge, "TLS sessions held for resumption."),

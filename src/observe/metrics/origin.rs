@@ -19,6 +19,9 @@ pub struct OriginMetrics {
     /// Which roots are in use, and whether the candidate roots would verify the same servers.
     pub(crate) rotation: RotationMetrics,
     pub(crate) sessions: SessionMetrics,
+    /// Handshakes begun before their client came, that were sent.
+    pub(crate) ahead_sent: Counter,
+    pub(crate) ahead_dropped: Counter,
 }
 
 /// Shows when a root can be replaced: the old one is unused, and every server passes with the new one.
@@ -89,7 +92,11 @@ impl OriginMetrics {
         let label = || ("upstream", upstream.shared());
         let chains = |result: &str| registry.counter("egret_chains_total", &[label(), ("result", result.into())]);
         let sessions = |event: &str| registry.counter("egret_sessions_total", &[label(), ("event", event.into())]);
+        let ahead =
+            |result: &str| registry.counter("egret_handshakes_ahead_total", &[label(), ("result", result.into())]);
         Self {
+            ahead_sent: ahead("sent"),
+            ahead_dropped: ahead("dropped"),
             chains_built: chains("built"),
             chains_remembered: chains("remembered"),
             rotation: RotationMetrics::new(Some((registry.clone(), upstream.clone()))),
@@ -115,6 +122,8 @@ impl OriginMetrics {
     pub fn silent() -> Arc<Self> {
         let counter = Counter::noop;
         Arc::new(Self {
+            ahead_sent: counter(),
+            ahead_dropped: counter(),
             chains_built: counter(),
             chains_remembered: counter(),
             rotation: RotationMetrics::new(None),

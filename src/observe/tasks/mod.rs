@@ -34,6 +34,8 @@ pub(crate) enum Task {
     PoolFill,
     /// A connection that checks whether a server refuses all clients or only one.
     Confirmation,
+    /// Drops a handshake whose client has not come.
+    Ahead,
     /// The program of `egret exec`: its start, its signals, its end.
     Program,
     /// Originations that prove an upstream.
@@ -44,7 +46,7 @@ pub(crate) enum Task {
 
 impl Task {
     #[cfg(debug_assertions)]
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Main,
         Self::Listener,
         Self::Admin,
@@ -57,6 +59,7 @@ impl Task {
         Self::Pool,
         Self::PoolFill,
         Self::Confirmation,
+        Self::Ahead,
         Self::Program,
         Self::Proof,
         Self::Readiness,
@@ -76,6 +79,7 @@ impl Task {
             Self::Pool => "pool",
             Self::PoolFill => "pool_fill",
             Self::Confirmation => "confirmation",
+            Self::Ahead => "ahead",
             Self::Program => "program",
             Self::Proof => "proof",
             Self::Readiness => "readiness",

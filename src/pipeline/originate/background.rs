@@ -1,14 +1,17 @@
-//! Background work of an upstream: refreshes names, checks addresses.
+//! Background work of an upstream: refreshes names, checks addresses, begins a handshake ahead of its client.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::values::{ActiveCheck, Host};
 use crate::observe::tasks::{self, Task};
 use crate::pipeline::originate::attempts::Attempt;
+use crate::pipeline::originate::origin::Origin;
+use crate::pipeline::originate::pool::waiting;
+use crate::pipeline::originate::servers::endpoint::Endpoint;
 use crate::pipeline::originate::upstream::Originator;
 
 /// Between two checks for expired DNS answers that are in use. The default `min_ttl`.
@@ -26,6 +29,18 @@ impl Originator {
         if let Some(check) = self.check {
             let work = move |originator| keep_checking(originator, check);
             tasks::spawn_for(Task::HealthChecks, &self.metrics.registry, self, work);
+        }
+    }
+
+    /// Begins the next handshake with an endpoint to which a stream has just ended, if no client waits. A client of an
+    /// upstream with a pool finds a finished one. To be called in a runtime.
+    pub(crate) fn begin_next(&self, endpoint: &Endpoint) {
+        let Some(origin) = endpoint.origin().filter(|_| self.pool().is_none() && waiting::clients() == 0) else {
+            return;
+        };
+        if endpoint.tolerances().leave_nothing_out() && origin.begin_ahead(endpoint.address()) {
+            let (watch, registry) = (drop_when_old(Arc::downgrade(origin)), self.metrics.registry.clone());
+            tokio::spawn(async move { tasks::once(Task::Ahead, &registry, watch).await });
         }
     }
 
@@ -64,6 +79,12 @@ async fn keep_fresh(originator: Weak<Originator>) {
         if originator.is_in_use() {
             originator.endpoints.refresh();
         }
+    }
+}
+
+async fn drop_when_old(origin: Weak<Origin>) {
+    while let Some(until) = origin.upgrade().and_then(|origin| origin.ahead().drop_old(Instant::now())) {
+        sleep_until(until).await;
     }
 }
 

@@ -68,6 +68,11 @@ impl Tolerances {
         Offer { session: self.session.may_offer(now), hybrid_share: self.hybrid_share.may_offer(now) }
     }
 
+    /// Whether a ClientHello may offer everything, and no trial is due.
+    pub(crate) fn leave_nothing_out(&self) -> bool {
+        [&self.session, &self.hybrid_share].iter().all(|one| !matches!(one.state, State::LeftOut { .. }))
+    }
+
     pub(crate) fn of(&mut self, feature: Feature) -> &mut Tolerance {
         match feature {
             Feature::Session => &mut self.session,

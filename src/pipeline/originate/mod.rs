@@ -9,10 +9,10 @@
 //! | [`handshake`], `hello`, `retry` | TLS; what its ClientHello offers; once more with less in it |
 //! | `login`, `serve` | a login that goes on inside TLS; an attempt for a client, with it |
 //! | `channel` | TLS with a server before a stream begins |
-//! | [`origin`] | one identity, trust and server name, with its sessions |
+//! | [`origin`] | one identity, trust and server name, with its sessions and a ClientHello made ahead |
 //! | [`pool`] | finished handshakes that wait for clients |
 //! | [`servers`] | names, addresses, health |
-//! | `outcome`, `background` | what attempts say of health; checks while no stream comes |
+//! | `outcome`, `background` | what attempts say of health; checks and a next handshake while no client waits |
 //! | `prove` | one origination without a client, to know that an upstream can be reached |
 //! | `cancellation` | which endpoint holds which session |
 //! | `failure` | why a server could not be originated to |

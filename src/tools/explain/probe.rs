@@ -19,8 +19,9 @@ use crate::net::Options;
 use crate::pipeline::originate::handshake::{Cause, Error, Handshake};
 use crate::pipeline::originate::hello::Offer;
 use crate::pipeline::originate::negotiated::Negotiated;
-use crate::pipeline::originate::origin::resumption::Resumption;
-use crate::pipeline::originate::origin::{Origin, Prepared};
+use crate::pipeline::originate::origin::Origin;
+use crate::pipeline::originate::origin::ahead::Prepared;
+use crate::pipeline::originate::origin::resumption::{Resumption, Taking};
 use crate::pipeline::originate::{dial, upgrade};
 use crate::random;
 use crate::tls::handshake::{self, Established};
@@ -100,7 +101,7 @@ pub(crate) async fn prepare(origin: &Origin) {
     random::seeded().await;
     let observed = Arc::new(Observed::default());
     let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-    let Prepared { config, .. } = origin.for_handshake(nowhere, &observed, Offer::default());
+    let Prepared { config, .. } = origin.for_handshake(nowhere, &observed, Offer::default(), Taking::Any);
     // An error is that of the attempt as configured, which reports it.
     drop(UnbufferedClientConnection::new(config, origin.server_name().clone()));
 }

@@ -8,7 +8,7 @@ mod late;
 mod repair;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::{Resumption as SessionConfig, UnbufferedClientConnection};
 use rustls::{AlertDescription, HandshakeKind, ProtocolVersion};
@@ -24,8 +24,9 @@ pub(crate) use self::repair::late_repair;
 use crate::credentials::observation::{Facts, Observed};
 use crate::pipeline::originate::hello::{Feature, Offer};
 pub use crate::pipeline::originate::negotiated::Negotiated;
-use crate::pipeline::originate::origin::resumption::{Resumption, View};
-use crate::pipeline::originate::origin::{Origin, Prepared};
+use crate::pipeline::originate::origin::Origin;
+use crate::pipeline::originate::origin::ahead::{Begun, Prepared};
+use crate::pipeline::originate::origin::resumption::{Resumption, Taking, View};
 use crate::pipeline::originate::pool::waiting;
 use crate::random;
 use crate::tls;
@@ -54,10 +55,17 @@ pub(crate) struct Handshake<'a> {
     prepared: Prepared,
     observed: Arc<Observed>,
     progress: Progress,
+    /// Its ClientHello was made ahead.
+    begun: Mutex<Option<UnbufferedClientConnection>>,
 }
 
 impl<'a> Handshake<'a> {
     pub(crate) fn new(endpoint: SocketAddr, origin: &'a Origin, offer: Offer) -> Self {
+        if let Some(begun) = origin.ahead().take(endpoint, offer) {
+            let Begun { prepared, observed, connection, .. } = *begun;
+            let (progress, begun) = (Progress::default(), Mutex::new(Some(connection)));
+            return Self { endpoint, origin, offer, prepared, observed, progress, begun };
+        }
         Self::with(endpoint, origin, offer, Observed::default(), Progress::default())
     }
 
@@ -68,14 +76,15 @@ impl<'a> Handshake<'a> {
 
     fn with(endpoint: SocketAddr, origin: &'a Origin, offer: Offer, observed: Observed, progress: Progress) -> Self {
         let observed = Arc::new(observed);
-        let prepared = origin.for_handshake(endpoint, &observed, offer);
-        Self { endpoint, origin, offer, prepared, observed, progress }
+        let prepared = origin.for_handshake(endpoint, &observed, offer, Taking::Any);
+        Self { endpoint, origin, offer, prepared, observed, progress, begun: Mutex::default() }
     }
 
     /// Offers the sessions of another origin. rustls resumes a session only under the verifier and the resolver that
     /// made it: a tool proves it by this.
     pub(crate) fn offer_sessions_of(&mut self, other: &Origin) {
-        let Some(theirs) = other.for_handshake(self.endpoint, &self.observed, self.offer).view else { return };
+        let theirs = other.for_handshake(self.endpoint, &self.observed, self.offer, Taking::Any);
+        let Some(theirs) = theirs.view else { return };
         Arc::make_mut(&mut self.prepared.config).resumption = SessionConfig::store(Arc::clone(&theirs) as _);
         self.prepared.view = Some(theirs);
     }
@@ -183,11 +192,15 @@ impl<'a> Handshake<'a> {
     }
 
     async fn handshake(&self, mut tcp: TcpStream) -> Result<(Established, Negotiated), Broken> {
-        random::seeded().await;
-        let config = Arc::clone(&self.prepared.config);
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut session = match begun {
+            Some(begun) => begun,
+            None => {
+                random::seeded().await;
+                self.prepared.connection(self.origin.server_name()).map_err(Broken::Tls)?
+            }
+        };
         let view = self.prepared.view.as_deref();
-        let name = self.origin.server_name().clone();
-        let mut session = UnbufferedClientConnection::new(config, name).map_err(Broken::Tls)?;
         let rest = match tls::handshake::handshake(&mut tcp, &mut session, &self.progress).await {
             Ok(mut rest) => {
                 // Where workers idle, the server ends its handshake while the stream is made ready.

@@ -1,5 +1,6 @@
 //! An origin: one identity, trust and server name of an upstream, with the TLS state for it.
 
+pub(crate) mod ahead;
 pub mod resumption;
 
 use std::fmt;
@@ -21,7 +22,8 @@ use crate::credentials::observation::{CertificateRequest, Observed, note};
 use crate::credentials::trust::{Mode, Trust, Verifier};
 use crate::observe::metrics::OriginMetrics;
 use crate::pipeline::originate::hello::Offer;
-use crate::pipeline::originate::origin::resumption::{ShareOnly, Store, View};
+use crate::pipeline::originate::origin::ahead::{Ahead, Begun, Place, Prepared};
+use crate::pipeline::originate::origin::resumption::{ShareOnly, Store, Taking};
 use crate::pipeline::originate::pool::shelf::Shelf;
 use crate::pipeline::originate::pool::warm::Warm;
 use crate::protocols::Upgrade;
@@ -62,13 +64,7 @@ pub struct Origin {
     metrics: Arc<OriginMetrics>,
     kernel: Option<Arc<Offers>>,
     shelf: Arc<Shelf<Warm>>,
-}
-
-pub(crate) struct Prepared {
-    pub(crate) config: Arc<ClientConfig>,
-    /// `None`: without resumption.
-    pub(crate) view: Option<Arc<View>>,
-    pub(crate) hybrid_share: bool,
+    ahead: Ahead,
 }
 
 /// Why an origin cannot be made.
@@ -134,7 +130,8 @@ impl Origin {
         let sessions = key.resumption.then(|| Store::counted(limit, Arc::clone(&metrics)));
         let config = Arc::new(config);
         let shelf = Arc::default();
-        Ok(Self { key, config, sessions, identity, trust, metrics, kernel: None, shelf })
+        let ahead = Ahead::default();
+        Ok(Self { key, config, sessions, identity, trust, metrics, kernel: None, shelf, ahead })
     }
 
     /// To be called before it is shared.
@@ -174,6 +171,27 @@ impl Origin {
         &self.shelf
     }
 
+    /// The handshake that is begun before its client comes.
+    pub(crate) fn ahead(&self) -> &Ahead {
+        &self.ahead
+    }
+
+    /// Begins a handshake with `endpoint` ahead of its client, unless there is one, or it would offer less than one that
+    /// is begun for a client. True: a task has to watch its age from now on, with [`Ahead::drop_old`].
+    pub(crate) fn begin_ahead(&self, endpoint: SocketAddr) -> bool {
+        let has_spare = self.sessions.as_ref().is_none_or(|store| store.has_spare(endpoint));
+        let Some(place) = (has_spare && !self.ahead.is_there()).then(|| Place::take(&self.metrics)).flatten() else {
+            return false;
+        };
+        let (observed, offer) = (Arc::new(Observed::default()), Offer::default());
+        let prepared = self.for_handshake(endpoint, &observed, offer, Taking::Spare);
+        match prepared.connection(self.server_name()) {
+            Ok(connection) => self.ahead.keep(Begun { endpoint, offer, prepared, observed, connection }, place),
+            // The next handshake says what is wrong.
+            Err(_) => false,
+        }
+    }
+
     /// Sessions held now; 0 without resumption.
     pub fn sessions_held(&self) -> usize {
         self.sessions.as_ref().map_or(0, |store| store.held())
@@ -194,13 +212,20 @@ impl Origin {
         if let Some(store) = &self.sessions {
             store.retire();
         }
+        self.ahead.clear();
     }
 
     /// The configuration of one handshake. It is a copy with a view of the sessions of its own (a dozen
     /// reference counts, far below the cost of a handshake); verifier and resolver are the very same objects.
-    pub(crate) fn for_handshake(&self, endpoint: SocketAddr, observed: &Arc<Observed>, offer: Offer) -> Prepared {
+    pub(crate) fn for_handshake(
+        &self,
+        endpoint: SocketAddr,
+        observed: &Arc<Observed>,
+        offer: Offer,
+        taking: Taking,
+    ) -> Prepared {
         let fixed = self.key.fixed_share(offer);
-        let view = self.sessions.as_ref().map(|store| store.view_for(endpoint, observed, offer.session, fixed));
+        let view = self.sessions.as_ref().map(|store| store.view_for(endpoint, observed, offer.session, fixed, taking));
         let share = view.as_ref().map_or(fixed, |view| view.share()).unwrap_or_else(|| self.key.first_group());
         let resumption = match (&view, fixed) {
             (Some(view), _) => Some(SessionConfig::store(Arc::clone(view) as _)),

@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
-pub(super) fn clients() -> usize {
+pub(in crate::pipeline::originate) fn clients() -> usize {
     WAITING.load(Ordering::Relaxed)
 }
 

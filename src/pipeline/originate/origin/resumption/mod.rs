@@ -73,6 +73,15 @@ impl Resumption {
     }
 }
 
+/// Which sessions a ClientHello may offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taking {
+    Any,
+    /// One that leaves another for the clients that come meanwhile: the ClientHello is made ahead, and may never be sent.
+    /// [`View::claim`] has to be called before it is.
+    Spare,
+}
+
 /// The sessions of one origin.
 pub struct Store {
     shelf: Mutex<Shelf>,
@@ -118,7 +127,7 @@ impl Store {
 
     /// The view for one handshake with `endpoint`.
     pub fn view(self: &Arc<Self>, endpoint: SocketAddr, observed: &Arc<Observed>) -> Arc<View> {
-        self.view_for(endpoint, observed, true, None)
+        self.view_for(endpoint, observed, true, None, Taking::Any)
     }
 
     /// As [`Self::view`]; without `resumes` it finds no session and keeps none. `share`: the group of the key share,
@@ -129,13 +138,19 @@ impl Store {
         observed: &Arc<Observed>,
         resumes: bool,
         share: Option<NamedGroup>,
+        taking: Taking,
     ) -> Arc<View> {
         let store = Arc::clone(self);
         let observed = Arc::clone(observed);
         let learns_share = share.is_none();
         let share =
             share.or_else(|| self.shelf().group.filter(|(_, known)| known.holds(Date::now())).map(|known| known.0));
-        Arc::new(View { store, endpoint, observed, resumes, share, learns_share, offered: Mutex::default() })
+        Arc::new(View { store, endpoint, observed, resumes, share, learns_share, taking, offered: Mutex::default() })
+    }
+
+    /// Whether a ClientHello made ahead would offer what one made for a client would.
+    pub(crate) fn has_spare(&self, endpoint: SocketAddr) -> bool {
+        self.shelf().has_spare(endpoint)
     }
 
     /// Sessions held now.
@@ -188,6 +203,7 @@ pub struct View {
     resumes: bool,
     share: Option<NamedGroup>,
     learns_share: bool,
+    taking: Taking,
     offered: Mutex<Option<Offered>>,
 }
 
@@ -197,6 +213,30 @@ struct Offered {
     /// The offered session came from another endpoint of the same origin.
     borrowed: bool,
     verdict: Arc<Verdict>,
+    /// In a ClientHello that was made ahead and not sent.
+    unclaimed: Option<Kind>,
+}
+
+/// By what becomes of a session that is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It stays in the store.
+    Tls12,
+    /// It is removed from the store.
+    Tls13,
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let offered = self.offered.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if offered.as_ref().is_some_and(|offered| offered.unclaimed == Some(Kind::Tls13)) {
+            let is_foreign = self.store.shelf().is_retired();
+            let account = self.store.account();
+            let dropped = if is_foreign { &account.foreign } else { &account.expired };
+            dropped.increment(1);
+            account.held.decrement(1.0);
+        }
+    }
 }
 
 impl View {
@@ -221,6 +261,23 @@ impl View {
                 Resumption::Refused
             }
         }
+    }
+
+    /// To be called once, before a ClientHello is sent that was made ahead. False: it must not be sent, since its session
+    /// has expired meanwhile, or there is one now and it has none.
+    pub(crate) fn claim(&self) -> bool {
+        let mut offered = self.offered();
+        let shelf = self.store.shelf();
+        let Some(offered) = &mut *offered else { return shelf.held() == 0 };
+        let is_good = offered.verdict.good.holds(Date::now());
+        if !is_good || !(offered.unclaimed == Some(Kind::Tls13) || shelf.holds_tls12(self.endpoint, offered.number)) {
+            return false;
+        }
+        drop(shelf);
+        let account = self.store.account();
+        account.offered.increment(1);
+        account.held.decrement(f64::from(u8::from(offered.unclaimed.take() == Some(Kind::Tls13))));
+        true
     }
 
     /// The group whose key share is sent; `None`: the first of the settings.
@@ -277,17 +334,18 @@ impl View {
         }
     }
 
-    fn offer<T>(&self, take: impl FnOnce(&mut Shelf, Date) -> Taken<T>) -> Option<T> {
+    fn offer<T>(&self, kind: Kind, take: impl FnOnce(&mut Shelf, Date) -> Taken<T>) -> Option<T> {
         let taken = take(&mut self.store.shelf(), Date::now());
         let account = self.store.account();
         let gone = taken.expired + taken.foreign;
         account.expired.increment(taken.expired as u64);
         account.foreign.increment(taken.foreign as u64);
-        account.held.decrement((gone + usize::from(taken.removed)) as f64);
+        let unclaimed = (self.taking == Taking::Spare).then_some(kind);
+        account.held.decrement((gone + usize::from(taken.removed && unclaimed.is_none())) as f64);
         let session = taken.session?;
-        account.offered.increment(1);
+        account.offered.increment(u64::from(unclaimed.is_none()));
         let borrowed = session.endpoint != self.endpoint;
-        *self.offered() = Some(Offered { number: session.number, borrowed, verdict: session.verdict });
+        *self.offered() = Some(Offered { number: session.number, borrowed, verdict: session.verdict, unclaimed });
         Some(session.value)
     }
 
@@ -349,7 +407,7 @@ impl ClientSessionStore for View {
 
     fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
         let found = |shelf: &mut Shelf, now| shelf.tls12(self.endpoint, server_name, now);
-        self.resumes.then(|| self.offer(found)).flatten().map(|value| *value)
+        self.resumes.then(|| self.offer(Kind::Tls12, found)).flatten().map(|value| *value)
     }
 
     fn remove_tls12_session(&self, _server_name: &ServerName<'static>) {
@@ -368,8 +426,11 @@ impl ClientSessionStore for View {
     }
 
     fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        let found = |shelf: &mut Shelf, now| shelf.take_tls13(self.endpoint, server_name, now);
-        self.resumes.then(|| self.offer(found)).flatten().map(|value| *value)
+        let found = |shelf: &mut Shelf, now| match self.taking {
+            Taking::Any => shelf.take_tls13(self.endpoint, server_name, now),
+            Taking::Spare => shelf.take_spare_tls13(self.endpoint, server_name, now),
+        };
+        self.resumes.then(|| self.offer(Kind::Tls13, found)).flatten().map(|value| *value)
     }
 }
 
@@ -402,6 +463,27 @@ impl ClientSessionStore for ShareOnly {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_of_a_hello_made_ahead_is_claimed_while_its_verification_is_good() {
+        let endpoint = SocketAddr::from(([192, 0, 2, 1], 443));
+        let now = Date::now();
+        let ended = Period { from: Date(now.0 - 10), until: Date(now.0 - 1) };
+        for (good, kind, claimed) in [
+            (Period::of(now, 60), Kind::Tls13, true),
+            (ended, Kind::Tls13, false),
+            // That is not in the store any more.
+            (Period::of(now, 60), Kind::Tls12, false),
+        ] {
+            let store = Store::new(Date(i64::MAX));
+            let view = store.view_for(endpoint, &Arc::default(), true, None, Taking::Spare);
+            assert!(view.claim(), "neither has a session");
+            let verdict = Verdict { good, chain_bytes: 0, refusal: None, server: None, certificate_sent: None };
+            let offered = Offered { number: 1, borrowed: false, verdict: Arc::new(verdict), unclaimed: Some(kind) };
+            *view.offered() = Some(offered);
+            assert_eq!(view.claim(), claimed, "{good:?} {kind:?}");
+        }
+    }
 
     /// A cached verification adds nothing to the age of its sessions.
     #[test]

@@ -28,6 +28,9 @@ pub const MAX_BYTES: usize = 2_621_440;
 /// later are noticed soon, and one wasted session in ten minutes is cheap.
 const ALONE: i64 = 600;
 
+/// Sessions of TLS 1.3 of which one is to spare: it is lost if its client does not come.
+const SPARED: usize = 2;
+
 /// The sessions of one origin: `A` of TLS 1.2, `B` of TLS 1.3.
 pub(super) struct Shelf<A, B> {
     racks: HashMap<SocketAddr, Rack<A, B>>,
@@ -107,6 +110,10 @@ impl<A: Clone, B> Shelf<A, B> {
         }
     }
 
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired
+    }
+
     /// Closes it for good; returns how many sessions were dropped.
     pub(super) fn retire(&mut self) -> usize {
         self.retired = true;
@@ -128,9 +135,13 @@ impl<A: Clone, B> Shelf<A, B> {
             let Some(fullest) = others.max_by_key(|rack| rack.tls13.len()) else { break };
             fullest.take(server_name, now, &mut taken);
         }
-        taken.removed = taken.session.is_some();
-        self.held -= taken.expired + taken.foreign + usize::from(taken.removed);
-        taken
+        self.removed(taken)
+    }
+
+    fn removed(&mut self, taken: Taken<B>) -> Taken<B> {
+        let removed = taken.session.is_some();
+        self.held -= taken.expired + taken.foreign + usize::from(removed);
+        Taken { removed, ..taken }
     }
 
     /// The session of the endpoint, else of any other. It is not removed.
@@ -169,6 +180,33 @@ impl<A: Clone, B> Shelf<A, B> {
         rack.bytes += session.room.bytes();
         rack.tls12 = Some(session);
         self.kept(put)
+    }
+
+    /// Whether a ClientHello can be made ahead that is the same as one made for a client: there is a session to spare, or
+    /// none at all.
+    pub(super) fn has_spare(&self, endpoint: SocketAddr) -> bool {
+        let Some(rack) = self.racks.get(&endpoint).filter(|rack| rack.held() > 0) else { return self.held == 0 };
+        rack.tls13.len() >= SPARED || rack.tls13.is_empty()
+    }
+
+    /// As [`Self::take_tls13`], of the endpoint's own, and only if another one is left.
+    pub(super) fn take_spare_tls13(
+        &mut self,
+        endpoint: SocketAddr,
+        server_name: &ServerName<'_>,
+        now: Date,
+    ) -> Taken<B> {
+        let mut taken = Taken { session: None, removed: false, expired: 0, foreign: 0 };
+        if let Some(rack) = self.racks.get_mut(&endpoint).filter(|rack| rack.tls13.len() >= SPARED) {
+            rack.take(server_name, now, &mut taken);
+        }
+        self.removed(taken)
+    }
+
+    /// Whether the session is there: one of TLS 1.2 is offered again and again.
+    pub(super) fn holds_tls12(&self, endpoint: SocketAddr, number: u64) -> bool {
+        let session = self.racks.get(&endpoint).and_then(|rack| rack.tls12.as_ref());
+        session.is_some_and(|session| session.number == number)
     }
 
     /// Removes the TLS 1.2 session of the endpoint, and the one that was offered to it; returns how many.
@@ -398,6 +436,27 @@ mod tests {
         assert_eq!(shelf.held_of(endpoint(1)), 50);
         assert_eq!(shelf.held_of(endpoint(2)), (MAX_BYTES - 50 * 3_000) / 60_000);
         assert_eq!(offered(&mut shelf, 2, NOW)[1], Some(99));
+    }
+
+    #[test]
+    fn a_session_is_to_spare_only_if_it_leaves_another() {
+        let mut shelf = Numbers::default();
+        let spare = |shelf: &mut Numbers, last| {
+            let taken = shelf.take_spare_tls13(endpoint(last), &name(), Date(NOW));
+            taken.session.map(|session| session.value)
+        };
+        assert!(shelf.has_spare(endpoint(1)), "there is none at all: a hello without is what a client would get");
+        shelf.put_tls13(session(1, 1, hour(), 100), Date(NOW));
+        assert!(!shelf.has_spare(endpoint(1)) && !shelf.has_spare(endpoint(2)), "a client would get the only one");
+        assert_eq!(spare(&mut shelf, 1), None);
+        shelf.put_tls13(session(1, 2, hour(), 100), Date(NOW));
+        assert!(shelf.has_spare(endpoint(1)) && !shelf.has_spare(endpoint(2)));
+        assert_eq!([spare(&mut shelf, 2), spare(&mut shelf, 1), spare(&mut shelf, 1)], [None, Some(2), None]);
+        assert_eq!((shelf.held(), shelf.bytes()), (1, 100));
+        assert_eq!(offered(&mut shelf, 1, NOW)[1], Some(1));
+        shelf.put_tls12(session(1, 3, hour(), 100), Date(NOW));
+        assert!(shelf.has_spare(endpoint(1)), "one of TLS 1.2 is offered again and again");
+        assert!(shelf.holds_tls12(endpoint(1), 3) && !shelf.holds_tls12(endpoint(1), 2));
     }
 
     #[test]
