@@ -142,15 +142,20 @@ async fn hellos_made_ahead_are_sixteen_at_most_however_many_upstreams_there_are(
             format!("[upstreams.{name}]\nservers = [\"{}\"]\n{tls}\n{listener}", server.address())
         })
         .collect();
-    let egret = Egret::start(&(roots("internal", &folder.path().join("ca.pem")) + &upstreams));
-    for _ in 0..2 {
-        for name in &names {
+    let configuration = roots("internal", &folder.path().join("ca.pem")) + &upstreams;
+    // On a machine that is slow enough, some wait too long for their client: then it says nothing.
+    for _ in 0..5 {
+        let egret = Egret::start(&configuration);
+        for name in names.iter().chain(&names) {
             World::visit(egret.address(name)).await;
             idle(&egret);
         }
+        let ahead = |result| egret.metrics().sum("egret_handshakes_ahead_total", &[("result", result)]);
+        if ahead("dropped") == 0.0 {
+            return assert_eq!(ahead("sent"), 16.0);
+        }
     }
-    let ahead = |result| egret.metrics().sum("egret_handshakes_ahead_total", &[("result", result)]);
-    assert_eq!((ahead("sent"), ahead("dropped")), (16.0, 0.0));
+    panic!("twenty connections take longer than a hello waits");
 }
 
 /// Every stream has ended.
