@@ -1,12 +1,14 @@
 """Instructions and allocations by operation, as lines in a file; a release's are compared with those of now.
 
-    python3 benches/instructions/figures.py RELEASE NOW     exit code 1: something needs over 3 % more
+    python3 benches/instructions/figures.py RELEASE NOW     exit code 1: something needs too much more
 """
 
 import sys
 
 # What an operation may need more than in the last release. Two counts of one build differ by less than 1 %.
 MOST = 1.03
+# But for a MiB down: how much comes at once is a matter of time. The least of five counts was 2.69, 2.96 and 3.01 million.
+OWN_MOST = {"mib_down": 1.2}
 
 
 def read(path):
@@ -29,12 +31,12 @@ def compare(release, now):
     """Lines that say what differs, and those of them that are faults."""
     notes, faults = [], []
     for name, before in release.items():
-        after = now.get(name)
+        after, most = now.get(name), OWN_MOST.get(name, MOST)
         if after is None:
             faults.append(f"{name}: {before} in the last release, not counted now")
-        elif after > before * MOST:
+        elif after > before * most:
             faults.append(difference(name, before, after))
-        elif after * MOST < before:
+        elif after * most < before:
             notes.append(difference(name, before, after))
     notes += [f"{name}: {count}, new since the last release" for name, count in now.items() if name not in release]
     return notes, faults
@@ -53,7 +55,7 @@ def report(release, now):
     for line in faults:
         print(f"above the bound: {line}", file=sys.stderr)
     if not faults:
-        print(f"no operation above {MOST} times the last release ({len(release)} compared)")
+        print(f"no operation above its bound, {MOST} times the last release or its own ({len(release)} compared)")
     return int(bool(faults))
 
 
