@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -20,7 +19,6 @@ use crate::pipeline::originate::handshake::{Cause, Error, Handshake};
 use crate::pipeline::originate::hello::Offer;
 use crate::pipeline::originate::negotiated::Negotiated;
 use crate::pipeline::originate::origin::Origin;
-use crate::pipeline::originate::origin::ahead::Prepared;
 use crate::pipeline::originate::origin::resumption::{Resumption, Taking};
 use crate::pipeline::originate::{dial, upgrade};
 use crate::random;
@@ -101,9 +99,9 @@ pub(crate) async fn prepare(origin: &Origin) {
     random::seeded().await;
     let observed = Arc::new(Observed::default());
     let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-    let Prepared { config, .. } = origin.for_handshake(nowhere, &observed, Offer::default(), Taking::Any);
+    let prepared = origin.for_handshake(nowhere, &observed, Offer::default(), Taking::Any);
     // An error is that of the attempt as configured, which reports it.
-    drop(UnbufferedClientConnection::new(config, origin.server_name().clone()));
+    drop(prepared.connection(origin.server_name()));
 }
 
 /// Returns within `limit`. With `foreign`, it offers the sessions of that other origin.
