@@ -213,23 +213,16 @@ struct Offered {
     /// The offered session came from another endpoint of the same origin.
     borrowed: bool,
     verdict: Arc<Verdict>,
-    /// In a ClientHello that was made ahead and not sent.
-    unclaimed: Option<Kind>,
-}
-
-/// By what becomes of a session that is offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// It stays in the store.
-    Tls12,
-    /// It is removed from the store.
-    Tls13,
+    /// It is no longer in the store: one of TLS 1.2 stays.
+    removed: bool,
+    /// False in a ClientHello that was made ahead and not sent.
+    claimed: bool,
 }
 
 impl Drop for View {
     fn drop(&mut self) {
         let offered = self.offered.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if offered.as_ref().is_some_and(|offered| offered.unclaimed == Some(Kind::Tls13)) {
+        if offered.as_ref().is_some_and(|offered| offered.removed && !offered.claimed) {
             let is_foreign = self.store.shelf().is_retired();
             let account = self.store.account();
             let dropped = if is_foreign { &account.foreign } else { &account.expired };
@@ -270,13 +263,14 @@ impl View {
         let shelf = self.store.shelf();
         let Some(offered) = &mut *offered else { return shelf.held() == 0 };
         let is_good = offered.verdict.good.holds(Date::now());
-        if !is_good || !(offered.unclaimed == Some(Kind::Tls13) || shelf.holds_tls12(self.endpoint, offered.number)) {
+        if !is_good || !(offered.removed || shelf.holds_tls12(self.endpoint, offered.number)) {
             return false;
         }
         drop(shelf);
+        offered.claimed = true;
         let account = self.store.account();
         account.offered.increment(1);
-        account.held.decrement(f64::from(u8::from(offered.unclaimed.take() == Some(Kind::Tls13))));
+        account.held.decrement(f64::from(u8::from(offered.removed)));
         true
     }
 
@@ -334,18 +328,19 @@ impl View {
         }
     }
 
-    fn offer<T>(&self, kind: Kind, take: impl FnOnce(&mut Shelf, Date) -> Taken<T>) -> Option<T> {
+    fn offer<T>(&self, take: impl FnOnce(&mut Shelf, Date) -> Taken<T>) -> Option<T> {
         let taken = take(&mut self.store.shelf(), Date::now());
         let account = self.store.account();
         let gone = taken.expired + taken.foreign;
         account.expired.increment(taken.expired as u64);
         account.foreign.increment(taken.foreign as u64);
-        let unclaimed = (self.taking == Taking::Spare).then_some(kind);
-        account.held.decrement((gone + usize::from(taken.removed && unclaimed.is_none())) as f64);
+        let (removed, claimed) = (taken.removed, self.taking == Taking::Any);
+        account.held.decrement((gone + usize::from(removed && claimed)) as f64);
         let session = taken.session?;
-        account.offered.increment(u64::from(unclaimed.is_none()));
+        account.offered.increment(u64::from(claimed));
         let borrowed = session.endpoint != self.endpoint;
-        *self.offered() = Some(Offered { number: session.number, borrowed, verdict: session.verdict, unclaimed });
+        *self.offered() =
+            Some(Offered { number: session.number, borrowed, verdict: session.verdict, removed, claimed });
         Some(session.value)
     }
 
@@ -407,7 +402,7 @@ impl ClientSessionStore for View {
 
     fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
         let found = |shelf: &mut Shelf, now| shelf.tls12(self.endpoint, server_name, now);
-        self.resumes.then(|| self.offer(Kind::Tls12, found)).flatten().map(|value| *value)
+        self.resumes.then(|| self.offer(found)).flatten().map(|value| *value)
     }
 
     fn remove_tls12_session(&self, _server_name: &ServerName<'static>) {
@@ -430,7 +425,7 @@ impl ClientSessionStore for View {
             Taking::Any => shelf.take_tls13(self.endpoint, server_name, now),
             Taking::Spare => shelf.take_spare_tls13(self.endpoint, server_name, now),
         };
-        self.resumes.then(|| self.offer(Kind::Tls13, found)).flatten().map(|value| *value)
+        self.resumes.then(|| self.offer(found)).flatten().map(|value| *value)
     }
 }
 
@@ -469,19 +464,19 @@ mod tests {
         let endpoint = SocketAddr::from(([192, 0, 2, 1], 443));
         let now = Date::now();
         let ended = Period { from: Date(now.0 - 10), until: Date(now.0 - 1) };
-        for (good, kind, claimed) in [
-            (Period::of(now, 60), Kind::Tls13, true),
-            (ended, Kind::Tls13, false),
-            // That is not in the store any more.
-            (Period::of(now, 60), Kind::Tls12, false),
+        for (good, removed, claimed) in [
+            (Period::of(now, 60), true, true),
+            (ended, true, false),
+            // One of TLS 1.2 that is not in the store any more.
+            (Period::of(now, 60), false, false),
         ] {
             let store = Store::new(Date(i64::MAX));
             let view = store.view_for(endpoint, &Arc::default(), true, None, Taking::Spare);
             assert!(view.claim(), "neither has a session");
             let verdict = Verdict { good, chain_bytes: 0, refusal: None, server: None, certificate_sent: None };
-            let offered = Offered { number: 1, borrowed: false, verdict: Arc::new(verdict), unclaimed: Some(kind) };
-            *view.offered() = Some(offered);
-            assert_eq!(view.claim(), claimed, "{good:?} {kind:?}");
+            let verdict = Arc::new(verdict);
+            *view.offered() = Some(Offered { number: 1, borrowed: false, verdict, removed, claimed: false });
+            assert_eq!(view.claim(), claimed, "{good:?} {removed}");
         }
     }
 
